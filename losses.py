@@ -1,0 +1,83 @@
+"""The objective of pix2pixHD: pure functions of what the discriminator and VGG-19 return.
+
+Discriminator outputs are lists over scales of lists over layers, as nets.MultiscaleDiscriminator returns them;
+the last layer is the map of raw scores. Every function returns 0-dimensional float tensors.
+"""
+import random
+
+import torch
+import torch.nn.functional as F
+
+LAMBDA_FEATURE = 10                                        # paper section 4: weight of feature matching
+LAMBDA_VGG = 10                                            # and of the perceptual loss
+VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)            # official VGGLoss, relu1_1 ... relu5_1
+
+
+def gan_loss(scales, real, mode='lsgan'):
+    """How far the scores are from calling the picture `real` (bool), summed over scales: paper eqs. 2 and 3.
+
+    mode 'lsgan': mean squared distance to 1 or 0 (Mao et al., 2017); 'vanilla': binary cross-entropy on the raw scores.
+    """
+    distance = {'lsgan': F.mse_loss, 'vanilla': F.binary_cross_entropy_with_logits}[mode]
+    return sum(distance(layers[-1].float(), torch.full_like(layers[-1], float(real), dtype=torch.float32))
+               for layers in scales)
+
+
+def feature_matching(fake_scales, real_scales, n_layers=3):
+    """Mean absolute difference of the discriminator's features for the fake and the real picture: paper eq. 4.
+
+    With the official weights: 1 / n_scales for a scale and 4 / (n_layers + 1) for a layer, where n_layers is the
+    number of the discriminator's strided layers. No gradient reaches the real features.
+    """
+    weight = 4 / (n_layers + 1) / len(fake_scales)
+    total = 0
+    for fake_layers, real_layers in zip(fake_scales, real_scales):
+        for fake, real in zip(fake_layers[:-1], real_layers[:-1]):
+            total = total + weight * F.l1_loss(fake.float(), real.detach().float())
+    return total
+
+
+def vgg_loss(fake_taps, real_taps):
+    """Weighted mean absolute difference of VGG-19 features (Johnson et al., 2016): the optional term of paper section 4."""
+    return sum(weight * F.l1_loss(fake.float(), real.detach().float())
+               for weight, fake, real in zip(VGG_WEIGHTS, fake_taps, real_taps))
+
+
+def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', fake_taps=None, real_taps=None):
+    """The generator's and encoder's objective, paper eq. 5: a dict of weighted terms, to be summed.
+
+    `gan` and `feature_matching`, and `vgg` where the taps of nets.VGG19 are given.
+    """
+    terms = {'gan': gan_loss(fake_scales, True, mode),
+             'feature_matching': LAMBDA_FEATURE * feature_matching(fake_scales, real_scales, n_layers)}
+    if fake_taps is not None:
+        terms['vgg'] = LAMBDA_VGG * vgg_loss(fake_taps, real_taps)
+    return terms
+
+
+def discriminator_loss(fake_scales, real_scales, mode='lsgan'):
+    """The discriminators' objective: a dict of `d_fake` and `d_real`; the official code descends half their sum."""
+    return {'d_fake': gan_loss(fake_scales, False, mode), 'd_real': gan_loss(real_scales, True, mode)}
+
+
+class FakeHistory:
+    """A buffer of past fakes for the discriminator (Shrivastava et al., 2017), as the official ImagePool.
+
+    While it fills, query returns what it was given; then each picture is, by the toss of a coin, returned itself or
+    exchanged for a random one of the buffer. `pictures` is its state: a list of (C, H, W) tensors.
+    """
+
+    def __init__(self, size, pictures=()):
+        self.size, self.pictures = size, list(pictures)
+
+    def query(self, batch, seed):
+        """batch: (N, C, H, W), condition and fake side by side. `seed`: the draws are a pure function of it."""
+        rng, out = random.Random(seed), []
+        for picture in batch.detach():
+            if len(self.pictures) < self.size:
+                self.pictures.append(picture.clone())
+            elif rng.random() > 0.5:
+                i = rng.randrange(self.size)
+                self.pictures[i], picture = picture.clone(), self.pictures[i]
+            out.append(picture)
+        return torch.stack(out)

@@ -1,0 +1,894 @@
+"""pix2pixHD from label map to photograph.
+
+    python p2phd.py demo                                             # the whole chain on built-in street scenes
+    python p2phd.py train --data cityscapes/                         # G1 and the encoder at 1024x512
+    python p2phd.py finetune --from runs/cityscapes                  # G2 around it at 2048x1024, then G3 at 4096x2048
+    python p2phd.py cluster --run runs/cityscapes --data cityscapes/
+    python p2phd.py generate --label map.png --sample
+
+Read downwards: the parser, the networks of a run and their checkpoint, one training step, the training loop, then one
+function for each subcommand.
+"""
+import argparse
+import csv
+import json
+import os
+from pathlib import Path
+import pickle
+import re
+import signal
+import sys
+import time
+from types import SimpleNamespace
+
+
+# ---------------------------------------------------------------------------------------------- the command line
+
+class Parser(argparse.ArgumentParser):
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message):
+        self.exit(2, f'{self.prog}: {message} (see {self.prog} --help)\n')
+
+
+class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action):
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
+def size(text):
+    """'1024x512' -> (1024, 512), width first."""
+    w, h = (int(number) for number in text.lower().split('x'))
+    if not 1 <= min(w, h) <= max(w, h) <= 1 << 15:
+        raise ValueError
+    return w, h
+
+
+def positive(text):
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def natural(text):
+    if int(text) < 0:
+        raise ValueError
+    return int(text)
+
+
+def size_or_native(text):
+    return text if text == 'native' else size(text)
+
+
+for function, name in ((size, 'WIDTHxHEIGHT'), (size_or_native, 'WIDTHxHEIGHT or native'),
+                       (positive, 'positive whole number'), (natural, 'whole number')):
+    function.__name__ = name                                # what argparse says was expected
+
+
+def make_parser():
+    common = Parser(add_help=False)
+    common.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='auto: CUDA where there is any')
+    common.add_argument('--seed', type=natural, default=0, help='of every random draw')
+
+    training = Parser(add_help=False)
+    add = training.add_argument_group('data').add_argument
+    add('--run', metavar='DIR', help='run folder to write (default: runs/<name of the data folder>)')
+    add('--size', type=size_or_native, metavar='WxH', help='resize pictures to this; `native`: as they are (default: the most frequent size of the '
+        'data set, at most 1024 wide; finetune: twice the size of --from)')
+    add('--crop', type=size, metavar='WxH', help='train on random sections of this size')
+    add('--flip', action=argparse.BooleanOptionalAction, default=True, help='mirror every other picture at random')
+    add('--instances', choices=['auto', 'components', 'none'], default='auto', help='auto: instance maps where there are '
+        'any; components: the connected components of each label; none: train without boundary map and features')
+    add('--workers', type=natural, default=4, help='processes that load data')
+    add = training.add_argument_group('schedule').add_argument
+    add('--epochs', type=natural, default=100, help='epochs at the full learning rate')
+    add('--decay-epochs', type=natural, default=100, help='further epochs in which it decays linearly to zero')
+    add('--steps', type=positive, help='instead of epochs: so many steps, half of them decaying')
+    add('--batch', type=positive, default=1, help='pictures per step')
+    add('--lr', type=float, default=2e-4, help='learning rate of Adam, betas (0.5, 0.999)')
+    add = training.add_argument_group('objective').add_argument
+    add('--gan', choices=['lsgan', 'vanilla'], default='lsgan', help='least squares or cross-entropy')
+    add('--vgg', nargs='?', const='fetch', metavar='PATH', help='add the VGG-19 perceptual loss, from the weights that '
+        'torchvision publishes; without PATH they are fetched')
+    add('--pool-size', type=natural, default=0, help='past fakes that the discriminator is also shown')
+    add = training.add_argument_group('running').add_argument
+    add('--bf16', action='store_true', help='bfloat16 arithmetic in the networks: faster where the hardware has it')
+    add('--log-every', type=positive, default=50, metavar='STEPS', help='a line and a row of log.csv')
+    add('--sample-every', type=positive, default=500, metavar='STEPS', help='a picture: label | synthesised | real')
+    add('--save-every', type=positive, default=1000, metavar='STEPS', help='the checkpoint')
+    add('--resume', action='store_true', help='go on with the run that --run (or --data) names, with its own settings')
+
+    parser = Parser(prog='p2phd.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=Parser)
+
+    def command(name, *parents, text):
+        return commands.add_parser(name, parents=parents, help=text, description=text, formatter_class=ShowDefaults)
+
+    sub = command('train', training, common, text='train the generator, the discriminators and the encoder')
+    sub.add_argument('--data', metavar='DIR', help='Cityscapes as downloaded, or train_label/ train_inst/ train_img/, or '
+                     'train_A/ train_B/')
+    add = sub.add_argument_group('networks').add_argument
+    add('--model', choices=['global', 'local'], default='global', help='G1, or local enhancers around it from the start')
+    add('--ngf', type=positive, help='channels of the (outermost) first layer (default: as many as give G1 64)')
+    add('--n-down', type=positive, default=4, help='downsamplings of G1')
+    add('--n-blocks', type=natural, default=9, help='residual blocks of G1')
+    add('--n-enhancers', type=positive, default=1, help='local enhancers of --model local')
+    add('--n-blocks-local', type=natural, default=3, help='residual blocks of each local enhancer')
+    add('--ndf', type=positive, default=64, help='width of the discriminators')
+    add('--n-layers', type=positive, default=3, help='strided layers of each discriminator')
+    add('--n-scales', type=positive, default=3, help='discriminators')
+    add('--features', action=argparse.BooleanOptionalAction, help='train the encoder along (default: if there are instances)')
+    add('--feat', type=positive, default=3, help='features per instance')
+    add('--nef', type=positive, default=16, help='width of the encoder')
+    add('--n-down-encoder', type=positive, default=4, help='downsamplings of the encoder')
+
+    sub = command('finetune', training, common, text='add a local enhancer at twice the size to a trained run')
+    sub.add_argument('--from', dest='base', metavar='RUN', help='the run whose networks to start from')
+    sub.add_argument('--data', metavar='DIR', help='(default: the data of --from)')
+    sub.add_argument('--fix-global', type=natural, default=10, metavar='EPOCHS', help='epochs in which only the new enhancer learns')
+    sub.add_argument('--n-blocks-local', type=natural, default=3, help='residual blocks of the new enhancer')
+
+    sub = command('cluster', common, text="cluster the training set's instance features into styles, label by label")
+    sub.add_argument('--run', metavar='DIR', help='(default: the newest run in runs/)')
+    sub.add_argument('--data', metavar='DIR', help='(default: the data of the run)')
+    sub.add_argument('--k', type=positive, default=10, help='styles per label')
+    sub.add_argument('--min-pixels', type=positive, default=1, help='leave out instances with fewer pixels')
+
+    sub = command('generate', common, text='turn label maps into photographs')
+    sub.add_argument('--label', nargs='+', required=True, metavar='PATH', help='label maps, or folders of them')
+    sub.add_argument('--inst', nargs='+', metavar='PATH', help='their instance maps, or folders of them (default: the connected '
+                     'components of each label)')
+    sub.add_argument('--run', metavar='DIR', help='(default: the newest run in runs/)')
+    sub.add_argument('--out', metavar='DIR', help='(default: <run>/generated)')
+    sub.add_argument('--size', type=size, metavar='WxH', help="resize the maps to this first (default: the maps' own size)")
+    sub.add_argument('--sample', action='store_true', help="draw every instance's style at random (default: its label's "
+                     'most frequent style)')
+    sub.add_argument('--n', type=positive, default=1, help='pictures per label map, with --sample')
+    sub.add_argument('--style', nargs='+', default=[], metavar='LABEL=K', help='style K for all instances of LABEL (name or number)')
+    sub.add_argument('--encode', nargs='+', metavar='PATH', help='take the styles from these photographs of the same scenes')
+
+    sub = command('demo', common, text='train, finetune, cluster and generate on built-in street scenes, in a few minutes')
+    sub.add_argument('--run', metavar='DIR', default='runs/demo', help='folder for the scenes, the runs and the picture')
+    return parser
+
+
+# Parsed before torch is imported, so that --help answers at once.
+ARGS = make_parser().parse_args() if __name__ == '__main__' else None
+
+import numpy as np                                          # noqa: E402
+from PIL import Image, ImageDraw                            # noqa: E402
+import torch                                                # noqa: E402
+import torch.nn.functional as F                             # noqa: E402
+
+import data                                                 # noqa: E402
+from data import UserError                                  # noqa: E402
+from kmeans import kmeans                                   # noqa: E402
+import losses                                               # noqa: E402
+import nets                                                 # noqa: E402
+
+FORMAT = 1                                                  # of checkpoint.pt; raised when its contents change
+
+
+# ------------------------------------------------------------------------------------- a run's networks and checkpoint
+
+def pick_device(name):
+    """'auto', 'cpu' or 'cuda' -> torch.device, UserError where there is no such device."""
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: PyTorch finds no CUDA device here; leave the flag out to use the CPU')
+    if name == 'cpu' or not torch.cuda.is_available():
+        return torch.device('cpu')
+    torch.backends.cudnn.benchmark = True                   # sizes stay the same from step to step
+    return torch.device('cuda')
+
+
+def build(config, device):
+    """A run's networks and optimizers, freshly initialised from config.seed -> SimpleNamespace(config, device,
+    G, D, E, vgg, opt_G, opt_D, history, step, log). E is None without features, vgg without the perceptual loss."""
+    torch.manual_seed(config.seed)
+    c = config
+    condition = (c.n_labels or 3) + (c.instances != 'none')
+    inputs = condition + c.feat * c.features
+    if c.model == 'global':
+        G = nets.GlobalGenerator(inputs, 3, c.ngf, c.n_down, c.n_blocks)
+    else:
+        G = nets.LocalEnhancer(inputs, 3, c.ngf, c.n_down, c.n_blocks, c.n_enhancers, c.n_blocks_local)
+    D = nets.MultiscaleDiscriminator(condition + 3, c.ndf, c.n_layers, c.n_scales)
+    E = nets.Encoder(3, c.feat, c.nef, c.n_down_encoder) if c.features else None
+    for net in filter(None, (G, D, E)):
+        net.to(device)
+    learning = [*G.parameters(), *(E.parameters() if E and c.encoder_scale == 1 else ())]
+    adam = dict(lr=c.lr, betas=(0.5, 0.999), fused=device.type == 'cuda')
+    return SimpleNamespace(config=c, device=device, G=G, D=D, E=E, vgg=None, step=0, log=None,
+                           opt_G=torch.optim.Adam(learning, **adam), opt_D=torch.optim.Adam(D.parameters(), **adam),
+                           history=losses.FakeHistory(c.pool_size))
+
+
+def network_multiple(config):
+    """The number that width and height of a picture must be multiples of."""
+    enhancers = config.n_enhancers if config.model == 'local' else 0
+    encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
+    return max(1 << config.n_down + enhancers, encoder)
+
+
+def write_whole(path, write):
+    """Call write(file) on a temporary file that takes the place of `path` only once it is complete on the disk."""
+    partial = path.with_name(path.name + '.partial')
+    with open(partial, 'wb') as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def save(state, run):
+    """Write run/checkpoint.pt: tensors and builtins only, all that is needed to use the networks and to go on training."""
+    checkpoint = {'format': FORMAT, 'config': vars(state.config), 'step': state.step, 'log': state.log,
+                  'weights': {name: getattr(state, name).state_dict() for name in 'GDE' if getattr(state, name)},
+                  'optimizers': {name: getattr(state, f'opt_{name}').state_dict() for name in 'GD'},
+                  'history': state.history.pictures}
+    write_whole(run / 'checkpoint.pt', lambda file: torch.save(checkpoint, file))
+
+
+def load(run, device):
+    """The state of the run in folder `run`, as build returns it and as save left it; or of an official run. UserError if there is none."""
+    path = Path(run) / 'checkpoint.pt'
+    if (Path(run) / 'latest_net_G.pth').is_file():
+        return load_official(run, device)
+    if not path.is_file():
+        raise UserError(f'{path}: no such file; --run names the folder of a run that train has made')
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        if checkpoint['format'] != FORMAT:
+            raise UserError(f'{path}: format {checkpoint["format"]}, this version reads format {FORMAT}')
+        state = build(SimpleNamespace(**checkpoint['config']), device)
+        for name, weights in checkpoint['weights'].items():
+            getattr(state, name).load_state_dict(weights, strict=True)
+        for name, optimizer in checkpoint['optimizers'].items():
+            getattr(state, f'opt_{name}').load_state_dict(optimizer)
+        state.history.pictures = [picture.to(device) for picture in checkpoint['history']]
+        state.step = checkpoint['step']
+        state.log = None if checkpoint['log'] is None else checkpoint['log'].to(device)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f'{path}: not a whole checkpoint of this program ({str(error).splitlines()[0]})') from None
+    return state
+
+
+def official_config(G, D, E):
+    """Read the configuration of official state dicts off their shapes: G, D, E (E may be None) -> SimpleNamespace.
+
+    What shapes cannot tell is taken as the official default: a boundary map, and an encoder that in the local
+    enhancers' stage works at the size of G1.
+    """
+    convolutions = lambda state, prefix: [w for name, w in state.items() if re.fullmatch(prefix + r'\.\d+\.weight', name)]
+    blocks = lambda state, prefix: len({m[0] for name in state if (m := re.match(prefix + r'\.\d+\.conv_block', name))})
+    c = SimpleNamespace(**settings(make_parser().parse_args(['train'])))
+    c.n_enhancers = len({name.split('_')[0] for name in G if name.startswith('model') and name[5].isdigit()})
+    c.model = 'local' if c.n_enhancers else 'global'
+    outermost = f'model{c.n_enhancers}_1.1.weight' if c.n_enhancers else 'model.1.weight'
+    c.ngf = len(G[outermost])
+    c.n_down = (len(convolutions(G, 'model')) - 1) // 2
+    c.n_blocks, c.n_blocks_local = blocks(G, 'model'), blocks(G, 'model1_2')
+    first = D['scale0_layer0.0.weight']
+    c.ndf, condition = len(first), first.shape[1] - 3
+    c.n_scales = len({name.split('_')[0] for name in D})
+    c.n_layers = len({name.split('.')[0] for name in D}) // c.n_scales - 2
+    c.features = E is not None
+    if E:
+        layers = convolutions(E, 'model')
+        c.feat, c.nef, c.n_down_encoder = len(layers[-1]), len(layers[0]), (len(layers) - 1) // 2
+    c.encoder_scale = 1 << c.n_enhancers
+    c.instances = 'none' if condition == 3 else 'files'
+    c.n_labels = 0 if condition == 3 else condition - 1
+    cityscapes = c.n_labels == len(data.CITYSCAPES)
+    c.layout, c.label_names = ('Cityscapes', [name for name, _ in data.CITYSCAPES]) if cityscapes else ('flat', None)
+    c.data, c.size, c.fix_global_steps, c.total_steps, c.decay_start = None, None, 0, 0, 0
+    return c
+
+
+def load_official(run, device):
+    """The state of a run folder that the official code wrote: latest_net_G.pth, latest_net_D.pth and perhaps latest_net_E.pth."""
+    states = {}
+    for name in 'GDE':
+        path = Path(run) / f'latest_net_{name}.pth'
+        if name != 'E' or path.is_file():
+            try:
+                states[name] = torch.load(path, map_location='cpu', weights_only=True)
+            except Exception as error:
+                raise UserError(f'{path}: cannot be read ({str(error).splitlines()[0]})') from None
+    try:
+        state = build(official_config(states['G'], states['D'], states.get('E')), device)
+        for name, weights in states.items():
+            getattr(state, name).load_state_dict(weights, strict=True)
+    except Exception as error:
+        raise UserError(f'{run}: not the state dicts of an official pix2pixHD run ({str(error).splitlines()[0]})') from None
+    return state
+
+
+class ArraysOnly(pickle.Unpickler):
+    """Reads the dicts, numbers and numpy arrays of a pickle, and refuses to import anything else."""
+    ALLOWED = {('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype,
+               ('multiarray', '_reconstruct'): np.zeros(1).__reduce__()[0],
+               ('multiarray', 'scalar'): np.float64(0).__reduce__()[0]}
+
+    def find_class(self, module, name):
+        try:
+            return self.ALLOWED[module.removeprefix('numpy.core.').removeprefix('numpy._core.'), name]
+        except KeyError:
+            raise pickle.UnpicklingError(f'it asks for {module}.{name}') from None
+
+
+def read_official_styles(path, state):
+    """features_clustered_010.npy of the official code, a pickled {label: (k, feat) centres} -> a dict as in styles.npz.
+    It tells no counts; every centre counts once."""
+    try:
+        with open(path, 'rb') as file:
+            version = np.lib.format.read_magic(file)
+            {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]](file)
+            centres_of = ArraysOnly(file).load().item()
+        n, k = state.config.n_labels, max(len(centres) for centres in centres_of.values())
+        styles = {'centres': np.zeros((n, k, state.config.feat), np.float32), 'counts': np.zeros((n, k), np.int64),
+                  'label_names': np.array(state.config.label_names or [], np.str_)}
+        for label, centres in centres_of.items():
+            styles['centres'][label, :len(centres)] = centres
+            styles['counts'][label, :len(centres)] = 1
+    except Exception as error:
+        raise UserError(f'{path}: not clustered features of the official code ({str(error).splitlines()[0]})') from None
+    return {**styles, 'mean': styles['centres'][styles['counts'] > 0].mean(0)}
+
+
+def newest_run():
+    runs = sorted(Path('runs').glob('*/checkpoint.pt'), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise UserError('runs/: no trained run there; train one, or name one with --run')
+    return runs[-1].parent
+
+
+# ------------------------------------------------------------------------------------------------------- training
+
+def learning_rate(step, config):
+    """Constant, then linear to zero at the last step: a pure function of the step."""
+    decaying = config.total_steps - config.decay_start
+    return config.lr * (1 if step < config.decay_start else (config.total_steps - step) / decaying)
+
+
+def encode(state, image, inst):
+    """Per-instance features: image (N, 3, H, W) in [-1, 1], inst (N, 1, H, W) -> (N, feat, H, W).
+
+    In a finetuned run the encoder, which is not trained further, sees the picture at the size it was trained at; its
+    vectors are painted on the large instance map.
+    """
+    scale = state.config.encoder_scale
+    if scale == 1:
+        return state.E(image, inst)
+    with torch.no_grad():
+        return state.E(F.interpolate(image, scale_factor=1 / scale, mode='bicubic', antialias=True), inst)
+
+
+def train_step(state, label, inst, image):
+    """One optimisation step in the official order: one forward, G's (and E's) step, then D's.
+
+    label: (N, 1, H, W) integer, or (N, 3, H, W) uint8 where config.n_labels is 0; inst: (N, 1, H, W) integer or None;
+    image: (N, 3, H, W) float in [-1, 1]. Returns {term: 0-dimensional tensor}, still on the device.
+    """
+    c, G, D = state.config, state.G, state.D
+    for optimizer in (state.opt_G, state.opt_D):
+        for group in optimizer.param_groups:
+            group['lr'] = learning_rate(state.step, c)
+    if c.fix_global_steps:
+        for parameter in G.inner_parameters():
+            parameter.requires_grad_(state.step >= c.fix_global_steps)
+
+    with torch.autocast(state.device.type, torch.bfloat16, enabled=c.bf16):
+        condition = data.condition(label, inst, c.n_labels)
+        features = [encode(state, image, inst)] if c.features else []
+        fake = G(torch.cat([condition, *features], 1))
+        fake_scores = D(torch.cat([condition, fake], 1))
+        real_scores = D(torch.cat([condition, image], 1))
+        taps = [state.vgg(fake), state.vgg(image)] if state.vgg else []     # in [-1, 1] as they are: an official quirk, VGG-19
+        g_terms = losses.generator_loss(fake_scores, real_scores, c.n_layers, c.gan, *taps)    # was trained on ImageNet's means
+        if c.pool_size:
+            shown = state.history.query(torch.cat([condition, fake], 1), f'{c.seed} {state.step}')
+            d_terms = losses.discriminator_loss(D(shown), real_scores, c.gan)
+        else:
+            # The official code runs D once more on a detached fake; the graph at hand gives D the same gradients.
+            d_terms = losses.discriminator_loss(fake_scores, real_scores, c.gan)
+
+    # `inputs` spares the gradients that nobody uses: of D's weights here, of the fake below. D's loss keeps its graph.
+    learning = [p for group in state.opt_G.param_groups for p in group['params'] if p.requires_grad]
+    state.opt_G.zero_grad()
+    sum(g_terms.values()).backward(inputs=learning, retain_graph=True)
+    state.opt_G.step()
+    state.opt_D.zero_grad()
+    (sum(d_terms.values()) / 2).backward(inputs=list(D.parameters()))
+    state.opt_D.step()
+    state.step += 1
+    return {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
+
+
+def to_device(batch, device):
+    """The tensors that train_step takes: label, inst (or None), image as float in [-1, 1]."""
+    batch = {role: tensor.to(device, non_blocking=True) for role, tensor in batch.items()}
+    return batch['label'], batch.get('inst'), data.to_float(batch['image'])
+
+
+def ignore_interrupt(worker):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)            # Ctrl-C reaches loader processes too; the trainer ends them
+
+
+def fit(state, run, pairs):
+    """The training loop, from state.step to the end or to Ctrl-C or SIGTERM; writes the run folder."""
+    c, started = state.config, state.step
+    dataset = data.Pictures(pairs, c.n_labels, c.size, c.crop, c.flip, network_multiple(c), c.instances, c.seed)
+    dataset[0, 0]                                           # a picture that does not fit is found before anything is written
+    if c.vgg:
+        state.vgg = load_vgg(c.vgg).to(state.device)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_sampler=data.Order(len(pairs), c.batch, state.step, c.total_steps, c.seed),
+        num_workers=0 if dataset.decoded else min(c.workers, data.CORES), worker_init_fn=ignore_interrupt, pin_memory=state.device.type == 'cuda')
+    run.mkdir(parents=True, exist_ok=True)
+    write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
+    rows = run / 'log.csv'
+    if started and rows.is_file():                          # rows written after the checkpoint will be written again
+        kept = [line for line in rows.read_text().splitlines() if not line[:1].isdigit() or int(line.split(',')[0]) <= started]
+        rows.write_text('\n'.join(kept) + '\n')
+    else:
+        rows.write_text('')
+
+    stop = []
+    handlers = {number: signal.signal(number, lambda number, frame: stop.append(number))
+                for number in (signal.SIGINT, signal.SIGTERM)}
+    last_step, last_time = state.step, time.monotonic()
+    try:
+        for batch in loader:
+            terms = train_step(state, *to_device(batch, state.device))
+            values = torch.stack(list(terms.values()))
+            state.log = values if state.log is None else state.log + values
+            done = state.step == c.total_steps
+            if done or state.step % c.log_every == 0:
+                steps = (state.step - 1) % c.log_every + 1
+                means = dict(zip(terms, (state.log / steps).tolist()))
+                state.log = None
+                write_row(rows, state, means)
+                rate = (state.step - last_step) / (time.monotonic() - last_time)
+                last_step, last_time = state.step, time.monotonic()
+                left = time.strftime('%H:%M:%S', time.gmtime((c.total_steps - state.step) / rate))
+                print(f'step {state.step}/{c.total_steps}  epoch {state.step * c.batch / len(pairs):.1f}  '
+                      + '  '.join(f'{name} {value:.3f}' for name, value in means.items())
+                      + f'  {rate:.2f} steps/s  {left} left', flush=True)
+            if done or state.step % c.sample_every == 0:
+                save_sheet(state, dataset, run / 'samples' / f'{state.step:07d}.png')
+            if done or stop or state.step % c.save_every == 0:
+                save(state, run)
+            if stop:
+                break
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if stop and state.step < c.total_steps:
+        print(f'stopped at step {state.step} of {c.total_steps}, all saved; to go on: python p2phd.py train --resume --run {run}')
+        return 128 + stop[0]
+    print(f'done: {run / "checkpoint.pt"}, pictures in {run / "samples"}')
+    return 0
+
+
+def write_row(path, state, means):
+    """Append the mean losses to log.csv."""
+    epoch = state.step * state.config.batch
+    with open(path, 'a', newline='') as file:
+        writer = csv.writer(file)
+        if not file.tell():
+            writer.writerow(['step', 'pictures', 'lr', *means])
+        writer.writerow([state.step, epoch, f'{learning_rate(state.step - 1, state.config):.6g}',
+                         *(f'{value:.6g}' for value in means.values())])
+
+
+def load_vgg(source):
+    """nets.VGG19 filled from a file, or from torchvision's site where `source` is 'fetch' (the hash is checked)."""
+    try:
+        state = (torch.hub.load_state_dict_from_url(nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True)
+                 if source == 'fetch' else torch.load(source, map_location='cpu', weights_only=True))
+        return nets.VGG19(state)
+    except Exception as error:
+        raise UserError(f'--vgg {source}: {str(error).splitlines()[0]}; give the path of {nets.VGG19.URL.split("/")[-1]} as '
+                        'torchvision publishes it') from None
+
+
+@torch.inference_mode()
+def save_sheet(state, dataset, path):
+    """Write what the first two training pictures look like now: label | synthesised | real."""
+    strips = []
+    for index in range(min(2, len(dataset))):
+        batch = {role: tensor[None] for role, tensor in dataset[0, index].items()}
+        label, inst, image = to_device(batch, state.device)
+        features = [encode(state, image, inst)] if state.E else []
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=state.config.bf16):
+            fake = state.G(torch.cat([data.condition(label, inst, state.config.n_labels), *features], 1))
+        strips.append(np.concatenate([show_label(state, batch['label'][0].numpy()), *map(to_picture, (fake, image))], 1))
+    width = max(strip.shape[1] for strip in strips)
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0))) for s in strips])).save(path)
+
+
+def to_picture(image):
+    """(1, 3, H, W) float in [-1, 1] -> (H, W, 3) uint8 ndarray."""
+    return data.to_uint8(image[0]).permute(1, 2, 0).cpu().numpy()
+
+
+def show_label(state, label):
+    """(1, H, W) labels in their colours, or (3, H, W) RGB -> (H, W, 3) uint8 ndarray."""
+    c = state.config
+    return data.palette(c.n_labels, c.layout)[label[0]] if c.n_labels else label.transpose(1, 2, 0)
+
+
+# ---------------------------------------------------------------------------------------------------- subcommands
+
+def settings(args):
+    """The flags that belong into a run's configuration."""
+    return {name: value for name, value in vars(args).items() if name not in ('command', 'device', 'run', 'resume', 'base')}
+
+
+def schedule(c, n):
+    """Turn epochs of `n` pictures into the steps that learning rate and unfreezing are functions of."""
+    steps = lambda epochs: -(-epochs * n // c.batch)
+    c.total_steps, c.decay_start = (c.steps, c.steps // 2) if c.steps else (steps(c.epochs + c.decay_epochs), steps(c.epochs))
+    c.fix_global_steps = steps(getattr(c, 'fix_global', 0))
+
+
+def check_sizes(c):
+    """UserError where --size or --crop do not suit the networks."""
+    multiple = network_multiple(c)
+    for flag, value in (('--size', c.size), ('--crop', c.crop)):
+        if value and (flag == '--crop' or not c.crop):
+            w, h = value
+            if w % multiple or h % multiple or min(w, h) < 2 * multiple:
+                fits = 'x'.join(str(max(2, round(side / multiple)) * multiple) for side in value)
+                raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at least {2 * multiple}; {fits} fits')
+    if c.crop and c.size and (c.crop[0] > c.size[0] or c.crop[1] > c.size[1]):
+        raise UserError(f'--crop {c.crop[0]}x{c.crop[1]} is larger than --size {c.size[0]}x{c.size[1]}')
+
+
+def new_run(args, default):
+    """The folder of a run to be made; UserError if it holds one already."""
+    run = Path(args.run or Path('runs') / default)
+    if (run / 'checkpoint.pt').exists():
+        raise UserError(f'{run}: holds a trained run already; --resume goes on with it, --run DIR makes another')
+    return run
+
+
+def resume(args):
+    """Go on with a run as it was configured. Only flags that leave the result alone, or lengthen it, may differ."""
+    if not (args.run or args.data):
+        raise UserError('--resume: name the run with --run DIR')
+    run = Path(args.run or Path('runs') / Path(args.data).resolve().name)
+    state = load(run, pick_device(args.device))
+    c = state.config
+    given = {word.split('=')[0].removeprefix('--').removeprefix('no-').replace('-', '_') for word in sys.argv if word[:2] == '--'}
+    for name in given & vars(c).keys():
+        value = getattr(args, name)
+        if name == 'data':
+            value = str(Path(value).resolve())
+        if name not in ('workers', 'epochs', 'decay_epochs', 'steps', 'log_every', 'sample_every', 'save_every') \
+                and value != getattr(c, name):
+            raise UserError(f'--{name.replace("_", "-")}: {run} was started with {getattr(c, name)}, and that cannot change now')
+        setattr(c, name, value)
+    pairs = data.find_pairs(c.data).pairs
+    schedule(c, len(pairs))
+    print(f'{run}: going on at step {state.step} of {c.total_steps}')
+    return fit(state, run, pairs)
+
+
+def train(args):
+    if args.resume:
+        return resume(args)
+    if not args.data:
+        raise UserError('train needs --data DIR, the folder of the training pictures')
+    run = new_run(args, Path(args.data).resolve().name)
+    device = pick_device(args.device)
+    source = data.find_pairs(args.data)
+    c = SimpleNamespace(**settings(args))
+    c.data, c.layout, c.label_names = str(Path(args.data).resolve()), source.layout, source.label_names
+    frequent = data.common_size(source.pairs)
+    c.n_labels = data.count_labels(source.pairs) if source.n_labels is None else source.n_labels
+    if c.instances == 'auto':
+        c.instances = 'files' if source.pairs[0].inst else 'none'
+    if c.features is None:
+        c.features = c.instances != 'none'
+    if c.features and c.instances == 'none':
+        raise UserError(f'--features: {args.data} has no instance maps; --instances components makes them from the labels')
+    if c.instances == 'components' and not c.n_labels:
+        raise UserError(f'--instances components: {args.data} holds pictures, not label maps')
+    if c.model == 'global':
+        c.n_enhancers = 0
+    c.ngf = c.ngf or max(1, 64 >> c.n_enhancers)
+    c.encoder_scale = 1
+    if c.size is None:
+        multiple, shrink = network_multiple(c), min(1, 1024 / frequent[0])
+        c.size = tuple(max(2, round(side * shrink / multiple)) * multiple for side in frequent)
+    elif c.size == 'native':
+        c.size = None
+    check_sizes(c)
+    schedule(c, len(source.pairs))
+    print(f'{source.layout}: {len(source.pairs)} training pairs, {c.n_labels or "no"} labels, '
+          + {'files': 'instance maps', 'components': 'connected components as instances', 'none': 'no instances'}[c.instances]
+          + (', encoder trained along' if c.features else ''))
+    return start(build(c, device), run, source.pairs)
+
+
+def start(state, run, pairs):
+    """Say what is about to be trained, and train."""
+    c = state.config
+    weights = ', '.join(f'{name} {sum(p.numel() for p in getattr(state, name).parameters()) / 1e6:.1f}M' for name in 'GDE'
+                        if getattr(state, name))
+    print(f'{run}: {"native size" if c.size is None else "%dx%d" % tuple(c.size)}, {c.total_steps} steps of {c.batch} on '
+          f'{state.device}, weights {weights}', flush=True)
+    return fit(state, run, pairs)
+
+
+def finetune(args):
+    if args.resume:
+        return resume(args)
+    if not args.base:
+        raise UserError('finetune needs --from RUN, the folder of the run to start from')
+    device = pick_device(args.device)
+    base = load(args.base, device)
+    b = base.config
+    c = SimpleNamespace(**{**vars(b), **settings(args)})
+    c.data = str(Path(args.data or b.data).resolve())
+    c.model, c.n_enhancers, c.ngf, c.encoder_scale = 'local', b.n_enhancers + 1, b.ngf // 2, 2 * b.encoder_scale
+    if b.ngf % 2:
+        raise UserError(f'{args.base}: --ngf {b.ngf} is odd; the enhancer around it has half as many channels')
+    if b.model == 'local':
+        c.n_blocks_local = b.n_blocks_local
+    if args.instances == 'auto':
+        c.instances = b.instances
+    if c.instances != b.instances:
+        raise UserError(f'--instances {c.instances}: {args.base} was trained with {b.instances}')
+    if c.size is None:
+        if not b.size:
+            raise UserError(f'{args.base} was trained at native size; say with --size WxH (or native) what to finetune at')
+        c.size = tuple(2 * side for side in b.size)
+    elif c.size == 'native':
+        c.size = None
+    check_sizes(c)
+    source = data.find_pairs(c.data)
+    data.common_size(source.pairs)
+    if c.instances == 'files' and not source.pairs[0].inst:
+        raise UserError(f'{c.data} has no instance maps; {args.base} was trained with them')
+    name = re.sub(r'-(\d+x\d+|native)$', '', Path(args.base).resolve().name)
+    run = new_run(args, f'{name}-{"%dx%d" % tuple(c.size) if c.size else "native"}')
+    schedule(c, len(source.pairs))
+    state = build(c, device)
+    state.G.load_inner(base.G.state_dict())
+    state.D.load_state_dict(base.D.state_dict())
+    if state.E:
+        state.E.load_state_dict(base.E.state_dict())
+    print(f'{args.base}: enhancer {c.n_enhancers} around it; the rest learns along from step {c.fix_global_steps} on')
+    return start(state, run, source.pairs)
+
+
+def paint(vectors, slot):
+    """vectors (K, feat), slot (1, 1, H, W) int64 in 0 ... K - 1 -> (1, feat, H, W)."""
+    return vectors[slot[:, 0]].permute(0, 3, 1, 2)
+
+
+def unpaint(features, slot):
+    """The inverse: features (1, feat, H, W) that are constant over each of the K instances -> (K, feat)."""
+    vectors = features.new_empty(int(slot.max()) + 1, features.shape[1])
+    vectors[slot.flatten()] = features[0].flatten(1).T
+    return vectors
+
+
+@torch.inference_mode()
+def encode_training_set(state, root, min_pixels):
+    """Features of every instance of the training set at least `min_pixels` large -> vectors (T, feat), labels (T,)."""
+    c = state.config
+    dataset = data.Pictures(data.find_pairs(root).pairs, c.n_labels, c.size, None, False, network_multiple(c), c.instances)
+    loader = torch.utils.data.DataLoader(dataset, sampler=[(0, i) for i in range(len(dataset))])
+    vectors, labels = [], []
+    for batch in loader:
+        label, inst, image = to_device(batch, state.device)
+        slot, instance_labels, pixels = data.describe_instances(label, inst, c.n_labels)
+        vectors.append(unpaint(encode(state, image, inst), slot)[pixels >= min_pixels])
+        labels.append(instance_labels[pixels >= min_pixels])
+    return torch.cat(vectors), torch.cat(labels)
+
+
+def make_styles(state, run, root, k, min_pixels, seed):
+    """Cluster the training set's features label by label and write run/styles.npz: centres (n_labels, k, feat) float32,
+    counts (n_labels, k) int64 (0 where a label has fewer), mean (feat,), label_names. Returns it as a dict."""
+    vectors, labels = encode_training_set(state, root, min_pixels)
+    if not len(vectors):
+        raise UserError(f'--min-pixels {min_pixels}: no instance in {root} is that large')
+    counts = labels.bincount(minlength=state.config.n_labels)                               # (n_labels,)
+    order = labels.argsort(stable=True)
+    rank = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
+    points = vectors.new_zeros(len(counts), int(counts.max()), vectors.shape[1])
+    points[labels[order], rank] = vectors[order]
+    centres, sizes, _ = kmeans(points, counts, k, seed=seed)
+    styles = {'centres': centres.cpu().numpy(), 'counts': sizes.cpu().numpy(), 'mean': vectors.mean(0).cpu().numpy(),
+              'label_names': np.array(state.config.label_names or [], np.str_)}
+    write_whole(run / 'styles.npz', lambda file: np.savez(file, **styles))
+    found = (styles['counts'] > 0).sum(1)
+    print(f'{run / "styles.npz"}: {found.sum()} styles of {(found > 0).sum()} labels from {len(vectors)} instances')
+    return styles
+
+
+def cluster(args):
+    run = Path(args.run) if args.run else newest_run()
+    state = load(run, pick_device(args.device))
+    if not state.E:
+        raise UserError(f'{run}: trained without --features, there are no styles to cluster')
+    make_styles(state, run, args.data or state.config.data, args.k, args.min_pixels, args.seed)
+    return 0
+
+
+def read_styles(state, run):
+    """run/styles.npz as a dict, made from the run's training data if it is not there yet."""
+    path = run / 'styles.npz'
+    official = sorted(run.glob('features_clustered_*.npy'))
+    if official:
+        return read_official_styles(official[-1], state)
+    if not path.exists():
+        root = state.config.data
+        if not root or not Path(root).is_dir():
+            raise UserError(f'{run}: no styles yet, and its training data is not at {root}; run '
+                            f'python p2phd.py cluster --run {run} --data DIR')
+        print(f'{run}: no styles yet, clustering {root}')
+        return make_styles(state, run, root, 10, 1, state.config.seed)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except Exception as error:
+        raise UserError(f'{path}: not a whole file of styles ({error}); delete it and run cluster again') from None
+
+
+def files_by_name(paths, ending):
+    """{name: path} of picture files and of folders of them; of a folder's Cityscapes files only those of the kind `ending`."""
+    found = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            found |= data.pictures_in(path, ending) or data.pictures_in(path)
+        else:
+            found[data.scene_name(path)] = path
+    if not found:
+        raise UserError(f'{paths[0]}: no pictures there')
+    return found
+
+
+def partners(paths, ending, labels):
+    """{name: path} with a partner for each name in `labels`; a single file belongs to a single label map, whatever its name."""
+    found = files_by_name(paths, ending)
+    if len(found) == len(labels) == 1:
+        return dict(zip(labels, found.values()))
+    for name, path in labels.items():
+        if name not in found:
+            raise UserError(f'{path}: no file of the same name in {" ".join(map(str, paths))}')
+    return found
+
+
+def fixed_styles(choices, styles):
+    """['car=3', '11=0'] -> {label: centre}."""
+    names, fixed = styles['label_names'].tolist(), {}
+    for choice in choices:
+        name, _, k = choice.rpartition('=')
+        label = names.index(name) if name in names else int(name) if name.isdecimal() else -1
+        if not 0 <= label < len(styles['counts']):
+            raise UserError(f'--style {choice}: no label {name!r}; known are {", ".join(names) or "numbers"}')
+        there = int((styles['counts'][label] > 0).sum())
+        if not k.isdecimal() or int(k) >= there:
+            raise UserError(f'--style {choice}: {name} has the styles 0 to {there - 1}' if there else
+                            f'--style {choice}: {name} has no styles, it is not in the training data')
+        fixed[label] = int(k)
+    return fixed
+
+
+def choose_styles(labels, styles, generator=None):
+    """A style for each instance: labels (K,) int64 -> (K, feat) float32. The most frequent centre of its label, or with a
+    generator one drawn with probability proportional to its count; the mean of all features where the label has none."""
+    counts = torch.from_numpy(styles['counts'])[labels].float()                             # (K, k)
+    known = counts.any(1)
+    chosen = counts.argmax(1)
+    if generator:
+        chosen = torch.multinomial(counts + ~known[:, None], 1, generator=generator)[:, 0]
+    return torch.where(known[:, None], torch.from_numpy(styles['centres'])[labels, chosen], torch.from_numpy(styles['mean']))
+
+
+@torch.inference_mode()
+def encode_photo(state, path, inst, slot):
+    """The features of a photograph's instances: inst, slot (1, 1, H, W) -> (K, feat). It is resized to the map's size."""
+    h, w = inst.shape[-2:]
+    multiple = network_multiple(state.config)
+    image = data.to_float(data.to_tensor(data.read_photo(path, (w, h)))[None])
+    image, inst, slot = (data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple) for x in (image, inst, slot))
+    return unpaint(encode(state, image, inst), slot).cpu()
+
+
+def read_scene(c, label_path, inst_path, size):
+    """A label map and its instances for a run of configuration `c` -> label (1, 1, H, W) (RGB: (1, 3, H, W)), inst or None."""
+    if not c.n_labels:
+        return data.to_tensor(data.read_photo(label_path, size))[None], None
+    label = data.check_labels(data.read_map(label_path, size), label_path, c.n_labels)
+    if c.instances == 'none':
+        return data.to_tensor(label)[None], None
+    inst = data.connected_components(label)
+    if inst_path:
+        inst = data.read_map(inst_path, size or label.shape[::-1])
+    return data.to_tensor(label)[None], data.to_tensor(inst)[None]
+
+
+@torch.inference_mode()
+def synthesise(state, label, inst, features):
+    """label, inst and painted features (N, feat, H, W) (None without an encoder), of any size -> pictures (N, 3, H, W)
+    in [-1, 1] of exactly that size: padded by repeating the edge for the networks, then cropped."""
+    h, w = label.shape[-2:]
+    multiple = network_multiple(state.config)
+    label, inst, features = (x if x is None else data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple)
+                             for x in (label, inst, features))
+    condition = data.condition(label, inst, state.config.n_labels)
+    return state.G(condition if features is None else torch.cat([condition, features], 1))[..., :h, :w]
+
+
+def generate(args):
+    run = Path(args.run) if args.run else newest_run()
+    state = load(run, pick_device(args.device))
+    c = state.config
+    if (args.sample or args.style or args.encode) and not state.E:
+        raise UserError(f'{run}: trained without --features, so it has one style only; leave out --sample, --style and --encode')
+    if args.sample and args.encode:
+        raise UserError('--sample and --encode: the styles are either drawn or taken from photographs')
+    if args.n > 1 and not args.sample:
+        raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
+    labels = files_by_name(args.label, '_labelIds')
+    insts = partners(args.inst, '_instanceIds', labels) if args.inst else {}
+    photos = partners(args.encode, '_leftImg8bit', labels) if args.encode else {}
+    styles = read_styles(state, run) if state.E else None
+    fixed = fixed_styles(args.style, styles) if state.E else {}
+    out = Path(args.out) if args.out else run / 'generated'
+    out.mkdir(parents=True, exist_ok=True)
+    for index, (name, path) in enumerate(labels.items()):
+        label, inst = read_scene(c, path, insts.get(name), args.size)
+        h, w = label.shape[-2:]
+        if index == 0 and c.size and not 0.7 < (w * h / (c.size[0] * c.size[1])) ** 0.5 < 1.5:
+            print(f'note: {path} is {w}x{h} and {run} learned at {c.size[0]}x{c.size[1]}; '
+                  f'--size {c.size[0]}x{c.size[1]} would suit it better', file=sys.stderr)
+        if not state.E:
+            write_picture(out / f'{name}_generated.png', synthesise(state, label, inst, None))
+            continue
+        slot, instance_labels, _ = data.describe_instances(label, inst, c.n_labels)
+        unknown = [i for i in instance_labels.unique().tolist() if not styles['counts'][i].any()]
+        if unknown and not photos:
+            print(f'note: {path}: no styles for {", ".join(c.label_names[i] if c.label_names else str(i) for i in unknown)}; '
+                  'the mean of all features stands in', file=sys.stderr)
+        for i in range(args.n):
+            draw = np.random.SeedSequence((args.seed, index, i)).generate_state(1)[0] if args.sample else None
+            vectors = (encode_photo(state, photos[name], inst, slot) if photos else choose_styles(
+                instance_labels, styles, torch.Generator().manual_seed(int(draw)) if args.sample else None))
+            for which, k in fixed.items():
+                vectors[instance_labels == which] = torch.from_numpy(styles['centres'][which, k])
+            ending = f'seed{args.seed}_{i + 1}' if args.sample else 'encoded' if photos else 'generated'
+            write_picture(out / f'{name}_{ending}.png', synthesise(state, label, inst, paint(vectors, slot)))
+    return 0
+
+
+def write_picture(path, image):
+    """image: (1, 3, H, W) float in [-1, 1]."""
+    Image.fromarray(to_picture(image)).save(path)
+    print(path)
+
+
+def main(args):
+    """Run a subcommand; what the user can mend is one line on stderr, and exit code 2."""
+    try:
+        return COMMANDS[args.command](args)
+    except (UserError, OSError) as error:
+        print(f'p2phd {args.command}: {error}', file=sys.stderr)
+        return 2
+
+
+COMMANDS = {'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate}
+
+if __name__ == '__main__':
+    sys.exit(main(ARGS))

@@ -1,0 +1,180 @@
+"""Layouts, decoding, augmentation; boundary maps and connected components by hand."""
+import numpy as np
+from PIL import Image
+import pytest
+import torch
+
+import data
+from data import UserError
+
+
+def write(path, array, mode=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(np.asarray(array))
+    (picture.convert(mode) if mode else picture).save(path)
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Three 8x6 scenes in the flat layout, with a file extension of its own for each role."""
+    rng = np.random.default_rng(0)
+    for name in ('b', 'a', 'c d'):
+        write(tmp_path / 'train_label' / f'{name}.png', rng.integers(0, 5, (6, 8), np.uint8))
+        write(tmp_path / 'train_inst' / f'{name}.png', rng.integers(0, 60000, (6, 8)).astype(np.uint16))
+        write(tmp_path / 'train_img' / f'{name}.bmp', rng.integers(0, 255, (6, 8, 3), np.uint8))
+    return tmp_path
+
+
+def test_boundary_map_by_hand():
+    inst = torch.tensor([[1, 1, 2, 2],
+                         [1, 1, 2, 2],
+                         [1, 1, 1, 1],
+                         [1, 1, 1, 5]])
+    expected = [[0, 1, 1, 0],
+                [0, 1, 1, 1],
+                [0, 0, 1, 1],
+                [0, 0, 1, 1]]
+    assert data.boundary_map(inst).tolist() == expected
+    batch = data.boundary_map(torch.stack([inst, inst * 70000])[:, None])
+    assert batch.shape == (2, 1, 4, 4) and batch.dtype == torch.uint8 and batch[1, 0].tolist() == expected
+
+
+def test_connected_components_by_hand():
+    label = np.array([[0, 0, 1, 0],
+                      [1, 0, 1, 0],
+                      [1, 0, 0, 0],
+                      [1, 1, 2, 1]])
+    assert data.connected_components(label).tolist() == [[0, 0, 1, 0], [2, 0, 1, 0], [2, 0, 0, 0], [2, 2, 3, 4]]
+
+
+def test_connected_components_of_a_spiral():
+    label = np.zeros((41, 41), np.int32)
+    top, left, bottom, right = 0, 0, 40, 40
+    while top < bottom:                                                        # one wall that winds inwards
+        label[top, left:right + 1] = label[top:bottom + 1, right] = label[bottom, left + 2:right + 1] = 1
+        label[top + 2:bottom + 1, left + 2] = 1
+        top, left, bottom, right = top + 2, left + 2, bottom - 2, right - 2
+    components = data.connected_components(label)
+    for value in (0, 1):
+        flood = np.zeros_like(label, bool)
+        flood[tuple(np.argwhere(label == value)[0])] = True
+        for _ in range(label.size):                                            # grow until nothing changes
+            grown = flood.copy()
+            grown[1:] |= flood[:-1]; grown[:-1] |= flood[1:]; grown[:, 1:] |= flood[:, :-1]; grown[:, :-1] |= flood[:, 1:]
+            grown &= label == value
+            if (grown == flood).all():
+                break
+            flood = grown
+        assert len(np.unique(components[flood])) == 1 and not np.isin(components[~flood], components[flood]).any()
+
+
+def test_condition_is_one_hot_and_boundary():
+    label, inst = torch.tensor([[[[0, 2]]]], dtype=torch.uint8), torch.tensor([[[[4, 5]]]])
+    assert data.condition(label, inst, 3)[0, :, 0].tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]
+    rgb = torch.tensor([0, 255, 51], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    torch.testing.assert_close(data.condition(rgb, None, 0).flatten(), torch.tensor([-1, 1, -0.6]))
+
+
+def test_pictures_survive_the_way_to_float_and_back():
+    values = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(data.to_uint8(data.to_float(values)), values)
+
+
+def test_padding_repeats_the_edge():
+    x = torch.arange(6).reshape(1, 1, 2, 3)
+    assert data.pad_to_multiple(x, 4)[0, 0].tolist() == [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]
+    assert data.pad_to_multiple(x, 1, smallest=3).shape == (1, 1, 3, 3)
+
+
+def test_an_instance_has_the_label_of_its_majority():
+    label = torch.tensor([[3, 3, 1, 0]])[None, None]
+    inst = torch.tensor([[50, 50, 50, 2]])[None, None]                         # ids that do not encode the label
+    slot, labels, pixels = data.describe_instances(label, inst, 4)
+    assert slot.flatten().tolist() == [1, 1, 1, 0] and labels.tolist() == [0, 3] and pixels.tolist() == [1, 3]
+
+
+def test_flat_layout_pairs_by_name(flat):
+    source = data.find_pairs(flat)
+    assert source.layout == 'flat' and [pair.name for pair in source.pairs] == ['a', 'b', 'c d']
+    assert all(pair.label.stem == pair.inst.stem == pair.image.stem == pair.name for pair in source.pairs)
+    assert data.count_labels(source.pairs) == 5 and data.common_size(source.pairs) == (8, 6)
+
+
+def test_other_layouts(tmp_path, scenes):
+    source = data.find_pairs(scenes)
+    assert source.layout == 'Cityscapes' and source.n_labels == 35 and source.label_names[26] == 'car'
+    for folder in 'AB':
+        write(tmp_path / f'train_{folder}' / 'x.png', np.zeros((4, 4, 3), np.uint8))
+    source = data.find_pairs(tmp_path)
+    assert source.layout == 'A to B' and source.n_labels == 0
+    item = data.Pictures(source.pairs, 0)[0, 0]
+    assert item['label'].shape == (3, 4, 4) and item['label'].dtype == torch.uint8
+
+
+@pytest.mark.parametrize('break_it, message', [
+    (lambda root: (root / 'train_img' / 'a.bmp').unlink(), 'a.png: no photograph of the same name'),
+    (lambda root: (root / 'train_inst' / 'b.png').unlink(), 'b.png: no instance map of the same name'),
+    (lambda root: (root / 'train_label' / 'a.png').unlink(), 'a.(bmp|png): no label map of the same name'),
+    (lambda root: (root / 'train_label' / 'a.png').rename(root / 'train_label' / 'a.jpg') and
+     write(root / 'train_label' / 'a.png', np.zeros((6, 8), np.uint8)), 'have the same name'),
+    (lambda root: [p.unlink() for p in (root / 'train_label').iterdir()], 'no label maps there'),
+])
+def test_pairs_that_do_not_match(flat, break_it, message):
+    break_it(flat)
+    with pytest.raises(UserError, match=message):
+        data.find_pairs(flat)
+
+
+def test_maps_of_all_depths(tmp_path):
+    ids = np.array([[0, 1], [2, 255]])
+    write(tmp_path / 'grey.png', ids.astype(np.uint8))
+    write(tmp_path / 'deep.png', (ids * 256).astype(np.uint16))
+    write(tmp_path / 'deepest.tif', (ids * 2 ** 20).astype(np.int32))
+    palette = Image.new('P', (2, 2))
+    palette.putdata(ids.flatten().tolist())
+    palette.putpalette([9, 8, 7] * 256)
+    palette.save(tmp_path / 'palette.png')
+    for name, factor in (('grey.png', 1), ('deep.png', 256), ('deepest.tif', 2 ** 20), ('palette.png', 1)):
+        assert data.read_map(tmp_path / name).tolist() == (ids * factor).tolist(), name
+        assert data.read_map(tmp_path / name, (4, 4))[::2, ::2].tolist() == (ids * factor).tolist(), name
+    write(tmp_path / 'colour.png', np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(UserError, match='colour.png: .* RGB'):
+        data.read_map(tmp_path / 'colour.png')
+
+
+def test_items_are_a_function_of_seed_epoch_and_index(flat):
+    pairs = data.find_pairs(flat).pairs
+    make = lambda: data.Pictures(pairs, 5, (8, 6), crop=(4, 4), flip=True, seed=1)
+    one, other = make(), make()
+    other.decoded = None                                                       # read anew each time
+    views = set()
+    for epoch in range(12):
+        item, again = one[epoch, 2], other[epoch, 2]
+        assert all(torch.equal(item[role], again[role]) for role in item)
+        assert item['label'].shape == (1, 4, 4) and item['image'].shape == (3, 4, 4) and item['inst'].dtype == torch.int32
+        views.add(item['image'].numpy().tobytes())
+    assert len(views) > 6
+
+
+def test_maps_and_photograph_move_together(tmp_path):
+    ids = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    write(tmp_path / 'train_label' / 'x.png', ids)
+    write(tmp_path / 'train_inst' / 'x.png', ids)
+    write(tmp_path / 'train_img' / 'x.png', np.repeat(ids[..., None], 3, 2))
+    dataset = data.Pictures(data.find_pairs(tmp_path).pairs, 48, crop=(5, 3), flip=True)
+    for epoch in range(20):
+        item = dataset[epoch, 0]
+        assert torch.equal(item['label'].int(), item['inst']) and torch.equal(item['image'][:1], item['label'])
+
+
+def test_order_covers_every_picture_once_an_epoch_and_starts_anywhere():
+    whole = list(data.Order(5, 2, 0, 10, seed=3))
+    keys = [key for batch in whole for key in batch]
+    for epoch in range(4):
+        assert sorted(index for e, index in keys if e == epoch) == [0, 1, 2, 3, 4]
+    assert list(data.Order(5, 2, 7, 10, seed=3)) == whole[7:]
+
+
+def test_a_label_out_of_range_is_named(flat):
+    with pytest.raises(UserError, match=r'label 4 at x=\d, y=\d, but labels go from 0 to 3'):
+        data.Pictures(data.find_pairs(flat).pairs, 4)

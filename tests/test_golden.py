@@ -1,0 +1,130 @@
+"""Parity with the official implementation, in numbers that its own networks, losses and update rule computed."""
+import json
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+import pytest
+import torch
+
+import data
+import losses
+import nets
+import p2phd
+
+
+def read(path):
+    """A parity file -> (its arrays as tensors, its config)."""
+    arrays = np.load(path)
+    tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != 'config'}
+    return tensors, json.loads(str(arrays['config']))
+
+
+def within(tensors, prefix):
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def assert_close(actual, expected, tolerance):
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(actual.detach().float(), expected.float(), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize('file, network', [('generator_global', nets.GlobalGenerator), ('generator_local1', nets.LocalEnhancer),
+                                           ('generator_local2', nets.LocalEnhancer)])
+def test_generators(golden, file, network):
+    tensors, config = read(golden / f'{file}.npz')
+    net = network(**config)
+    net.load_state_dict(within(tensors, 'param/'), strict=True)
+    assert_close(net(tensors['input']), tensors['output'], 1e-5)
+
+
+def test_encoder(golden):
+    tensors, config = read(golden / 'encoder.npz')
+    net = nets.Encoder(**config)
+    net.load_state_dict(within(tensors, 'param/'), strict=True)
+    assert_close(net.model(tensors['input']), tensors['raw'], 1e-5)
+    assert_close(net(tensors['input'], tensors['inst']), tensors['output'], 1e-5)
+
+
+def test_discriminator(golden):
+    tensors, config = read(golden / 'discriminator.npz')
+    net = nets.MultiscaleDiscriminator(**config)
+    net.load_state_dict(within(tensors, 'param/'), strict=True)
+    scales = net(tensors['input'])
+    assert len(scales) == config['n_scales'] and all(len(layers) == config['n_layers'] + 2 for layers in scales)
+    for i, layers in enumerate(scales):
+        for j, features in enumerate(layers):
+            assert_close(features, tensors[f'scale{i}/layer{j}'], 1e-5)
+
+
+def test_losses(golden):
+    tensors, config = read(golden / 'losses.npz')
+
+    def scales(kind):
+        layers = len(within(tensors, f'{kind}/scale0/'))
+        return [[tensors[f'{kind}/scale{i}/layer{j}'] for j in range(layers)] for i in range(config['n_scales'])]
+
+    fake, real = scales('fake'), scales('real')
+    for mode in ('lsgan', 'vanilla'):
+        g = losses.generator_loss(fake, real, config['n_layers'], mode)
+        d = losses.discriminator_loss(fake, real, mode)
+        for actual, name in ((g['gan'], 'generator'), (d['d_fake'], 'discriminator_fake'), (d['d_real'], 'discriminator_real')):
+            torch.testing.assert_close(actual, tensors[f'{mode}_{name}'], rtol=1e-5, atol=0)
+    torch.testing.assert_close(losses.feature_matching(fake, real, config['n_layers']), tensors['feature_matching'],
+                               rtol=1e-5, atol=0)
+
+
+def test_boundary_map(golden):
+    tensors, _ = read(golden / 'boundary.npz')
+    assert torch.equal(data.boundary_map(tensors['inst']), tensors['boundary'])
+
+
+def test_training_steps(golden):
+    """Five steps of p2phd.train_step from the official starting weights."""
+    tensors, config = read(golden / 'train_steps.npz')
+    c = SimpleNamespace(**p2phd.settings(p2phd.make_parser().parse_args(['train'])))
+    for name, value in config.items():
+        setattr(c, name, value)
+    assert config['betas'] == [0.5, 0.999] and config['lambda_feat'] == losses.LAMBDA_FEATURE
+    c.features, c.instances, c.encoder_scale, c.fix_global_steps = True, 'files', 1, 0
+    c.total_steps = c.decay_start = config['steps']
+    state = p2phd.build(c, torch.device('cpu'))
+    for name in 'GDE':
+        getattr(state, name).load_state_dict(within(tensors, f'before/{name}/'), strict=True)
+    columns = [{'G_GAN': 'gan', 'G_GAN_Feat': 'feature_matching', 'D_real': 'd_real', 'D_fake': 'd_fake'}[name]
+               for name in config['loss_columns']]
+    for expected in tensors['losses']:
+        terms = p2phd.train_step(state, tensors['label'], tensors['inst'], tensors['image'])
+        torch.testing.assert_close(torch.stack([terms[name] for name in columns]).double(), expected, rtol=1e-5, atol=0)
+    for name in 'GDE':
+        net, after = getattr(state, name), within(tensors, f'after/{name}/')
+        assert after.keys() == net.state_dict().keys()
+        for parameter, weight in net.state_dict().items():
+            if parameter not in normalised_biases(net):
+                assert_close(weight, after[parameter], 1e-5)
+
+
+def normalised_biases(net):
+    """Names of the biases of convolutions that InstanceNorm follows: it takes them out again, so their true gradient is
+    0, and Adam makes whole steps of the rounding noise."""
+    names = []
+    for name, module in net.named_modules():
+        children = list(module.named_children())
+        names += [f'{name}.{child}.bias'.lstrip('.') for (child, layer), (_, following) in zip(children, children[1:])
+                  if hasattr(layer, 'bias') and isinstance(following, torch.nn.InstanceNorm2d)]
+    return names
+
+
+def test_official_run(golden):
+    """A folder that the official code wrote: architecture from the shapes, styles from its pickle, the same picture."""
+    run = golden / 'official_run'
+    expected = np.load(run / 'expected.npz')
+    state = p2phd.load(run, torch.device('cpu'))
+    styles = p2phd.read_styles(state, run)
+    label, inst = p2phd.read_scene(state.config, run / 'label.png', run / 'inst.png', None)
+    assert label.shape[-2:] == Image.open(run / 'label.png').size[::-1]
+    assert np.array_equal(data.boundary_map(inst)[0, 0], expected['boundary'])
+    slot, labels, _ = data.describe_instances(label, inst, state.config.n_labels)
+    features = p2phd.paint(p2phd.choose_styles(labels, styles), slot)
+    assert_close(features[0], torch.from_numpy(expected['features']), 1e-4)
+    assert_close(p2phd.synthesise(state, label, inst, features)[0], torch.from_numpy(expected['image']), 1e-4)

@@ -1,0 +1,49 @@
+"""The objective on numbers small enough for mental arithmetic. (tests/test_golden.py compares it with the official one.)"""
+import torch
+
+import losses
+
+
+def scales(*scores):
+    """One picture, a feature layer of zeros and a score map for each scale."""
+    return [[torch.zeros(1, 2, 2, 2), torch.tensor([[[score]]])] for score in scores]
+
+
+def test_gan_loss_sums_over_scales():
+    assert losses.gan_loss(scales([3.0], [0.5]), real=True).item() == 2.0 ** 2 + 0.5 ** 2
+    assert losses.gan_loss(scales([3.0], [0.5]), real=False).item() == 3.0 ** 2 + 0.5 ** 2
+    torch.testing.assert_close(losses.gan_loss(scales([0.0]), True, 'vanilla'), torch.tensor(2.0).log())
+
+
+def test_feature_matching_leaves_the_scores_out_and_the_real_features_alone():
+    fake, real = scales([1.0], [1.0]), scales([9.0], [9.0])
+    fake[0][0] = torch.full((1, 2, 2, 2), 3.0, requires_grad=True)
+    real[0][0].requires_grad_()
+    value = losses.feature_matching(fake, real, n_layers=3)
+    assert value.item() == 3.0 / 2                                             # weight 4 / (3 + 1), two scales
+    value.backward()
+    assert fake[0][0].grad is not None and real[0][0].grad is None
+
+
+def test_terms_have_names_and_weights():
+    fake = scales([1.0])
+    fake[0][0] += 1
+    taps = [[torch.full((1, 1, 2, 2), float(value))] * 5 for value in (1, 0)]
+    terms = losses.generator_loss(fake, scales([1.0]), 3, 'lsgan', *taps)
+    assert {name: round(term.item(), 5) for name, term in terms.items()} == {
+        'gan': 0, 'feature_matching': 10, 'vgg': round(10 * (1 / 32 + 1 / 16 + 1 / 8 + 1 / 4 + 1), 5)}
+    assert losses.discriminator_loss(fake, scales([1.0])).keys() == {'d_fake', 'd_real'}
+
+
+def test_history_returns_old_fakes_and_depends_on_the_seed_alone():
+    fakes = [torch.full((1, 1, 2, 2), float(i)) for i in range(40)]
+
+    def shown():
+        history = losses.FakeHistory(4)
+        return [history.query(fake, f'0 {i}').mean().item() for i, fake in enumerate(fakes)]
+
+    first = shown()
+    assert first == shown() and first[:4] == [0, 1, 2, 3]
+    old = [i for i, value in enumerate(first) if value != i]
+    assert 10 < len(old) < 30 and all(first[i] < i for i in old)
+    assert len(losses.FakeHistory(0, []).pictures) == 0
