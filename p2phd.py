@@ -14,7 +14,6 @@ import csv
 import json
 import os
 from pathlib import Path
-import pickle
 import re
 import signal
 import sys
@@ -166,6 +165,7 @@ from data import UserError                                  # noqa: E402
 from kmeans import kmeans                                   # noqa: E402
 import losses                                               # noqa: E402
 import nets                                                 # noqa: E402
+import official                                             # noqa: E402
 
 FORMAT = 1                                                  # of checkpoint.pt; raised when its contents change
 
@@ -256,87 +256,17 @@ def load(run, device):
     return state
 
 
-def official_config(G, D, E):
-    """Read the configuration of official state dicts off their shapes: G, D, E (E may be None) -> SimpleNamespace.
-
-    What shapes cannot tell is taken as the official default: a boundary map, and an encoder that in the local
-    enhancers' stage works at the size of G1.
-    """
-    convolutions = lambda state, prefix: [w for name, w in state.items() if re.fullmatch(prefix + r'\.\d+\.weight', name)]
-    blocks = lambda state, prefix: len({m[0] for name in state if (m := re.match(prefix + r'\.\d+\.conv_block', name))})
-    c = SimpleNamespace(**settings(make_parser().parse_args(['train'])))
-    c.n_enhancers = len({name.split('_')[0] for name in G if name.startswith('model') and name[5].isdigit()})
-    c.model = 'local' if c.n_enhancers else 'global'
-    outermost = f'model{c.n_enhancers}_1.1.weight' if c.n_enhancers else 'model.1.weight'
-    c.ngf = len(G[outermost])
-    c.n_down = (len(convolutions(G, 'model')) - 1) // 2
-    c.n_blocks, c.n_blocks_local = blocks(G, 'model'), blocks(G, 'model1_2')
-    first = D['scale0_layer0.0.weight']
-    c.ndf, condition = len(first), first.shape[1] - 3
-    c.n_scales = len({name.split('_')[0] for name in D})
-    c.n_layers = len({name.split('.')[0] for name in D}) // c.n_scales - 2
-    c.features = E is not None
-    if E:
-        layers = convolutions(E, 'model')
-        c.feat, c.nef, c.n_down_encoder = len(layers[-1]), len(layers[0]), (len(layers) - 1) // 2
-    c.encoder_scale = 1 << c.n_enhancers
-    c.instances = 'none' if condition == 3 else 'files'
-    c.n_labels = 0 if condition == 3 else condition - 1
-    cityscapes = c.n_labels == len(data.CITYSCAPES)
-    c.layout, c.label_names = ('Cityscapes', [name for name, _ in data.CITYSCAPES]) if cityscapes else ('flat', None)
-    c.data, c.size, c.fix_global_steps, c.total_steps, c.decay_start = None, None, 0, 0, 0
-    return c
-
-
 def load_official(run, device):
-    """The state of a run folder that the official code wrote: latest_net_G.pth, latest_net_D.pth and perhaps latest_net_E.pth."""
-    states = {}
-    for name in 'GDE':
-        path = Path(run) / f'latest_net_{name}.pth'
-        if name != 'E' or path.is_file():
-            try:
-                states[name] = torch.load(path, map_location='cpu', weights_only=True)
-            except Exception as error:
-                raise UserError(f'{path}: cannot be read ({str(error).splitlines()[0]})') from None
+    """The state of a run folder that the official code wrote, with its architecture read off the shapes."""
+    weights = official.read_weights(run)
     try:
-        state = build(official_config(states['G'], states['D'], states.get('E')), device)
-        for name, weights in states.items():
-            getattr(state, name).load_state_dict(weights, strict=True)
+        defaults = settings(make_parser().parse_args(['train']))
+        state = build(SimpleNamespace(**{**defaults, **official.configuration(**weights)}), device)
+        for name, values in weights.items():
+            getattr(state, name).load_state_dict(values, strict=True)
     except Exception as error:
-        raise UserError(f'{run}: not the state dicts of an official pix2pixHD run ({str(error).splitlines()[0]})') from None
+        raise UserError(f'{run}: not the networks of an official pix2pixHD run ({str(error).splitlines()[0]})') from None
     return state
-
-
-class ArraysOnly(pickle.Unpickler):
-    """Reads the dicts, numbers and numpy arrays of a pickle, and refuses to import anything else."""
-    ALLOWED = {('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype,
-               ('multiarray', '_reconstruct'): np.zeros(1).__reduce__()[0],
-               ('multiarray', 'scalar'): np.float64(0).__reduce__()[0]}
-
-    def find_class(self, module, name):
-        try:
-            return self.ALLOWED[module.removeprefix('numpy.core.').removeprefix('numpy._core.'), name]
-        except KeyError:
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}') from None
-
-
-def read_official_styles(path, state):
-    """features_clustered_010.npy of the official code, a pickled {label: (k, feat) centres} -> a dict as in styles.npz.
-    It tells no counts; every centre counts once."""
-    try:
-        with open(path, 'rb') as file:
-            version = np.lib.format.read_magic(file)
-            {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]](file)
-            centres_of = ArraysOnly(file).load().item()
-        n, k = state.config.n_labels, max(len(centres) for centres in centres_of.values())
-        styles = {'centres': np.zeros((n, k, state.config.feat), np.float32), 'counts': np.zeros((n, k), np.int64),
-                  'label_names': np.array(state.config.label_names or [], np.str_)}
-        for label, centres in centres_of.items():
-            styles['centres'][label, :len(centres)] = centres
-            styles['counts'][label, :len(centres)] = 1
-    except Exception as error:
-        raise UserError(f'{path}: not clustered features of the official code ({str(error).splitlines()[0]})') from None
-    return {**styles, 'mean': styles['centres'][styles['counts'] > 0].mean(0)}
 
 
 def newest_run():
@@ -728,9 +658,9 @@ def cluster(args):
 def read_styles(state, run):
     """run/styles.npz as a dict, made from the run's training data if it is not there yet."""
     path = run / 'styles.npz'
-    official = sorted(run.glob('features_clustered_*.npy'))
-    if official:
-        return read_official_styles(official[-1], state)
+    clustered = sorted(run.glob('features_clustered_*.npy'))
+    if clustered:
+        return official.read_styles(clustered[-1], state.config)
     if not path.exists():
         root = state.config.data
         if not root or not Path(root).is_dir():
@@ -879,6 +809,45 @@ def write_picture(path, image):
     print(path)
 
 
+def demo(args):
+    """The subcommands one after the other, as a user would type them, and one picture of what came of it."""
+    import toy
+    run = Path(args.run)
+    new_run(args, None)
+    scenes, fine = run / 'scenes', run.with_name(f'{run.name}-256x128')
+    print(f'drawing street scenes into {scenes}')
+    toy.write(scenes, 'train', 40, (256, 128), seed=args.seed)
+    toy.write(scenes, 'val', 1, (256, 128), seed=args.seed + 1)
+    scene = 'toy_0000'
+    label, inst = (scenes / 'gtFine' / 'val' / 'toy' / f'{scene}_gtFine_{kind}Ids.png' for kind in ('label', 'instance'))
+    both = f'--seed {args.seed} --device {args.device}'
+    maps = f'--run {fine} --label {label} --inst {inst} {both}'
+    for words in (f'train --data {scenes} --run {run} --size 128x64 --steps 1600 --ngf 32 --n-down 3 --n-blocks 3 --ndf 32 '
+                  f'--n-scales 2 --n-down-encoder 3 --log-every 100 {both}',
+                  f'finetune --from {run} --run {fine} --steps 300 --fix-global 2 --log-every 50 {both}',
+                  f'cluster --run {fine} --data {scenes} {both}', f'generate {maps}', f'generate {maps} --sample --n 4'):
+        print(f'\n$ python p2phd.py {words}', flush=True)
+        code = main(make_parser().parse_args(words.split()))
+        if code:
+            return code
+
+    state = load(fine, torch.device('cpu'))
+    made = fine / 'generated'
+    pictures = {'label map': Image.fromarray(show_label(state, data.read_map(label)[None])),
+                'synthesised': Image.open(made / f'{scene}_generated.png'),
+                'real': Image.open(scenes / 'leftImg8bit' / 'val' / 'toy' / f'{scene}_leftImg8bit.png')}
+    pictures |= {f'sample {i}': Image.open(made / f'{scene}_seed{args.seed}_{i}.png') for i in range(1, 5)}
+    w, h, caption = 256, 128, 14
+    sheet = Image.new('RGB', (4 * w, 2 * (h + caption)), 'white')
+    for i, (title, picture) in enumerate(pictures.items()):
+        row, column = (0, i) if i < 3 else (1, i - 3)
+        ImageDraw.Draw(sheet).text((column * w + 4, row * (h + caption) + 1), title, 'black')
+        sheet.paste(picture, (column * w, row * (h + caption) + caption))
+    sheet.save(run / 'demo.png')
+    print(f'\nlabel map, synthesised and real picture, and four samples of the same map:\n{run / "demo.png"}')
+    return 0
+
+
 def main(args):
     """Run a subcommand; what the user can mend is one line on stderr, and exit code 2."""
     try:
@@ -888,7 +857,7 @@ def main(args):
         return 2
 
 
-COMMANDS = {'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate}
+COMMANDS = {'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate, 'demo': demo}
 
 if __name__ == '__main__':
     sys.exit(main(ARGS))

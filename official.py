@@ -1,0 +1,89 @@
+"""Runs that the official code of 2018 wrote (github.com/NVIDIA/pix2pixHD): plain state dicts without a configuration, and
+clustered features in a pickle."""
+from pathlib import Path
+import pickle
+import re
+
+import numpy as np
+import torch
+
+from data import CITYSCAPES, UserError
+
+
+def read_weights(run):
+    """{'G': state dict, 'D': ..., 'E': ...} of latest_net_G.pth, latest_net_D.pth and, where there is one, latest_net_E.pth."""
+    weights = {}
+    for name in 'GDE':
+        path = Path(run) / f'latest_net_{name}.pth'
+        if name != 'E' or path.is_file():
+            try:
+                weights[name] = torch.load(path, map_location='cpu', weights_only=True)
+            except Exception as error:
+                raise UserError(f'{path}: cannot be read ({str(error).splitlines()[0]})') from None
+    return weights
+
+
+def configuration(G, D, E=None):
+    """Read what the networks' constructors need off the shapes of their state dicts -> dict.
+
+    What shapes cannot tell is taken as the official scripts have it: a boundary map among the inputs, and an
+    encoder that sees pictures at the size of G1 whatever the number of local enhancers.
+    """
+    def convolutions(state, module):
+        return [weight for name, weight in state.items() if re.fullmatch(rf'{module}\.\d+\.weight', name)]
+
+    def blocks(module):
+        return len({name.split('.')[1] for name in G if re.match(rf'{module}\.\d+\.conv_block', name)})
+
+    n_enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
+    stem = G[f'model{n_enhancers}_1.1.weight' if n_enhancers else 'model.1.weight']
+    discriminators = {name.split('.')[0] for name in D}                        # scale0_layer0, scale0_layer1 ...
+    n_scales = len({name.split('_')[0] for name in discriminators})
+    first = D['scale0_layer0.0.weight']
+    condition = first.shape[1] - 3                                             # without the picture's RGB
+    n_labels = 0 if condition == 3 else condition - 1
+    config = {'model': 'local' if n_enhancers else 'global', 'ngf': len(stem), 'n_enhancers': n_enhancers,
+              'n_down': (len(convolutions(G, 'model')) - 1) // 2, 'n_blocks': blocks('model'), 'n_blocks_local': blocks('model1_2'),
+              'ndf': len(first), 'n_scales': n_scales, 'n_layers': len(discriminators) // n_scales - 2,
+              'features': E is not None, 'encoder_scale': 1 << n_enhancers,
+              'instances': 'files' if n_labels else 'none', 'n_labels': n_labels, 'layout': 'flat', 'label_names': None,
+              'data': None, 'size': None, 'total_steps': 0, 'decay_start': 0, 'fix_global_steps': 0}
+    if n_labels == len(CITYSCAPES):
+        config |= {'layout': 'Cityscapes', 'label_names': [name for name, _ in CITYSCAPES]}
+    if E is not None:
+        layers = convolutions(E, 'model')
+        config |= {'feat': len(layers[-1]), 'nef': len(layers[0]), 'n_down_encoder': (len(layers) - 1) // 2}
+    return config
+
+
+class ArraysOnly(pickle.Unpickler):
+    """Reads the dicts, numbers and numpy arrays of a pickle, and refuses to import anything else."""
+    ALLOWED = {('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype,
+               ('multiarray', '_reconstruct'): np.zeros(1).__reduce__()[0],
+               ('multiarray', 'scalar'): np.float64(0).__reduce__()[0]}
+
+    def find_class(self, module, name):
+        try:
+            return self.ALLOWED[module.removeprefix('numpy.core.').removeprefix('numpy._core.'), name]
+        except KeyError:
+            raise pickle.UnpicklingError(f'it asks for {module}.{name}') from None
+
+
+def read_styles(path, config):
+    """features_clustered_010.npy, a pickled {label: (k, feat) centres} -> a dict as in styles.npz. It tells no counts, so
+    every centre counts once."""
+    try:
+        with open(path, 'rb') as file:
+            version = np.lib.format.read_magic(file)
+            {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]](file)
+            clusters = ArraysOnly(file).load().item()
+        k = max(len(centres) for centres in clusters.values())
+        centres = np.zeros((config.n_labels, k, config.feat), np.float32)
+        counts = np.zeros((config.n_labels, k), np.int64)
+        for label, found in clusters.items():
+            centres[label, :len(found)] = found
+            counts[label, :len(found)] = 1
+    except Exception as error:
+        raise UserError(f'{path}: not clustered features of the official code ({str(error).splitlines()[0]})') from None
+    return {'centres': centres, 'counts': counts, 'mean': centres[counts > 0].mean(0),
+            'label_names': np.array(config.label_names or [], np.str_)}

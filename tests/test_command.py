@@ -1,0 +1,306 @@
+"""The command as a user runs it, on built-in scenes and on real pictures."""
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+import pytest
+import torch
+
+from conftest import ROOT, TINY
+import data
+import official
+import p2phd as program
+
+CPU = torch.device('cpu')
+
+
+def weights(run, kind='weights'):
+    return torch.load(run / 'checkpoint.pt', weights_only=True)[kind]
+
+
+def equal(a, b):
+    """Whether two nests of dicts, lists and tensors are the same to the bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.fixture(scope='session')
+def trained(scenes, tmp_path_factory):
+    """A folder with runs/street, trained for six steps, to be left as it is."""
+    folder = tmp_path_factory.mktemp('trained')
+    subprocess.run([sys.executable, ROOT / 'p2phd.py', 'train', '--data', scenes, '--steps', '6', *TINY], cwd=folder, check=True)
+    return folder / 'runs' / 'street'
+
+
+@pytest.mark.parametrize('command', [(), ('train',), ('finetune',), ('cluster',), ('generate',), ('demo',)])
+def test_help_is_complete_and_does_not_wait_for_torch(command):
+    done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / 'p2phd.py', *command, '--help'], capture_output=True, text=True)
+    assert done.returncode == 0 and 'usage: p2phd.py' in done.stdout
+    assert not {'torch', 'numpy', 'PIL'} & {line.split('|')[-1].strip() for line in done.stderr.splitlines()}
+    if command:
+        assert '(default: auto)' in done.stdout and 'seed' in done.stdout
+
+
+def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
+    log = p2phd('train', '--data', f'{scenes}/', '--steps', 6, '--sample-every', 4, *TINY)
+    run = tmp_path / 'runs' / 'street'
+    assert '6 training pairs, 35 labels, instance maps, encoder trained along' in log and 'step 6/6' in log
+    config = json.loads((run / 'config.json').read_text())
+    assert config['size'] == [64, 32] and config['features'] is True and config['n_labels'] == 35 and config['lr'] == 2e-4
+    rows = list(csv.DictReader(open(run / 'log.csv')))
+    assert [row['step'] for row in rows] == ['2', '4', '6'] and all(float(row['feature_matching']) > 0 for row in rows)
+    assert [float(row['lr']) for row in rows] == pytest.approx([2e-4, 2e-4, 2e-4 / 3], rel=1e-4)
+    for step in (4, 6):
+        assert Image.open(run / 'samples' / f'{step:07d}.png').size == (3 * 64, 2 * 32)
+    assert 'holds a trained run already' in p2phd('train', '--data', scenes, *TINY, code=2)
+
+
+def test_the_two_lines_of_the_readme(p2phd, scenes, tmp_path):
+    """train --data DIR, generate --label MAP --sample: styles are made on the way."""
+    (tmp_path / 'street').symlink_to(scenes)
+    label = data.find_pairs(scenes, 'val').pairs[0].label
+    (tmp_path / 'map.png').write_bytes(label.read_bytes())
+    p2phd('train', '--data', 'street/', '--steps', 2, *TINY)
+    out = p2phd('generate', '--label', 'map.png', '--sample')
+    assert 'no styles yet, clustering' in out
+    assert Image.open(tmp_path / out.splitlines()[-1]).size == (64, 32)
+
+
+def test_cluster_counts_every_instance(p2phd, trained, scenes):
+    p2phd('cluster', '--run', trained, '--data', scenes, '--k', 4)
+    styles = np.load(trained / 'styles.npz', allow_pickle=False)
+    assert styles['centres'].shape == (35, 4, 3) and styles['label_names'][26] == 'car'
+    expected = np.zeros(35, int)
+    for pair in data.find_pairs(scenes).pairs:
+        label, inst = data.read_map(pair.label), data.read_map(pair.inst)
+        for i in np.unique(inst):
+            expected[np.bincount(label[inst == i]).argmax()] += 1
+    assert styles['counts'].sum(1).tolist() == expected.tolist()
+    assert ((styles['counts'] > 0).sum(1) <= np.minimum(expected, 4)).all()
+    assert 'is that large' in p2phd('cluster', '--run', trained, '--data', scenes, '--min-pixels', 10 ** 6, code=2)
+
+
+def test_generate(p2phd, trained, scenes, tmp_path):
+    maps = scenes / 'gtFine' / 'val'
+
+    def pictures(*words):
+        out = p2phd('generate', '--run', trained, '--out', tmp_path / 'out', *words)
+        return [np.asarray(Image.open(line)) for line in out.splitlines() if line.endswith('.png')]
+
+    first = pictures('--label', maps, '--inst', maps, '--sample', '--n', 3, '--seed', 7)
+    assert len(first) == 6 and all(picture.shape == (32, 64, 3) for picture in first)
+    assert not np.array_equal(first[0], first[1]) and not np.array_equal(first[1], first[2])
+    again = pictures('--label', maps, '--inst', maps, '--sample', '--n', 3, '--seed', 7)
+    assert all(map(np.array_equal, first, again))
+    other = pictures('--label', maps, '--inst', maps, '--sample', '--n', 3, '--seed', 8)
+    assert not np.array_equal(first[0], other[0])
+
+    one = maps / 'toy' / 'toy_0000_gtFine_labelIds.png'
+    plain, = pictures('--label', one)
+    styled, = pictures('--label', one, '--style', 'road=1', '11=0')
+    assert not np.array_equal(plain, styled)
+    photo = scenes / 'leftImg8bit' / 'val' / 'toy' / 'toy_0000_leftImg8bit.png'
+    encoded, = pictures('--label', one, '--encode', photo)
+    assert not np.array_equal(plain, encoded)
+    small, = pictures('--label', one, '--size', '40x24')
+    assert small.shape == (24, 40, 3)
+
+    for w, h in ((75, 41), (1, 1), (3, 200)):                                  # divisible by nothing, and tiny
+        odd = tmp_path / 'odd.png'
+        Image.open(one).resize((w, h), 0).save(odd)
+        picture, = pictures('--label', odd, '--sample')
+        assert picture.shape == (h, w, 3)
+
+
+def test_generate_says_what_is_wrong(p2phd, trained, scenes, tmp_path):
+    one = scenes / 'gtFine' / 'val' / 'toy' / 'toy_0000_gtFine_labelIds.png'
+    Image.new('L', (8, 8), 77).save(tmp_path / 'high.png')
+    Image.new('RGB', (8, 8)).save(tmp_path / 'rgb.png')
+    (tmp_path / 'text.png').write_text('no picture')
+    (tmp_path / 'cut.png').write_bytes(one.read_bytes()[:200])
+    (tmp_path / 'broken').mkdir()
+    (tmp_path / 'broken' / 'checkpoint.pt').write_bytes((trained / 'checkpoint.pt').read_bytes()[:5000])
+    for words, message in ((('--label', 'none.png'), 'none.png: no such file'),
+                           (('--label', 'high.png'), 'high.png: label 77 at x=0, y=0'),
+                           (('--label', 'rgb.png'), 'rgb.png: .* RGB'),
+                           (('--label', 'text.png'), 'text.png: cannot be read'),
+                           (('--label', 'cut.png'), 'cut.png: damaged'),
+                           (('--label', one, '--n', '2'), 'add --sample'),
+                           (('--label', one, '--style', 'car=99'), 'car has the styles 0 to'),
+                           (('--label', one, '--style', 'dragon=1'), "no label 'dragon'"),
+                           (('--label', one, '--run', 'nowhere'), 'nowhere/checkpoint.pt: no such file'),
+                           (('--label', one, '--run', 'broken'), 'broken/checkpoint.pt: not a whole checkpoint'),
+                           (('--label', one, '--device', 'cuda'), 'no CUDA device')):
+        if 'CUDA' in message and torch.cuda.is_available():
+            continue
+        stderr = p2phd('generate', '--run', trained, *words, code=2)
+        assert re.search(message, stderr), stderr
+
+
+def test_labels_without_styles_are_named(trained, scenes, tmp_path):
+    label = np.full((32, 64), 7, np.uint8)
+    label[:8] = 31
+    Image.fromarray(label).save(tmp_path / 'train.png')
+    done = subprocess.run([sys.executable, ROOT / 'p2phd.py', 'generate', '--run', trained, '--label', 'train.png', '--out', '.'],
+                          cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and 'no styles for train; the mean of all features stands in' in done.stderr
+
+
+def test_resumed_run_is_the_run_that_was_never_stopped(p2phd, scenes, tmp_path):
+    """Stopped by Ctrl-C in the middle of an epoch; with crops, a history buffer and batches across epochs."""
+    words = ['--data', scenes, '--epochs', 3, '--decay-epochs', 9, '--batch', 2, '--pool-size', 3, '--crop', '48x32',
+             '--sample-every', 20, '--save-every', 1000, '--workers', 0, *TINY]
+    p2phd('train', *words, '--run', 'straight')
+    process = subprocess.Popen([sys.executable, ROOT / 'p2phd.py', 'train', *map(str, words), '--run', 'stopped'], cwd=tmp_path,
+                               stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith('step '):
+            break
+    process.send_signal(signal.SIGINT)
+    out = process.communicate()[0]
+    assert process.returncode == 130 and 'to go on: python p2phd.py train --resume --run stopped' in out
+    step = torch.load(tmp_path / 'stopped' / 'checkpoint.pt', weights_only=True)['step']
+    assert 0 < step < 36
+    assert 'cannot change now' in p2phd('train', '--resume', '--run', 'stopped', '--lr', 1, code=2)
+    p2phd('train', '--resume', '--run', 'stopped')
+    a, b = (torch.load(tmp_path / run / 'checkpoint.pt', weights_only=True) for run in ('straight', 'stopped'))
+    assert a['step'] == b['step'] == 36
+    for kind in ('weights', 'optimizers', 'history'):
+        assert equal(a[kind], b[kind]), kind
+    assert (tmp_path / 'straight' / 'log.csv').read_text() == (tmp_path / 'stopped' / 'log.csv').read_text()
+    for picture in (tmp_path / 'straight' / 'samples').iterdir():
+        assert picture.read_bytes() == (tmp_path / 'stopped' / 'samples' / picture.name).read_bytes()
+
+
+def moved(before, after, name):
+    return not torch.equal(before['G'][name], after['G'][name])
+
+
+def test_finetuning_moves_the_global_generator_once_it_is_unfrozen(p2phd, trained, scenes, tmp_path):
+    """Frozen for one epoch (six steps), trained jointly from then on, also when the run is resumed after that step."""
+    before = weights(trained)
+    words = ['finetune', '--from', trained, '--fix-global', 1, '--n-blocks-local', 1, '--log-every', 2]
+    p2phd(*words, '--steps', 6, '--run', 'frozen')
+    p2phd(*words, '--steps', 8, '--run', 'joint')
+    frozen, joint = weights(tmp_path / 'frozen'), weights(tmp_path / 'joint')
+    inner = [name for name in joint['G'] if name.startswith('model.') and name.endswith('weight')]
+    assert inner and all(not moved(before, frozen, name) and moved(before, joint, name) for name in inner)
+    assert moved(frozen, joint, 'model1_1.1.weight')
+    assert equal(before['E'], joint['E'])                                      # the encoder stays as it was trained
+    config = json.loads((tmp_path / 'joint' / 'config.json').read_text())
+    assert config['size'] == [128, 64] and config['encoder_scale'] == 2
+
+    p2phd('finetune', '--resume', '--run', 'frozen', '--steps', 8)             # longer: now past the frozen epoch
+    later = weights(tmp_path / 'frozen')
+    assert all(moved(before, later, name) for name in inner)
+
+    p2phd('finetune', '--from', 'joint', '--steps', 1, '--fix-global', 0, '--run', 'third', '--log-every', 1)
+    assert json.loads((tmp_path / 'third' / 'config.json').read_text())['n_enhancers'] == 2
+    out = p2phd('generate', '--run', 'third', '--label', scenes / 'gtFine' / 'val', '--sample', '--size', '256x128')
+    assert Image.open(tmp_path / out.splitlines()[-1]).size == (256, 128)
+
+
+def test_finetuned_encoder_paints_the_vectors_of_its_own_size(trained, scenes):
+    """What the large stage sees of an instance is what the encoder makes of it at the size it was trained at."""
+    state = program.load(trained, CPU)
+    dataset = data.Pictures(data.find_pairs(scenes).pairs, 35, (128, 64))
+    item = {role: tensor[None] for role, tensor in dataset[0, 0].items()}
+    label, inst, image = program.to_device(item, CPU)
+    state.config.encoder_scale = 2
+    painted = program.encode(state, image, inst)
+    small = torch.nn.functional.interpolate(image, scale_factor=0.5, mode='bicubic', antialias=True)
+    at_its_size = state.E(small, inst[..., ::2, ::2])
+    assert painted.shape == (1, 3, 64, 128)
+    assert (painted[..., ::2, ::2] - at_its_size).abs().mean() < 0.02
+    for i in inst.unique():
+        assert painted[:, :, inst[0, 0] == i].std(2).nan_to_num().max() < 1e-6
+
+
+def test_other_kinds_of_data(p2phd, tmp_path):
+    """Pictures to pictures; label maps without instances; components of the labels as instances; native size."""
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        for folder, pixels in (('train_A', (48, 64, 3)), ('train_B', (48, 64, 3))):
+            path = tmp_path / 'pairs' / folder / f'{i}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, pixels, np.uint8)).save(path)
+        for folder, pixels in (('train_label', rng.integers(0, 4, (6, 8), np.uint8)), ('train_img', rng.integers(0, 255, (6, 8, 3), np.uint8))):
+            path = tmp_path / 'flat' / folder / f'{i}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).resize((66 + 4 * i, 50), 0).save(path)
+    assert 'no labels, no instances' in p2phd('train', '--data', 'pairs', '--steps', 2, *TINY)
+    p2phd('generate', '--label', tmp_path / 'pairs' / 'train_A', '--run', 'runs/pairs')
+    assert '4 labels, no instances' in p2phd('train', '--data', 'flat', '--steps', 2, *TINY)
+    out = p2phd('generate', '--label', tmp_path / 'flat' / 'train_label' / '1.png', '--run', 'runs/flat')
+    assert Image.open(tmp_path / out.splitlines()[-1]).size == (70, 50)
+    assert 'trained without --features' in p2phd('generate', '--label', 'flat/train_label', '--run', 'runs/flat', '--sample', code=2)
+    assert 'has no instance maps' in p2phd('train', '--data', 'flat', '--features', *TINY, '--run', 'x', code=2)
+    native = [*TINY]
+    native[native.index('--size') + 1] = 'native'
+    log = p2phd('train', '--data', 'flat', '--instances', 'components', '--steps', 3, *native, '--run', 'runs/components')
+    assert 'connected components as instances, encoder trained along' in log
+    p2phd('generate', '--label', 'flat/train_label', '--run', 'runs/components', '--sample')
+    p2phd('train', '--data', 'flat', '--steps', 2, '--model', 'local', '--n-blocks-local', 1, '--gan', 'vanilla', '--bf16', *TINY,
+          '--run', 'runs/local')
+
+
+def test_train_says_what_is_wrong_and_leaves_nothing_behind(p2phd, scenes, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    for words, message in ((('--data', 'missing'), 'missing: no such folder'),
+                           (('--data', 'empty'), 'empty: expected train_label/'),
+                           ((), 'needs --data'),
+                           (('--data', scenes, '--size', '62x32'), 'multiples of 4, at least 8; 64x32 fits'),
+                           (('--data', scenes, '--size', 'big'), 'invalid WIDTHxHEIGHT or native value'),
+                           (('--data', scenes, '--steps', '0'), 'invalid positive whole number'),
+                           (('--data', scenes, '--crop', '128x128'), 'larger than --size'),
+                           (('--data', scenes, '--vgg', 'missing.pth'), '--vgg missing.pth: .*No such file')):
+        stderr = p2phd('train', *words, *(TINY[2:] if '--size' in words else TINY), code=2)
+        assert re.search(message, stderr), stderr
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_a_pickle_is_not_executed(p2phd, trained, scenes, tmp_path):
+    class Malice:
+        def __reduce__(self):
+            return os.system, (f'touch {tmp_path / "executed"}',)
+
+    one = scenes / 'gtFine' / 'val' / 'toy' / 'toy_0000_gtFine_labelIds.png'
+    run = tmp_path / 'run'
+    run.mkdir()
+    torch.save({'format': 1, 'config': Malice()}, run / 'checkpoint.pt')
+    assert 'not a whole checkpoint' in p2phd('generate', '--run', run, '--label', one, code=2)
+    (run / 'checkpoint.pt').write_bytes((trained / 'checkpoint.pt').read_bytes())
+    np.savez(run / 'styles.npz', centres=np.array([Malice()], object))
+    assert 'not a whole file of styles' in p2phd('generate', '--run', run, '--label', one, code=2)
+    torch.save(Malice(), tmp_path / 'vgg.pth')
+    assert '--vgg' in p2phd('train', '--data', scenes, '--vgg', tmp_path / 'vgg.pth', *TINY, code=2)
+    np.save(tmp_path / 'features.npy', np.array({1: Malice()}, object), allow_pickle=True)
+    with pytest.raises(data.UserError, match='asks for posix.system'):
+        official.read_styles(tmp_path / 'features.npy', SimpleNamespace(n_labels=35, feat=3, label_names=None))
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_cityscapes(p2phd, real, tmp_path):
+    """The whole chain on real photographs."""
+    city = real / 'cityscapes'
+    networks = TINY[2:]
+    log = p2phd('train', '--data', city, '--size', '256x128', '--steps', 4, *networks)
+    assert 'Cityscapes: 5 training pairs, 35 labels, instance maps' in log
+    p2phd('finetune', '--from', 'runs/cityscapes', '--steps', 2, '--fix-global', 0, '--n-blocks-local', 1)
+    p2phd('cluster', '--run', 'runs/cityscapes-512x256', '--data', city)
+    maps = city / 'gtFine' / 'val' / 'frankfurt'
+    out = p2phd('generate', '--run', 'runs/cityscapes-512x256', '--label', maps, '--inst', maps, '--sample', '--n', 2, '--size', '512x256')
+    made = out.splitlines()
+    assert len(made) == 14 and all(Image.open(tmp_path / path).size == (512, 256) for path in made)
+    out = p2phd('generate', '--run', 'runs/cityscapes', '--label', maps / 'frankfurt_000000_000576_gtFine_labelIds.png')
+    assert Image.open(tmp_path / out.splitlines()[-1]).size == (2048, 1024)
