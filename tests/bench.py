@@ -1,0 +1,110 @@
+"""What the design gains, as ratios measured in one run: python tests/bench.py [--device cuda]
+
+Each row compares this project's way with the plain way on the same inputs; the best of three repetitions counts.
+"""
+import argparse
+from pathlib import Path
+import sys
+import time
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import torch
+
+import data
+from kmeans import kmeans
+import losses
+import nets
+import p2phd
+import toy
+
+
+def seconds(function, device, repeat=3):
+    best = float('inf')
+    for _ in range(repeat + 1):                            # the first time warms up
+        started = time.perf_counter()
+        function()
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def row(name, ours, plain, device):
+    a, b = seconds(ours, device), seconds(plain, device)
+    print(f'{name:70s} {a:8.3f} s {b:8.3f} s   {b / a:5.1f} times faster', flush=True)
+
+
+def plain_instance_mean(features, inst):
+    """As the official encoder pools: a loop over pictures, instances and channels."""
+    out = features.clone()
+    for n in range(len(inst)):
+        for i in inst[n].unique():
+            where = (inst[n, 0] == i).nonzero(as_tuple=True)
+            for c in range(features.shape[1]):
+                out[n, c][where] = features[n, c][where].mean()
+    return out
+
+
+def plain_step(state, label, inst, image):
+    """As the official step runs: the discriminator three times, gradients of everything."""
+    G, D, E = state.G, state.D, state.E
+    condition = data.condition(label, inst, state.config.n_labels)
+    fake = G(torch.cat([condition, E(image, inst)], 1))
+    d_terms = losses.discriminator_loss(D(torch.cat([condition, fake.detach()], 1)), real := D(torch.cat([condition, image], 1)))
+    g_terms = losses.generator_loss(D(torch.cat([condition, fake], 1)), real)
+    state.opt_G.zero_grad()
+    sum(g_terms.values()).backward(retain_graph=True)
+    state.opt_G.step()
+    state.opt_D.zero_grad()
+    (sum(d_terms.values()) / 2).backward()
+    state.opt_D.step()
+
+
+def make_state(device, bf16=False, **changes):
+    c = SimpleNamespace(**p2phd.settings(p2phd.make_parser().parse_args(['train'])))
+    for name, value in {'n_labels': 35, 'instances': 'files', 'features': True, 'encoder_scale': 1, 'fix_global_steps': 0,
+                        'n_enhancers': 0, 'total_steps': 10 ** 6, 'decay_start': 10 ** 6, 'bf16': bf16, **changes}.items():
+        setattr(c, name, value)
+    return p2phd.build(c, device)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--device', default='auto')
+    device = p2phd.pick_device(parser.parse_args().device)
+    cuda = device.type == 'cuda'
+    print(f'{torch.__version__} on {torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"}')
+
+    torch.manual_seed(0)
+    points = (torch.randn(200_000, 3) * 0.15 + torch.rand(10, 3)[torch.randint(10, (200_000,))])[None].to(device)
+    n = torch.tensor([200_000])
+    print(f'{"K-means, 200,000 points, 3 dimensions, 10 centres, 24 restarts":70s} {seconds(lambda: kmeans(points, n, 10), device):8.3f} s')
+    separate = torch.rand(35, 2000, 3, device=device)
+    counts = torch.full((35,), 2000)
+    row('K-means of 35 labels in one run, and one by one', lambda: kmeans(separate, counts, 10),
+        lambda: [kmeans(separate[i:i + 1], counts[:1], 10) for i in range(35)], device)
+
+    size = (1024, 512)
+    scene = toy.scene(0, size)
+    label, inst, image = (data.to_tensor(array)[None].to(device) for array in scene[:3])
+    image = data.to_float(image)
+    features = torch.randn(1, 3, *size[::-1], device=device)
+    row('instance pooling at 1024x512, and a loop over instances', lambda: nets.instance_mean(features, inst),
+        lambda: plain_instance_mean(features, inst), device)
+
+    ngf, w = (64, size) if cuda else (16, (256, 128))
+    if not cuda:
+        scene = toy.scene(0, w)
+        label, inst, image = (data.to_tensor(array)[None] for array in scene[:3])
+        image = data.to_float(image)
+    widths = dict(ngf=ngf, ndf=ngf, n_blocks=9 if cuda else 3)
+    states = [make_state(device, **widths), make_state(device, **widths), make_state(device, True, **widths)]
+    row(f'training step at {w[0]}x{w[1]}, and with the official passes', lambda: p2phd.train_step(states[0], label, inst, image),
+        lambda: plain_step(states[1], label, inst, image), device)
+    row('the same with --bf16', lambda: p2phd.train_step(states[2], label, inst, image),
+        lambda: plain_step(states[1], label, inst, image), device)
+
+
+if __name__ == '__main__':
+    main()
