@@ -198,7 +198,7 @@ def build(config, device):
     for net in filter(None, (G, D, E)):
         net.to(device)
     learning = [*G.parameters(), *(E.parameters() if E and c.encoder_scale == 1 else ())]
-    adam = dict(lr=c.lr, betas=(0.5, 0.999), fused=device.type == 'cuda')
+    adam = dict(lr=c.lr, betas=(0.5, 0.999), fused=True)
     return SimpleNamespace(config=c, device=device, G=G, D=D, E=E, vgg=None, step=0, log=None,
                            opt_G=torch.optim.Adam(learning, **adam), opt_D=torch.optim.Adam(D.parameters(), **adam),
                            history=losses.FakeHistory(c.pool_size))
@@ -816,15 +816,15 @@ def demo(args):
     new_run(args, None)
     scenes, fine = run / 'scenes', run.with_name(f'{run.name}-256x128')
     print(f'drawing street scenes into {scenes}')
-    toy.write(scenes, 'train', 40, (256, 128), seed=args.seed)
+    toy.write(scenes, 'train', 80, (256, 128), seed=args.seed)
     toy.write(scenes, 'val', 1, (256, 128), seed=args.seed + 1)
     scene = 'toy_0000'
     label, inst = (scenes / 'gtFine' / 'val' / 'toy' / f'{scene}_gtFine_{kind}Ids.png' for kind in ('label', 'instance'))
     both = f'--seed {args.seed} --device {args.device}'
     maps = f'--run {fine} --label {label} --inst {inst} {both}'
-    for words in (f'train --data {scenes} --run {run} --size 128x64 --steps 1600 --ngf 32 --n-down 3 --n-blocks 3 --ndf 32 '
-                  f'--n-scales 2 --n-down-encoder 3 --log-every 100 {both}',
-                  f'finetune --from {run} --run {fine} --steps 300 --fix-global 2 --log-every 50 {both}',
+    for words in (f'train --data {scenes} --run {run} --size 128x64 --steps 1100 --ngf 24 --n-down 3 --n-blocks 3 --ndf 24 '
+                  f'--n-scales 2 --n-down-encoder 3 --lr 5e-4 --log-every 100 {both}',
+                  f'finetune --from {run} --run {fine} --steps 500 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
                   f'cluster --run {fine} --data {scenes} {both}', f'generate {maps}', f'generate {maps} --sample --n 4'):
         print(f'\n$ python p2phd.py {words}', flush=True)
         code = main(make_parser().parse_args(words.split()))

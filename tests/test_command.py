@@ -17,6 +17,7 @@ from conftest import ROOT, TINY
 import data
 import official
 import p2phd as program
+import toy
 
 CPU = torch.device('cpu')
 
@@ -304,3 +305,44 @@ def test_cityscapes(p2phd, real, tmp_path):
     assert len(made) == 14 and all(Image.open(tmp_path / path).size == (512, 256) for path in made)
     out = p2phd('generate', '--run', 'runs/cityscapes', '--label', maps / 'frankfurt_000000_000576_gtFine_labelIds.png')
     assert Image.open(tmp_path / out.splitlines()[-1]).size == (2048, 1024)
+
+
+def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
+    """The paint of a built-in car is in its photograph alone. So the clusters of the car label must be the paints, and a
+    car in the style of a cluster must come out in that paint."""
+    scenes, size, car = tmp_path / 'street', (128, 64), toy.CAR
+    toy.write(scenes, 'train', 64, size)
+    p2phd('train', '--data', scenes, '--size', '128x64', '--steps', 700, '--lr', 1e-3, '--ngf', 16, '--n-down', 2, '--n-blocks', 2,
+          '--ndf', 16, '--n-scales', 2, '--nef', 8, '--n-down-encoder', 2, '--log-every', 350)
+    p2phd('cluster', '--run', 'runs/street', '--k', 5)
+    state = program.load(tmp_path / 'runs' / 'street', CPU)
+    styles = program.read_styles(state, tmp_path / 'runs' / 'street')
+    centres = torch.from_numpy(styles['centres'][car])
+
+    paints = np.zeros((5, 5), int)                                             # cluster, paint
+    looks = [[] for _ in toy.CAR_COLOURS]                                      # what cars of a paint look like, glass and all
+    for i in range(64):
+        scene = toy.scene(i, size)
+        label, inst, image = (data.to_tensor(array)[None] for array in scene[:3])
+        with torch.inference_mode():
+            features = program.encode(state, data.to_float(image), inst)[0].numpy()
+        for instance, paint in scene.colours.items():
+            seen = scene.inst == instance
+            if instance // 1000 == car and seen.sum() >= 60:
+                vector = torch.from_numpy(features[:, seen].mean(1))
+                paints[(centres - vector).square().sum(1).argmin(), paint] += 1
+                looks[paint].append(scene.image[seen].mean(0))
+    assert paints.max(1).sum() >= 0.9 * paints.sum(), paints
+
+    colours = [[] for _ in centres]                                            # of the cars of scenes that were never seen
+    for i in range(3):
+        scene = toy.scene(i, size, seed=1)
+        label, inst = (data.to_tensor(array)[None] for array in scene[:2])
+        slot, labels, _ = data.describe_instances(label, inst, 35)
+        vectors = program.choose_styles(labels, styles)
+        for k, centre in enumerate(centres):
+            vectors[labels == car] = centre
+            picture = program.to_picture(program.synthesise(state, label, inst, program.paint(vectors, slot)))
+            colours[k].append(picture[scene.label == car].mean(0))
+    distance = np.abs(np.mean(colours, 1)[:, None] - [np.mean(look, 0) for look in looks]).sum(-1)
+    assert distance.argmin(1).tolist() == paints.argmax(1).tolist(), (paints, distance)
