@@ -1,22 +1,27 @@
-"""From a folder on disk to batches on the device: layouts, decoding, augmentation, one-hot labels, boundary maps.
+"""From files to batches on the device: decoding, augmentation, one-hot labels, boundary maps.
 
 Maps and photographs travel as integers (uint8 where the values fit) and become float one-hot channels and [-1, 1]
 pictures on the device. Sizes are (width, height) as in Pillow; tensors are (N, C, H, W).
 """
-from collections import Counter, namedtuple
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+import json
 import os
 from pathlib import Path
+import warnings
 
 import numpy as np
 from PIL import Image
 import torch
 import torch.nn.functional as F
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
-ROLE_ENDINGS = ('_gtFine_labelIds', '_gtFine_instanceIds', '_leftImg8bit')  # of Cityscapes, to be dropped from names
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 IN_MEMORY_BYTES = 1 << 30                                # a data set that is smaller when decoded is decoded only once
+
+Image.MAX_IMAGE_PIXELS = 1 << 27                           # twice as many are refused before they are decoded
+warnings.filterwarnings('ignore', module='PIL')          # what matters about a file is an exception
 
 # Cityscapes' names and colours of the label ids 0..33; the 35th label of the official models stands for id -1.
 CITYSCAPES = [
@@ -32,146 +37,122 @@ CITYSCAPES = [
     ('trailer', (0, 0, 110)), ('train', (0, 80, 100)), ('motorcycle', (0, 0, 230)), ('bicycle', (119, 11, 32)),
     ('license plate', (0, 0, 142))]
 
-Pair = namedtuple('Pair', 'name label inst image')       # paths; inst and image may be None
-Source = namedtuple('Source', 'layout pairs n_labels label_names')
-# layout: its name for the user. n_labels: 0 for RGB to RGB, None where only the maps can tell. label_names: list or None.
+# Functions (path, size or None) -> (H, W[, C]) ndarray, and a text that changes when what they return does.
+Readers = namedtuple('Readers', 'label inst image signature')
 
 
 class UserError(Exception):
     """What the user can mend: one line that names the file, the value and the remedy."""
 
-
-# ---------------------------------------------------------------------------------------------------- folders
-
-def scene_name(path):
-    """What the label map, the instance map and the photograph of one scene share: the stem less what tells them apart."""
-    name = path.stem
-    for role in ROLE_ENDINGS:
-        name = name.removesuffix(role)
-    return name
-
-
-def pictures_in(folder, ending=''):
-    """{scene_name: path} of the pictures below `folder` whose stem ends in `ending`. UserError if two share a name."""
-    found = {}
-    for path in sorted(Path(folder).rglob('*')):
-        if path.suffix.lower() in SUFFIXES and path.stem.endswith(ending):
-            if found.setdefault(name := scene_name(path), path) != path:
-                raise UserError(f'{path} and {found[name]} have the same name: remove or rename one of them')
-    return found
-
-
-def find_pairs(root, split='train', need_images=True):
-    """Recognise the layout of the folder `root` and pair its files by name -> Source.
-
-    Known layouts: Cityscapes as downloaded; flat `<split>_label`, `<split>_img` and perhaps `<split>_inst`; RGB to RGB
-    `<split>_A`, `<split>_B`. UserError for anything that has no partner; photographs may be missing
-    where not `need_images`.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f'{root}: no such folder')
-    names = None
-    if (root / 'gtFine').is_dir():
-        layout, n_labels, names = 'Cityscapes', len(CITYSCAPES), [name for name, _ in CITYSCAPES]
-        maps = root / 'gtFine' / split
-        roles = {'label': (maps, '_labelIds'), 'inst': (maps, '_instanceIds'),
-                 'image': (root / 'leftImg8bit' / split, '_leftImg8bit')}
-    elif (root / f'{split}_A').is_dir():
-        layout, n_labels = 'A to B', 0
-        roles = {'label': (root / f'{split}_A', ''), 'image': (root / f'{split}_B', '')}
-    else:
-        layout, n_labels = 'flat', None
-        roles = {role: (root / f'{split}_{folder}', '')
-                 for role, folder in (('label', 'label'), ('inst', 'inst'), ('image', 'img'))}
-        if not roles['label'][0].is_dir():
-            raise UserError(f'{root}: expected {split}_label/ and {split}_img/ (and perhaps {split}_inst/), or {split}_A/ '
-                            f'and {split}_B/, or gtFine/ and leftImg8bit/ as Cityscapes is downloaded')
-    files = {role: pictures_in(*place) for role, place in roles.items()}
-    files.setdefault('inst', {})
-    labels = files['label']
-    if not labels:
-        raise UserError(f'{roles["label"][0]}: no label maps there ({" ".join(SUFFIXES)})')
-    for role, others in files.items():
-        if not others and not (role == 'image' and need_images):
-            continue
-        partner = 'label map' if role != 'label' else 'photograph'
-        extra = sorted(others.keys() - labels.keys())
-        missing = sorted(labels.keys() - others.keys()) if role != 'image' or need_images else []
-        if extra or missing:
-            path, lacks = ((others[extra[0]], 'label map') if extra else
-                           (labels[missing[0]], {'inst': 'instance map', 'image': 'photograph'}[role]))
-            raise UserError(f'{path}: no {lacks} of the same name in {roles["label" if extra else role][0]} '
-                            f'({len(extra) + len(missing)} such); add it or remove this one')
-    return Source(layout, [Pair(name, labels[name], files['inst'].get(name), files['image'].get(name))
-                           for name in sorted(labels)], n_labels, names)
+    def __init__(self, message):
+        # A loader process wraps its error into a traceback, as text, whose last line is the message.
+        super().__init__(message.strip().splitlines()[-1].removeprefix('data.UserError: '))
 
 
 # --------------------------------------------------------------------------------------------------- decoding
 
+@contextmanager
+def blame(path, what='cannot be read'):
+    """Whatever goes wrong inside is said in one line about `path`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f'{path}: {what} ({" ".join(str(error).split()) or type(error).__name__})') from None
+
+
 def open_picture(path):
-    try:
+    """The PIL.Image of a file, not yet decoded."""
+    if not os.path.lexists(path):
+        raise UserError(f'{path}: no such file')
+    with blame(path, 'cannot be read as a picture'):
         return Image.open(path)
-    except FileNotFoundError:
-        raise UserError(f'{path}: no such file') from None
-    except Exception as error:
-        raise UserError(f'{path}: cannot be read as a picture ({error})') from None
 
 
-def decode(picture, path, size, resample):
-    """Resize to `size` (width, height), or leave as is where None, and decode."""
-    try:
-        return np.asarray(picture if size in (None, picture.size) else picture.resize(size, resample))
-    except Exception as error:
-        raise UserError(f'{path}: damaged ({error})') from None
+def open_array(path):
+    """A .npy file -> (H, W, C) ndarray, mapped into memory."""
+    with blame(path, 'cannot be read as an array'):
+        array = np.load(path, mmap_mode='r', allow_pickle=False)
+    if array.ndim not in (2, 3) or 0 in array.shape or max(array.shape) > 1 << 15:
+        raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width) or (height, width, channels)')
+    return array if array.ndim == 3 else array[..., None]
+
+
+def resize(array, size, nearest=False):
+    """(H, W) or (H, W, C) ndarray -> the same of `size` (width, height), by nearest neighbour or, antialiased, bicubic."""
+    if size is None or tuple(size) == array.shape[1::-1]:
+        return array
+    if nearest:
+        rows, columns = ((np.arange(n) + 0.5) * old / n for n, old in zip(size[::-1], array.shape))
+        return array[rows.astype(int)[:, None], columns.astype(int)]
+    pixels = to_tensor(array)[None]
+    pixels = F.interpolate(pixels, size[::-1], mode='bicubic', antialias=True)
+    return np.moveaxis((pixels.clamp(-1, 1) if pixels.is_floating_point() else pixels)[0].numpy(), 0, -1)
 
 
 def read_map(path, size=None):
-    """A label or instance map -> (H, W) int32, resized by nearest neighbour. One channel of 8, 16 or 32 bits, or
-    a palette picture (`P`), whose indices are the values. UserError otherwise."""
-    picture = open_picture(path)
-    if picture.mode not in ('1', 'L', 'P', 'I') and not picture.mode.startswith('I;16'):
-        raise UserError(f'{path}: a map of ids has one channel of integers, this picture is {picture.mode}')
-    return decode(picture, path, size, Image.Resampling.NEAREST).astype(np.int32)
-
-
-def read_photo(path, size=None):
-    """A photograph -> (H, W, 3) uint8 RGB, resized with antialiasing."""
+    """A label or instance map -> (H, W) int32, resized by nearest neighbour. One channel of 8, 16 or 32 bits, a palette
+    picture (`P`), whose indices are the values, or a .npy array of integers. UserError otherwise."""
+    if str(path).endswith('.npy'):
+        array = open_array(path)
+        if array.shape[2] > 1 or array.dtype.kind not in 'iub':
+            raise UserError(f'{path}: a map of ids has one channel of integers, this array has {array.shape[2]} of {array.dtype}')
+        with blame(path):
+            return resize(array[..., 0], size, nearest=True).astype(np.int32)
     with open_picture(path) as picture:
-        picture.draft('RGB', size)                       # JPEG: decode at a half, a quarter ... where that is enough
-        try:
-            picture = picture.convert('RGB')
-        except Exception as error:
-            raise UserError(f'{path}: damaged ({error})') from None
-        return decode(picture, path, size, Image.Resampling.BICUBIC)
+        if picture.mode not in ('1', 'L', 'P', 'I') and not picture.mode.startswith('I;16'):
+            raise UserError(f'{path}: a map of ids has one channel of integers, this picture is {picture.mode}; if its colours '
+                            'stand for labels, --palette FILE says which')
+        with blame(path, 'damaged'):
+            if size and tuple(size) != picture.size:
+                picture = picture.resize(size, Image.Resampling.NEAREST)
+            return np.asarray(picture).astype(np.int32)
 
 
-def picture_size(path):
-    """(width, height), from the file's header."""
+def read_photo(path, size=None, channels=3, nearest=False):
+    """A photograph -> (H, W, channels), resized with antialiasing: uint8, RGB or grey; or the values of a .npy array, uint8
+    or float in [-1, 1], of any number of channels. UserError otherwise."""
+    if str(path).endswith('.npy'):
+        array = open_array(path)
+        if array.shape[2] != channels or not (array.dtype == np.uint8 or array.dtype.kind == 'f'):
+            raise UserError(f'{path}: {array.shape[2]} channels of {array.dtype}, expected {channels} of uint8, or float in [-1, 1]')
+        with blame(path):
+            array = resize(np.array(array, np.uint8 if array.dtype == np.uint8 else np.float32), size, nearest)
+            if array.dtype != np.uint8 and not np.abs(array).max() <= 1:
+                raise UserError(f'{path}: float values must lie in [-1, 1]')
+            return array
+    if channels not in (1, 3):
+        raise UserError(f'{path}: a picture file has 1 or 3 channels, expected {channels}; more are read from .npy')
+    with open_picture(path) as picture, blame(path, 'damaged'):
+        picture.draft(None, size)                        # JPEG: decode at a half, a quarter ... where that is enough
+        if picture.mode.startswith('I;16'):
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        picture = picture.convert('RGB' if channels == 3 else 'L')
+        if size and tuple(size) != picture.size:
+            picture = picture.resize(size, Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
+        return np.atleast_3d(np.asarray(picture))
+
+
+def header(path):
+    """(width, height, channels) without decoding."""
+    if str(path).endswith('.npy'):
+        h, w, channels = open_array(path).shape
+        return w, h, channels
     with open_picture(path) as picture:
-        return picture.size
+        return *picture.size, 1 if picture.mode in ('1', 'L', 'LA', 'I', 'F') or picture.mode.startswith('I;16') else 3
 
 
-def in_parallel(function, items):
+def in_parallel(function, items, progress=None):
+    """[function(item) for item in items], in as many threads as there are cores; decoding frees them to run at once.
+    `progress(done)` is called after each."""
     with ThreadPoolExecutor(CORES) as pool:
-        return list(pool.map(function, items))
-
-
-def common_size(pairs):
-    """The most frequent (width, height) of the photographs; UserError where a map's proportions differ from its photograph's."""
-    def check(pair):
-        w, h = picture_size(pair.image)
-        for path in filter(None, (pair.label, pair.inst)):
-            mw, mh = picture_size(path)
-            if abs(mw * h - mh * w) > max(w, h, mw, mh):
-                raise UserError(f'{path} is {mw}x{mh} and {pair.image} is {w}x{h}: they must show the same section')
-        return w, h
-    return Counter(in_parallel(check, pairs)).most_common(1)[0][0]
-
-
-def count_labels(pairs):
-    """1 + the largest label in the label maps."""
-    return 1 + max(in_parallel(lambda pair: int(read_map(pair.label).max()), pairs))
+        results = []
+        for result in pool.map(function, items):
+            results.append(result)
+            if progress:
+                progress(len(results))
+        return results
 
 
 def connected_components(label):
@@ -198,48 +179,102 @@ def connected_components(label):
 # ---------------------------------------------------------------------------------------------------- batches
 
 class Pictures(torch.utils.data.Dataset):
-    """The pairs as tensors, augmented. A key is (epoch, index); what it gives is a pure function of (seed, epoch, index):
-    `label` (1, H, W) uint8 (int32 above 256 labels; (3, H, W) uint8 for RGB to RGB), `image` (3, H, W) uint8 and,
-    where there are instances, `inst` (1, H, W) int32."""
+    """Pairs as tensors, augmented. A key is (epoch, index); what it gives is a pure function of (seed, epoch, index):
+    `label` (1, H, W) uint8 (int32 above 256 labels; (C, H, W) where n_labels is 0), `image` (C, H, W) uint8 (or float32 in
+    [-1, 1]) and, where there are instances, `inst` (1, H, W) int32."""
 
-    def __init__(self, pairs, n_labels, size=None, crop=None, flip=False, multiple=1, instances='files', seed=0):
-        """size: resize to (width, height), None: as is. crop: random section of (width, height). multiple: without a
-        crop, pictures are trimmed at the right and the bottom to a multiple of this. instances: 'files', 'components', 'none'."""
-        self.pairs, self.n_labels, self.size, self.crop = pairs, n_labels, size, crop
-        self.flip, self.multiple, self.instances, self.seed = flip, multiple, instances, seed
+    def __init__(self, pairs, readers, n_labels, size=None, crop=None, flip=False, jitter=1, multiple=1, instances='files',
+                 seed=0, cache=None):
+        """size: resize to (width, height), None: as is. crop: random section of (width, height). jitter: resize up by this
+        factor and crop back at random. multiple: without a crop, pictures are trimmed at the right and the bottom to a
+        multiple of this. instances: 'files', 'components', 'none'. cache: folder of decoded pictures, see open_cache."""
+        self.pairs, self.readers, self.n_labels, self.size, self.crop = pairs, readers, n_labels, size, crop
+        self.flip, self.jitter, self.multiple, self.instances, self.seed = flip, jitter, multiple, instances, seed
         self.decoded = None
-        width, height = size or picture_size(pairs[0].image)
-        if len(pairs) * width * height * 8 <= IN_MEMORY_BYTES:
+        if cache:
+            self.decoded = open_cache(Path(cache), self)
+        elif size and len(pairs) * size[0] * size[1] * 8 <= IN_MEMORY_BYTES:
             self.decoded = in_parallel(self.read, pairs)
 
     def __len__(self):
         return len(self.pairs)
 
     def read(self, pair):
-        """Decode and resize -> {role: (H, W[, 3]) ndarray}; UserError names what is wrong."""
-        image = read_photo(pair.image, self.size)
+        """Decode and resize -> {role: (H, W[, C]) ndarray}; UserError names what is wrong."""
+        image = self.readers.image(pair.image, self.size)
         size = image.shape[1::-1]
+        label = self.readers.label(pair.label, size)
         if self.n_labels == 0:
-            return {'label': read_photo(pair.label, size), 'image': image}
-        label = check_labels(read_map(pair.label, size), pair.label, self.n_labels)
-        maps = {'label': label.astype(np.uint8 if self.n_labels <= 256 else np.int32), 'image': image}
+            return {'label': label, 'image': image}
+        check_labels(label, pair.label, self.n_labels)
+        arrays = {'label': label.astype(np.uint8 if self.n_labels <= 256 else np.int32), 'image': image}
         if self.instances == 'files':
-            maps['inst'] = read_map(pair.inst, size)
+            arrays['inst'] = self.readers.inst(pair.inst, size)
         elif self.instances == 'components':
-            maps['inst'] = connected_components(label)
-        return maps
+            arrays['inst'] = connected_components(label)
+        return arrays
 
     def __getitem__(self, key):
         epoch, index = key
-        arrays = self.decoded[index] if self.decoded else self.read(self.pairs[index])
+        pair = self.pairs[index]
+        arrays = self.decoded[index] if self.decoded else self.read(pair)
         rng = np.random.default_rng((self.seed, epoch, index))
         h, w = arrays['label'].shape[:2]
-        cw, ch = self.crop or (w - w % self.multiple, h - h % self.multiple)
+        ch, cw = self.crop[::-1] if self.crop else (h - h % self.multiple, w - w % self.multiple)
         if cw > w or ch > h or not (cw and ch):
-            raise UserError(f'{self.pairs[index].image}: {w}x{h} is too small to take {cw or self.multiple}x{ch or self.multiple} from it')
-        x, y = (rng.integers(w - cw + 1), rng.integers(h - ch + 1)) if self.crop else (0, 0)
+            raise UserError(f'{pair.image}: {w}x{h} is too small to take {cw or self.multiple}x{ch or self.multiple} from it')
+        if self.jitter > 1:
+            h, w = round(h * self.jitter), round(w * self.jitter)
+            arrays = {role: resize(array, (w, h), nearest=role == 'inst' or role == 'label' and self.n_labels > 0)
+                      for role, array in arrays.items()}
+        x, y = (rng.integers(w - cw + 1), rng.integers(h - ch + 1)) if self.crop or self.jitter > 1 else (0, 0)
         mirror = -1 if self.flip and rng.random() < 0.5 else 1
         return {role: to_tensor(array[y:y + ch, x:x + cw][:, ::mirror]) for role, array in arrays.items()}
+
+
+class Cached:
+    """Decoded pictures in memory-mapped arrays, read by index like a list of what Pictures.read returns."""
+
+    def __init__(self, folder, roles):
+        self.arrays = {role: np.load(folder / f'{role}.npy', mmap_mode='r') for role in roles}
+
+    def __getitem__(self, index):
+        return {role: array[index] for role, array in self.arrays.items()}
+
+
+def open_cache(folder, dataset):
+    """The pictures of `dataset`, which has one size, decoded into folder/<role>.npy -> Cached.
+
+    Built once, in parallel; built anew when a name, a size or a modification time of the files, or the way of
+    reading them, is not what folder/index.json says.
+    """
+    def stamp(path):
+        with blame(path):
+            status = os.stat(path if os.path.lexists(path) else path.parents[1])
+            return [str(path), status.st_size, status.st_mtime_ns]
+
+    index = {'readers': dataset.readers.signature, 'size': list(dataset.size), 'n_labels': dataset.n_labels, 'instances': dataset.instances,
+             'files': in_parallel(lambda pair: [stamp(path) for path in pair[1:] if path], dataset.pairs)}
+    text = json.dumps(index)
+    listed = folder / 'index.json'
+    roles = ['label', 'image'] + ['inst'] * (dataset.instances != 'none')
+    if not listed.is_file() or listed.read_text() != text:
+        folder.mkdir(parents=True, exist_ok=True)
+        listed.unlink(missing_ok=True)
+        first = dataset.read(dataset.pairs[0])
+        arrays = {role: np.lib.format.open_memmap(folder / f'{role}.npy', 'w+', first[role].dtype, (len(dataset), *first[role].shape))
+                  for role in roles}
+
+        def fill(i):
+            for role, array in dataset.read(dataset.pairs[i]).items():
+                arrays[role][i] = array
+
+        in_parallel(fill, range(len(dataset)))
+        for array in arrays.values():
+            array.flush()
+        listed.write_text(text)
+    with blame(folder, 'not a whole cache; delete it'):
+        return Cached(folder, roles)
 
 
 def check_labels(label, path, n_labels):
@@ -253,7 +288,7 @@ def check_labels(label, path, n_labels):
 
 def to_tensor(array):
     """(H, W) or (H, W, C) ndarray -> (C, H, W) tensor of the same type."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.atleast_3d(array), -1, 0)))
+    return torch.from_numpy(np.array(np.moveaxis(np.atleast_3d(array), -1, 0), order='C'))
 
 
 class Order(torch.utils.data.Sampler):
@@ -305,8 +340,8 @@ def one_hot(label, n_labels):
 
 
 def to_float(image):
-    """uint8 picture -> float32 in [-1, 1], any shape."""
-    return image.float() / 127.5 - 1
+    """uint8 picture -> float32 in [-1, 1], any shape; one that is float already stays as it is."""
+    return image if image.is_floating_point() else image.float() / 127.5 - 1
 
 
 def to_uint8(image):
@@ -343,9 +378,14 @@ def pad_to_multiple(x, multiple, smallest=1):
 
 # ------------------------------------------------------------------------------------------------------- display
 
-def palette(n_labels, layout):
-    """(n_labels, 3) uint8 colours to show labels in: Cityscapes' own, else the bit-reversed colours of PASCAL VOC."""
-    if layout == 'Cityscapes':
-        return np.array([colour for _, colour in CITYSCAPES], np.uint8)
-    ids = np.arange(n_labels)[:, None]
-    return sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(3)).astype(np.uint8)
+def label_colours(c):
+    """(n_labels, 3) uint8 colours in which a run's labels are shown: its palette's, Cityscapes' own, else those of PASCAL VOC,
+    an id's bits dealt out to the channels."""
+    ids = np.arange(c.n_labels)[:, None]
+    colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(3)).astype(np.uint8)
+    if c.palette:
+        for r, g, b, label, _ in c.palette:
+            colours[label] = r, g, b
+    elif c.layout == 'Cityscapes':
+        colours[:len(CITYSCAPES)] = [colour for _, colour in CITYSCAPES]
+    return colours

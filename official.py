@@ -47,6 +47,7 @@ def configuration(G, D, E=None):
               'ndf': len(first), 'n_scales': n_scales, 'n_layers': len(discriminators) // n_scales - 2,
               'features': E is not None, 'encoder_scale': 1 << n_enhancers,
               'instances': 'files' if n_labels else 'none', 'n_labels': n_labels, 'layout': 'flat', 'label_names': None,
+              'in_channels': 3, 'out_channels': 3, 'palette': None, 'label_table': None, 'left_out': [],
               'data': None, 'size': None, 'total_steps': 0, 'decay_start': 0, 'fix_global_steps': 0}
     if n_labels == len(CITYSCAPES):
         config |= {'layout': 'Cityscapes', 'label_names': [name for name, _ in CITYSCAPES]}

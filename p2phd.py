@@ -76,9 +76,11 @@ def make_parser():
     add('--size', type=size_or_native, metavar='WxH', help='resize pictures to this; `native`: as they are (default: the most frequent size of the '
         'data set, at most 1024 wide; finetune: twice the size of --from)')
     add('--crop', type=size, metavar='WxH', help='train on random sections of this size')
+    add('--jitter', type=float, default=1.0, metavar='FACTOR', help='resize up by this factor, 1 to 2, and crop back at random')
     add('--flip', action=argparse.BooleanOptionalAction, default=True, help='mirror every other picture at random')
-    add('--instances', choices=['auto', 'components', 'none'], default='auto', help='auto: instance maps where there are '
-        'any; components: the connected components of each label; none: train without boundary map and features')
+    add('--skip-bad', action='store_true', help='read everything first, and train without what cannot be used')
+    add('--cache', nargs='?', const='', metavar='DIR', help='keep decoded, resized pictures in memory-mapped files '
+        '(default DIR: the run folder with -cache behind its name)')
     add('--workers', type=natural, default=4, help='processes that load data')
     add = training.add_argument_group('schedule').add_argument
     add('--epochs', type=natural, default=100, help='epochs at the full learning rate')
@@ -98,15 +100,29 @@ def make_parser():
     add('--save-every', type=positive, default=1000, metavar='STEPS', help='the checkpoint')
     add('--resume', action='store_true', help='go on with the run that --run (or --data) names, with its own settings')
 
+    source = Parser(add_help=False)
+    add = source.add_argument_group('data set').add_argument
+    add('--data', metavar='DIR', help='Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; or train_label/ train_img/ and '
+        'perhaps train_inst/; or train_A/ train_B/')
+    add('--split', default='train', help='which part of the data set')
+    add('--instances', choices=['auto', 'components', 'none'], default='auto', help='auto: instance maps where there are '
+        'any; components: the connected components of each label; none: no boundary map and no features')
+    add('--palette', metavar='FILE', help='label maps are stored as colours: lines R,G,B,id[,name]')
+    add('--n-labels', type=positive, metavar='N', help='how many, where the layout does not say and the training maps lack some '
+        '(default: 1 + the largest)')
+    add('--ignore-label', type=natural, metavar='ID', help='this id means unknown: it gets a channel of its own')
+    add('--labels', type=int, choices=[40], help="NYU Depth v2: the usual 40 labels, by the data folder's classMapping40.mat")
+    add('--jpeg-labels', action='store_true', help='accept label maps that JPEG has changed')
+
     parser = Parser(prog='p2phd.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=Parser)
 
     def command(name, *parents, text):
         return commands.add_parser(name, parents=parents, help=text, description=text, formatter_class=ShowDefaults)
 
-    sub = command('train', training, common, text='train the generator, the discriminators and the encoder')
-    sub.add_argument('--data', metavar='DIR', help='Cityscapes as downloaded, or train_label/ train_inst/ train_img/, or '
-                     'train_A/ train_B/')
+    command('check', source, common, text='read a data set through and report what it holds and what is wrong with it')
+
+    sub = command('train', source, training, common, text='train the generator, the discriminators and the encoder')
     add = sub.add_argument_group('networks').add_argument
     add('--model', choices=['global', 'local'], default='global', help='G1, or local enhancers around it from the start')
     add('--ngf', type=positive, help='channels of the (outermost) first layer (default: as many as give G1 64)')
@@ -152,8 +168,16 @@ def make_parser():
     return parser
 
 
+def parse(words):
+    """The command line as a namespace; `given` are the names of the flags that were written out."""
+    args = make_parser().parse_args(words)
+    flags = (word.split('=')[0].removeprefix('--') for word in words if word.startswith('--'))
+    args.given = {flag.removeprefix('no-').replace('-', '_') for flag in flags}
+    return args
+
+
 # Parsed before torch is imported, so that --help answers at once.
-ARGS = make_parser().parse_args() if __name__ == '__main__' else None
+ARGS = parse(sys.argv[1:]) if __name__ == '__main__' else None
 
 import numpy as np                                          # noqa: E402
 from PIL import Image, ImageDraw                            # noqa: E402
@@ -163,6 +187,7 @@ import torch.nn.functional as F                             # noqa: E402
 import data                                                 # noqa: E402
 from data import UserError                                  # noqa: E402
 from kmeans import kmeans                                   # noqa: E402
+import layouts                                              # noqa: E402
 import losses                                               # noqa: E402
 import nets                                                 # noqa: E402
 import official                                             # noqa: E402
@@ -187,14 +212,14 @@ def build(config, device):
     G, D, E, vgg, opt_G, opt_D, history, step, log). E is None without features, vgg without the perceptual loss."""
     torch.manual_seed(config.seed)
     c = config
-    condition = (c.n_labels or 3) + (c.instances != 'none')
+    condition = (c.n_labels or c.in_channels) + (c.instances != 'none')
     inputs = condition + c.feat * c.features
     if c.model == 'global':
-        G = nets.GlobalGenerator(inputs, 3, c.ngf, c.n_down, c.n_blocks)
+        G = nets.GlobalGenerator(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks)
     else:
-        G = nets.LocalEnhancer(inputs, 3, c.ngf, c.n_down, c.n_blocks, c.n_enhancers, c.n_blocks_local)
-    D = nets.MultiscaleDiscriminator(condition + 3, c.ndf, c.n_layers, c.n_scales)
-    E = nets.Encoder(3, c.feat, c.nef, c.n_down_encoder) if c.features else None
+        G = nets.LocalEnhancer(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.n_enhancers, c.n_blocks_local)
+    D = nets.MultiscaleDiscriminator(condition + c.out_channels, c.ndf, c.n_layers, c.n_scales)
+    E = nets.Encoder(c.out_channels, c.feat, c.nef, c.n_down_encoder) if c.features else None
     for net in filter(None, (G, D, E)):
         net.to(device)
     learning = [*G.parameters(), *(E.parameters() if E and c.encoder_scale == 1 else ())]
@@ -260,7 +285,7 @@ def load_official(run, device):
     """The state of a run folder that the official code wrote, with its architecture read off the shapes."""
     weights = official.read_weights(run)
     try:
-        defaults = settings(make_parser().parse_args(['train']))
+        defaults = settings(parse(['train']))
         state = build(SimpleNamespace(**{**defaults, **official.configuration(**weights)}), device)
         for name, values in weights.items():
             getattr(state, name).load_state_dict(values, strict=True)
@@ -351,7 +376,9 @@ def ignore_interrupt(worker):
 def fit(state, run, pairs):
     """The training loop, from state.step to the end or to Ctrl-C or SIGTERM; writes the run folder."""
     c, started = state.config, state.step
-    dataset = data.Pictures(pairs, c.n_labels, c.size, c.crop, c.flip, network_multiple(c), c.instances, c.seed)
+    cache = c.cache or run.with_name(f'{run.name}-cache') if c.cache is not None else None
+    dataset = data.Pictures(pairs, layouts.readers(c), c.n_labels, c.size, c.crop, c.flip, c.jitter, network_multiple(c),
+                            c.instances, c.seed, cache)
     dataset[0, 0]                                           # a picture that does not fit is found before anything is written
     if c.vgg:
         state.vgg = load_vgg(c.vgg).to(state.device)
@@ -436,28 +463,34 @@ def save_sheet(state, dataset, path):
         features = [encode(state, image, inst)] if state.E else []
         with torch.autocast(state.device.type, torch.bfloat16, enabled=state.config.bf16):
             fake = state.G(torch.cat([data.condition(label, inst, state.config.n_labels), *features], 1))
-        strips.append(np.concatenate([show_label(state, batch['label'][0].numpy()), *map(to_picture, (fake, image))], 1))
+        shown = [show_label(state.config, batch['label'][0]), *(as_rgb(to_picture(x)) for x in (fake, image))]
+        strips.append(np.concatenate(shown, 1))
     width = max(strip.shape[1] for strip in strips)
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0))) for s in strips])).save(path)
 
 
 def to_picture(image):
-    """(1, 3, H, W) float in [-1, 1] -> (H, W, 3) uint8 ndarray."""
+    """(1, C, H, W) float in [-1, 1] -> (H, W, C) uint8 ndarray."""
     return data.to_uint8(image[0]).permute(1, 2, 0).cpu().numpy()
 
 
-def show_label(state, label):
-    """(1, H, W) labels in their colours, or (3, H, W) RGB -> (H, W, 3) uint8 ndarray."""
-    c = state.config
-    return data.palette(c.n_labels, c.layout)[label[0]] if c.n_labels else label.transpose(1, 2, 0)
+def as_rgb(picture):
+    """(H, W, C) uint8 -> (H, W, 3): grey in all three channels, or the first three of many."""
+    return np.repeat(picture[..., :1], 3, 2) if picture.shape[2] < 3 else picture[..., :3]
+
+
+def show_label(c, label):
+    """(1, H, W) labels in their colours, or (C, H, W) pictures -> (H, W, 3) uint8 ndarray."""
+    return data.label_colours(c)[label[0].numpy()] if c.n_labels else as_rgb(to_picture(data.to_float(label)[None]))
 
 
 # ---------------------------------------------------------------------------------------------------- subcommands
 
 def settings(args):
     """The flags that belong into a run's configuration."""
-    return {name: value for name, value in vars(args).items() if name not in ('command', 'device', 'run', 'resume', 'base')}
+    return {name: value for name, value in vars(args).items()
+            if name not in ('command', 'given', 'device', 'run', 'resume', 'base', 'skip_bad', 'labels', 'jpeg_labels', 'ignore_label')}
 
 
 def schedule(c, n):
@@ -476,6 +509,12 @@ def check_sizes(c):
             if w % multiple or h % multiple or min(w, h) < 2 * multiple:
                 fits = 'x'.join(str(max(2, round(side / multiple)) * multiple) for side in value)
                 raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at least {2 * multiple}; {fits} fits')
+    if not 1 <= c.jitter <= 2:
+        raise UserError(f'--jitter {c.jitter}: a factor from 1 to 2')
+    if c.cache is not None and not c.size:
+        raise UserError('--cache keeps pictures of one size: say which with --size')
+    if c.vgg and c.out_channels != 3:
+        raise UserError(f'--vgg: VGG-19 looks at RGB, these pictures have {c.out_channels} channels')
     if c.crop and c.size and (c.crop[0] > c.size[0] or c.crop[1] > c.size[1]):
         raise UserError(f'--crop {c.crop[0]}x{c.crop[1]} is larger than --size {c.size[0]}x{c.size[1]}')
 
@@ -495,35 +534,90 @@ def resume(args):
     run = Path(args.run or Path('runs') / Path(args.data).resolve().name)
     state = load(run, pick_device(args.device))
     c = state.config
-    given = {word.split('=')[0].removeprefix('--').removeprefix('no-').replace('-', '_') for word in sys.argv if word[:2] == '--'}
-    for name in given & vars(c).keys():
+    for name in sorted(args.given & vars(c).keys()):
         value = getattr(args, name)
         if name == 'data':
             value = str(Path(value).resolve())
-        if name not in ('workers', 'epochs', 'decay_epochs', 'steps', 'log_every', 'sample_every', 'save_every') \
+        if name == 'palette':
+            value = layouts.read_palette(value)
+        if name not in ('workers', 'epochs', 'decay_epochs', 'steps', 'log_every', 'sample_every', 'save_every', 'cache') \
                 and value != getattr(c, name):
             raise UserError(f'--{name.replace("_", "-")}: {run} was started with {getattr(c, name)}, and that cannot change now')
         setattr(c, name, value)
-    pairs = data.find_pairs(c.data).pairs
+    pairs = known_pairs(c)
     schedule(c, len(pairs))
     print(f'{run}: going on at step {state.step} of {c.total_steps}')
     return fit(state, run, pairs)
 
 
+def known_pairs(c):
+    """The pairs that a run of configuration `c` is trained on; UserError if they are no longer all there."""
+    source = layouts.find_pairs(c.data, c.split)
+    for name, problem in source.problems.items():
+        if name not in c.left_out:
+            raise UserError(problem)
+    return [pair for pair in source.pairs if pair.name not in c.left_out]
+
+
+def survey(args, **kwargs):
+    """layouts.survey of what the command line names."""
+    if not args.data:
+        raise UserError(f'{args.command} needs --data DIR, the folder of the data set')
+    found = layouts.survey(args.data, args.split, args.palette, args.ignore_label, args.labels == 40, args.jpeg_labels, args.instances,
+                           args.n_labels, **kwargs)
+    if found.n_labels and any(pair.label.suffix.lower() in ('.jpg', '.jpeg') for pair in found.pairs):
+        print(f'warning: {args.data}: JPEG changes the values of labels; expect wrong ones along all edges', file=sys.stderr)
+    return found
+
+
+def in_words(found, which):
+    """'Cityscapes: 2975 training pairs, 35 labels, instance maps'"""
+    instances = {'files': 'instance maps', 'components': 'connected components as instances', 'none': 'no instances'}
+    return f'{found.layout}: {len(found.pairs)} {which} pairs, {found.n_labels or "no"} labels, {instances[found.instances]}'
+
+
+def check(args):
+    last = time.monotonic()
+
+    def progress(step, done, total):
+        nonlocal last
+        if done == total or time.monotonic() - last > 2:
+            print(f'{step}: {done} of {total}', file=sys.stderr, flush=True)
+            last = time.monotonic()
+
+    found = survey(args, thorough=True, progress=progress)
+    print(in_words(found, args.split))
+    print('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in found.sizes.most_common(5))
+          + (f' and {len(found.sizes) - 5} more' if len(found.sizes) > 5 else ''))
+    if found.n_labels and found.pairs:
+        names = found.label_names or [str(i) for i in range(found.n_labels)]
+        share = found.histogram / found.histogram.sum()
+        print('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.2g}%' for i in (-share).argsort(kind='stable') if share[i]))
+    if found.instances != 'none' and found.pairs:
+        counts = found.instances_per_picture
+        print(f'instances per picture: {min(counts)} to {max(counts)}, {sum(counts) / len(counts):.1f} on average')
+    for problem in found.problems.values():
+        print(problem)
+    print(f'{len(found.problems) or "no"} problem{"s" * (len(found.problems) != 1)}')
+    return 2 if found.problems else 0
+
+
 def train(args):
     if args.resume:
         return resume(args)
-    if not args.data:
-        raise UserError('train needs --data DIR, the folder of the training pictures')
+    found = survey(args, thorough=args.skip_bad)
     run = new_run(args, Path(args.data).resolve().name)
     device = pick_device(args.device)
-    source = data.find_pairs(args.data)
+    if found.problems and not args.skip_bad or not found.pairs:
+        raise UserError(next(iter(found.problems.values())) + (
+            f' (and {len(found.problems) - 1} more like it; check lists them)' if len(found.problems) > 1 else '')
+            + ('; --skip-bad trains on the rest' if found.pairs else ''))
+    for problem in found.problems.values():
+        print(f'left out: {problem}')
     c = SimpleNamespace(**settings(args))
-    c.data, c.layout, c.label_names = str(Path(args.data).resolve()), source.layout, source.label_names
-    frequent = data.common_size(source.pairs)
-    c.n_labels = data.count_labels(source.pairs) if source.n_labels is None else source.n_labels
-    if c.instances == 'auto':
-        c.instances = 'files' if source.pairs[0].inst else 'none'
+    for name in ('layout', 'n_labels', 'label_names', 'label_table', 'palette', 'in_channels', 'out_channels', 'instances'):
+        setattr(c, name, getattr(found, name))
+    c.data, c.left_out = str(Path(args.data).resolve()), sorted(found.problems)
     if c.features is None:
         c.features = c.instances != 'none'
     if c.features and c.instances == 'none':
@@ -534,17 +628,21 @@ def train(args):
         c.n_enhancers = 0
     c.ngf = c.ngf or max(1, 64 >> c.n_enhancers)
     c.encoder_scale = 1
+    multiple = network_multiple(c)
     if c.size is None:
-        multiple, shrink = network_multiple(c), min(1, 1024 / frequent[0])
+        frequent = found.sizes.most_common(1)[0][0]
+        shrink = min(1, 1024 / frequent[0])
         c.size = tuple(max(2, round(side * shrink / multiple)) * multiple for side in frequent)
     elif c.size == 'native':
         c.size = None
     check_sizes(c)
-    schedule(c, len(source.pairs))
-    print(f'{source.layout}: {len(source.pairs)} training pairs, {c.n_labels or "no"} labels, '
-          + {'files': 'instance maps', 'components': 'connected components as instances', 'none': 'no instances'}[c.instances]
-          + (', encoder trained along' if c.features else ''))
-    return start(build(c, device), run, source.pairs)
+    smallest = min(found.sizes, key=min)
+    if min(smallest) < 2 * multiple:
+        raise UserError(f'{args.data}: holds a picture of {smallest[0]}x{smallest[1]}, too small for these networks (at least '
+                        f'{2 * multiple}x{2 * multiple}); leave it out')
+    schedule(c, len(found.pairs))
+    print(in_words(found, 'training') + (', encoder trained along' if c.features else ''))
+    return start(build(c, device), run, found.pairs)
 
 
 def start(state, run, pairs):
@@ -572,10 +670,6 @@ def finetune(args):
         raise UserError(f'{args.base}: --ngf {b.ngf} is odd; the enhancer around it has half as many channels')
     if b.model == 'local':
         c.n_blocks_local = b.n_blocks_local
-    if args.instances == 'auto':
-        c.instances = b.instances
-    if c.instances != b.instances:
-        raise UserError(f'--instances {c.instances}: {args.base} was trained with {b.instances}')
     if c.size is None:
         if not b.size:
             raise UserError(f'{args.base} was trained at native size; say with --size WxH (or native) what to finetune at')
@@ -583,20 +677,19 @@ def finetune(args):
     elif c.size == 'native':
         c.size = None
     check_sizes(c)
-    source = data.find_pairs(c.data)
-    data.common_size(source.pairs)
-    if c.instances == 'files' and not source.pairs[0].inst:
+    pairs = known_pairs(c)
+    if c.instances == 'files' and not pairs[0].inst:
         raise UserError(f'{c.data} has no instance maps; {args.base} was trained with them')
     name = re.sub(r'-(\d+x\d+|native)$', '', Path(args.base).resolve().name)
     run = new_run(args, f'{name}-{"%dx%d" % tuple(c.size) if c.size else "native"}')
-    schedule(c, len(source.pairs))
+    schedule(c, len(pairs))
     state = build(c, device)
     state.G.load_inner(base.G.state_dict())
     state.D.load_state_dict(base.D.state_dict())
     if state.E:
         state.E.load_state_dict(base.E.state_dict())
     print(f'{args.base}: enhancer {c.n_enhancers} around it; the rest learns along from step {c.fix_global_steps} on')
-    return start(state, run, source.pairs)
+    return start(state, run, pairs)
 
 
 def paint(vectors, slot):
@@ -614,8 +707,11 @@ def unpaint(features, slot):
 @torch.inference_mode()
 def encode_training_set(state, root, min_pixels):
     """Features of every instance of the training set at least `min_pixels` large -> vectors (T, feat), labels (T,)."""
-    c = state.config
-    dataset = data.Pictures(data.find_pairs(root).pairs, c.n_labels, c.size, None, False, network_multiple(c), c.instances)
+    c = SimpleNamespace(**vars(state.config))
+    if c.data is None or Path(root).resolve() != Path(c.data):
+        c.data, c.left_out, c.layout = root, [], layouts.find_pairs(root, c.split).layout
+    dataset = data.Pictures(known_pairs(c), layouts.readers(c), c.n_labels, c.size, multiple=network_multiple(c),
+                            instances=c.instances)
     loader = torch.utils.data.DataLoader(dataset, sampler=[(0, i) for i in range(len(dataset))])
     vectors, labels = [], []
     for batch in loader:
@@ -675,22 +771,24 @@ def read_styles(state, run):
         raise UserError(f'{path}: not a whole file of styles ({error}); delete it and run cluster again') from None
 
 
-def files_by_name(paths, ending):
+def files_by_name(paths, ending, layout):
     """{name: path} of picture files and of folders of them; of a folder's Cityscapes files only those of the kind `ending`."""
     found = {}
     for path in map(Path, paths):
-        if path.is_dir():
-            found |= data.pictures_in(path, ending) or data.pictures_in(path)
+        if path.is_dir() and layout == 'Helen' and ending == '_labelIds':
+            found |= layouts.helen_masks(path)
+        elif path.is_dir():
+            found |= layouts.pictures_in(path, ending) or layouts.pictures_in(path)
         else:
-            found[data.scene_name(path)] = path
+            found[layouts.scene_name(path)] = path
     if not found:
         raise UserError(f'{paths[0]}: no pictures there')
     return found
 
 
-def partners(paths, ending, labels):
+def partners(paths, ending, layout, labels):
     """{name: path} with a partner for each name in `labels`; a single file belongs to a single label map, whatever its name."""
-    found = files_by_name(paths, ending)
+    found = files_by_name(paths, ending, layout)
     if len(found) == len(labels) == 1:
         return dict(zip(labels, found.values()))
     for name, path in labels.items():
@@ -731,21 +829,20 @@ def encode_photo(state, path, inst, slot):
     """The features of a photograph's instances: inst, slot (1, 1, H, W) -> (K, feat). It is resized to the map's size."""
     h, w = inst.shape[-2:]
     multiple = network_multiple(state.config)
-    image = data.to_float(data.to_tensor(data.read_photo(path, (w, h)))[None])
+    image = data.to_float(data.to_tensor(data.read_photo(path, (w, h), state.config.out_channels))[None])
     image, inst, slot = (data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple) for x in (image, inst, slot))
     return unpaint(encode(state, image, inst), slot).cpu()
 
 
 def read_scene(c, label_path, inst_path, size):
     """A label map and its instances for a run of configuration `c` -> label (1, 1, H, W) (RGB: (1, 3, H, W)), inst or None."""
-    if not c.n_labels:
-        return data.to_tensor(data.read_photo(label_path, size))[None], None
-    label = data.check_labels(data.read_map(label_path, size), label_path, c.n_labels)
+    readers = layouts.readers(c)
+    label = readers.label(label_path, size)
+    if c.n_labels:
+        data.check_labels(label, label_path, c.n_labels)
     if c.instances == 'none':
         return data.to_tensor(label)[None], None
-    inst = data.connected_components(label)
-    if inst_path:
-        inst = data.read_map(inst_path, size or label.shape[::-1])
+    inst = readers.inst(inst_path, label.shape[1::-1]) if inst_path else data.connected_components(label)
     return data.to_tensor(label)[None], data.to_tensor(inst)[None]
 
 
@@ -771,9 +868,9 @@ def generate(args):
         raise UserError('--sample and --encode: the styles are either drawn or taken from photographs')
     if args.n > 1 and not args.sample:
         raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
-    labels = files_by_name(args.label, '_labelIds')
-    insts = partners(args.inst, '_instanceIds', labels) if args.inst else {}
-    photos = partners(args.encode, '_leftImg8bit', labels) if args.encode else {}
+    labels = files_by_name(args.label, '_labelIds', c.layout)
+    insts = partners(args.inst, '_instanceIds', c.layout, labels) if args.inst else {}
+    photos = partners(args.encode, '_leftImg8bit', c.layout, labels) if args.encode else {}
     styles = read_styles(state, run) if state.E else None
     fixed = fixed_styles(args.style, styles) if state.E else {}
     out = Path(args.out) if args.out else run / 'generated'
@@ -804,8 +901,13 @@ def generate(args):
 
 
 def write_picture(path, image):
-    """image: (1, 3, H, W) float in [-1, 1]."""
-    Image.fromarray(to_picture(image)).save(path)
+    """image: (1, C, H, W) float in [-1, 1]. PNG, or .npy (H, W, C) float32 where there are neither 1 nor 3 channels."""
+    if image.shape[1] in (1, 3):
+        picture = to_picture(image)
+        Image.fromarray(picture if image.shape[1] == 3 else picture[..., 0]).save(path)
+    else:
+        path = path.with_suffix('.npy')
+        np.save(path, image[0].permute(1, 2, 0).cpu().numpy())
     print(path)
 
 
@@ -827,13 +929,13 @@ def demo(args):
                   f'finetune --from {run} --run {fine} --steps 500 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
                   f'cluster --run {fine} --data {scenes} {both}', f'generate {maps}', f'generate {maps} --sample --n 4'):
         print(f'\n$ python p2phd.py {words}', flush=True)
-        code = main(make_parser().parse_args(words.split()))
+        code = main(parse(words.split()))
         if code:
             return code
 
     state = load(fine, torch.device('cpu'))
     made = fine / 'generated'
-    pictures = {'label map': Image.fromarray(show_label(state, data.read_map(label)[None])),
+    pictures = {'label map': Image.fromarray(show_label(state.config, data.to_tensor(data.read_map(label)))),
                 'synthesised': Image.open(made / f'{scene}_generated.png'),
                 'real': Image.open(scenes / 'leftImg8bit' / 'val' / 'toy' / f'{scene}_leftImg8bit.png')}
     pictures |= {f'sample {i}': Image.open(made / f'{scene}_seed{args.seed}_{i}.png') for i in range(1, 5)}
@@ -857,7 +959,7 @@ def main(args):
         return 2
 
 
-COMMANDS = {'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate, 'demo': demo}
+COMMANDS = {'check': check, 'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate, 'demo': demo}
 
 if __name__ == '__main__':
     sys.exit(main(ARGS))

@@ -62,8 +62,8 @@ def plain_step(state, label, inst, image):
 
 
 def make_state(device, bf16=False, **changes):
-    c = SimpleNamespace(**p2phd.settings(p2phd.make_parser().parse_args(['train'])))
-    for name, value in {'n_labels': 35, 'instances': 'files', 'features': True, 'encoder_scale': 1, 'fix_global_steps': 0,
+    c = SimpleNamespace(**p2phd.settings(p2phd.parse(['train'])))
+    for name, value in {'n_labels': 35, 'out_channels': 3, 'instances': 'files', 'features': True, 'encoder_scale': 1, 'fix_global_steps': 0,
                         'n_enhancers': 0, 'total_steps': 10 ** 6, 'decay_start': 10 ** 6, 'bf16': bf16, **changes}.items():
         setattr(c, name, value)
     return p2phd.build(c, device)

@@ -15,6 +15,7 @@ import torch
 
 from conftest import ROOT, TINY
 import data
+import layouts
 import official
 import p2phd as program
 import toy
@@ -69,7 +70,7 @@ def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
 def test_the_two_lines_of_the_readme(p2phd, scenes, tmp_path):
     """train --data DIR, generate --label MAP --sample: styles are made on the way."""
     (tmp_path / 'street').symlink_to(scenes)
-    label = data.find_pairs(scenes, 'val').pairs[0].label
+    label = layouts.find_pairs(scenes, 'val').pairs[0].label
     (tmp_path / 'map.png').write_bytes(label.read_bytes())
     p2phd('train', '--data', 'street/', '--steps', 2, *TINY)
     out = p2phd('generate', '--label', 'map.png', '--sample')
@@ -82,7 +83,7 @@ def test_cluster_counts_every_instance(p2phd, trained, scenes):
     styles = np.load(trained / 'styles.npz', allow_pickle=False)
     assert styles['centres'].shape == (35, 4, 3) and styles['label_names'][26] == 'car'
     expected = np.zeros(35, int)
-    for pair in data.find_pairs(scenes).pairs:
+    for pair in layouts.find_pairs(scenes).pairs:
         label, inst = data.read_map(pair.label), data.read_map(pair.inst)
         for i in np.unique(inst):
             expected[np.bincount(label[inst == i]).argmax()] += 1
@@ -214,7 +215,7 @@ def test_finetuning_moves_the_global_generator_once_it_is_unfrozen(p2phd, traine
 def test_finetuned_encoder_paints_the_vectors_of_its_own_size(trained, scenes):
     """What the large stage sees of an instance is what the encoder makes of it at the size it was trained at."""
     state = program.load(trained, CPU)
-    dataset = data.Pictures(data.find_pairs(scenes).pairs, 35, (128, 64))
+    dataset = data.Pictures(layouts.find_pairs(scenes).pairs, layouts.readers(state.config), 35, (128, 64))
     item = {role: tensor[None] for role, tensor in dataset[0, 0].items()}
     label, inst, image = program.to_device(item, CPU)
     state.config.encoder_scale = 2

@@ -1,4 +1,4 @@
-"""Layouts, decoding, augmentation; boundary maps and connected components by hand."""
+"""Decoding, augmentation, the cache; boundary maps and connected components by hand."""
 import numpy as np
 from PIL import Image
 import pytest
@@ -6,6 +6,9 @@ import torch
 
 import data
 from data import UserError
+import layouts
+
+PLAIN = data.Readers(data.read_map, data.read_map, data.read_photo, '')
 
 
 def write(path, array, mode=None):
@@ -93,38 +96,6 @@ def test_an_instance_has_the_label_of_its_majority():
     assert slot.flatten().tolist() == [1, 1, 1, 0] and labels.tolist() == [0, 3] and pixels.tolist() == [1, 3]
 
 
-def test_flat_layout_pairs_by_name(flat):
-    source = data.find_pairs(flat)
-    assert source.layout == 'flat' and [pair.name for pair in source.pairs] == ['a', 'b', 'c d']
-    assert all(pair.label.stem == pair.inst.stem == pair.image.stem == pair.name for pair in source.pairs)
-    assert data.count_labels(source.pairs) == 5 and data.common_size(source.pairs) == (8, 6)
-
-
-def test_other_layouts(tmp_path, scenes):
-    source = data.find_pairs(scenes)
-    assert source.layout == 'Cityscapes' and source.n_labels == 35 and source.label_names[26] == 'car'
-    for folder in 'AB':
-        write(tmp_path / f'train_{folder}' / 'x.png', np.zeros((4, 4, 3), np.uint8))
-    source = data.find_pairs(tmp_path)
-    assert source.layout == 'A to B' and source.n_labels == 0
-    item = data.Pictures(source.pairs, 0)[0, 0]
-    assert item['label'].shape == (3, 4, 4) and item['label'].dtype == torch.uint8
-
-
-@pytest.mark.parametrize('break_it, message', [
-    (lambda root: (root / 'train_img' / 'a.bmp').unlink(), 'a.png: no photograph of the same name'),
-    (lambda root: (root / 'train_inst' / 'b.png').unlink(), 'b.png: no instance map of the same name'),
-    (lambda root: (root / 'train_label' / 'a.png').unlink(), 'a.(bmp|png): no label map of the same name'),
-    (lambda root: (root / 'train_label' / 'a.png').rename(root / 'train_label' / 'a.jpg') and
-     write(root / 'train_label' / 'a.png', np.zeros((6, 8), np.uint8)), 'have the same name'),
-    (lambda root: [p.unlink() for p in (root / 'train_label').iterdir()], 'no label maps there'),
-])
-def test_pairs_that_do_not_match(flat, break_it, message):
-    break_it(flat)
-    with pytest.raises(UserError, match=message):
-        data.find_pairs(flat)
-
-
 def test_maps_of_all_depths(tmp_path):
     ids = np.array([[0, 1], [2, 255]])
     write(tmp_path / 'grey.png', ids.astype(np.uint8))
@@ -143,8 +114,8 @@ def test_maps_of_all_depths(tmp_path):
 
 
 def test_items_are_a_function_of_seed_epoch_and_index(flat):
-    pairs = data.find_pairs(flat).pairs
-    make = lambda: data.Pictures(pairs, 5, (8, 6), crop=(4, 4), flip=True, seed=1)
+    pairs = layouts.find_pairs(flat).pairs
+    make = lambda: data.Pictures(pairs, PLAIN, 5, (8, 6), crop=(4, 4), flip=True, seed=1)
     one, other = make(), make()
     other.decoded = None                                                       # read anew each time
     views = set()
@@ -156,15 +127,18 @@ def test_items_are_a_function_of_seed_epoch_and_index(flat):
     assert len(views) > 6
 
 
-def test_maps_and_photograph_move_together(tmp_path):
+@pytest.mark.parametrize('jitter', [1, 1.5])
+def test_maps_and_photograph_move_together(tmp_path, jitter):
     ids = np.arange(48, dtype=np.uint8).reshape(6, 8)
     write(tmp_path / 'train_label' / 'x.png', ids)
     write(tmp_path / 'train_inst' / 'x.png', ids)
     write(tmp_path / 'train_img' / 'x.png', np.repeat(ids[..., None], 3, 2))
-    dataset = data.Pictures(data.find_pairs(tmp_path).pairs, 48, crop=(5, 3), flip=True)
+    dataset = data.Pictures(layouts.find_pairs(tmp_path).pairs, PLAIN, 48, crop=(5, 3), flip=True, jitter=jitter)
     for epoch in range(20):
         item = dataset[epoch, 0]
-        assert torch.equal(item['label'].int(), item['inst']) and torch.equal(item['image'][:1], item['label'])
+        assert torch.equal(item['label'].int(), item['inst']) and item['label'].shape == (1, 3, 5)
+        if jitter == 1:
+            assert torch.equal(item['image'][:1], item['label'])
 
 
 def test_order_covers_every_picture_once_an_epoch_and_starts_anywhere():
@@ -177,4 +151,49 @@ def test_order_covers_every_picture_once_an_epoch_and_starts_anywhere():
 
 def test_a_label_out_of_range_is_named(flat):
     with pytest.raises(UserError, match=r'label 4 at x=\d, y=\d, but labels go from 0 to 3'):
-        data.Pictures(data.find_pairs(flat).pairs, 4)
+        data.Pictures(layouts.find_pairs(flat).pairs, PLAIN, 4)[0, 0]
+
+
+def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
+    pairs = layouts.find_pairs(flat).pairs
+
+    def make(cache):
+        return data.Pictures(pairs, PLAIN, 6, (4, 4), flip=True, cache=cache)
+
+    def items(dataset):
+        return [dataset[epoch, i] for epoch in range(3) for i in range(3)]
+
+    def same(a, b):
+        return all(torch.equal(x[role], y[role]) for x, y in zip(items(a), items(b)) for role in x)
+
+    cache = tmp_path / 'cache'
+    assert same(make(None), make(cache)) and make(cache).decoded.arrays['label'].dtype == np.uint8
+    built = (cache / 'image.npy').stat().st_mtime_ns
+    make(cache)
+    assert (cache / 'image.npy').stat().st_mtime_ns == built                   # nothing changed, nothing built
+    write(flat / 'train_label' / 'a.png', np.full((6, 8), 5, np.uint8))
+    assert same(make(None), make(cache)) and (make(cache)[0, 0]['label'] == 5).all()
+
+
+def test_arrays_of_any_number_of_channels(tmp_path):
+    values = np.random.default_rng(0).uniform(-1, 1, (6, 8, 5)).astype(np.float32)
+    np.save(tmp_path / 'five.npy', values)
+    assert np.array_equal(data.read_photo(tmp_path / 'five.npy', channels=5), values)
+    assert data.read_photo(tmp_path / 'five.npy', (4, 3), channels=5).shape == (3, 4, 5)
+    np.save(tmp_path / 'ids.npy', np.arange(48).reshape(6, 8) * 100000)
+    assert data.read_map(tmp_path / 'ids.npy')[5, 7] == 4700000
+    write(tmp_path / 'grey.png', np.arange(48, dtype=np.uint8).reshape(6, 8))
+    assert data.read_photo(tmp_path / 'grey.png', channels=1).shape == (6, 8, 1)
+    assert data.read_photo(tmp_path / 'grey.png').shape == (6, 8, 3)
+    for array, message in ((values * 2, r'must lie in \[-1, 1\]'), (values[..., :2], '2 channels'), (values * np.nan, 'must lie'),
+                           (np.zeros((2, 2, 2, 2)), 'shape'), (np.array([{}]), 'as an array')):
+        np.save(tmp_path / 'bad.npy', array)
+        with pytest.raises(UserError, match=message):
+            data.read_photo(tmp_path / 'bad.npy', channels=5)
+
+
+def test_resize_takes_the_nearest_pixel():
+    ids = np.arange(16).reshape(4, 4)
+    assert data.resize(ids, (2, 2), nearest=True).tolist() == [[5, 7], [13, 15]]
+    assert data.resize(ids, (8, 8), nearest=True)[::2, ::2].tolist() == ids.tolist()
+    assert np.array_equal(data.resize(ids, (2, 2), nearest=True), np.asarray(Image.fromarray(ids.astype(np.uint8)).resize((2, 2), 0)))

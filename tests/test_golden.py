@@ -82,11 +82,11 @@ def test_boundary_map(golden):
 def test_training_steps(golden):
     """Five steps of p2phd.train_step from the official starting weights."""
     tensors, config = read(golden / 'train_steps.npz')
-    c = SimpleNamespace(**p2phd.settings(p2phd.make_parser().parse_args(['train'])))
+    c = SimpleNamespace(**p2phd.settings(p2phd.parse(['train'])))
     for name, value in config.items():
         setattr(c, name, value)
     assert config['betas'] == [0.5, 0.999] and config['lambda_feat'] == losses.LAMBDA_FEATURE
-    c.features, c.instances, c.encoder_scale, c.fix_global_steps = True, 'files', 1, 0
+    c.features, c.instances, c.encoder_scale, c.fix_global_steps, c.out_channels = True, 'files', 1, 0, 3
     c.total_steps = c.decay_start = config['steps']
     state = p2phd.build(c, torch.device('cpu'))
     for name in 'GDE':
