@@ -59,7 +59,12 @@ def blame(path, what='cannot be read'):
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f'{path}: {what} ({" ".join(str(error).split()) or type(error).__name__})') from None
+        raise UserError(f'{path}: {what} ({brief(error)})') from None
+
+
+def brief(error):
+    """An exception's message in one line."""
+    return ' '.join(str(error).split())[:300] or type(error).__name__
 
 
 def open_picture(path):
@@ -282,7 +287,8 @@ def check_labels(label, path, n_labels):
     wrong = (label < 0) | (label >= n_labels)
     if wrong.any():
         y, x = np.argwhere(wrong)[0]
-        raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}, but labels go from 0 to {n_labels - 1}')
+        raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}, but labels go from 0 to {n_labels - 1}; was this map made for '
+                        'another data set?')
     return label
 
 

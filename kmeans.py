@@ -7,7 +7,7 @@ SUBSAMPLE = 4096        # points on which the restarts compete; the winner is th
 
 
 def kmeans(points, counts, k, restarts=24, seed=0, max_iterations=300, tolerance=1e-5):
-    """Cluster the first counts[i] rows of points[i] into at most k clusters, for every i in one batched run.
+    """Cluster the first counts[i] rows of points[i] into at most k clusters, for every i, many at a time.
 
     points: (B, M, D) float. counts: (B,) integer, 0 <= counts[i] <= M; the rows behind are padding and never read.
     Restarts compete on a random sample of at most 4096 points of each problem; Lloyd's iterations then go on from
@@ -17,17 +17,36 @@ def kmeans(points, counts, k, restarts=24, seed=0, max_iterations=300, tolerance
     Returns centres (B, k, D) float32, sizes (B, k) int64 and inertia (B,) float32, the sum of squared distances,
     on the device of `points`. A problem with fewer distinct points than k gets as many clusters; the others have size 0.
     """
-    points, counts = points.float(), counts.to(points.device)
     b, m, d = points.shape
     generator = torch.Generator().manual_seed(seed)
+    centres = points.new_zeros(b, k, d, dtype=torch.float32)
+    sizes = torch.zeros(b, k, dtype=torch.int64, device=points.device)
+    inertia = points.new_zeros(b, dtype=torch.float32)
+    # Problems of similar size run together, as many as the working memory holds; on the CPU that is its cache.
+    memory = 1 << 19 if points.device.type == 'cpu' else 1 << 26
+    waiting = [(n, i) for i, n in enumerate(counts.tolist()) if n]
+    waiting.sort()
+    while waiting:
+        n = waiting[-1][0]
+        together = max(1, memory // (k * max(n, restarts * min(n, SUBSAMPLE))))
+        group = torch.tensor([i for _, i in waiting[-together:]], device=points.device)
+        del waiting[-together:]
+        centres[group], sizes[group], inertia[group] = cluster_group(
+            points[group, :n].float(), counts.to(points.device)[group], k, restarts, generator, max_iterations, tolerance)
+    return centres, sizes, inertia
+
+
+def cluster_group(points, counts, k, restarts, generator, max_iterations, tolerance):
+    """kmeans for problems that run side by side."""
+    b, m, d = points.shape
     uniform = lambda *shape: torch.rand(*shape, generator=generator).to(points.device)
     valid = torch.arange(m, device=points.device) < counts[:, None]                    # (B, M)
 
     # Distances are expanded into |x|^2 - 2xc + |c|^2 below, which loses digits unless the points lie around the origin.
     points = torch.where(valid[..., None], points, 0)
-    mean = points.sum(1, keepdim=True) / counts.clamp(min=1)[:, None, None]
+    mean = points.sum(1, keepdim=True) / counts[:, None, None]
     points = torch.where(valid[..., None], points - mean, 0)
-    spread = points.square().sum((1, 2)) / counts.clamp(min=1)                         # (B,)
+    spread = points.square().sum((1, 2)) / counts                                      # (B,)
 
     sample, sample_valid = points, valid
     if m > SUBSAMPLE:

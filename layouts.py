@@ -239,6 +239,13 @@ def header(path):
     return data.header(path)
 
 
+def check_section(path, other, size):
+    """UserError unless `path` has, to a pixel, the proportions of `other`, whose (width, height) is `size`."""
+    w, h, _ = header(path)
+    if abs(w * size[1] - h * size[0]) > max(*size, w, h):
+        raise UserError(f'{path} is {w}x{h} and {other} is {size[0]}x{size[1]}: they must show the same section')
+
+
 def by_table(read, table):
     """Let a reader's ids go through {id: label}. An id that is not in it is a UserError that names the first such pixel."""
     lookup = np.full(max(table) + 2, -1, np.int32)
@@ -365,12 +372,12 @@ def survey(root, split='train', palette=None, ignore_label=None, forty=False, jp
     palette: file of read_palette. ignore_label: this id gets a channel of its own, the last. forty: NYU's 40 labels.
     jpeg_labels: accept label maps that JPEG has changed. instances: as --instances. n_labels: where only the maps could tell it. Returns a SimpleNamespace: the fields of
     Source, where `problems` has every file that cannot be used and `pairs` is the rest; the fields of a run's
-    configuration that `readers` needs; sizes, a Counter of (width, height); histogram (n_labels,) and instances_per_picture,
+    configuration that `readers` needs; unknown: whether 255 looks like a mark of unlabelled pixels; sizes, a Counter of (width, height); histogram (n_labels,) and instances_per_picture,
     both None unless thorough.
     """
     source = find_pairs(root, split, need_images)
     c = SimpleNamespace(**source._asdict(), sizes=Counter(), palette=read_palette(palette) if palette else None, label_table=None,
-                        in_channels=3, out_channels=3, histogram=None, instances_per_picture=None)
+                        in_channels=3, out_channels=3, unknown=False, histogram=None, instances_per_picture=None)
     c.problems = dict(c.problems)
     if instances == 'auto':
         c.instances = 'files' if c.pairs and c.pairs[0].inst else 'none'
@@ -395,12 +402,8 @@ def survey(root, split='train', palette=None, ignore_label=None, forty=False, jp
                             'with --jpeg-labels')
         *size, channels = header(pair.image or pair.label)
         for path in filter(None, (pair.label, pair.inst if c.instances == 'files' else None)):
-            w, h, bands = header(path)
-            if abs(w * size[1] - h * size[0]) > max(*size, w, h):
-                raise UserError(f'{path} is {w}x{h} and {pair.image} is {size[0]}x{size[1]}: they must show the same section')
-            if path == pair.label:
-                in_channels = bands
-        return tuple(size), in_channels, channels
+            check_section(path, pair.image or pair.label, size)
+        return tuple(size), header(pair.label)[2], channels
 
     headers = each(check_headers, 'headers')
     c.sizes = Counter(size for size, _, _ in headers)
@@ -431,6 +434,7 @@ def survey(root, split='train', palette=None, ignore_label=None, forty=False, jp
             c.n_labels = len(seen)
         else:
             c.n_labels = n_labels or 1 + max(seen, default=0)
+            c.unknown = 255 in seen and 254 not in seen      # a common mark of pixels without a label
     if ignore_label is not None and c.n_labels:
         c.label_table = {**(c.label_table or {i: i for i in range(c.n_labels)}), ignore_label: c.n_labels}
         c.n_labels += 1

@@ -64,20 +64,22 @@ class FakeHistory:
     """A buffer of past fakes for the discriminator (Shrivastava et al., 2017), as the official ImagePool.
 
     While it fills, query returns what it was given; then each picture is, by the toss of a coin, returned itself or
-    exchanged for a random one of the buffer. `pictures` is its state: a list of (C, H, W) tensors.
+    exchanged for a random one of the buffer. A fake comes with the maps it was made from; `pictures` is the buffer's
+    state: a list of [label, (inst,) fake].
     """
 
     def __init__(self, size, pictures=()):
         self.size, self.pictures = size, list(pictures)
 
     def query(self, batch, seed):
-        """batch: (N, C, H, W), condition and fake side by side. `seed`: the draws are a pure function of it."""
+        """batch: tensors (N, ...) of maps and fakes -> as many of the same shapes. The draws are a pure function of `seed`."""
         rng, out = random.Random(seed), []
-        for picture in batch.detach():
+        for picture in zip(*(tensor.detach() for tensor in batch)):
+            picture = [tensor.clone() for tensor in picture]
             if len(self.pictures) < self.size:
-                self.pictures.append(picture.clone())
+                self.pictures.append(picture)
             elif rng.random() > 0.5:
                 i = rng.randrange(self.size)
-                self.pictures[i], picture = picture.clone(), self.pictures[i]
+                self.pictures[i], picture = picture, self.pictures[i]
             out.append(picture)
-        return torch.stack(out)
+        return [torch.stack(tensors) for tensors in zip(*out)]

@@ -164,11 +164,13 @@ def instance_mean(features, inst):
     rank = F.pad(ids[:, 1:] != ids[:, :-1], (1, 0)).cumsum(1)              # 0, 1, 2 ... along the sorted pixels
     rank += torch.arange(n, device=inst.device)[:, None] * (h * w)         # each picture has buffer space of its own
     slot = torch.empty_like(rank).scatter_(1, order, rank).flatten()       # (N*H*W,) the buffer row of each pixel
-    pixels = features.permute(0, 2, 3, 1).reshape(n * h * w, c).float()
+    # Summed in float64: in float32 a road of a million pixels would lose digits.
+    pixels = features.permute(0, 2, 3, 1).reshape(n * h * w, c).double()
     sums = torch.zeros_like(pixels).index_add(0, slot, pixels)
     counts = pixels.new_zeros(n * h * w, 1).index_add(0, slot, pixels.new_ones(n * h * w, 1))
-    means = sums / counts.clamp(min=1)
-    return means[slot].reshape(n, h, w, c).permute(0, 3, 1, 2)
+    means = (sums / counts.clamp(min=1)).float()
+    # index_select, for its gradient is an index_add; that of means[slot] walks equal indices one by one on CUDA.
+    return means.index_select(0, slot).reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
 class Encoder(nn.Module):

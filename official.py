@@ -7,23 +7,23 @@ import re
 import numpy as np
 import torch
 
-from data import CITYSCAPES, UserError
+from data import CITYSCAPES, blame
 
 
 def read_weights(run):
-    """{'G': state dict, 'D': ..., 'E': ...} of latest_net_G.pth, latest_net_D.pth and, where there is one, latest_net_E.pth."""
+    """{'G': state dict, 'D': ..., 'E': ...} of latest_net_G.pth and, where they are, latest_net_D.pth and latest_net_E.pth."""
     weights = {}
     for name in 'GDE':
         path = Path(run) / f'latest_net_{name}.pth'
-        if name != 'E' or path.is_file():
-            try:
-                weights[name] = torch.load(path, map_location='cpu', weights_only=True)
-            except Exception as error:
-                raise UserError(f'{path}: cannot be read ({str(error).splitlines()[0]})') from None
+        if path.is_file():
+            with blame(path):
+                state = torch.load(path, map_location='cpu', weights_only=True)
+                # PyTorch before 0.4 wrote statistics of InstanceNorm, which nobody uses.
+                weights[name] = {key: tensor for key, tensor in state.items() if not re.search(r'running_(mean|var)$', key)}
     return weights
 
 
-def configuration(G, D, E=None):
+def configuration(G, D=None, E=None):
     """Read what the networks' constructors need off the shapes of their state dicts -> dict.
 
     What shapes cannot tell is taken as the official scripts have it: a boundary map among the inputs, and an
@@ -37,23 +37,24 @@ def configuration(G, D, E=None):
 
     n_enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
     stem = G[f'model{n_enhancers}_1.1.weight' if n_enhancers else 'model.1.weight']
-    discriminators = {name.split('.')[0] for name in D}                        # scale0_layer0, scale0_layer1 ...
-    n_scales = len({name.split('_')[0] for name in discriminators})
-    first = D['scale0_layer0.0.weight']
-    condition = first.shape[1] - 3                                             # without the picture's RGB
+    layers = convolutions(E, 'model') if E else []
+    feat = len(layers[-1]) if E else 0
+    condition = stem.shape[1] - feat
     n_labels = 0 if condition == 3 else condition - 1
     config = {'model': 'local' if n_enhancers else 'global', 'ngf': len(stem), 'n_enhancers': n_enhancers,
               'n_down': (len(convolutions(G, 'model')) - 1) // 2, 'n_blocks': blocks('model'), 'n_blocks_local': blocks('model1_2'),
-              'ndf': len(first), 'n_scales': n_scales, 'n_layers': len(discriminators) // n_scales - 2,
               'features': E is not None, 'encoder_scale': 1 << n_enhancers,
               'instances': 'files' if n_labels else 'none', 'n_labels': n_labels, 'layout': 'flat', 'label_names': None,
               'in_channels': 3, 'out_channels': 3, 'palette': None, 'label_table': None, 'left_out': [],
               'data': None, 'size': None, 'total_steps': 0, 'decay_start': 0, 'fix_global_steps': 0}
+    if E:
+        config |= {'feat': feat, 'nef': len(layers[0]), 'n_down_encoder': (len(layers) - 1) // 2}
+    if D:
+        scores = {name.split('.')[0] for name in D}                            # scale0_layer0, scale0_layer1 ...
+        config['n_scales'] = len({name.split('_')[0] for name in scores})
+        config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_layers': len(scores) // config['n_scales'] - 2}
     if n_labels == len(CITYSCAPES):
         config |= {'layout': 'Cityscapes', 'label_names': [name for name, _ in CITYSCAPES]}
-    if E is not None:
-        layers = convolutions(E, 'model')
-        config |= {'feat': len(layers[-1]), 'nef': len(layers[0]), 'n_down_encoder': (len(layers) - 1) // 2}
     return config
 
 
@@ -73,18 +74,16 @@ class ArraysOnly(pickle.Unpickler):
 def read_styles(path, config):
     """features_clustered_010.npy, a pickled {label: (k, feat) centres} -> a dict as in styles.npz. It tells no counts, so
     every centre counts once."""
-    try:
+    with blame(path, 'not clustered features of the official code'):
         with open(path, 'rb') as file:
             version = np.lib.format.read_magic(file)
             {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]](file)
-            clusters = ArraysOnly(file).load().item()
+            clusters = ArraysOnly(file, encoding='latin1').load().item()
         k = max(len(centres) for centres in clusters.values())
         centres = np.zeros((config.n_labels, k, config.feat), np.float32)
         counts = np.zeros((config.n_labels, k), np.int64)
         for label, found in clusters.items():
             centres[label, :len(found)] = found
             counts[label, :len(found)] = 1
-    except Exception as error:
-        raise UserError(f'{path}: not clustered features of the official code ({str(error).splitlines()[0]})') from None
     return {'centres': centres, 'counts': counts, 'mean': centres[counts > 0].mean(0),
             'label_names': np.array(config.label_names or [], np.str_)}

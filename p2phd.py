@@ -11,14 +11,17 @@ function for each subcommand.
 """
 import argparse
 import csv
+from datetime import timedelta
 import json
 import os
 from pathlib import Path
 import re
+import shlex
 import signal
 import sys
 import time
 from types import SimpleNamespace
+import zlib
 
 
 # ---------------------------------------------------------------------------------------------- the command line
@@ -51,9 +54,15 @@ def positive(text):
 
 
 def natural(text):
-    if int(text) < 0:
+    if not 0 <= int(text) < 1 << 32:
         raise ValueError
     return int(text)
+
+
+def rate(text):
+    if not 0 < float(text) < 1:
+        raise ValueError
+    return float(text)
 
 
 def size_or_native(text):
@@ -61,7 +70,7 @@ def size_or_native(text):
 
 
 for function, name in ((size, 'WIDTHxHEIGHT'), (size_or_native, 'WIDTHxHEIGHT or native'),
-                       (positive, 'positive whole number'), (natural, 'whole number')):
+                       (positive, 'positive whole number'), (natural, 'whole number'), (rate, 'number between 0 and 1')):
     function.__name__ = name                                # what argparse says was expected
 
 
@@ -70,35 +79,41 @@ def make_parser():
     common.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='auto: CUDA where there is any')
     common.add_argument('--seed', type=natural, default=0, help='of every random draw')
 
-    training = Parser(add_help=False)
-    add = training.add_argument_group('data').add_argument
-    add('--run', metavar='DIR', help='run folder to write (default: runs/<name of the data folder>)')
-    add('--size', type=size_or_native, metavar='WxH', help='resize pictures to this; `native`: as they are (default: the most frequent size of the '
-        'data set, at most 1024 wide; finetune: twice the size of --from)')
-    add('--crop', type=size, metavar='WxH', help='train on random sections of this size')
-    add('--jitter', type=float, default=1.0, metavar='FACTOR', help='resize up by this factor, 1 to 2, and crop back at random')
-    add('--flip', action=argparse.BooleanOptionalAction, default=True, help='mirror every other picture at random')
-    add('--skip-bad', action='store_true', help='read everything first, and train without what cannot be used')
-    add('--cache', nargs='?', const='', metavar='DIR', help='keep decoded, resized pictures in memory-mapped files '
-        '(default DIR: the run folder with -cache behind its name)')
-    add('--workers', type=natural, default=4, help='processes that load data')
-    add = training.add_argument_group('schedule').add_argument
-    add('--epochs', type=natural, default=100, help='epochs at the full learning rate')
-    add('--decay-epochs', type=natural, default=100, help='further epochs in which it decays linearly to zero')
-    add('--steps', type=positive, help='instead of epochs: so many steps, half of them decaying')
-    add('--batch', type=positive, default=1, help='pictures per step')
-    add('--lr', type=float, default=2e-4, help='learning rate of Adam, betas (0.5, 0.999)')
-    add = training.add_argument_group('objective').add_argument
-    add('--gan', choices=['lsgan', 'vanilla'], default='lsgan', help='least squares or cross-entropy')
-    add('--vgg', nargs='?', const='fetch', metavar='PATH', help='add the VGG-19 perceptual loss, from the weights that '
-        'torchvision publishes; without PATH they are fetched')
-    add('--pool-size', type=natural, default=0, help='past fakes that the discriminator is also shown')
-    add = training.add_argument_group('running').add_argument
-    add('--bf16', action='store_true', help='bfloat16 arithmetic in the networks: faster where the hardware has it')
-    add('--log-every', type=positive, default=50, metavar='STEPS', help='a line and a row of log.csv')
-    add('--sample-every', type=positive, default=500, metavar='STEPS', help='a picture: label | synthesised | real')
-    add('--save-every', type=positive, default=1000, metavar='STEPS', help='the checkpoint')
-    add('--resume', action='store_true', help='go on with the run that --run (or --data) names, with its own settings')
+    def training(inherit):
+        """The flags of train; with `inherit`, most of them without a default, for finetune goes on as --from did."""
+        default = (lambda value: None) if inherit else (lambda value: value)
+        parent = Parser(add_help=False)
+        add = parent.add_argument_group('data').add_argument
+        add('--run', metavar='DIR', help='run folder to write (default: runs/<name of ' + (
+            '--from>-<size>)' if inherit else 'the data folder>)'))
+        add('--size', type=size_or_native, metavar='WxH', help='resize pictures to this; `native`: as they are (default: ' + (
+            'twice the size of --from)' if inherit else 'the most frequent size of the data set, at most 1024 wide)'))
+        add('--crop', type=size, metavar='WxH', help='train on random sections of this size')
+        add('--jitter', type=float, default=default(1.0), metavar='FACTOR', help='resize up by this factor, 1 to 2, and crop back '
+            'at random')
+        add('--flip', action=argparse.BooleanOptionalAction, default=default(True), help='mirror with a probability of one half')
+        add('--cache', nargs='?', const='', metavar='DIR', help='keep decoded, resized pictures in memory-mapped files '
+            '(DIR if not given: the run folder with -cache behind its name)')
+        add('--workers', type=natural, default=default(4), help='processes that load data')
+        add = parent.add_argument_group('schedule').add_argument
+        add('--epochs', type=natural, default=100, help='epochs at the full learning rate')
+        add('--decay-epochs', type=natural, default=100, help='further epochs in which it decays linearly to zero')
+        add('--steps', type=positive, help='so many steps, whatever the epochs: half at the full rate, half decaying')
+        add('--batch', type=positive, default=default(1), help='pictures per step')
+        add('--lr', type=rate, default=default(2e-4), help='learning rate of Adam, betas (0.5, 0.999)')
+        add = parent.add_argument_group('objective').add_argument
+        add('--gan', choices=['lsgan', 'vanilla'], default=default('lsgan'), help='least squares or cross-entropy')
+        add('--vgg', nargs='?', const='fetch', metavar='PATH', help='add the VGG-19 perceptual loss, from the weights that '
+            'torchvision publishes; without PATH they are fetched')
+        add('--pool-size', type=natural, default=default(0), help='past fakes that the discriminator is also shown')
+        add = parent.add_argument_group('running').add_argument
+        add('--bf16', action=argparse.BooleanOptionalAction, default=default(False), help='bfloat16 arithmetic in the networks: '
+            'faster where the hardware has it')
+        add('--log-every', type=positive, default=50, metavar='STEPS', help='a line and a row of log.csv')
+        add('--sample-every', type=positive, default=500, metavar='STEPS', help='a picture: label | synthesised | real')
+        add('--save-every', type=positive, default=1000, metavar='STEPS', help='the checkpoint')
+        add('--resume', action='store_true', help='go on with the run that --run names, with its own settings')
+        return parent
 
     source = Parser(add_help=False)
     add = source.add_argument_group('data set').add_argument
@@ -113,6 +128,7 @@ def make_parser():
     add('--ignore-label', type=natural, metavar='ID', help='this id means unknown: it gets a channel of its own')
     add('--labels', type=int, choices=[40], help="NYU Depth v2: the usual 40 labels, by the data folder's classMapping40.mat")
     add('--jpeg-labels', action='store_true', help='accept label maps that JPEG has changed')
+    add('--skip-bad', action='store_true', help='train: read everything first, and leave out what cannot be used')
 
     parser = Parser(prog='p2phd.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=Parser)
@@ -122,7 +138,7 @@ def make_parser():
 
     command('check', source, common, text='read a data set through and report what it holds and what is wrong with it')
 
-    sub = command('train', source, training, common, text='train the generator, the discriminators and the encoder')
+    sub = command('train', source, training(False), common, text='train the generator, the discriminators and the encoder')
     add = sub.add_argument_group('networks').add_argument
     add('--model', choices=['global', 'local'], default='global', help='G1, or local enhancers around it from the start')
     add('--ngf', type=positive, help='channels of the (outermost) first layer (default: as many as give G1 64)')
@@ -138,11 +154,12 @@ def make_parser():
     add('--nef', type=positive, default=16, help='width of the encoder')
     add('--n-down-encoder', type=positive, default=4, help='downsamplings of the encoder')
 
-    sub = command('finetune', training, common, text='add a local enhancer at twice the size to a trained run')
+    sub = command('finetune', training(True), common, text='add a local enhancer at twice the size to a trained run. Flags without '
+                  'a default stay as they were in --from.')
     sub.add_argument('--from', dest='base', metavar='RUN', help='the run whose networks to start from')
     sub.add_argument('--data', metavar='DIR', help='(default: the data of --from)')
     sub.add_argument('--fix-global', type=natural, default=10, metavar='EPOCHS', help='epochs in which only the new enhancer learns')
-    sub.add_argument('--n-blocks-local', type=natural, default=3, help='residual blocks of the new enhancer')
+    sub.add_argument('--n-blocks-local', type=natural, help='residual blocks of the new enhancer (default: 3, or as in --from)')
 
     sub = command('cluster', common, text="cluster the training set's instance features into styles, label by label")
     sub.add_argument('--run', metavar='DIR', help='(default: the newest run in runs/)')
@@ -203,30 +220,31 @@ def pick_device(name):
         raise UserError('--device cuda: PyTorch finds no CUDA device here; leave the flag out to use the CPU')
     if name == 'cpu' or not torch.cuda.is_available():
         return torch.device('cpu')
-    torch.backends.cudnn.benchmark = True                   # sizes stay the same from step to step
     return torch.device('cuda')
 
 
-def build(config, device):
+def build(config, device, training=True):
     """A run's networks and optimizers, freshly initialised from config.seed -> SimpleNamespace(config, device,
-    G, D, E, vgg, opt_G, opt_D, history, step, log). E is None without features, vgg without the perceptual loss."""
+    G, D, E, vgg, opt_G, opt_D, history, step, log). E is None without features, vgg without the perceptual loss; not
+    for `training`, so are D, the optimizers and the history."""
     torch.manual_seed(config.seed)
     c = config
     condition = (c.n_labels or c.in_channels) + (c.instances != 'none')
     inputs = condition + c.feat * c.features
+    state = SimpleNamespace(config=c, device=device, step=0, D=None, E=None, vgg=None, opt_G=None, opt_D=None, history=None, log=None)
     if c.model == 'global':
-        G = nets.GlobalGenerator(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks)
+        state.G = nets.GlobalGenerator(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks).to(device)
     else:
-        G = nets.LocalEnhancer(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.n_enhancers, c.n_blocks_local)
-    D = nets.MultiscaleDiscriminator(condition + c.out_channels, c.ndf, c.n_layers, c.n_scales)
-    E = nets.Encoder(c.out_channels, c.feat, c.nef, c.n_down_encoder) if c.features else None
-    for net in filter(None, (G, D, E)):
-        net.to(device)
-    learning = [*G.parameters(), *(E.parameters() if E and c.encoder_scale == 1 else ())]
-    adam = dict(lr=c.lr, betas=(0.5, 0.999), fused=True)
-    return SimpleNamespace(config=c, device=device, G=G, D=D, E=E, vgg=None, step=0, log=None,
-                           opt_G=torch.optim.Adam(learning, **adam), opt_D=torch.optim.Adam(D.parameters(), **adam),
-                           history=losses.FakeHistory(c.pool_size))
+        state.G = nets.LocalEnhancer(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.n_enhancers, c.n_blocks_local).to(device)
+    if c.features:
+        state.E = nets.Encoder(c.out_channels, c.feat, c.nef, c.n_down_encoder).to(device)
+    if training:
+        state.D = nets.MultiscaleDiscriminator(condition + c.out_channels, c.ndf, c.n_layers, c.n_scales).to(device)
+        learning = [*state.G.parameters(), *(state.E.parameters() if c.features and c.encoder_scale == 1 else ())]
+        adam = dict(lr=c.lr, betas=(0.5, 0.999), fused=True)
+        state.opt_G, state.opt_D = torch.optim.Adam(learning, **adam), torch.optim.Adam(state.D.parameters(), **adam)
+        state.history = losses.FakeHistory(c.pool_size)
+    return state
 
 
 def network_multiple(config):
@@ -236,14 +254,23 @@ def network_multiple(config):
     return max(1 << config.n_down + enhancers, encoder)
 
 
+def smallest_side(config):
+    """The least width and height of a picture to train on."""
+    return max(2 * network_multiple(config), 1 << config.n_scales)
+
+
 def write_whole(path, write):
     """Call write(file) on a temporary file that takes the place of `path` only once it is complete on the disk."""
     partial = path.with_name(path.name + '.partial')
-    with open(partial, 'wb') as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, 'wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except Exception as error:                              # torch has errors of its own for a full disk
+        partial.unlink(missing_ok=True)
+        raise UserError(f'{path}: cannot be written ({data.brief(error)}); what was there before is untouched') from None
 
 
 def save(state, run):
@@ -255,42 +282,49 @@ def save(state, run):
     write_whole(run / 'checkpoint.pt', lambda file: torch.save(checkpoint, file))
 
 
-def load(run, device):
+def load(run, device, training=True):
     """The state of the run in folder `run`, as build returns it and as save left it; or of an official run. UserError if there is none."""
     path = Path(run) / 'checkpoint.pt'
     if (Path(run) / 'latest_net_G.pth').is_file():
-        return load_official(run, device)
+        return load_official(run, device, training)
     if not path.is_file():
-        raise UserError(f'{path}: no such file; --run names the folder of a run that train has made')
-    try:
+        raise UserError(f'{path}: no such file; expected the folder of a run that train has made')
+    with data.blame(path, 'not a whole checkpoint of this program'):
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        if checkpoint['format'] != FORMAT:
-            raise UserError(f'{path}: format {checkpoint["format"]}, this version reads format {FORMAT}')
-        state = build(SimpleNamespace(**checkpoint['config']), device)
+        if checkpoint.get('format') != FORMAT:
+            raise ValueError(f'format {checkpoint.get("format")}, this version reads {FORMAT}')
+        state = build(SimpleNamespace(**checkpoint['config']), torch.device('cpu'), training)
         for name, weights in checkpoint['weights'].items():
-            getattr(state, name).load_state_dict(weights, strict=True)
-        for name, optimizer in checkpoint['optimizers'].items():
-            getattr(state, f'opt_{name}').load_state_dict(optimizer)
-        state.history.pictures = [picture.to(device) for picture in checkpoint['history']]
+            if getattr(state, name):
+                getattr(state, name).load_state_dict(weights, strict=True)
         state.step = checkpoint['step']
-        state.log = None if checkpoint['log'] is None else checkpoint['log'].to(device)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f'{path}: not a whole checkpoint of this program ({str(error).splitlines()[0]})') from None
+    move(state, device)
+    if training:
+        with data.blame(path, 'not a whole checkpoint of this program'):
+            for name, optimizer in checkpoint['optimizers'].items():
+                getattr(state, f'opt_{name}').load_state_dict(optimizer)
+            state.history.pictures = [[tensor.to(device) for tensor in picture] for picture in checkpoint['history']]
+            state.log = None if checkpoint['log'] is None else checkpoint['log'].to(device)
     return state
 
 
-def load_official(run, device):
+def move(state, device):
+    """Move the networks; parameters keep their identity, so the optimizers still own them."""
+    state.device = device
+    for net in filter(None, (state.G, state.D, state.E)):
+        net.to(device)
+
+
+def load_official(run, device, training):
     """The state of a run folder that the official code wrote, with its architecture read off the shapes."""
     weights = official.read_weights(run)
-    try:
-        defaults = settings(parse(['train']))
-        state = build(SimpleNamespace(**{**defaults, **official.configuration(**weights)}), device)
+    with data.blame(run, 'not the networks of an official pix2pixHD run'):
+        c = SimpleNamespace(**{**settings(parse(['train'])), **official.configuration(**weights)})
+        state = build(c, torch.device('cpu'), training)
         for name, values in weights.items():
-            getattr(state, name).load_state_dict(values, strict=True)
-    except Exception as error:
-        raise UserError(f'{run}: not the networks of an official pix2pixHD run ({str(error).splitlines()[0]})') from None
+            if getattr(state, name):
+                getattr(state, name).load_state_dict(values, strict=True)
+    move(state, device)
     return state
 
 
@@ -345,7 +379,8 @@ def train_step(state, label, inst, image):
         taps = [state.vgg(fake), state.vgg(image)] if state.vgg else []     # in [-1, 1] as they are: an official quirk, VGG-19
         g_terms = losses.generator_loss(fake_scores, real_scores, c.n_layers, c.gan, *taps)    # was trained on ImageNet's means
         if c.pool_size:
-            shown = state.history.query(torch.cat([condition, fake], 1), f'{c.seed} {state.step}')
+            *maps, old = state.history.query([x for x in (label, inst, fake) if x is not None], f'{c.seed} {state.step}')
+            shown = torch.cat([data.condition(maps[0], maps[1] if len(maps) > 1 else None, c.n_labels), old], 1)
             d_terms = losses.discriminator_loss(D(shown), real_scores, c.gan)
         else:
             # The official code runs D once more on a detached fake; the graph at hand gives D the same gradients.
@@ -373,6 +408,18 @@ def ignore_interrupt(worker):
     signal.signal(signal.SIGINT, signal.SIG_IGN)            # Ctrl-C reaches loader processes too; the trainer ends them
 
 
+def loader(dataset, state, **order):
+    workers = 0 if dataset.decoded else min(state.config.workers, data.CORES)
+    return torch.utils.data.DataLoader(dataset, num_workers=workers, worker_init_fn=ignore_interrupt,
+                                       pin_memory=state.device.type == 'cuda', **order)
+
+
+def make_folder(path):
+    if path.exists() and not path.is_dir():
+        raise UserError(f'{path}: is a file, not a folder; choose another')
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def fit(state, run, pairs):
     """The training loop, from state.step to the end or to Ctrl-C or SIGTERM; writes the run folder."""
     c, started = state.config, state.step
@@ -380,12 +427,11 @@ def fit(state, run, pairs):
     dataset = data.Pictures(pairs, layouts.readers(c), c.n_labels, c.size, c.crop, c.flip, c.jitter, network_multiple(c),
                             c.instances, c.seed, cache)
     dataset[0, 0]                                           # a picture that does not fit is found before anything is written
+    torch.backends.cudnn.benchmark = bool(c.crop or c.size)  # pays where sizes stay the same from step to step
     if c.vgg:
         state.vgg = load_vgg(c.vgg).to(state.device)
-    loader = torch.utils.data.DataLoader(
-        dataset, batch_sampler=data.Order(len(pairs), c.batch, state.step, c.total_steps, c.seed),
-        num_workers=0 if dataset.decoded else min(c.workers, data.CORES), worker_init_fn=ignore_interrupt, pin_memory=state.device.type == 'cuda')
-    run.mkdir(parents=True, exist_ok=True)
+    batches = loader(dataset, state, batch_sampler=data.Order(len(pairs), c.batch, state.step, c.total_steps, c.seed))
+    make_folder(run)
     write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
     rows = run / 'log.csv'
     if started and rows.is_file():                          # rows written after the checkpoint will be written again
@@ -399,19 +445,18 @@ def fit(state, run, pairs):
                 for number in (signal.SIGINT, signal.SIGTERM)}
     last_step, last_time = state.step, time.monotonic()
     try:
-        for batch in loader:
+        for batch in batches:
             terms = train_step(state, *to_device(batch, state.device))
-            values = torch.stack(list(terms.values()))
+            values = torch.stack([*terms.values(), torch.ones((), device=state.device)])    # the last counts the steps
             state.log = values if state.log is None else state.log + values
             done = state.step == c.total_steps
             if done or state.step % c.log_every == 0:
-                steps = (state.step - 1) % c.log_every + 1
-                means = dict(zip(terms, (state.log / steps).tolist()))
+                means = dict(zip(terms, (state.log[:-1] / state.log[-1]).tolist()))
                 state.log = None
                 write_row(rows, state, means)
                 rate = (state.step - last_step) / (time.monotonic() - last_time)
                 last_step, last_time = state.step, time.monotonic()
-                left = time.strftime('%H:%M:%S', time.gmtime((c.total_steps - state.step) / rate))
+                left = timedelta(seconds=round((c.total_steps - state.step) / rate))
                 print(f'step {state.step}/{c.total_steps}  epoch {state.step * c.batch / len(pairs):.1f}  '
                       + '  '.join(f'{name} {value:.3f}' for name, value in means.items())
                       + f'  {rate:.2f} steps/s  {left} left', flush=True)
@@ -421,6 +466,10 @@ def fit(state, run, pairs):
                 save(state, run)
             if stop:
                 break
+    except UserError:                                       # of a picture; the step before it is whole
+        if started < state.step < c.total_steps:
+            save(state, run)
+        raise
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -449,7 +498,7 @@ def load_vgg(source):
                  if source == 'fetch' else torch.load(source, map_location='cpu', weights_only=True))
         return nets.VGG19(state)
     except Exception as error:
-        raise UserError(f'--vgg {source}: {str(error).splitlines()[0]}; give the path of {nets.VGG19.URL.split("/")[-1]} as '
+        raise UserError(f'--vgg {source}: {data.brief(error)}; give the path of {nets.VGG19.URL.split("/")[-1]} as '
                         'torchvision publishes it') from None
 
 
@@ -498,25 +547,33 @@ def schedule(c, n):
     steps = lambda epochs: -(-epochs * n // c.batch)
     c.total_steps, c.decay_start = (c.steps, c.steps // 2) if c.steps else (steps(c.epochs + c.decay_epochs), steps(c.epochs))
     c.fix_global_steps = steps(getattr(c, 'fix_global', 0))
+    if not c.total_steps:
+        raise UserError('--epochs 0 --decay-epochs 0: nothing to train')
 
 
-def check_sizes(c):
-    """UserError where --size or --crop do not suit the networks."""
-    multiple = network_multiple(c)
+def check_sizes(c, sizes):
+    """UserError where --size, --crop or the pictures themselves, sizes (width, height), do not suit the networks."""
+    multiple, least = network_multiple(c), smallest_side(c)
     for flag, value in (('--size', c.size), ('--crop', c.crop)):
         if value and (flag == '--crop' or not c.crop):
             w, h = value
-            if w % multiple or h % multiple or min(w, h) < 2 * multiple:
-                fits = 'x'.join(str(max(2, round(side / multiple)) * multiple) for side in value)
-                raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at least {2 * multiple}; {fits} fits')
+            if w % multiple or h % multiple or min(w, h) < least:
+                fits = 'x'.join(str(max(-(-least // multiple), round(side / multiple)) * multiple) for side in value)
+                raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at least {least}; {fits} fits')
+    smallest = min(sizes, key=min)
+    if min(smallest) < least:
+        raise UserError(f'{c.data}: holds a picture of {smallest[0]}x{smallest[1]}, too small for these networks (at least '
+                        f'{least}x{least}); leave it out')
+    if c.crop and c.size and (c.crop[0] > c.size[0] or c.crop[1] > c.size[1]):
+        raise UserError(f'--crop {c.crop[0]}x{c.crop[1]} is larger than --size {c.size[0]}x{c.size[1]}')
+    if c.batch > 1 and not (c.size or c.crop) and len(sizes) > 1:
+        raise UserError(f'--batch {c.batch}: the pictures of {c.data} differ in size; add --crop, or --size instead of native')
     if not 1 <= c.jitter <= 2:
         raise UserError(f'--jitter {c.jitter}: a factor from 1 to 2')
     if c.cache is not None and not c.size:
         raise UserError('--cache keeps pictures of one size: say which with --size')
     if c.vgg and c.out_channels != 3:
         raise UserError(f'--vgg: VGG-19 looks at RGB, these pictures have {c.out_channels} channels')
-    if c.crop and c.size and (c.crop[0] > c.size[0] or c.crop[1] > c.size[1]):
-        raise UserError(f'--crop {c.crop[0]}x{c.crop[1]} is larger than --size {c.size[0]}x{c.size[1]}')
 
 
 def new_run(args, default):
@@ -524,6 +581,8 @@ def new_run(args, default):
     run = Path(args.run or Path('runs') / default)
     if (run / 'checkpoint.pt').exists():
         raise UserError(f'{run}: holds a trained run already; --resume goes on with it, --run DIR makes another')
+    if run.exists() and not run.is_dir():
+        raise UserError(f'{run}: is a file, not a folder; choose another with --run')
     return run
 
 
@@ -534,16 +593,18 @@ def resume(args):
     run = Path(args.run or Path('runs') / Path(args.data).resolve().name)
     state = load(run, pick_device(args.device))
     c = state.config
-    for name in sorted(args.given & vars(c).keys()):
+    if not c.total_steps:
+        raise UserError(f'{run}: a run of the official code cannot be resumed; finetune --from starts from it')
+    for name in sorted(args.given & c.flags.keys()):
         value = getattr(args, name)
-        if name == 'data':
-            value = str(Path(value).resolve())
-        if name == 'palette':
-            value = layouts.read_palette(value)
-        if name not in ('workers', 'epochs', 'decay_epochs', 'steps', 'log_every', 'sample_every', 'save_every', 'cache') \
-                and value != getattr(c, name):
-            raise UserError(f'--{name.replace("_", "-")}: {run} was started with {getattr(c, name)}, and that cannot change now')
-        setattr(c, name, value)
+        if name in ('workers', 'epochs', 'decay_epochs', 'steps', 'log_every', 'sample_every', 'save_every', 'cache'):
+            setattr(c, name, value)
+        elif name == 'data':
+            c.data = str(Path(value).resolve())             # the data set may have moved
+        elif value != c.flags[name]:
+            raise UserError(f'--{name.replace("_", "-")}: {run} was started with {c.flags[name]}, and that cannot change now')
+    if args.given & {'epochs', 'decay_epochs'} and 'steps' not in args.given:
+        c.steps = None
     pairs = known_pairs(c)
     schedule(c, len(pairs))
     print(f'{run}: going on at step {state.step} of {c.total_steps}')
@@ -551,8 +612,9 @@ def resume(args):
 
 
 def known_pairs(c):
-    """The pairs that a run of configuration `c` is trained on; UserError if they are no longer all there."""
+    """The pairs that a run of configuration `c` is trained on; UserError if they are not all there. Notes the layout in `c`."""
     source = layouts.find_pairs(c.data, c.split)
+    c.layout = source.layout
     for name, problem in source.problems.items():
         if name not in c.left_out:
             raise UserError(problem)
@@ -567,6 +629,9 @@ def survey(args, **kwargs):
                            args.n_labels, **kwargs)
     if found.n_labels and any(pair.label.suffix.lower() in ('.jpg', '.jpeg') for pair in found.pairs):
         print(f'warning: {args.data}: JPEG changes the values of labels; expect wrong ones along all edges', file=sys.stderr)
+    if found.unknown:
+        print(f'note: {args.data}: if label 255 means unknown, --ignore-label 255 --n-labels N saves the channels up to it',
+              file=sys.stderr)
     return found
 
 
@@ -614,7 +679,7 @@ def train(args):
             + ('; --skip-bad trains on the rest' if found.pairs else ''))
     for problem in found.problems.values():
         print(f'left out: {problem}')
-    c = SimpleNamespace(**settings(args))
+    c = SimpleNamespace(**settings(args), flags=settings(args))
     for name in ('layout', 'n_labels', 'label_names', 'label_table', 'palette', 'in_channels', 'out_channels', 'instances'):
         setattr(c, name, getattr(found, name))
     c.data, c.left_out = str(Path(args.data).resolve()), sorted(found.problems)
@@ -628,18 +693,13 @@ def train(args):
         c.n_enhancers = 0
     c.ngf = c.ngf or max(1, 64 >> c.n_enhancers)
     c.encoder_scale = 1
-    multiple = network_multiple(c)
     if c.size is None:
-        frequent = found.sizes.most_common(1)[0][0]
+        frequent, multiple = found.sizes.most_common(1)[0][0], network_multiple(c)
         shrink = min(1, 1024 / frequent[0])
-        c.size = tuple(max(2, round(side * shrink / multiple)) * multiple for side in frequent)
+        c.size = tuple(max(-(-smallest_side(c) // multiple), round(side * shrink / multiple)) * multiple for side in frequent)
     elif c.size == 'native':
         c.size = None
-    check_sizes(c)
-    smallest = min(found.sizes, key=min)
-    if min(smallest) < 2 * multiple:
-        raise UserError(f'{args.data}: holds a picture of {smallest[0]}x{smallest[1]}, too small for these networks (at least '
-                        f'{2 * multiple}x{2 * multiple}); leave it out')
+    check_sizes(c, found.sizes)
     schedule(c, len(found.pairs))
     print(in_words(found, 'training') + (', encoder trained along' if c.features else ''))
     return start(build(c, device), run, found.pairs)
@@ -661,25 +721,29 @@ def finetune(args):
     if not args.base:
         raise UserError('finetune needs --from RUN, the folder of the run to start from')
     device = pick_device(args.device)
-    base = load(args.base, device)
-    b = base.config
-    c = SimpleNamespace(**{**vars(b), **settings(args)})
-    c.data = str(Path(args.data or b.data).resolve())
+    base = load(args.base, torch.device('cpu'))
+    b, flags = base.config, settings(args)
+    if not (args.data or b.data):
+        raise UserError(f'{args.base}: does not say what it was trained on; name it with --data DIR')
+    # Schedule, size and crop are this stage's own; whatever else is not given stays as it was.
+    own = ('epochs', 'decay_epochs', 'steps', 'size', 'crop', 'cache')
+    c = SimpleNamespace(**{**vars(b), **{name: value for name, value in flags.items() if value is not None or name in own}})
+    c.flags, c.data = flags, str(Path(args.data or b.data).resolve())
     c.model, c.n_enhancers, c.ngf, c.encoder_scale = 'local', b.n_enhancers + 1, b.ngf // 2, 2 * b.encoder_scale
     if b.ngf % 2:
         raise UserError(f'{args.base}: --ngf {b.ngf} is odd; the enhancer around it has half as many channels')
-    if b.model == 'local':
-        c.n_blocks_local = b.n_blocks_local
+    if b.model == 'local' and c.n_blocks_local != b.n_blocks_local:
+        raise UserError(f'--n-blocks-local {c.n_blocks_local}: {args.base} has {b.n_blocks_local}, and all its enhancers are alike')
     if c.size is None:
         if not b.size:
             raise UserError(f'{args.base} was trained at native size; say with --size WxH (or native) what to finetune at')
         c.size = tuple(2 * side for side in b.size)
     elif c.size == 'native':
         c.size = None
-    check_sizes(c)
     pairs = known_pairs(c)
     if c.instances == 'files' and not pairs[0].inst:
         raise UserError(f'{c.data} has no instance maps; {args.base} was trained with them')
+    check_sizes(c, set(data.in_parallel(lambda pair: layouts.header(pair.image)[:2], pairs)))
     name = re.sub(r'-(\d+x\d+|native)$', '', Path(args.base).resolve().name)
     run = new_run(args, f'{name}-{"%dx%d" % tuple(c.size) if c.size else "native"}')
     schedule(c, len(pairs))
@@ -688,7 +752,12 @@ def finetune(args):
     state.D.load_state_dict(base.D.state_dict())
     if state.E:
         state.E.load_state_dict(base.E.state_dict())
-    print(f'{args.base}: enhancer {c.n_enhancers} around it; the rest learns along from step {c.fix_global_steps} on')
+    if c.fix_global_steps < c.total_steps:
+        print(f'{args.base}: enhancer {c.n_enhancers} around it; the rest learns along from step {c.fix_global_steps} on')
+    else:
+        print(f'warning: --fix-global {c.fix_global} is {c.fix_global_steps} steps, all of this run: only the new enhancer will learn',
+              file=sys.stderr)
+    del base
     return start(state, run, pairs)
 
 
@@ -709,12 +778,11 @@ def encode_training_set(state, root, min_pixels):
     """Features of every instance of the training set at least `min_pixels` large -> vectors (T, feat), labels (T,)."""
     c = SimpleNamespace(**vars(state.config))
     if c.data is None or Path(root).resolve() != Path(c.data):
-        c.data, c.left_out, c.layout = root, [], layouts.find_pairs(root, c.split).layout
+        c.data, c.left_out = root, []
     dataset = data.Pictures(known_pairs(c), layouts.readers(c), c.n_labels, c.size, multiple=network_multiple(c),
                             instances=c.instances)
-    loader = torch.utils.data.DataLoader(dataset, sampler=[(0, i) for i in range(len(dataset))])
     vectors, labels = [], []
-    for batch in loader:
+    for batch in loader(dataset, state, sampler=[(0, i) for i in range(len(dataset))]):
         label, inst, image = to_device(batch, state.device)
         slot, instance_labels, pixels = data.describe_instances(label, inst, c.n_labels)
         vectors.append(unpaint(encode(state, image, inst), slot)[pixels >= min_pixels])
@@ -724,7 +792,8 @@ def encode_training_set(state, root, min_pixels):
 
 def make_styles(state, run, root, k, min_pixels, seed):
     """Cluster the training set's features label by label and write run/styles.npz: centres (n_labels, k, feat) float32,
-    counts (n_labels, k) int64 (0 where a label has fewer), mean (feat,), label_names. Returns it as a dict."""
+    counts (n_labels, k) int64, largest first (0 where a label has fewer), mean (feat,), label_names, and the step of the
+    networks they belong to. Returns it as a dict."""
     vectors, labels = encode_training_set(state, root, min_pixels)
     if not len(vectors):
         raise UserError(f'--min-pixels {min_pixels}: no instance in {root} is that large')
@@ -734,8 +803,10 @@ def make_styles(state, run, root, k, min_pixels, seed):
     points = vectors.new_zeros(len(counts), int(counts.max()), vectors.shape[1])
     points[labels[order], rank] = vectors[order]
     centres, sizes, _ = kmeans(points, counts, k, seed=seed)
+    sizes, order = sizes.sort(dim=1, descending=True, stable=True)                              # style 0 is the most frequent
+    centres = centres.gather(1, order[..., None].expand_as(centres))
     styles = {'centres': centres.cpu().numpy(), 'counts': sizes.cpu().numpy(), 'mean': vectors.mean(0).cpu().numpy(),
-              'label_names': np.array(state.config.label_names or [], np.str_)}
+              'step': np.array(state.step), 'label_names': np.array(state.config.label_names or [], np.str_)}
     write_whole(run / 'styles.npz', lambda file: np.savez(file, **styles))
     found = (styles['counts'] > 0).sum(1)
     print(f'{run / "styles.npz"}: {found.sum()} styles of {(found > 0).sum()} labels from {len(vectors)} instances')
@@ -744,9 +815,11 @@ def make_styles(state, run, root, k, min_pixels, seed):
 
 def cluster(args):
     run = Path(args.run) if args.run else newest_run()
-    state = load(run, pick_device(args.device))
+    state = load(run, pick_device(args.device), training=False)
     if not state.E:
         raise UserError(f'{run}: trained without --features, there are no styles to cluster')
+    if not (args.data or state.config.data):
+        raise UserError(f'{run}: does not say what it was trained on; name it with --data DIR')
     make_styles(state, run, args.data or state.config.data, args.k, args.min_pixels, args.seed)
     return 0
 
@@ -757,18 +830,25 @@ def read_styles(state, run):
     clustered = sorted(run.glob('features_clustered_*.npy'))
     if clustered:
         return official.read_styles(clustered[-1], state.config)
-    if not path.exists():
-        root = state.config.data
-        if not root or not Path(root).is_dir():
-            raise UserError(f'{run}: no styles yet, and its training data is not at {root}; run '
-                            f'python p2phd.py cluster --run {run} --data DIR')
-        print(f'{run}: no styles yet, clustering {root}')
-        return make_styles(state, run, root, 10, 1, state.config.seed)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except Exception as error:
-        raise UserError(f'{path}: not a whole file of styles ({error}); delete it and run cluster again') from None
+    root = state.config.data
+    available = root and Path(root).is_dir()
+    if path.exists():
+        with data.blame(path, 'not a whole file of styles; delete it and run cluster again'):
+            with np.load(path, allow_pickle=False) as file:
+                styles = {name: file[name] for name in ('centres', 'counts', 'mean', 'label_names', 'step')}
+            if styles['centres'].shape != (*styles['counts'].shape, state.config.feat) or len(styles['counts']) != state.config.n_labels:
+                raise ValueError(f'centres of shape {styles["centres"].shape}')
+        if styles['step'] == state.step:
+            return styles
+        print(f'note: {path} is of step {styles["step"]}, the run has gone on to step {state.step}: '
+              + ('clustering again' if available else 'run cluster again'), file=sys.stderr)
+        if not available:
+            return styles
+    if not available:
+        raise UserError(f'{run}: no styles yet, and its training data is not at hand{f" at {root}" if root else ""}; run '
+                        f'python p2phd.py cluster --run {run} --data DIR')
+    print(f'{run}: clustering {root}')
+    return make_styles(state, run, root, 10, 1, state.config.seed)
 
 
 def files_by_name(paths, ending, layout):
@@ -776,11 +856,14 @@ def files_by_name(paths, ending, layout):
     found = {}
     for path in map(Path, paths):
         if path.is_dir() and layout == 'Helen' and ending == '_labelIds':
-            found |= layouts.helen_masks(path)
+            more = layouts.helen_masks(path)
         elif path.is_dir():
-            found |= layouts.pictures_in(path, ending) or layouts.pictures_in(path)
+            more = layouts.pictures_in(path, ending) or layouts.pictures_in(path)
         else:
-            found[layouts.scene_name(path)] = path
+            more = {layouts.scene_name(path): path}
+        for name in found.keys() & more.keys():
+            raise UserError(f'{more[name]} and {found[name]} have the same name: take them one at a time')
+        found |= more
     if not found:
         raise UserError(f'{paths[0]}: no pictures there')
     return found
@@ -801,10 +884,13 @@ def fixed_styles(choices, styles):
     """['car=3', '11=0'] -> {label: centre}."""
     names, fixed = styles['label_names'].tolist(), {}
     for choice in choices:
-        name, _, k = choice.rpartition('=')
+        name, equals, k = choice.rpartition('=')
+        if not equals:
+            raise UserError(f'--style {choice}: expected LABEL=K, a label and the number of one of its styles')
         label = names.index(name) if name in names else int(name) if name.isdecimal() else -1
         if not 0 <= label < len(styles['counts']):
-            raise UserError(f'--style {choice}: no label {name!r}; known are {", ".join(names) or "numbers"}')
+            known = [names[i] if names else str(i) for i in styles['counts'].any(1).nonzero()[0]]
+            raise UserError(f'--style {choice}: no label {name!r}; there are styles of {", ".join(known)}')
         there = int((styles['counts'][label] > 0).sum())
         if not k.isdecimal() or int(k) >= there:
             raise UserError(f'--style {choice}: {name} has the styles 0 to {there - 1}' if there else
@@ -829,9 +915,11 @@ def encode_photo(state, path, inst, slot):
     """The features of a photograph's instances: inst, slot (1, 1, H, W) -> (K, feat). It is resized to the map's size."""
     h, w = inst.shape[-2:]
     multiple = network_multiple(state.config)
+    layouts.check_section(path, 'its label map', (w, h))
     image = data.to_float(data.to_tensor(data.read_photo(path, (w, h), state.config.out_channels))[None])
-    image, inst, slot = (data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple) for x in (image, inst, slot))
-    return unpaint(encode(state, image, inst), slot).cpu()
+    image, inst = (data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple) for x in (image, inst))
+    inst[..., h:, :] = inst[..., w:] = inst.max() + 1       # what was padded belongs to none of them
+    return unpaint(encode(state, image, inst)[..., :h, :w], slot.to(state.device)).cpu()
 
 
 def read_scene(c, label_path, inst_path, size):
@@ -842,7 +930,11 @@ def read_scene(c, label_path, inst_path, size):
         data.check_labels(label, label_path, c.n_labels)
     if c.instances == 'none':
         return data.to_tensor(label)[None], None
-    inst = readers.inst(inst_path, label.shape[1::-1]) if inst_path else data.connected_components(label)
+    if inst_path:
+        layouts.check_section(inst_path, label_path, label.shape[1::-1])
+        inst = readers.inst(inst_path, label.shape[1::-1])
+    else:
+        inst = data.connected_components(label)
     return data.to_tensor(label)[None], data.to_tensor(inst)[None]
 
 
@@ -858,12 +950,15 @@ def synthesise(state, label, inst, features):
     return state.G(condition if features is None else torch.cat([condition, features], 1))[..., :h, :w]
 
 
+@torch.inference_mode()
 def generate(args):
     run = Path(args.run) if args.run else newest_run()
-    state = load(run, pick_device(args.device))
+    state = load(run, pick_device(args.device), training=False)
     c = state.config
     if (args.sample or args.style or args.encode) and not state.E:
         raise UserError(f'{run}: trained without --features, so it has one style only; leave out --sample, --style and --encode')
+    if args.inst and c.instances == 'none':
+        raise UserError(f'--inst: {run} was trained without instances; leave it out')
     if args.sample and args.encode:
         raise UserError('--sample and --encode: the styles are either drawn or taken from photographs')
     if args.n > 1 and not args.sample:
@@ -871,32 +966,38 @@ def generate(args):
     labels = files_by_name(args.label, '_labelIds', c.layout)
     insts = partners(args.inst, '_instanceIds', c.layout, labels) if args.inst else {}
     photos = partners(args.encode, '_leftImg8bit', c.layout, labels) if args.encode else {}
+    out = Path(args.out) if args.out else run / 'generated'
+    for path in map(Path, args.label):
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise UserError(f'--out {out} lies in {path}: its pictures would be taken for label maps next time; choose another')
     styles = read_styles(state, run) if state.E else None
     fixed = fixed_styles(args.style, styles) if state.E else {}
-    out = Path(args.out) if args.out else run / 'generated'
-    out.mkdir(parents=True, exist_ok=True)
-    for index, (name, path) in enumerate(labels.items()):
+    make_folder(out)
+    unknown = set()
+    for name, path in labels.items():
         label, inst = read_scene(c, path, insts.get(name), args.size)
         h, w = label.shape[-2:]
-        if index == 0 and c.size and not 0.7 < (w * h / (c.size[0] * c.size[1])) ** 0.5 < 1.5:
+        if path == next(iter(labels.values())) and c.size and not 0.7 < (w * h / (c.size[0] * c.size[1])) ** 0.5 < 1.5:
             print(f'note: {path} is {w}x{h} and {run} learned at {c.size[0]}x{c.size[1]}; '
                   f'--size {c.size[0]}x{c.size[1]} would suit it better', file=sys.stderr)
         if not state.E:
             write_picture(out / f'{name}_generated.png', synthesise(state, label, inst, None))
             continue
         slot, instance_labels, _ = data.describe_instances(label, inst, c.n_labels)
-        unknown = [i for i in instance_labels.unique().tolist() if not styles['counts'][i].any()]
-        if unknown and not photos:
-            print(f'note: {path}: no styles for {", ".join(c.label_names[i] if c.label_names else str(i) for i in unknown)}; '
-                  'the mean of all features stands in', file=sys.stderr)
+        if not photos:
+            unknown.update(i for i in instance_labels.unique().tolist() if not styles['counts'][i].any())
         for i in range(args.n):
-            draw = np.random.SeedSequence((args.seed, index, i)).generate_state(1)[0] if args.sample else None
+            # The draws depend on the map's name, not on what other maps are there.
+            draw = np.random.SeedSequence((args.seed, zlib.crc32(name.encode()), i)).generate_state(1)[0]
             vectors = (encode_photo(state, photos[name], inst, slot) if photos else choose_styles(
                 instance_labels, styles, torch.Generator().manual_seed(int(draw)) if args.sample else None))
             for which, k in fixed.items():
                 vectors[instance_labels == which] = torch.from_numpy(styles['centres'][which, k])
             ending = f'seed{args.seed}_{i + 1}' if args.sample else 'encoded' if photos else 'generated'
             write_picture(out / f'{name}_{ending}.png', synthesise(state, label, inst, paint(vectors, slot)))
+    if unknown:
+        names = ', '.join(c.label_names[i] if c.label_names else str(i) for i in sorted(unknown))
+        print(f'note: no styles for {names}, which the training data lacks; the mean of all features stood in', file=sys.stderr)
     return 0
 
 
@@ -915,25 +1016,28 @@ def demo(args):
     """The subcommands one after the other, as a user would type them, and one picture of what came of it."""
     import toy
     run = Path(args.run)
-    new_run(args, None)
     scenes, fine = run / 'scenes', run.with_name(f'{run.name}-256x128')
+    for folder in (run, fine):
+        if folder.exists():
+            raise UserError(f'{folder}: there already; --run DIR puts another demo elsewhere')
     print(f'drawing street scenes into {scenes}')
     toy.write(scenes, 'train', 80, (256, 128), seed=args.seed)
     toy.write(scenes, 'val', 1, (256, 128), seed=args.seed + 1)
     scene = 'toy_0000'
     label, inst = (scenes / 'gtFine' / 'val' / 'toy' / f'{scene}_gtFine_{kind}Ids.png' for kind in ('label', 'instance'))
     both = f'--seed {args.seed} --device {args.device}'
-    maps = f'--run {fine} --label {label} --inst {inst} {both}'
-    for words in (f'train --data {scenes} --run {run} --size 128x64 --steps 1100 --ngf 24 --n-down 3 --n-blocks 3 --ndf 24 '
+    scenes_, run_, fine_, label_, inst_ = (shlex.quote(str(path)) for path in (scenes, run, fine, label, inst))
+    maps = f'--run {fine_} --label {label_} --inst {inst_} {both}'
+    for words in (f'train --data {scenes_} --run {run_} --size 128x64 --steps 1100 --ngf 24 --n-down 3 --n-blocks 3 --ndf 24 '
                   f'--n-scales 2 --n-down-encoder 3 --lr 5e-4 --log-every 100 {both}',
-                  f'finetune --from {run} --run {fine} --steps 500 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
-                  f'cluster --run {fine} --data {scenes} {both}', f'generate {maps}', f'generate {maps} --sample --n 4'):
+                  f'finetune --from {run_} --run {fine_} --steps 500 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
+                  f'cluster --run {fine_} --data {scenes_} {both}', f'generate {maps}', f'generate {maps} --sample --n 4'):
         print(f'\n$ python p2phd.py {words}', flush=True)
-        code = main(parse(words.split()))
+        code = main(parse(shlex.split(words)))
         if code:
             return code
 
-    state = load(fine, torch.device('cpu'))
+    state = load(fine, torch.device('cpu'), training=False)
     made = fine / 'generated'
     pictures = {'label map': Image.fromarray(show_label(state.config, data.to_tensor(data.read_map(label)))),
                 'synthesised': Image.open(made / f'{scene}_generated.png'),
@@ -957,6 +1061,12 @@ def main(args):
     except (UserError, OSError) as error:
         print(f'p2phd {args.command}: {error}', file=sys.stderr)
         return 2
+    except torch.OutOfMemoryError:
+        print(f'p2phd {args.command}: the device has not enough memory; try --bf16, --crop, or a smaller --size', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f'p2phd {args.command}: interrupted', file=sys.stderr)
+        return 130
 
 
 COMMANDS = {'check': check, 'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate, 'demo': demo}

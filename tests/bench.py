@@ -5,14 +5,17 @@ Each row compares this project's way with the plain way on the same inputs; the 
 import argparse
 from pathlib import Path
 import sys
+import tempfile
 import time
 from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
+from conftest import REAL
 import data
 from kmeans import kmeans
+import layouts
 import losses
 import nets
 import p2phd
@@ -61,6 +64,25 @@ def plain_step(state, label, inst, image):
     state.opt_D.step()
 
 
+def loading():
+    """Pictures per second and core on the way in: 2048x1024 PNG files to a training picture of 1024x512, and from the cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = REAL / 'cityscapes'
+        if not root.is_dir():
+            root = Path(folder) / 'scenes'
+            toy.write(root, 'train', 5, (2048, 1024))
+        found = layouts.survey(root)
+        rates = []
+        for cache in (None, Path(folder) / 'cache'):
+            dataset = data.Pictures(found.pairs, layouts.readers(found), found.n_labels, (1024, 512), flip=True, cache=cache)
+            if not cache:
+                dataset.decoded = None                     # as with a data set too large for memory
+            took = seconds(lambda: [dataset[epoch, i] for epoch in range(4) for i in range(len(dataset))], torch.device('cpu'))
+            rates.append(4 * len(dataset) / took)
+    print(f'{f"loading {root.name} at 1024x512, one core: from PNG, from the cache":70s} {rates[0]:8.1f} /s {rates[1]:7.1f} /s   '
+          f'{rates[1] / rates[0]:5.1f} times faster', flush=True)
+
+
 def make_state(device, bf16=False, **changes):
     c = SimpleNamespace(**p2phd.settings(p2phd.parse(['train'])))
     for name, value in {'n_labels': 35, 'out_channels': 3, 'instances': 'files', 'features': True, 'encoder_scale': 1, 'fix_global_steps': 0,
@@ -84,6 +106,8 @@ def main():
     counts = torch.full((35,), 2000)
     row('K-means of 35 labels in one run, and one by one', lambda: kmeans(separate, counts, 10),
         lambda: [kmeans(separate[i:i + 1], counts[:1], 10) for i in range(35)], device)
+
+    loading()
 
     size = (1024, 512)
     scene = toy.scene(0, size)

@@ -74,7 +74,7 @@ def test_the_two_lines_of_the_readme(p2phd, scenes, tmp_path):
     (tmp_path / 'map.png').write_bytes(label.read_bytes())
     p2phd('train', '--data', 'street/', '--steps', 2, *TINY)
     out = p2phd('generate', '--label', 'map.png', '--sample')
-    assert 'no styles yet, clustering' in out
+    assert 'clustering' in out
     assert Image.open(tmp_path / out.splitlines()[-1]).size == (64, 32)
 
 
@@ -114,6 +114,8 @@ def test_generate(p2phd, trained, scenes, tmp_path):
     photo = scenes / 'leftImg8bit' / 'val' / 'toy' / 'toy_0000_leftImg8bit.png'
     encoded, = pictures('--label', one, '--encode', photo)
     assert not np.array_equal(plain, encoded)
+    both, = pictures('--label', one, '--encode', photo, '--style', 'road=0')
+    assert not np.array_equal(both, encoded)
     small, = pictures('--label', one, '--size', '40x24')
     assert small.shape == (24, 40, 3)
 
@@ -132,6 +134,10 @@ def test_generate_says_what_is_wrong(p2phd, trained, scenes, tmp_path):
     (tmp_path / 'cut.png').write_bytes(one.read_bytes()[:200])
     (tmp_path / 'broken').mkdir()
     (tmp_path / 'broken' / 'checkpoint.pt').write_bytes((trained / 'checkpoint.pt').read_bytes()[:5000])
+    for name in ('a/map.png', 'b/map.png', 'empty/checkpoint.pt'):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(one.read_bytes() if name.endswith('png') else b'')
+    Image.new('L', (64, 64)).save(tmp_path / 'square.png')
     for words, message in ((('--label', 'none.png'), 'none.png: no such file'),
                            (('--label', 'high.png'), 'high.png: label 77 at x=0, y=0'),
                            (('--label', 'rgb.png'), 'rgb.png: .* RGB'),
@@ -142,6 +148,13 @@ def test_generate_says_what_is_wrong(p2phd, trained, scenes, tmp_path):
                            (('--label', one, '--style', 'dragon=1'), "no label 'dragon'"),
                            (('--label', one, '--run', 'nowhere'), 'nowhere/checkpoint.pt: no such file'),
                            (('--label', one, '--run', 'broken'), 'broken/checkpoint.pt: not a whole checkpoint'),
+                           (('--label', one, '--run', 'empty'), 'empty/checkpoint.pt: not a whole checkpoint'),
+                           (('--label', one, '--style', 'car'), 'expected LABEL=K'),
+                           (('--label', one, '--inst', 'square.png'), 'square.png is 64x64 and .* is 64x32'),
+                           (('--label', one, '--encode', 'square.png'), 'square.png is 64x64'),
+                           (('--label', 'a', 'b'), 'have the same name'),
+                           (('--label', 'a', '--out', 'a'), '--out a lies in a'),
+                           (('--label', one, '--out', 'text.png'), 'text.png: is a file, not a folder'),
                            (('--label', one, '--device', 'cuda'), 'no CUDA device')):
         if 'CUDA' in message and torch.cuda.is_available():
             continue
@@ -155,7 +168,7 @@ def test_labels_without_styles_are_named(trained, scenes, tmp_path):
     Image.fromarray(label).save(tmp_path / 'train.png')
     done = subprocess.run([sys.executable, ROOT / 'p2phd.py', 'generate', '--run', trained, '--label', 'train.png', '--out', '.'],
                           cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and 'no styles for train; the mean of all features stands in' in done.stderr
+    assert done.returncode == 0 and 'no styles for train; which the training data lacks; the mean of all features stood in' in done.stderr
 
 
 def test_resumed_run_is_the_run_that_was_never_stopped(p2phd, scenes, tmp_path):
@@ -173,7 +186,7 @@ def test_resumed_run_is_the_run_that_was_never_stopped(p2phd, scenes, tmp_path):
     assert process.returncode == 130 and 'to go on: python p2phd.py train --resume --run stopped' in out
     step = torch.load(tmp_path / 'stopped' / 'checkpoint.pt', weights_only=True)['step']
     assert 0 < step < 36
-    assert 'cannot change now' in p2phd('train', '--resume', '--run', 'stopped', '--lr', 1, code=2)
+    assert 'cannot change now' in p2phd('train', '--resume', '--run', 'stopped', '--lr', 0.5, code=2)
     p2phd('train', '--resume', '--run', 'stopped')
     a, b = (torch.load(tmp_path / run / 'checkpoint.pt', weights_only=True) for run in ('straight', 'stopped'))
     assert a['step'] == b['step'] == 36
@@ -182,6 +195,27 @@ def test_resumed_run_is_the_run_that_was_never_stopped(p2phd, scenes, tmp_path):
     assert (tmp_path / 'straight' / 'log.csv').read_text() == (tmp_path / 'stopped' / 'log.csv').read_text()
     for picture in (tmp_path / 'straight' / 'samples').iterdir():
         assert picture.read_bytes() == (tmp_path / 'stopped' / 'samples' / picture.name).read_bytes()
+
+
+def test_log_means_are_of_the_steps_since_the_last_row(p2phd, scenes, tmp_path):
+    """Also when a run ends in the middle of the rows and is lengthened; and styles made before that are made again."""
+    words = ['--data', scenes, '--size', '64x32', *TINY[2:-2], '--save-every', 100]
+    p2phd('train', *words, '--steps', 4, '--run', 'a', '--log-every', 1)
+    p2phd('train', *words, '--steps', 4, '--run', 'b', '--log-every', 3)
+    a, b = (list(csv.DictReader(open(tmp_path / run / 'log.csv'))) for run in 'ab')
+    assert [row['step'] for row in b] == ['3', '4'] and b[1]['gan'] == a[3]['gan']
+    assert float(b[0]['gan']) == pytest.approx(sum(float(row['gan']) for row in a[:3]) / 3, rel=1e-4)
+    maps = ['--label', scenes / 'gtFine' / 'val', '--run', 'a']
+    assert 'clustering' in p2phd('generate', *maps) and 'clustering' not in p2phd('generate', *maps)
+    p2phd('train', '--resume', '--run', 'a', '--steps', 6)
+    assert 'clustering' in p2phd('generate', *maps)
+
+
+def test_finetune_goes_on_as_the_run_did(p2phd, scenes, tmp_path):
+    p2phd('train', '--data', scenes, '--steps', 2, '--gan', 'vanilla', '--lr', 1e-4, '--batch', 2, '--no-flip', *TINY)
+    p2phd('finetune', '--from', 'runs/street', '--steps', 2, '--batch', 1, '--fix-global', 0)
+    config = json.loads((tmp_path / 'runs' / 'street-128x64' / 'config.json').read_text())
+    assert [config[name] for name in ('gan', 'lr', 'batch', 'flip', 'log_every')] == ['vanilla', 1e-4, 1, False, 50]
 
 
 def moved(before, after, name):
@@ -223,7 +257,9 @@ def test_finetuned_encoder_paints_the_vectors_of_its_own_size(trained, scenes):
     small = torch.nn.functional.interpolate(image, scale_factor=0.5, mode='bicubic', antialias=True)
     at_its_size = state.E(small, inst[..., ::2, ::2])
     assert painted.shape == (1, 3, 64, 128)
-    assert (painted[..., ::2, ::2] - at_its_size).abs().mean() < 0.02
+    assert (painted[..., ::2, ::2] - at_its_size).abs().mean() < 2e-3          # nearest pixels against shares of pixels
+    at_full_size = state.E(image, inst)
+    assert (painted - at_full_size).abs().mean() > 5e-3
     for i in inst.unique():
         assert painted[:, :, inst[0, 0] == i].std(2).nan_to_num().max() < 1e-6
 
@@ -265,8 +301,12 @@ def test_train_says_what_is_wrong_and_leaves_nothing_behind(p2phd, scenes, tmp_p
                            (('--data', scenes, '--size', 'big'), 'invalid WIDTHxHEIGHT or native value'),
                            (('--data', scenes, '--steps', '0'), 'invalid positive whole number'),
                            (('--data', scenes, '--crop', '128x128'), 'larger than --size'),
+                           (('--data', scenes, '--lr', '-1'), 'invalid number between 0 and 1'),
+                           (('--data', scenes, '--seed', 10 ** 20), 'invalid whole number'),
+                           (('--data', scenes, '--epochs', 0, '--decay-epochs', 0), 'nothing to train'),
+                           (('--data', scenes, '--n-scales', 8), 'at least 256; 256x256 fits'),
                            (('--data', scenes, '--vgg', 'missing.pth'), '--vgg missing.pth: .*No such file')):
-        stderr = p2phd('train', *words, *(TINY[2:] if '--size' in words else TINY), code=2)
+        stderr = p2phd('train', *TINY, *words, code=2)
         assert re.search(message, stderr), stderr
     assert not (tmp_path / 'runs').exists()
 
