@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import json
 import os
 from pathlib import Path
+import shutil
 import warnings
 
 import numpy as np
@@ -267,6 +268,9 @@ def open_cache(folder, dataset):
         folder.mkdir(parents=True, exist_ok=True)
         listed.unlink(missing_ok=True)
         first = dataset.read(dataset.pairs[0])
+        needed = len(dataset) * sum(first[role].nbytes for role in roles)
+        if needed > shutil.disk_usage(folder).free:         # writing to a mapped file on a full disk would kill the process
+            raise UserError(f'--cache {folder}: needs {needed >> 20} MiB, more than is free there')
         arrays = {role: np.lib.format.open_memmap(folder / f'{role}.npy', 'w+', first[role].dtype, (len(dataset), *first[role].shape))
                   for role in roles}
 

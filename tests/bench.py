@@ -113,9 +113,10 @@ def main():
     scene = toy.scene(0, size)
     label, inst, image = (data.to_tensor(array)[None].to(device) for array in scene[:3])
     image = data.to_float(image)
-    features = torch.randn(1, 3, *size[::-1], device=device)
-    row('instance pooling at 1024x512, and a loop over instances', lambda: nets.instance_mean(features, inst),
-        lambda: plain_instance_mean(features, inst), device)
+    features = torch.randn(1, 3, *size[::-1], device=device, requires_grad=True)
+    parts = data.to_tensor(data.connected_components(scene.inst))[None].to(device)
+    row(f'pooling of {len(parts.unique())} instances at 1024x512 and its gradient, and a loop', lambda: nets.instance_mean(features, parts).sum().backward(),
+        lambda: plain_instance_mean(features, parts).sum().backward(), device)
 
     ngf, w = (64, size) if cuda else (16, (256, 128))
     if not cuda:

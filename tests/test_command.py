@@ -168,7 +168,7 @@ def test_labels_without_styles_are_named(trained, scenes, tmp_path):
     Image.fromarray(label).save(tmp_path / 'train.png')
     done = subprocess.run([sys.executable, ROOT / 'p2phd.py', 'generate', '--run', trained, '--label', 'train.png', '--out', '.'],
                           cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and 'no styles for train; which the training data lacks; the mean of all features stood in' in done.stderr
+    assert done.returncode == 0 and 'no styles for train, which the training data lacks' in done.stderr
 
 
 def test_resumed_run_is_the_run_that_was_never_stopped(p2phd, scenes, tmp_path):
@@ -385,5 +385,8 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
             vectors[labels == car] = centre
             picture = program.to_picture(program.synthesise(state, label, inst, program.paint(vectors, slot)))
             colours[k].append(picture[scene.label == car].mean(0))
-    distance = np.abs(np.mean(colours, 1)[:, None] - [np.mean(look, 0) for look in looks]).sum(-1)
-    assert distance.argmin(1).tolist() == paints.argmax(1).tolist(), (paints, distance)
+    # Glass, wheels and light are the same for all paints: what differs from the mean over the paints is compared.
+    made, real = (np.array([np.mean(seen, 0) for seen in of]) for of in (colours, looks))
+    made, real = made - made.mean(0), real[paints.argmax(1)] - real.mean(0)
+    alike = made @ real.T / np.linalg.norm(made, axis=1)[:, None] / np.linalg.norm(real, axis=1)
+    assert alike.argmax(1).tolist() == [0, 1, 2, 3, 4] and alike.diagonal().min() > 0.7, (paints, alike.round(2))

@@ -1,4 +1,6 @@
 """Decoding, augmentation, the cache; boundary maps and connected components by hand."""
+from types import SimpleNamespace
+
 import numpy as np
 from PIL import Image
 import pytest
@@ -173,6 +175,12 @@ def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
     assert (cache / 'image.npy').stat().st_mtime_ns == built                   # nothing changed, nothing built
     write(flat / 'train_label' / 'a.png', np.full((6, 8), 5, np.uint8))
     assert same(make(None), make(cache)) and (make(cache)[0, 0]['label'] == 5).all()
+
+
+def test_a_cache_that_does_not_fit_is_refused(flat, tmp_path, monkeypatch):
+    monkeypatch.setattr(data.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=100))
+    with pytest.raises(UserError, match='--cache .*cache: needs 0 MiB, more than is free there'):
+        data.Pictures(layouts.find_pairs(flat).pairs, PLAIN, 5, (4, 4), cache=tmp_path / 'cache')
 
 
 def test_arrays_of_any_number_of_channels(tmp_path):

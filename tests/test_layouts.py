@@ -313,6 +313,11 @@ def test_bad_input(command, flat, tmp_path, what):
 
 
 
+def test_a_label_above_their_number(command, flat):
+    code, out, err = command('train', '--data', flat, '--steps', 1, '--n-labels', 4, *TINIEST)
+    assert code == 2 and re.search(r'a.png: label 4 at x=0, y=0, but labels go from 0 to 3', err), err
+
+
 @pytest.mark.parametrize('what', ['a photograph is missing', 'a truncated map', 'an RGB label map', 'a bomb', 'another section'])
 def test_skip_bad_trains_on_the_rest(command, flat, what):
     BAD[what][0](flat)

@@ -1,0 +1,35 @@
+"""On a CUDA device: the same step as on the CPU, and no synchronisation hidden in it."""
+import pytest
+import torch
+
+from bench import make_state
+import data
+import p2phd
+import toy
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
+
+
+def step(device, **changes):
+    state = make_state(device, ngf=8, n_down=2, n_blocks=1, ndf=8, nef=4, n_down_encoder=2, **changes)
+    label, inst, image = (data.to_tensor(array)[None].to(device) for array in toy.scene(0, (64, 64))[:3])
+    return state, (label, inst, data.to_float(image))
+
+
+def test_a_step_is_the_step_of_the_cpu():
+    results = []
+    for device in map(torch.device, ('cpu', 'cuda')):
+        state, batch = step(device)
+        results.append([value.item() for value in p2phd.train_step(state, *batch).values()])
+    assert results[0] == pytest.approx(results[1], rel=1e-2)
+
+
+@pytest.mark.parametrize('bf16', [False, True])
+def test_a_step_does_not_wait_for_the_device(bf16):
+    state, batch = step(torch.device('cuda'), bf16=bf16)
+    p2phd.train_step(state, *batch)
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        p2phd.train_step(state, *batch)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
