@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 import shutil
+import signal
 import warnings
 
 import numpy as np
@@ -149,6 +150,20 @@ def header(path):
         return *picture.size, 1 if picture.mode in ('1', 'L', 'LA', 'I', 'F') or picture.mode.startswith('I;16') else 3
 
 
+def write_whole(path, write):
+    """Call write(file) on a temporary file that takes the place of `path` only once it is complete on the disk."""
+    partial = path.with_name(path.name + '.partial')
+    try:
+        with open(partial, 'wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except Exception as error:                              # torch has errors of its own for a full disk
+        partial.unlink(missing_ok=True)
+        raise UserError(f'{path}: cannot be written ({brief(error)}); what was there before is untouched') from None
+
+
 def in_parallel(function, items, progress=None):
     """[function(item) for item in items], in as many threads as there are cores; decoding frees them to run at once.
     `progress(done)` is called after each."""
@@ -259,7 +274,8 @@ def open_cache(folder, dataset):
             status = os.stat(path if os.path.lexists(path) else path.parents[1])
             return [str(path), status.st_size, status.st_mtime_ns]
 
-    index = {'readers': dataset.readers.signature, 'size': list(dataset.size), 'n_labels': dataset.n_labels, 'instances': dataset.instances,
+    index = {'readers': dataset.readers.signature, 'size': list(dataset.size), 'n_labels': dataset.n_labels,
+             'instances': dataset.instances,
              'files': in_parallel(lambda pair: [stamp(path) for path in pair[1:] if path], dataset.pairs)}
     text = json.dumps(index)
     listed = folder / 'index.json'
@@ -271,8 +287,8 @@ def open_cache(folder, dataset):
         needed = len(dataset) * sum(first[role].nbytes for role in roles)
         if needed > shutil.disk_usage(folder).free:         # writing to a mapped file on a full disk would kill the process
             raise UserError(f'--cache {folder}: needs {needed >> 20} MiB, more than is free there')
-        arrays = {role: np.lib.format.open_memmap(folder / f'{role}.npy', 'w+', first[role].dtype, (len(dataset), *first[role].shape))
-                  for role in roles}
+        arrays = {role: np.lib.format.open_memmap(folder / f'{role}.npy', 'w+', first[role].dtype,
+                                                  (len(dataset), *first[role].shape)) for role in roles}
 
         def fill(i):
             for role, array in dataset.read(dataset.pairs[i]).items():
@@ -326,6 +342,16 @@ class Order(torch.utils.data.Sampler):
             yield keys
 
 
+def ignore_interrupt(worker):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)         # Ctrl-C reaches loader processes too; the trainer ends them
+
+
+def loader(dataset, workers, device, **order):
+    """A DataLoader of a Pictures; without processes of its own where the pictures are decoded already."""
+    return torch.utils.data.DataLoader(dataset, num_workers=0 if dataset.decoded else min(workers, CORES),
+                                       worker_init_fn=ignore_interrupt, pin_memory=device.type == 'cuda', **order)
+
+
 # -------------------------------------------------------------------------------------------------- on the device
 
 def boundary_map(inst):
@@ -357,6 +383,12 @@ def to_float(image):
 def to_uint8(image):
     """Float picture in [-1, 1] -> uint8, any shape."""
     return ((image.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_device(batch, device):
+    """A loader's batch -> the tensors that train_step takes: label, inst (or None), image as float in [-1, 1]."""
+    batch = {role: tensor.to(device, non_blocking=True) for role, tensor in batch.items()}
+    return batch['label'], batch.get('inst'), to_float(batch['image'])
 
 
 def condition(label, inst, n_labels):

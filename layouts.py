@@ -156,7 +156,7 @@ def find_pairs(root, split='train', need_images=True):
         if found:
             break
     else:
-        others = sorted({re.sub('_(label|A)$', '', path.name) for path in root.glob('*_label')} | {path.name[:-2] for path in root.glob('*_A')})
+        others = sorted({re.sub('_(label|A)$', '', path.name) for path in root.glob('*_*') if re.search('_(label|A)$', path.name)})
         raise UserError(f'{root}: no split {split!r} there, but {", ".join(others)}; choose with --split' if others else
                         f'{root}: expected {split}_label/ and {split}_img/ (and perhaps {split}_inst/), or {split}_A/ and '
                         f'{split}_B/, or Cityscapes, ADE20K, NYU Depth v2 or Helen as they are downloaded')
@@ -174,6 +174,45 @@ def find_pairs(root, split='train', need_images=True):
             problems[scene] = f'{labels[scene]}: no photograph of the same name'
     return Source(name, [Pair(scene, labels[scene], insts.get(scene), images.get(scene))
                          for scene in sorted(labels.keys() - problems.keys())], n_labels, label_names, problems)
+
+
+def known_pairs(c):
+    """The pairs that a run of configuration `c` is trained on; UserError if they are not all there. Notes the layout in `c`."""
+    source = find_pairs(c.data, c.split)
+    c.layout = source.layout
+    for name, problem in source.problems.items():
+        if name not in c.left_out:
+            raise UserError(problem)
+    return [pair for pair in source.pairs if pair.name not in c.left_out]
+
+
+def files_by_name(paths, ending, layout):
+    """{name: path} of picture files and of folders of them; of a folder's Cityscapes files only those of the kind `ending`."""
+    found = {}
+    for path in map(Path, paths):
+        if path.is_dir() and layout == 'Helen' and ending == '_labelIds':
+            more = helen_masks(path)
+        elif path.is_dir():
+            more = pictures_in(path, ending) or pictures_in(path)
+        else:
+            more = {scene_name(path): path}
+        for name in found.keys() & more.keys():
+            raise UserError(f'{more[name]} and {found[name]} have the same name: take them one at a time')
+        found |= more
+    if not found:
+        raise UserError(f'{paths[0]}: no pictures there')
+    return found
+
+
+def partners(paths, ending, layout, labels):
+    """{name: path} with a partner for each name in `labels`; a single file belongs to a single label map, whatever its name."""
+    found = files_by_name(paths, ending, layout)
+    if len(found) == len(labels) == 1:
+        return dict(zip(labels, found.values()))
+    for name, path in labels.items():
+        if name not in found:
+            raise UserError(f'{path}: no file of the same name in {" ".join(map(str, paths))}')
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------- their readers
@@ -370,10 +409,13 @@ def survey(root, split='train', palette=None, ignore_label=None, forty=False, jp
     only they can tell, the values of the label maps; with `thorough` the pixels of everything.
 
     palette: file of read_palette. ignore_label: this id gets a channel of its own, the last. forty: NYU's 40 labels.
-    jpeg_labels: accept label maps that JPEG has changed. instances: as --instances. n_labels: where only the maps could tell it. Returns a SimpleNamespace: the fields of
-    Source, where `problems` has every file that cannot be used and `pairs` is the rest; the fields of a run's
-    configuration that `readers` needs; unknown: whether 255 looks like a mark of unlabelled pixels; sizes, a Counter of (width, height); histogram (n_labels,) and instances_per_picture,
-    both None unless thorough.
+    jpeg_labels: accept label maps that JPEG has changed. instances: as --instances. n_labels: where only the maps could
+    tell it. progress(step, done, total) is called along the way.
+
+    Returns a SimpleNamespace: the fields of Source, where `problems` has every file that cannot be used and `pairs` is the
+    rest; the fields of a run's configuration that `readers` needs; `instances`, 'files', 'components' or 'none';
+    `unknown`, whether 255 looks like a mark of unlabelled pixels; `sizes`, a Counter of (width, height);
+    `histogram` (n_labels,) and `instances_per_picture`, both None unless thorough.
     """
     source = find_pairs(root, split, need_images)
     c = SimpleNamespace(**source._asdict(), sizes=Counter(), palette=read_palette(palette) if palette else None, label_table=None,

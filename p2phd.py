@@ -13,7 +13,6 @@ import argparse
 import csv
 from datetime import timedelta
 import json
-import os
 from pathlib import Path
 import re
 import shlex
@@ -199,15 +198,14 @@ ARGS = parse(sys.argv[1:]) if __name__ == '__main__' else None
 import numpy as np                                          # noqa: E402
 from PIL import Image, ImageDraw                            # noqa: E402
 import torch                                                # noqa: E402
-import torch.nn.functional as F                             # noqa: E402
 
 import data                                                 # noqa: E402
 from data import UserError                                  # noqa: E402
-from kmeans import kmeans                                   # noqa: E402
 import layouts                                              # noqa: E402
 import losses                                               # noqa: E402
 import nets                                                 # noqa: E402
 import official                                             # noqa: E402
+import styles                                               # noqa: E402
 
 FORMAT = 1                                                  # of checkpoint.pt; raised when its contents change
 
@@ -231,7 +229,8 @@ def build(config, device, training=True):
     c = config
     condition = (c.n_labels or c.in_channels) + (c.instances != 'none')
     inputs = condition + c.feat * c.features
-    state = SimpleNamespace(config=c, device=device, step=0, D=None, E=None, vgg=None, opt_G=None, opt_D=None, history=None, log=None)
+    state = SimpleNamespace(config=c, device=device, step=0, log=None, D=None, E=None, vgg=None, opt_G=None, opt_D=None,
+                            history=None)
     if c.model == 'global':
         state.G = nets.GlobalGenerator(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks).to(device)
     else:
@@ -247,30 +246,9 @@ def build(config, device, training=True):
     return state
 
 
-def network_multiple(config):
-    """The number that width and height of a picture must be multiples of."""
-    enhancers = config.n_enhancers if config.model == 'local' else 0
-    encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
-    return max(1 << config.n_down + enhancers, encoder)
-
-
 def smallest_side(config):
     """The least width and height of a picture to train on."""
-    return max(2 * network_multiple(config), 1 << config.n_scales)
-
-
-def write_whole(path, write):
-    """Call write(file) on a temporary file that takes the place of `path` only once it is complete on the disk."""
-    partial = path.with_name(path.name + '.partial')
-    try:
-        with open(partial, 'wb') as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except Exception as error:                              # torch has errors of its own for a full disk
-        partial.unlink(missing_ok=True)
-        raise UserError(f'{path}: cannot be written ({data.brief(error)}); what was there before is untouched') from None
+    return max(2 * styles.network_multiple(config), 1 << config.n_scales)
 
 
 def save(state, run):
@@ -279,7 +257,7 @@ def save(state, run):
                   'weights': {name: getattr(state, name).state_dict() for name in 'GDE' if getattr(state, name)},
                   'optimizers': {name: getattr(state, f'opt_{name}').state_dict() for name in 'GD'},
                   'history': state.history.pictures}
-    write_whole(run / 'checkpoint.pt', lambda file: torch.save(checkpoint, file))
+    data.write_whole(run / 'checkpoint.pt', lambda file: torch.save(checkpoint, file))
 
 
 def load(run, device, training=True):
@@ -343,19 +321,6 @@ def learning_rate(step, config):
     return config.lr * (1 if step < config.decay_start else (config.total_steps - step) / decaying)
 
 
-def encode(state, image, inst):
-    """Per-instance features: image (N, 3, H, W) in [-1, 1], inst (N, 1, H, W) -> (N, feat, H, W).
-
-    In a finetuned run the encoder, which is not trained further, sees the picture at the size it was trained at; its
-    vectors are painted on the large instance map.
-    """
-    scale = state.config.encoder_scale
-    if scale == 1:
-        return state.E(image, inst)
-    with torch.no_grad():
-        return state.E(F.interpolate(image, scale_factor=1 / scale, mode='bicubic', antialias=True), inst)
-
-
 def train_step(state, label, inst, image):
     """One optimisation step in the official order: one forward, G's (and E's) step, then D's.
 
@@ -372,7 +337,7 @@ def train_step(state, label, inst, image):
 
     with torch.autocast(state.device.type, torch.bfloat16, enabled=c.bf16):
         condition = data.condition(label, inst, c.n_labels)
-        features = [encode(state, image, inst)] if c.features else []
+        features = [styles.encode(state, image, inst)] if c.features else []
         fake = G(torch.cat([condition, *features], 1))
         fake_scores = D(torch.cat([condition, fake], 1))
         real_scores = D(torch.cat([condition, image], 1))
@@ -398,22 +363,6 @@ def train_step(state, label, inst, image):
     return {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
 
 
-def to_device(batch, device):
-    """The tensors that train_step takes: label, inst (or None), image as float in [-1, 1]."""
-    batch = {role: tensor.to(device, non_blocking=True) for role, tensor in batch.items()}
-    return batch['label'], batch.get('inst'), data.to_float(batch['image'])
-
-
-def ignore_interrupt(worker):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)            # Ctrl-C reaches loader processes too; the trainer ends them
-
-
-def loader(dataset, state, **order):
-    workers = 0 if dataset.decoded else min(state.config.workers, data.CORES)
-    return torch.utils.data.DataLoader(dataset, num_workers=workers, worker_init_fn=ignore_interrupt,
-                                       pin_memory=state.device.type == 'cuda', **order)
-
-
 def make_folder(path):
     if path.exists() and not path.is_dir():
         raise UserError(f'{path}: is a file, not a folder; choose another')
@@ -424,15 +373,15 @@ def fit(state, run, pairs):
     """The training loop, from state.step to the end or to Ctrl-C or SIGTERM; writes the run folder."""
     c, started = state.config, state.step
     cache = c.cache or run.with_name(f'{run.name}-cache') if c.cache is not None else None
-    dataset = data.Pictures(pairs, layouts.readers(c), c.n_labels, c.size, c.crop, c.flip, c.jitter, network_multiple(c),
+    dataset = data.Pictures(pairs, layouts.readers(c), c.n_labels, c.size, c.crop, c.flip, c.jitter, styles.network_multiple(c),
                             c.instances, c.seed, cache)
     dataset[0, 0]                                           # a picture that does not fit is found before anything is written
     torch.backends.cudnn.benchmark = bool(c.crop or c.size)  # pays where sizes stay the same from step to step
     if c.vgg:
         state.vgg = load_vgg(c.vgg).to(state.device)
-    batches = loader(dataset, state, batch_sampler=data.Order(len(pairs), c.batch, state.step, c.total_steps, c.seed))
+    batches = data.loader(dataset, c.workers, state.device, batch_sampler=data.Order(len(pairs), c.batch, state.step, c.total_steps, c.seed))
     make_folder(run)
-    write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
+    data.write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
     rows = run / 'log.csv'
     if started and rows.is_file():                          # rows written after the checkpoint will be written again
         kept = [line for line in rows.read_text().splitlines() if not line[:1].isdigit() or int(line.split(',')[0]) <= started]
@@ -446,7 +395,7 @@ def fit(state, run, pairs):
     last_step, last_time = state.step, time.monotonic()
     try:
         for batch in batches:
-            terms = train_step(state, *to_device(batch, state.device))
+            terms = train_step(state, *data.to_device(batch, state.device))
             values = torch.stack([*terms.values(), torch.ones((), device=state.device)])    # the last counts the steps
             state.log = values if state.log is None else state.log + values
             done = state.step == c.total_steps
@@ -508,30 +457,15 @@ def save_sheet(state, dataset, path):
     strips = []
     for index in range(min(2, len(dataset))):
         batch = {role: tensor[None] for role, tensor in dataset[0, index].items()}
-        label, inst, image = to_device(batch, state.device)
-        features = [encode(state, image, inst)] if state.E else []
+        label, inst, image = data.to_device(batch, state.device)
+        features = [styles.encode(state, image, inst)] if state.E else []
         with torch.autocast(state.device.type, torch.bfloat16, enabled=state.config.bf16):
             fake = state.G(torch.cat([data.condition(label, inst, state.config.n_labels), *features], 1))
-        shown = [show_label(state.config, batch['label'][0]), *(as_rgb(to_picture(x)) for x in (fake, image))]
+        shown = [styles.show_label(state.config, batch['label'][0]), *(styles.as_rgb(styles.to_picture(x)) for x in (fake, image))]
         strips.append(np.concatenate(shown, 1))
     width = max(strip.shape[1] for strip in strips)
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0))) for s in strips])).save(path)
-
-
-def to_picture(image):
-    """(1, C, H, W) float in [-1, 1] -> (H, W, C) uint8 ndarray."""
-    return data.to_uint8(image[0]).permute(1, 2, 0).cpu().numpy()
-
-
-def as_rgb(picture):
-    """(H, W, C) uint8 -> (H, W, 3): grey in all three channels, or the first three of many."""
-    return np.repeat(picture[..., :1], 3, 2) if picture.shape[2] < 3 else picture[..., :3]
-
-
-def show_label(c, label):
-    """(1, H, W) labels in their colours, or (C, H, W) pictures -> (H, W, 3) uint8 ndarray."""
-    return data.label_colours(c)[label[0].numpy()] if c.n_labels else as_rgb(to_picture(data.to_float(label)[None]))
 
 
 # ---------------------------------------------------------------------------------------------------- subcommands
@@ -539,7 +473,8 @@ def show_label(c, label):
 def settings(args):
     """The flags that belong into a run's configuration."""
     return {name: value for name, value in vars(args).items()
-            if name not in ('command', 'given', 'device', 'run', 'resume', 'base', 'skip_bad', 'labels', 'jpeg_labels', 'ignore_label')}
+            if name not in ('command', 'given', 'device', 'run', 'resume', 'base', 'skip_bad', 'labels', 'jpeg_labels',
+                            'ignore_label')}
 
 
 def schedule(c, n):
@@ -553,7 +488,7 @@ def schedule(c, n):
 
 def check_sizes(c, sizes):
     """UserError where --size, --crop or the pictures themselves, sizes (width, height), do not suit the networks."""
-    multiple, least = network_multiple(c), smallest_side(c)
+    multiple, least = styles.network_multiple(c), smallest_side(c)
     for flag, value in (('--size', c.size), ('--crop', c.crop)):
         if value and (flag == '--crop' or not c.crop):
             w, h = value
@@ -605,20 +540,10 @@ def resume(args):
             raise UserError(f'--{name.replace("_", "-")}: {run} was started with {c.flags[name]}, and that cannot change now')
     if args.given & {'epochs', 'decay_epochs'} and 'steps' not in args.given:
         c.steps = None
-    pairs = known_pairs(c)
+    pairs = layouts.known_pairs(c)
     schedule(c, len(pairs))
     print(f'{run}: going on at step {state.step} of {c.total_steps}')
     return fit(state, run, pairs)
-
-
-def known_pairs(c):
-    """The pairs that a run of configuration `c` is trained on; UserError if they are not all there. Notes the layout in `c`."""
-    source = layouts.find_pairs(c.data, c.split)
-    c.layout = source.layout
-    for name, problem in source.problems.items():
-        if name not in c.left_out:
-            raise UserError(problem)
-    return [pair for pair in source.pairs if pair.name not in c.left_out]
 
 
 def survey(args, **kwargs):
@@ -694,7 +619,7 @@ def train(args):
     c.ngf = c.ngf or max(1, 64 >> c.n_enhancers)
     c.encoder_scale = 1
     if c.size is None:
-        frequent, multiple = found.sizes.most_common(1)[0][0], network_multiple(c)
+        frequent, multiple = found.sizes.most_common(1)[0][0], styles.network_multiple(c)
         shrink = min(1, 1024 / frequent[0])
         c.size = tuple(max(-(-smallest_side(c) // multiple), round(side * shrink / multiple)) * multiple for side in frequent)
     elif c.size == 'native':
@@ -740,7 +665,7 @@ def finetune(args):
         c.size = tuple(2 * side for side in b.size)
     elif c.size == 'native':
         c.size = None
-    pairs = known_pairs(c)
+    pairs = layouts.known_pairs(c)
     if c.instances == 'files' and not pairs[0].inst:
         raise UserError(f'{c.data} has no instance maps; {args.base} was trained with them')
     check_sizes(c, set(data.in_parallel(lambda pair: layouts.header(pair.image)[:2], pairs)))
@@ -761,58 +686,6 @@ def finetune(args):
     return start(state, run, pairs)
 
 
-def paint(vectors, slot):
-    """vectors (K, feat), slot (1, 1, H, W) int64 in 0 ... K - 1 -> (1, feat, H, W)."""
-    return vectors[slot[:, 0]].permute(0, 3, 1, 2)
-
-
-def unpaint(features, slot):
-    """The inverse: features (1, feat, H, W) that are constant over each of the K instances -> (K, feat)."""
-    vectors = features.new_empty(int(slot.max()) + 1, features.shape[1])
-    vectors[slot.flatten()] = features[0].flatten(1).T
-    return vectors
-
-
-@torch.inference_mode()
-def encode_training_set(state, root, min_pixels):
-    """Features of every instance of the training set at least `min_pixels` large -> vectors (T, feat), labels (T,)."""
-    c = SimpleNamespace(**vars(state.config))
-    if c.data is None or Path(root).resolve() != Path(c.data):
-        c.data, c.left_out = root, []
-    dataset = data.Pictures(known_pairs(c), layouts.readers(c), c.n_labels, c.size, multiple=network_multiple(c),
-                            instances=c.instances)
-    vectors, labels = [], []
-    for batch in loader(dataset, state, sampler=[(0, i) for i in range(len(dataset))]):
-        label, inst, image = to_device(batch, state.device)
-        slot, instance_labels, pixels = data.describe_instances(label, inst, c.n_labels)
-        vectors.append(unpaint(encode(state, image, inst), slot)[pixels >= min_pixels])
-        labels.append(instance_labels[pixels >= min_pixels])
-    return torch.cat(vectors), torch.cat(labels)
-
-
-def make_styles(state, run, root, k, min_pixels, seed):
-    """Cluster the training set's features label by label and write run/styles.npz: centres (n_labels, k, feat) float32,
-    counts (n_labels, k) int64, largest first (0 where a label has fewer), mean (feat,), label_names, and the step of the
-    networks they belong to. Returns it as a dict."""
-    vectors, labels = encode_training_set(state, root, min_pixels)
-    if not len(vectors):
-        raise UserError(f'--min-pixels {min_pixels}: no instance in {root} is that large')
-    counts = labels.bincount(minlength=state.config.n_labels)                               # (n_labels,)
-    order = labels.argsort(stable=True)
-    rank = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
-    points = vectors.new_zeros(len(counts), int(counts.max()), vectors.shape[1])
-    points[labels[order], rank] = vectors[order]
-    centres, sizes, _ = kmeans(points, counts, k, seed=seed)
-    sizes, order = sizes.sort(dim=1, descending=True, stable=True)                              # style 0 is the most frequent
-    centres = centres.gather(1, order[..., None].expand_as(centres))
-    styles = {'centres': centres.cpu().numpy(), 'counts': sizes.cpu().numpy(), 'mean': vectors.mean(0).cpu().numpy(),
-              'step': np.array(state.step), 'label_names': np.array(state.config.label_names or [], np.str_)}
-    write_whole(run / 'styles.npz', lambda file: np.savez(file, **styles))
-    found = (styles['counts'] > 0).sum(1)
-    print(f'{run / "styles.npz"}: {found.sum()} styles of {(found > 0).sum()} labels from {len(vectors)} instances')
-    return styles
-
-
 def cluster(args):
     run = Path(args.run) if args.run else newest_run()
     state = load(run, pick_device(args.device), training=False)
@@ -820,134 +693,8 @@ def cluster(args):
         raise UserError(f'{run}: trained without --features, there are no styles to cluster')
     if not (args.data or state.config.data):
         raise UserError(f'{run}: does not say what it was trained on; name it with --data DIR')
-    make_styles(state, run, args.data or state.config.data, args.k, args.min_pixels, args.seed)
+    styles.make(state, run, args.data or state.config.data, args.k, args.min_pixels, args.seed)
     return 0
-
-
-def read_styles(state, run):
-    """run/styles.npz as a dict, made from the run's training data if it is not there yet."""
-    path = run / 'styles.npz'
-    clustered = sorted(run.glob('features_clustered_*.npy'))
-    if clustered:
-        return official.read_styles(clustered[-1], state.config)
-    root = state.config.data
-    available = root and Path(root).is_dir()
-    if path.exists():
-        with data.blame(path, 'not a whole file of styles; delete it and run cluster again'):
-            with np.load(path, allow_pickle=False) as file:
-                styles = {name: file[name] for name in ('centres', 'counts', 'mean', 'label_names', 'step')}
-            if styles['centres'].shape != (*styles['counts'].shape, state.config.feat) or len(styles['counts']) != state.config.n_labels:
-                raise ValueError(f'centres of shape {styles["centres"].shape}')
-        if styles['step'] == state.step:
-            return styles
-        print(f'note: {path} is of step {styles["step"]}, the run has gone on to step {state.step}: '
-              + ('clustering again' if available else 'run cluster again'), file=sys.stderr)
-        if not available:
-            return styles
-    if not available:
-        raise UserError(f'{run}: no styles yet, and its training data is not at hand{f" at {root}" if root else ""}; run '
-                        f'python p2phd.py cluster --run {run} --data DIR')
-    print(f'{run}: clustering {root}')
-    return make_styles(state, run, root, 10, 1, state.config.seed)
-
-
-def files_by_name(paths, ending, layout):
-    """{name: path} of picture files and of folders of them; of a folder's Cityscapes files only those of the kind `ending`."""
-    found = {}
-    for path in map(Path, paths):
-        if path.is_dir() and layout == 'Helen' and ending == '_labelIds':
-            more = layouts.helen_masks(path)
-        elif path.is_dir():
-            more = layouts.pictures_in(path, ending) or layouts.pictures_in(path)
-        else:
-            more = {layouts.scene_name(path): path}
-        for name in found.keys() & more.keys():
-            raise UserError(f'{more[name]} and {found[name]} have the same name: take them one at a time')
-        found |= more
-    if not found:
-        raise UserError(f'{paths[0]}: no pictures there')
-    return found
-
-
-def partners(paths, ending, layout, labels):
-    """{name: path} with a partner for each name in `labels`; a single file belongs to a single label map, whatever its name."""
-    found = files_by_name(paths, ending, layout)
-    if len(found) == len(labels) == 1:
-        return dict(zip(labels, found.values()))
-    for name, path in labels.items():
-        if name not in found:
-            raise UserError(f'{path}: no file of the same name in {" ".join(map(str, paths))}')
-    return found
-
-
-def fixed_styles(choices, styles):
-    """['car=3', '11=0'] -> {label: centre}."""
-    names, fixed = styles['label_names'].tolist(), {}
-    for choice in choices:
-        name, equals, k = choice.rpartition('=')
-        if not equals:
-            raise UserError(f'--style {choice}: expected LABEL=K, a label and the number of one of its styles')
-        label = names.index(name) if name in names else int(name) if name.isdecimal() else -1
-        if not 0 <= label < len(styles['counts']):
-            known = [names[i] if names else str(i) for i in styles['counts'].any(1).nonzero()[0]]
-            raise UserError(f'--style {choice}: no label {name!r}; there are styles of {", ".join(known)}')
-        there = int((styles['counts'][label] > 0).sum())
-        if not k.isdecimal() or int(k) >= there:
-            raise UserError(f'--style {choice}: {name} has the styles 0 to {there - 1}' if there else
-                            f'--style {choice}: {name} has no styles, it is not in the training data')
-        fixed[label] = int(k)
-    return fixed
-
-
-def choose_styles(labels, styles, generator=None):
-    """A style for each instance: labels (K,) int64 -> (K, feat) float32. The most frequent centre of its label, or with a
-    generator one drawn with probability proportional to its count; the mean of all features where the label has none."""
-    counts = torch.from_numpy(styles['counts'])[labels].float()                             # (K, k)
-    known = counts.any(1)
-    chosen = counts.argmax(1)
-    if generator:
-        chosen = torch.multinomial(counts + ~known[:, None], 1, generator=generator)[:, 0]
-    return torch.where(known[:, None], torch.from_numpy(styles['centres'])[labels, chosen], torch.from_numpy(styles['mean']))
-
-
-@torch.inference_mode()
-def encode_photo(state, path, inst, slot):
-    """The features of a photograph's instances: inst, slot (1, 1, H, W) -> (K, feat). It is resized to the map's size."""
-    h, w = inst.shape[-2:]
-    multiple = network_multiple(state.config)
-    layouts.check_section(path, 'its label map', (w, h))
-    image = data.to_float(data.to_tensor(data.read_photo(path, (w, h), state.config.out_channels))[None])
-    image, inst = (data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple) for x in (image, inst))
-    inst[..., h:, :] = inst[..., w:] = inst.max() + 1       # what was padded belongs to none of them
-    return unpaint(encode(state, image, inst)[..., :h, :w], slot.to(state.device)).cpu()
-
-
-def read_scene(c, label_path, inst_path, size):
-    """A label map and its instances for a run of configuration `c` -> label (1, 1, H, W) (RGB: (1, 3, H, W)), inst or None."""
-    readers = layouts.readers(c)
-    label = readers.label(label_path, size)
-    if c.n_labels:
-        data.check_labels(label, label_path, c.n_labels)
-    if c.instances == 'none':
-        return data.to_tensor(label)[None], None
-    if inst_path:
-        layouts.check_section(inst_path, label_path, label.shape[1::-1])
-        inst = readers.inst(inst_path, label.shape[1::-1])
-    else:
-        inst = data.connected_components(label)
-    return data.to_tensor(label)[None], data.to_tensor(inst)[None]
-
-
-@torch.inference_mode()
-def synthesise(state, label, inst, features):
-    """label, inst and painted features (N, feat, H, W) (None without an encoder), of any size -> pictures (N, 3, H, W)
-    in [-1, 1] of exactly that size: padded by repeating the edge for the networks, then cropped."""
-    h, w = label.shape[-2:]
-    multiple = network_multiple(state.config)
-    label, inst, features = (x if x is None else data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple)
-                             for x in (label, inst, features))
-    condition = data.condition(label, inst, state.config.n_labels)
-    return state.G(condition if features is None else torch.cat([condition, features], 1))[..., :h, :w]
 
 
 @torch.inference_mode()
@@ -963,38 +710,38 @@ def generate(args):
         raise UserError('--sample and --encode: the styles are either drawn or taken from photographs')
     if args.n > 1 and not args.sample:
         raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
-    labels = files_by_name(args.label, '_labelIds', c.layout)
-    insts = partners(args.inst, '_instanceIds', c.layout, labels) if args.inst else {}
-    photos = partners(args.encode, '_leftImg8bit', c.layout, labels) if args.encode else {}
+    labels = layouts.files_by_name(args.label, '_labelIds', c.layout)
+    insts = layouts.partners(args.inst, '_instanceIds', c.layout, labels) if args.inst else {}
+    photos = layouts.partners(args.encode, '_leftImg8bit', c.layout, labels) if args.encode else {}
     out = Path(args.out) if args.out else run / 'generated'
     for path in map(Path, args.label):
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise UserError(f'--out {out} lies in {path}: its pictures would be taken for label maps next time; choose another')
-    styles = read_styles(state, run) if state.E else None
-    fixed = fixed_styles(args.style, styles) if state.E else {}
+    known = styles.read(state, run) if state.E else None
+    fixed = styles.fixed(args.style, known) if state.E else {}
     make_folder(out)
     unknown = set()
     for name, path in labels.items():
-        label, inst = read_scene(c, path, insts.get(name), args.size)
+        label, inst = styles.read_scene(c, path, insts.get(name), args.size)
         h, w = label.shape[-2:]
         if path == next(iter(labels.values())) and c.size and not 0.7 < (w * h / (c.size[0] * c.size[1])) ** 0.5 < 1.5:
             print(f'note: {path} is {w}x{h} and {run} learned at {c.size[0]}x{c.size[1]}; '
                   f'--size {c.size[0]}x{c.size[1]} would suit it better', file=sys.stderr)
         if not state.E:
-            write_picture(out / f'{name}_generated.png', synthesise(state, label, inst, None))
+            write_picture(out / f'{name}_generated.png', styles.synthesise(state, label, inst, None))
             continue
         slot, instance_labels, _ = data.describe_instances(label, inst, c.n_labels)
         if not photos:
-            unknown.update(i for i in instance_labels.unique().tolist() if not styles['counts'][i].any())
+            unknown.update(i for i in instance_labels.unique().tolist() if not known['counts'][i].any())
         for i in range(args.n):
             # The draws depend on the map's name, not on what other maps are there.
             draw = np.random.SeedSequence((args.seed, zlib.crc32(name.encode()), i)).generate_state(1)[0]
-            vectors = (encode_photo(state, photos[name], inst, slot) if photos else choose_styles(
-                instance_labels, styles, torch.Generator().manual_seed(int(draw)) if args.sample else None))
+            vectors = (styles.encode_photo(state, photos[name], inst, slot) if photos else styles.choose(
+                instance_labels, known, torch.Generator().manual_seed(int(draw)) if args.sample else None))
             for which, k in fixed.items():
-                vectors[instance_labels == which] = torch.from_numpy(styles['centres'][which, k])
+                vectors[instance_labels == which] = torch.from_numpy(known['centres'][which, k])
             ending = f'seed{args.seed}_{i + 1}' if args.sample else 'encoded' if photos else 'generated'
-            write_picture(out / f'{name}_{ending}.png', synthesise(state, label, inst, paint(vectors, slot)))
+            write_picture(out / f'{name}_{ending}.png', styles.synthesise(state, label, inst, styles.paint(vectors, slot)))
     if unknown:
         names = ', '.join(c.label_names[i] if c.label_names else str(i) for i in sorted(unknown))
         print(f'note: no styles for {names}, which the training data lacks; the mean of all features stood in', file=sys.stderr)
@@ -1004,7 +751,7 @@ def generate(args):
 def write_picture(path, image):
     """image: (1, C, H, W) float in [-1, 1]. PNG, or .npy (H, W, C) float32 where there are neither 1 nor 3 channels."""
     if image.shape[1] in (1, 3):
-        picture = to_picture(image)
+        picture = styles.to_picture(image)
         Image.fromarray(picture if image.shape[1] == 3 else picture[..., 0]).save(path)
     else:
         path = path.with_suffix('.npy')
@@ -1028,10 +775,10 @@ def demo(args):
     both = f'--seed {args.seed} --device {args.device}'
     scenes_, run_, fine_, label_, inst_ = (shlex.quote(str(path)) for path in (scenes, run, fine, label, inst))
     maps = f'--run {fine_} --label {label_} --inst {inst_} {both}'
-    for words in (f'train --data {scenes_} --run {run_} --size 128x64 --steps 1100 --ngf 24 --n-down 3 --n-blocks 3 --ndf 24 '
+    for words in (f'train --data {scenes_} --run {run_} --size 128x64 --steps 1300 --ngf 24 --n-down 3 --n-blocks 3 --ndf 24 '
                   f'--n-scales 2 --n-down-encoder 3 --lr 5e-4 --log-every 100 {both}',
-                  f'finetune --from {run_} --run {fine_} --steps 500 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
-                  f'cluster --run {fine_} --data {scenes_} {both}', f'generate {maps}', f'generate {maps} --sample --n 4'):
+                  f'finetune --from {run_} --run {fine_} --steps 650 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
+                  f'cluster --run {fine_} --data {scenes_} --k 5 {both}', f'generate {maps}', f'generate {maps} --sample --n 4'):
         print(f'\n$ python p2phd.py {words}', flush=True)
         code = main(parse(shlex.split(words)))
         if code:
@@ -1039,7 +786,7 @@ def demo(args):
 
     state = load(fine, torch.device('cpu'), training=False)
     made = fine / 'generated'
-    pictures = {'label map': Image.fromarray(show_label(state.config, data.to_tensor(data.read_map(label)))),
+    pictures = {'label map': Image.fromarray(styles.show_label(state.config, data.to_tensor(data.read_map(label)))),
                 'synthesised': Image.open(made / f'{scene}_generated.png'),
                 'real': Image.open(scenes / 'leftImg8bit' / 'val' / 'toy' / f'{scene}_leftImg8bit.png')}
     pictures |= {f'sample {i}': Image.open(made / f'{scene}_seed{args.seed}_{i}.png') for i in range(1, 5)}

@@ -18,6 +18,7 @@ import data
 import layouts
 import official
 import p2phd as program
+import styles
 import toy
 
 CPU = torch.device('cpu')
@@ -80,15 +81,15 @@ def test_the_two_lines_of_the_readme(p2phd, scenes, tmp_path):
 
 def test_cluster_counts_every_instance(p2phd, trained, scenes):
     p2phd('cluster', '--run', trained, '--data', scenes, '--k', 4)
-    styles = np.load(trained / 'styles.npz', allow_pickle=False)
-    assert styles['centres'].shape == (35, 4, 3) and styles['label_names'][26] == 'car'
+    made = np.load(trained / 'styles.npz', allow_pickle=False)
+    assert made['centres'].shape == (35, 4, 3) and made['label_names'][26] == 'car'
     expected = np.zeros(35, int)
     for pair in layouts.find_pairs(scenes).pairs:
         label, inst = data.read_map(pair.label), data.read_map(pair.inst)
         for i in np.unique(inst):
             expected[np.bincount(label[inst == i]).argmax()] += 1
-    assert styles['counts'].sum(1).tolist() == expected.tolist()
-    assert ((styles['counts'] > 0).sum(1) <= np.minimum(expected, 4)).all()
+    assert made['counts'].sum(1).tolist() == expected.tolist()
+    assert ((made['counts'] > 0).sum(1) <= np.minimum(expected, 4)).all()
     assert 'is that large' in p2phd('cluster', '--run', trained, '--data', scenes, '--min-pixels', 10 ** 6, code=2)
 
 
@@ -251,9 +252,9 @@ def test_finetuned_encoder_paints_the_vectors_of_its_own_size(trained, scenes):
     state = program.load(trained, CPU)
     dataset = data.Pictures(layouts.find_pairs(scenes).pairs, layouts.readers(state.config), 35, (128, 64))
     item = {role: tensor[None] for role, tensor in dataset[0, 0].items()}
-    label, inst, image = program.to_device(item, CPU)
+    label, inst, image = data.to_device(item, CPU)
     state.config.encoder_scale = 2
-    painted = program.encode(state, image, inst)
+    painted = styles.encode(state, image, inst)
     small = torch.nn.functional.interpolate(image, scale_factor=0.5, mode='bicubic', antialias=True)
     at_its_size = state.E(small, inst[..., ::2, ::2])
     assert painted.shape == (1, 3, 64, 128)
@@ -357,8 +358,8 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
           '--ndf', 16, '--n-scales', 2, '--nef', 8, '--n-down-encoder', 2, '--log-every', 350)
     p2phd('cluster', '--run', 'runs/street', '--k', 5)
     state = program.load(tmp_path / 'runs' / 'street', CPU)
-    styles = program.read_styles(state, tmp_path / 'runs' / 'street')
-    centres = torch.from_numpy(styles['centres'][car])
+    known = styles.read(state, tmp_path / 'runs' / 'street')
+    centres = torch.from_numpy(known['centres'][car])
 
     paints = np.zeros((5, 5), int)                                             # cluster, paint
     looks = [[] for _ in toy.CAR_COLOURS]                                      # what cars of a paint look like, glass and all
@@ -366,7 +367,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
         scene = toy.scene(i, size)
         label, inst, image = (data.to_tensor(array)[None] for array in scene[:3])
         with torch.inference_mode():
-            features = program.encode(state, data.to_float(image), inst)[0].numpy()
+            features = styles.encode(state, data.to_float(image), inst)[0].numpy()
         for instance, paint in scene.colours.items():
             seen = scene.inst == instance
             if instance // 1000 == car and seen.sum() >= 60:
@@ -380,10 +381,10 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
         scene = toy.scene(i, size, seed=1)
         label, inst = (data.to_tensor(array)[None] for array in scene[:2])
         slot, labels, _ = data.describe_instances(label, inst, 35)
-        vectors = program.choose_styles(labels, styles)
+        vectors = styles.choose(labels, known)
         for k, centre in enumerate(centres):
             vectors[labels == car] = centre
-            picture = program.to_picture(program.synthesise(state, label, inst, program.paint(vectors, slot)))
+            picture = styles.to_picture(styles.synthesise(state, label, inst, styles.paint(vectors, slot)))
             colours[k].append(picture[scene.label == car].mean(0))
     # Glass, wheels and light are the same for all paints: what differs from the mean over the paints is compared.
     made, real = (np.array([np.mean(seen, 0) for seen in of]) for of in (colours, looks))

@@ -11,6 +11,7 @@ import data
 import losses
 import nets
 import p2phd
+import styles
 
 
 def read(path):
@@ -120,11 +121,11 @@ def test_official_run(golden):
     run = golden / 'official_run'
     expected = np.load(run / 'expected.npz')
     state = p2phd.load(run, torch.device('cpu'))
-    styles = p2phd.read_styles(state, run)
-    label, inst = p2phd.read_scene(state.config, run / 'label.png', run / 'inst.png', None)
+    known = styles.read(state, run)
+    label, inst = styles.read_scene(state.config, run / 'label.png', run / 'inst.png', None)
     assert label.shape[-2:] == Image.open(run / 'label.png').size[::-1]
     assert np.array_equal(data.boundary_map(inst)[0, 0], expected['boundary'])
     slot, labels, _ = data.describe_instances(label, inst, state.config.n_labels)
-    features = p2phd.paint(p2phd.choose_styles(labels, styles), slot)
+    features = styles.paint(styles.choose(labels, known), slot)
     assert_close(features[0], torch.from_numpy(expected['features']), 1e-4)
-    assert_close(p2phd.synthesise(state, label, inst, features)[0], torch.from_numpy(expected['image']), 1e-4)
+    assert_close(styles.synthesise(state, label, inst, features)[0], torch.from_numpy(expected['image']), 1e-4)

@@ -1,0 +1,204 @@
+"""Styles and synthesis: from a label map, an instance map and a style for every instance to a picture.
+
+A style is a feature vector: what the encoder makes of an instance, or a centre of the clusters of its label. Functions take the
+state of a run, as p2phd.load returns it, of which they use G, E, device and config.
+"""
+from pathlib import Path
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import data
+from data import UserError
+from kmeans import kmeans
+import layouts
+import official
+
+
+def network_multiple(config):
+    """The number that width and height of a picture must be multiples of."""
+    enhancers = config.n_enhancers if config.model == 'local' else 0
+    encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
+    return max(1 << config.n_down + enhancers, encoder)
+
+
+def encode(state, image, inst):
+    """Per-instance features: image (N, 3, H, W) in [-1, 1], inst (N, 1, H, W) -> (N, feat, H, W).
+
+    In a finetuned run the encoder, which is not trained further, sees the picture at the size it was trained at; its
+    vectors are painted on the large instance map.
+    """
+    scale = state.config.encoder_scale
+    if scale == 1:
+        return state.E(image, inst)
+    with torch.no_grad():
+        return state.E(F.interpolate(image, scale_factor=1 / scale, mode='bicubic', antialias=True), inst)
+
+
+def paint(vectors, slot):
+    """vectors (K, feat), slot (1, 1, H, W) int64 in 0 ... K - 1 -> (1, feat, H, W)."""
+    return vectors[slot[:, 0]].permute(0, 3, 1, 2)
+
+
+def unpaint(features, slot):
+    """The inverse: features (1, feat, H, W) that are constant over each of the K instances -> (K, feat)."""
+    vectors = features.new_empty(int(slot.max()) + 1, features.shape[1])
+    vectors[slot.flatten()] = features[0].flatten(1).T
+    return vectors
+
+
+@torch.inference_mode()
+def encode_training_set(state, root, min_pixels):
+    """Features of every instance of the training set at least `min_pixels` large -> vectors (T, feat), labels (T,)."""
+    c = SimpleNamespace(**vars(state.config))
+    if c.data is None or Path(root).resolve() != Path(c.data):
+        c.data, c.left_out = root, []
+    dataset = data.Pictures(layouts.known_pairs(c), layouts.readers(c), c.n_labels, c.size, multiple=network_multiple(c),
+                            instances=c.instances)
+    vectors, labels = [], []
+    for batch in data.loader(dataset, c.workers, state.device, sampler=[(0, i) for i in range(len(dataset))]):
+        label, inst, image = data.to_device(batch, state.device)
+        slot, instance_labels, pixels = data.describe_instances(label, inst, c.n_labels)
+        vectors.append(unpaint(encode(state, image, inst), slot)[pixels >= min_pixels])
+        labels.append(instance_labels[pixels >= min_pixels])
+    return torch.cat(vectors), torch.cat(labels)
+
+
+def make(state, run, root, k, min_pixels, seed):
+    """Cluster the training set's features label by label and write run/styles.npz: centres (n_labels, k, feat) float32,
+    counts (n_labels, k) int64, largest first (0 where a label has fewer), mean (feat,), label_names, min_pixels, and the step
+    of the networks they belong to. Returns it as a dict."""
+    vectors, labels = encode_training_set(state, root, min_pixels)
+    if not len(vectors):
+        raise UserError(f'--min-pixels {min_pixels}: no instance in {root} is that large')
+    counts = labels.bincount(minlength=state.config.n_labels)                               # (n_labels,)
+    order = labels.argsort(stable=True)
+    rank = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
+    points = vectors.new_zeros(len(counts), int(counts.max()), vectors.shape[1])
+    points[labels[order], rank] = vectors[order]
+    centres, sizes, _ = kmeans(points, counts, k, seed=seed)
+    sizes, order = sizes.sort(dim=1, descending=True, stable=True)                          # style 0 is the most frequent
+    centres = centres.gather(1, order[..., None].expand_as(centres))
+    styles = {'centres': centres.cpu().numpy(), 'counts': sizes.cpu().numpy(), 'mean': vectors.mean(0).cpu().numpy(),
+              'step': np.array(state.step), 'min_pixels': np.array(min_pixels),
+              'label_names': np.array(state.config.label_names or [], np.str_)}
+    data.write_whole(run / 'styles.npz', lambda file: np.savez(file, **styles))
+    found = (styles['counts'] > 0).sum(1)
+    print(f'{run / "styles.npz"}: {found.sum()} styles of {(found > 0).sum()} labels from {len(vectors)} instances')
+    return styles
+
+
+def read(state, run):
+    """run/styles.npz as a dict, made from the run's training data where it is not there yet or the run has gone on since."""
+    path, k, min_pixels = run / 'styles.npz', 10, 1
+    clustered = sorted(run.glob('features_clustered_*.npy'))
+    if clustered:
+        return official.read_styles(clustered[-1], state.config)
+    root = state.config.data
+    available = root and Path(root).is_dir()
+    if path.exists():
+        with data.blame(path, 'not a whole file of styles; delete it and run cluster again'):
+            with np.load(path, allow_pickle=False) as file:
+                styles = {name: file[name] for name in ('centres', 'counts', 'mean', 'label_names', 'step', 'min_pixels')}
+            k, min_pixels = styles['counts'].shape[1], int(styles['min_pixels'])
+            if styles['centres'].shape != (state.config.n_labels, k, state.config.feat):
+                raise ValueError(f'centres of shape {styles["centres"].shape}')
+        if styles['step'] == state.step:
+            return styles
+        print(f'note: {path} is of step {styles["step"]}, the run has gone on to step {state.step}: '
+              + ('clustering again' if available else 'run cluster again'), file=sys.stderr)
+        if not available:
+            return styles
+    if not available:
+        raise UserError(f'{run}: no styles yet, and its training data is not at hand{f" at {root}" if root else ""}; run '
+                        f'python p2phd.py cluster --run {run} --data DIR')
+    print(f'{run}: clustering {root}')
+    return make(state, run, root, k, min_pixels, state.config.seed)
+
+
+def fixed(choices, styles):
+    """['car=3', '11=0'] -> {label: centre}."""
+    names, fixed = styles['label_names'].tolist(), {}
+    for choice in choices:
+        name, equals, k = choice.rpartition('=')
+        if not equals:
+            raise UserError(f'--style {choice}: expected LABEL=K, a label and the number of one of its styles')
+        label = names.index(name) if name in names else int(name) if name.isdecimal() else -1
+        if not 0 <= label < len(styles['counts']):
+            known = [names[i] if names else str(i) for i in styles['counts'].any(1).nonzero()[0]]
+            raise UserError(f'--style {choice}: no label {name!r}; there are styles of {", ".join(known)}')
+        there = int((styles['counts'][label] > 0).sum())
+        if not k.isdecimal() or int(k) >= there:
+            raise UserError(f'--style {choice}: {name} has the styles 0 to {there - 1}' if there else
+                            f'--style {choice}: {name} has no styles, it is not in the training data')
+        fixed[label] = int(k)
+    return fixed
+
+
+def choose(labels, styles, generator=None):
+    """A style for each instance: labels (K,) int64 -> (K, feat) float32. The most frequent centre of its label, or with a
+    generator one drawn with probability proportional to its count; the mean of all features where the label has none."""
+    counts = torch.from_numpy(styles['counts'])[labels].float()                             # (K, k)
+    known = counts.any(1)
+    chosen = counts.argmax(1)
+    if generator:
+        chosen = torch.multinomial(counts + ~known[:, None], 1, generator=generator)[:, 0]
+    return torch.where(known[:, None], torch.from_numpy(styles['centres'])[labels, chosen], torch.from_numpy(styles['mean']))
+
+
+@torch.inference_mode()
+def encode_photo(state, path, inst, slot):
+    """The features of a photograph's instances: inst, slot (1, 1, H, W) -> (K, feat). It is resized to the map's size."""
+    h, w = inst.shape[-2:]
+    multiple = network_multiple(state.config)
+    layouts.check_section(path, 'its label map', (w, h))
+    image = data.to_float(data.to_tensor(data.read_photo(path, (w, h), state.config.out_channels))[None])
+    image, inst = (data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple) for x in (image, inst))
+    inst[..., h:, :] = inst[..., w:] = inst.max() + 1       # what was padded belongs to none of them
+    return unpaint(encode(state, image, inst)[..., :h, :w], slot.to(state.device)).cpu()
+
+
+def read_scene(c, label_path, inst_path, size):
+    """A label map and its instances for a run of configuration `c` -> label (1, 1, H, W) (RGB: (1, 3, H, W)), inst or None."""
+    readers = layouts.readers(c)
+    label = readers.label(label_path, size)
+    if c.n_labels:
+        data.check_labels(label, label_path, c.n_labels)
+    if c.instances == 'none':
+        return data.to_tensor(label)[None], None
+    if inst_path:
+        layouts.check_section(inst_path, label_path, label.shape[1::-1])
+        inst = readers.inst(inst_path, label.shape[1::-1])
+    else:
+        inst = data.connected_components(label)
+    return data.to_tensor(label)[None], data.to_tensor(inst)[None]
+
+
+@torch.inference_mode()
+def synthesise(state, label, inst, features):
+    """label, inst and painted features (N, feat, H, W) (None without an encoder), of any size -> pictures (N, 3, H, W)
+    in [-1, 1] of exactly that size: padded by repeating the edge for the networks, then cropped."""
+    h, w = label.shape[-2:]
+    multiple = network_multiple(state.config)
+    label, inst, features = (x if x is None else data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple)
+                             for x in (label, inst, features))
+    condition = data.condition(label, inst, state.config.n_labels)
+    return state.G(condition if features is None else torch.cat([condition, features], 1))[..., :h, :w]
+
+
+def to_picture(image):
+    """(1, C, H, W) float in [-1, 1] -> (H, W, C) uint8 ndarray."""
+    return data.to_uint8(image[0]).permute(1, 2, 0).cpu().numpy()
+
+
+def as_rgb(picture):
+    """(H, W, C) uint8 -> (H, W, 3): grey in all three channels, or the first three of many."""
+    return np.repeat(picture[..., :1], 3, 2) if picture.shape[2] < 3 else picture[..., :3]
+
+
+def show_label(c, label):
+    """(1, H, W) labels in their colours, or (C, H, W) pictures -> (H, W, 3) uint8 ndarray."""
+    return data.label_colours(c)[label[0].numpy()] if c.n_labels else as_rgb(to_picture(data.to_float(label)[None]))
