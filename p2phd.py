@@ -775,9 +775,9 @@ def demo(args):
     both = f'--seed {args.seed} --device {args.device}'
     scenes_, run_, fine_, label_, inst_ = (shlex.quote(str(path)) for path in (scenes, run, fine, label, inst))
     maps = f'--run {fine_} --label {label_} --inst {inst_} {both}'
-    for words in (f'train --data {scenes_} --run {run_} --size 128x64 --steps 1300 --ngf 24 --n-down 3 --n-blocks 3 --ndf 24 '
+    for words in (f'train --data {scenes_} --run {run_} --size 128x64 --steps 1200 --ngf 24 --n-down 3 --n-blocks 3 --ndf 24 '
                   f'--n-scales 2 --n-down-encoder 3 --lr 5e-4 --log-every 100 {both}',
-                  f'finetune --from {run_} --run {fine_} --steps 650 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
+                  f'finetune --from {run_} --run {fine_} --steps 550 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
                   f'cluster --run {fine_} --data {scenes_} --k 5 {both}', f'generate {maps}', f'generate {maps} --sample --n 4'):
         print(f'\n$ python p2phd.py {words}', flush=True)
         code = main(parse(shlex.split(words)))
