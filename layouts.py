@@ -143,6 +143,28 @@ def pictures_to_pictures(root, split):
         return 'A to B', {'label': pictures_in(root / f'{split}_A'), 'image': pictures_in(root / f'{split}_B')}, 0, None
 
 
+def recognise(root, split):
+    """What the first layout that knows the folder `root` returns, or None."""
+    for layout in (cityscapes, ade20k_scene_parsing, ade20k_full, nyu_depth, helen, flat, pictures_to_pictures):
+        found = layout(root, split)
+        if found:
+            return found
+
+
+def splits(root):
+    """{split: number of label maps} of the splits that the folder `root` has."""
+    own = sorted({re.sub('_(label|A)$', '', path.name) for path in root.glob('*_*') if re.search('_(label|A)$', path.name)})
+    found = {}
+    for split in dict.fromkeys(['train', 'val', 'test', *own]):
+        try:
+            labels = (recognise(root, split) or (None, {'label': {}}))[1]['label']
+        except UserError:                                    # of a split that nobody asked for
+            continue
+        if labels and labels not in found.values():          # where no file says otherwise, all is training data
+            found[split] = labels
+    return {split: len(labels) for split, labels in found.items()}
+
+
 def find_pairs(root, split='train', need_images=True):
     """Recognise the layout of the folder `root` and pair its files by name -> Source.
 
@@ -151,18 +173,16 @@ def find_pairs(root, split='train', need_images=True):
     root = Path(root)
     if not root.exists():
         raise UserError(f'{root}: no such folder')
-    for layout in (cityscapes, ade20k_scene_parsing, ade20k_full, nyu_depth, helen, flat, pictures_to_pictures):
-        found = layout(root, split)
+    found = recognise(root, split)
+    if not found or not found[1]['label']:
+        others = splits(root)
+        if others:
+            raise UserError(f'{root}: no label maps of the split {split!r}, but of {", ".join(others)}; choose with --split')
         if found:
-            break
-    else:
-        others = sorted({re.sub('_(label|A)$', '', path.name) for path in root.glob('*_*') if re.search('_(label|A)$', path.name)})
-        raise UserError(f'{root}: no split {split!r} there, but {", ".join(others)}; choose with --split' if others else
-                        f'{root}: expected {split}_label/ and {split}_img/ (and perhaps {split}_inst/), or {split}_A/ and '
+            raise UserError(f'{root}: {found[0]}, but there are no label maps')
+        raise UserError(f'{root}: expected {split}_label/ and {split}_img/ (and perhaps {split}_inst/), or {split}_A/ and '
                         f'{split}_B/, or Cityscapes, ADE20K, NYU Depth v2 or Helen as they are downloaded')
     name, files, n_labels, label_names = found
-    if not files['label']:
-        raise UserError(f'{root}: {name}, but no label maps of the split {split!r}; --split names another')
     labels, images, insts = files['label'], files['image'], files.get('inst', {})
     problems = {}
     for scene in sorted(labels.keys() | images.keys() | insts.keys()):

@@ -577,6 +577,7 @@ def check(args):
 
     found = survey(args, thorough=True, progress=progress)
     print(in_words(found, args.split))
+    print('splits: ' + ', '.join(f'{split} ({n})' for split, n in layouts.splits(Path(args.data)).items()))
     print('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in found.sizes.most_common(5))
           + (f' and {len(found.sizes) - 5} more' if len(found.sizes) > 5 else ''))
     if found.n_labels and found.pairs:

@@ -82,7 +82,7 @@ def test_cityscapes_layout(command, scenes):
     assert (found.layout, len(found.pairs), found.n_labels, found.label_names[26]) == ('Cityscapes', 2, 35, 'car')
     code, out, err = command('check', '--data', scenes)
     assert code == 0 and 'Cityscapes: 6 train pairs, 35 labels, instance maps' in out and 'no problems' in out
-    assert 'sizes: 64x32 (6)' in out and re.search(r'labels: .*car \d', out) and re.search(r'instances per picture: \d+ to \d+', out)
+    assert 'splits: train (6), val (2)' in out and 'sizes: 64x32 (6)' in out and re.search(r'labels: .*car \d', out) and re.search(r'instances per picture: \d+ to \d+', out)
     assert 'pixels: 6 of 6' in err
 
 
@@ -271,8 +271,8 @@ BAD = {
     'an instance map is missing': (lambda r: (r / 'train_inst' / 'b.png').unlink(), 'b.png: no instance map of the same name'),
     'a label map is missing': (lambda r: (r / 'train_label' / 'a.png').unlink(), 'a.bmp: no label map of the same name'),
     'two of a name': (lambda r: shutil.copy(r / 'train_img' / 'a.bmp', r / 'train_img' / 'a.tif'), 'have the same name'),
-    'no label maps': (lambda r: [p.unlink() for p in (r / 'train_label').iterdir()], 'no label maps of the split'),
-    'another split': (lambda r: (r / 'train_label').rename(r / 'fold1_label'), "no split 'train' there, but fold1; choose with --split"),
+    'no label maps': (lambda r: [p.unlink() for p in (r / 'train_label').iterdir()], 'flat, but there are no label maps'),
+    'another split': (lambda r: (r / 'train_label').rename(r / 'fold1_label'), "no label maps of the split 'train', but of fold1; choose with --split"),
     'another section': (lambda r: write(r / 'train_label' / 'a.png', np.zeros((20, 30), np.uint8)), 'a.png is 30x20 and .* is 24x20'),
     'a truncated map': (lambda r: truncate(r / 'train_label' / 'a.png'), r'a.png: (damaged|cannot be read)'),
     'a truncated photograph': (lambda r: truncate(r / 'train_img' / 'a.bmp'), 'a.bmp: damaged'),
