@@ -82,12 +82,14 @@ def open_array(path):
     with blame(path, 'cannot be read as an array'):
         array = np.load(path, mmap_mode='r', allow_pickle=False)
     if array.ndim not in (2, 3) or 0 in array.shape or max(array.shape) > 1 << 15:
-        raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width) or (height, width, channels)')
+        raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width) or '
+                        '(height, width, channels)')
     return array if array.ndim == 3 else array[..., None]
 
 
 def resize(array, size, nearest=False):
-    """(H, W) or (H, W, C) ndarray -> the same of `size` (width, height), by nearest neighbour or, antialiased, bicubic."""
+    """(H, W) or (H, W, C) ndarray -> the same of `size` (width, height), by nearest neighbour or, antialiased,
+    bicubic."""
     if size is None or tuple(size) == array.shape[1::-1]:
         return array
     if nearest:
@@ -104,13 +106,14 @@ def read_map(path, size=None):
     if str(path).endswith('.npy'):
         array = open_array(path)
         if array.shape[2] > 1 or array.dtype.kind not in 'iub':
-            raise UserError(f'{path}: a map of ids has one channel of integers, this array has {array.shape[2]} of {array.dtype}')
+            raise UserError(f'{path}: a map of ids has one channel of integers, this array has {array.shape[2]} of '
+                            f'{array.dtype}')
         with blame(path):
             return resize(array[..., 0], size, nearest=True).astype(np.int32)
     with open_picture(path) as picture:
         if picture.mode not in ('1', 'L', 'P', 'I') and not picture.mode.startswith('I;16'):
-            raise UserError(f'{path}: a map of ids has one channel of integers, this picture is {picture.mode}; if its colours '
-                            'stand for labels, --palette FILE says which')
+            raise UserError(f'{path}: a map of ids has one channel of integers, this picture is {picture.mode}; '
+                            'if its colours stand for labels, --palette FILE says which')
         with blame(path, 'damaged'):
             if size and tuple(size) != picture.size:
                 picture = picture.resize(size, Image.Resampling.NEAREST)
@@ -118,12 +121,13 @@ def read_map(path, size=None):
 
 
 def read_photo(path, size=None, channels=3, nearest=False):
-    """A photograph -> (H, W, channels), resized with antialiasing: uint8, RGB or grey; or the values of a .npy array, uint8
-    or float in [-1, 1], of any number of channels. UserError otherwise."""
+    """A photograph -> (H, W, channels), resized with antialiasing: uint8, RGB or grey; or the values of a .npy array,
+    uint8 or float in [-1, 1], of any number of channels. UserError otherwise."""
     if str(path).endswith('.npy'):
         array = open_array(path)
         if array.shape[2] != channels or not (array.dtype == np.uint8 or array.dtype.kind == 'f'):
-            raise UserError(f'{path}: {array.shape[2]} channels of {array.dtype}, expected {channels} of uint8, or float in [-1, 1]')
+            raise UserError(f'{path}: {array.shape[2]} channels of {array.dtype}, expected {channels} of uint8, '
+                            'or float in [-1, 1]')
         with blame(path):
             array = resize(np.array(array, np.uint8 if array.dtype == np.uint8 else np.float32), size, nearest)
             if array.dtype != np.uint8 and not np.abs(array).max() <= 1:
@@ -201,14 +205,15 @@ def connected_components(label):
 
 class Pictures(torch.utils.data.Dataset):
     """Pairs as tensors, augmented. A key is (epoch, index); what it gives is a pure function of (seed, epoch, index):
-    `label` (1, H, W) uint8 (int32 above 256 labels; (C, H, W) where n_labels is 0), `image` (C, H, W) uint8 (or float32 in
-    [-1, 1]) and, where there are instances, `inst` (1, H, W) int32."""
+    `label` (1, H, W) uint8 (int32 above 256 labels; (C, H, W) where n_labels is 0), `image` (C, H, W) uint8 (or
+    float32 in [-1, 1]) and, where there are instances, `inst` (1, H, W) int32."""
 
-    def __init__(self, pairs, readers, n_labels, size=None, crop=None, flip=False, jitter=1, multiple=1, instances='files',
-                 seed=0, cache=None):
-        """size: resize to (width, height), None: as is. crop: random section of (width, height). jitter: resize up by this
-        factor and crop back at random. multiple: without a crop, pictures are trimmed at the right and the bottom to a
-        multiple of this. instances: 'files', 'components', 'none'. cache: folder of decoded pictures, see open_cache."""
+    def __init__(self, pairs, readers, n_labels, size=None, crop=None, flip=False, jitter=1, multiple=1,
+                 instances='files', seed=0, cache=None):
+        """size: resize to (width, height), None: as is. crop: random section of (width, height). jitter: resize up by
+        this factor and crop back at random. multiple: without a crop, pictures are trimmed at the right and the bottom
+        to a multiple of this. instances: 'files', 'components', 'none'. cache: folder of decoded pictures, see
+        open_cache."""
         self.pairs, self.readers, self.n_labels, self.size, self.crop = pairs, readers, n_labels, size, crop
         self.flip, self.jitter, self.multiple, self.instances, self.seed = flip, jitter, multiple, instances, seed
         self.decoded = None
@@ -243,7 +248,8 @@ class Pictures(torch.utils.data.Dataset):
         h, w = arrays['label'].shape[:2]
         ch, cw = self.crop[::-1] if self.crop else (h - h % self.multiple, w - w % self.multiple)
         if cw > w or ch > h or not (cw and ch):
-            raise UserError(f'{pair.image}: {w}x{h} is too small to take {cw or self.multiple}x{ch or self.multiple} from it')
+            raise UserError(f'{pair.image}: {w}x{h} is too small to take '
+                            f'{cw or self.multiple}x{ch or self.multiple} from it')
         if self.jitter > 1:
             h, w = round(h * self.jitter), round(w * self.jitter)
             arrays = {role: resize(array, (w, h), nearest=role == 'inst' or role == 'label' and self.n_labels > 0)
@@ -285,7 +291,7 @@ def open_cache(folder, dataset):
         listed.unlink(missing_ok=True)
         first = dataset.read(dataset.pairs[0])
         needed = len(dataset) * sum(first[role].nbytes for role in roles)
-        if needed > shutil.disk_usage(folder).free:         # writing to a mapped file on a full disk would kill the process
+        if needed > shutil.disk_usage(folder).free:     # writing to a mapped file on a full disk would kill the process
             raise UserError(f'--cache {folder}: needs {needed >> 20} MiB, more than is free there')
         arrays = {role: np.lib.format.open_memmap(folder / f'{role}.npy', 'w+', first[role].dtype,
                                                   (len(dataset), *first[role].shape)) for role in roles}
@@ -307,8 +313,8 @@ def check_labels(label, path, n_labels):
     wrong = (label < 0) | (label >= n_labels)
     if wrong.any():
         y, x = np.argwhere(wrong)[0]
-        raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}, but labels go from 0 to {n_labels - 1}; was this map made for '
-                        'another data set?')
+        raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}, but labels go from 0 to {n_labels - 1}; '
+                        'was this map made for another data set?')
     return label
 
 
@@ -402,8 +408,9 @@ def condition(label, inst, n_labels):
 
 
 def describe_instances(label, inst, n_labels):
-    """label, inst: (N, 1, H, W) integer -> slot (N, 1, H, W) int64, the number 0 ... K - 1 of each pixel's instance, and per
-    instance its label (K,), the most frequent one under it, and its pixels (K,), both int64. Ids are shared by the batch."""
+    """label, inst: (N, 1, H, W) integer -> slot (N, 1, H, W) int64, the number 0 ... K - 1 of each pixel's instance,
+    and per instance its label (K,), the most frequent one under it, and its pixels (K,), both int64. Ids are shared by
+    the batch."""
     _, slot, pixels = inst.unique(return_inverse=True, return_counts=True)
     votes = (slot * n_labels + label).flatten().bincount(minlength=len(pixels) * n_labels)
     return slot, votes.view(len(pixels), n_labels).argmax(1), pixels
@@ -421,8 +428,8 @@ def pad_to_multiple(x, multiple, smallest=1):
 # ------------------------------------------------------------------------------------------------------- display
 
 def label_colours(c):
-    """(n_labels, 3) uint8 colours in which a run's labels are shown: its palette's, Cityscapes' own, else those of PASCAL VOC,
-    an id's bits dealt out to the channels."""
+    """(n_labels, 3) uint8 colours in which a run's labels are shown: its palette's, Cityscapes' own, else those of
+    PASCAL VOC, an id's bits dealt out to the channels."""
     ids = np.arange(c.n_labels)[:, None]
     colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(3)).astype(np.uint8)
     if c.palette:

@@ -1,4 +1,5 @@
-"""K-means in torch: k-means++ seeding (Arthur and Vassilvitskii, 2007) and Lloyd's iterations, many problems at once."""
+"""K-means in torch: k-means++ seeding (Arthur and Vassilvitskii, 2007) and Lloyd's iterations, many problems at
+once."""
 import math
 
 import torch
@@ -14,8 +15,8 @@ def kmeans(points, counts, k, restarts=24, seed=0, max_iterations=300, tolerance
     the best on all of them, until no centre moves by more than `tolerance` of the points' spread.
     An empty cluster is re-seeded at the point farthest from its centre. Reproducible: draws depend on `seed` alone.
 
-    Returns centres (B, k, D) float32, sizes (B, k) int64 and inertia (B,) float32, the sum of squared distances,
-    on the device of `points`. A problem with fewer distinct points than k gets as many clusters; the others have size 0.
+    Returns centres (B, k, D) float32, sizes (B, k) int64 and inertia (B,) float32, the sum of squared distances, on
+    the device of `points`. A problem with fewer distinct points than k gets as many clusters; the others have size 0.
     """
     b, m, d = points.shape
     generator = torch.Generator().manual_seed(seed)
@@ -32,7 +33,8 @@ def kmeans(points, counts, k, restarts=24, seed=0, max_iterations=300, tolerance
         group = torch.tensor([i for _, i in waiting[-together:]], device=points.device)
         del waiting[-together:]
         centres[group], sizes[group], inertia[group] = cluster_group(
-            points[group, :n].float(), counts.to(points.device)[group], k, restarts, generator, max_iterations, tolerance)
+            points[group, :n].float(), counts.to(points.device)[group], k, restarts, generator, max_iterations,
+            tolerance)
     return centres, sizes, inertia
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import data
 from data import SUFFIXES, UserError
 
-ROLE_ENDINGS = ('_gtFine_labelIds', '_gtFine_instanceIds', '_leftImg8bit', '_seg')   # what tells the files of a scene apart
-LONG_SPLITS = {'train': 'training', 'val': 'validation'}                               # as ADE20K calls them
+# What tells the files of a scene apart.
+ROLE_ENDINGS = ('_gtFine_labelIds', '_gtFine_instanceIds', '_leftImg8bit', '_seg')
+LONG_SPLITS = {'train': 'training', 'val': 'validation'}     # as ADE20K calls them
 
 Pair = namedtuple('Pair', 'name label inst image')
 # Paths; inst and image may be None. A path may name a part of a file (NYU) or a folder (Helen): the readers know.
@@ -28,7 +29,8 @@ Source = namedtuple('Source', 'layout pairs n_labels label_names problems')
 
 
 def scene_name(path):
-    """What the label map, the instance map and the photograph of one scene share: the stem less what tells them apart."""
+    """What the label map, the instance map and the photograph of one scene share: the stem less what tells them
+    apart."""
     name = Path(path).stem
     for ending in ROLE_ENDINGS:
         name = name.removesuffix(ending)
@@ -36,7 +38,8 @@ def scene_name(path):
 
 
 def files_below(folder):
-    """All files below `folder`, sorted. Links are followed, each folder is visited once. None where it does not exist."""
+    """All files below `folder`, sorted. Links are followed, each folder is visited once. None where it does not
+    exist."""
     def fail(error):
         if not isinstance(error, FileNotFoundError):
             raise UserError(f'{error.filename}: cannot be read ({error.strerror})')
@@ -84,7 +87,8 @@ def ade20k_scene_parsing(root, split):
                 names = ['other'] + [re.split('[;,]', row['Name'])[0].strip() for row in rows]
                 names = names if len(names) == 151 else None
         folders = {'label': 'annotations', 'inst': 'annotations_instance', 'image': 'images'}
-        return 'ADE20K scene parsing', {role: pictures_in(root / place / split) for role, place in folders.items()}, 151, names
+        return 'ADE20K scene parsing', {role: pictures_in(root / place / split)
+                                        for role, place in folders.items()}, 151, names
 
 
 def ade20k_full(root, split):
@@ -94,7 +98,8 @@ def ade20k_full(root, split):
             folder = images / LONG_SPLITS.get(split, split)
             maps = pictures_in(folder, '_seg', ('.png',))
             if maps:
-                return 'ADE20K full', {'label': maps, 'inst': maps, 'image': pictures_in(folder, suffixes=('.jpg',))}, None, None
+                return 'ADE20K full', {'label': maps, 'inst': maps,
+                                       'image': pictures_in(folder, suffixes=('.jpg',))}, None, None
 
 
 def nyu_depth(root, split):
@@ -125,7 +130,8 @@ def helen(root, split):
     if (root / 'labels').is_dir() and (root / 'images').is_dir():
         masks = helen_masks(root / 'labels')
         images = pictures_in(root / 'images')
-        listed = root / {'train': 'exemplars.txt', 'val': 'tuning.txt', 'test': 'testing.txt'}.get(split, f'{split}.txt')
+        listed = root / {'train': 'exemplars.txt', 'val': 'tuning.txt', 'test': 'testing.txt'}.get(
+            split, f'{split}.txt')
         if listed.is_file():
             names = {line.split(',')[-1].strip() for line in listed.read_text().splitlines()}
             masks, images = ({name: path for name, path in files.items() if name in names} for files in (masks, images))
@@ -153,7 +159,8 @@ def recognise(root, split):
 
 def splits(root):
     """{split: number of label maps} of the splits that the folder `root` has."""
-    own = sorted({re.sub('_(label|A)$', '', path.name) for path in root.glob('*_*') if re.search('_(label|A)$', path.name)})
+    own = sorted({re.sub('_(label|A)$', '', path.name) for path in root.glob('*_*')
+                  if re.search('_(label|A)$', path.name)})
     found = {}
     for split in dict.fromkeys(['train', 'val', 'test', *own]):
         try:
@@ -177,11 +184,12 @@ def find_pairs(root, split='train', need_images=True):
     if not found or not found[1]['label']:
         others = splits(root)
         if others:
-            raise UserError(f'{root}: no label maps of the split {split!r}, but of {", ".join(others)}; choose with --split')
+            raise UserError(f'{root}: no label maps of the split {split!r}, but of {", ".join(others)}; '
+                            'choose with --split')
         if found:
             raise UserError(f'{root}: {found[0]}, but there are no label maps')
-        raise UserError(f'{root}: expected {split}_label/ and {split}_img/ (and perhaps {split}_inst/), or {split}_A/ and '
-                        f'{split}_B/, or Cityscapes, ADE20K, NYU Depth v2 or Helen as they are downloaded')
+        raise UserError(f'{root}: expected {split}_label/ and {split}_img/ (and perhaps {split}_inst/), or {split}_A/ '
+                        f'and {split}_B/, or Cityscapes, ADE20K, NYU Depth v2 or Helen as they are downloaded')
     name, files, n_labels, label_names = found
     labels, images, insts = files['label'], files['image'], files.get('inst', {})
     problems = {}
@@ -197,7 +205,8 @@ def find_pairs(root, split='train', need_images=True):
 
 
 def known_pairs(c):
-    """The pairs that a run of configuration `c` is trained on; UserError if they are not all there. Notes the layout in `c`."""
+    """The pairs that a run of configuration `c` is trained on; UserError if they are not all there. Notes the layout
+    in `c`."""
     source = find_pairs(c.data, c.split)
     c.layout = source.layout
     for name, problem in source.problems.items():
@@ -207,7 +216,8 @@ def known_pairs(c):
 
 
 def files_by_name(paths, ending, layout):
-    """{name: path} of picture files and of folders of them; of a folder's Cityscapes files only those of the kind `ending`."""
+    """{name: path} of picture files and of folders of them; of a folder's Cityscapes files only those of the kind
+    `ending`."""
     found = {}
     for path in map(Path, paths):
         if path.is_dir() and layout == 'Helen' and ending == '_labelIds':
@@ -225,7 +235,8 @@ def files_by_name(paths, ending, layout):
 
 
 def partners(paths, ending, layout, labels):
-    """{name: path} with a partner for each name in `labels`; a single file belongs to a single label map, whatever its name."""
+    """{name: path} with a partner for each name in `labels`; a single file belongs to a single label map, whatever its
+    name."""
     found = files_by_name(paths, ending, layout)
     if len(found) == len(labels) == 1:
         return dict(zip(labels, found.values()))
@@ -261,7 +272,8 @@ def open_hdf5(path):
     try:
         import h5py
     except ImportError:
-        raise UserError(f'{path}: MATLAB 7.3 files are read with h5py, which is not installed: pip install h5py') from None
+        raise UserError(f'{path}: MATLAB 7.3 files are read with h5py, which is not installed: '
+                        'pip install h5py') from None
     with data.blame(path):
         return h5py.File(path, 'r')
 
@@ -306,7 +318,8 @@ def check_section(path, other, size):
 
 
 def by_table(read, table):
-    """Let a reader's ids go through {id: label}. An id that is not in it is a UserError that names the first such pixel."""
+    """Let a reader's ids go through {id: label}. An id that is not in it is a UserError that names the first such
+    pixel."""
     lookup = np.full(max(table) + 2, -1, np.int32)
     lookup[list(table)] = list(table.values())
 
@@ -379,7 +392,8 @@ def read_palette(path):
 
 
 def forty_labels(root):
-    """The usual mapping of NYU's 894 classes to 40, from classMapping40.mat (mapClass) or a text file of 894 numbers."""
+    """The usual mapping of NYU's 894 classes to 40, from classMapping40.mat (mapClass) or a text file of 894
+    numbers."""
     folder = root if root.is_dir() else root.parent
     for name in ('classMapping40.mat', 'classMapping40.txt'):
         path = folder / name
@@ -414,7 +428,8 @@ def read_mat(path):
         parts = list(elements(blob)) if kind == 14 else []               # flags, dimensions, name, values
         if len(parts) == 4 and parts[3][0] in kinds:
             shape = np.frombuffer(parts[1][1], '<i4')
-            arrays[parts[2][1].decode()] = np.frombuffer(parts[3][1], '<' + kinds[parts[3][0]]).reshape(shape, order='F')
+            arrays[parts[2][1].decode()] = np.frombuffer(
+                parts[3][1], '<' + kinds[parts[3][0]]).reshape(shape, order='F')
     return arrays
 
 
@@ -425,21 +440,22 @@ MOST_LABELS = 4096                                           # a label map with 
 
 def survey(root, split='train', palette=None, ignore_label=None, forty=False, jpeg_labels=False, instances='auto',
            n_labels=None, need_images=True, thorough=False, progress=None):
-    """All that has to be known of a data set before training: what `find_pairs` finds, the headers of all files and, where
-    only they can tell, the values of the label maps; with `thorough` the pixels of everything.
+    """All that has to be known of a data set before training: what `find_pairs` finds, the headers of all files and,
+    where only they can tell, the values of the label maps; with `thorough` the pixels of everything.
 
     palette: file of read_palette. ignore_label: this id gets a channel of its own, the last. forty: NYU's 40 labels.
     jpeg_labels: accept label maps that JPEG has changed. instances: as --instances. n_labels: where only the maps could
     tell it. progress(step, done, total) is called along the way.
 
-    Returns a SimpleNamespace: the fields of Source, where `problems` has every file that cannot be used and `pairs` is the
-    rest; the fields of a run's configuration that `readers` needs; `instances`, 'files', 'components' or 'none';
+    Returns a SimpleNamespace: the fields of Source, where `problems` has every file that cannot be used and `pairs` is
+    the rest; the fields of a run's configuration that `readers` needs; `instances`, 'files', 'components' or 'none';
     `unknown`, whether 255 looks like a mark of unlabelled pixels; `sizes`, a Counter of (width, height);
     `histogram` (n_labels,) and `instances_per_picture`, both None unless thorough.
     """
     source = find_pairs(root, split, need_images)
-    c = SimpleNamespace(**source._asdict(), sizes=Counter(), palette=read_palette(palette) if palette else None, label_table=None,
-                        in_channels=3, out_channels=3, unknown=False, histogram=None, instances_per_picture=None)
+    c = SimpleNamespace(**source._asdict(), sizes=Counter(), palette=read_palette(palette) if palette else None,
+                        label_table=None, in_channels=3, out_channels=3, unknown=False, histogram=None,
+                        instances_per_picture=None)
     c.problems = dict(c.problems)
     if instances == 'auto':
         c.instances = 'files' if c.pairs and c.pairs[0].inst else 'none'
@@ -460,8 +476,8 @@ def survey(root, split='train', palette=None, ignore_label=None, forty=False, jp
 
     def check_headers(pair):
         if pair.label.suffix.lower() in ('.jpg', '.jpeg') and c.n_labels != 0 and not jpeg_labels:
-            raise UserError(f'{pair.label}: JPEG changes the values of labels; make PNG files of the originals, or force it '
-                            'with --jpeg-labels')
+            raise UserError(f'{pair.label}: JPEG changes the values of labels; make PNG files of the originals, '
+                            'or force it with --jpeg-labels')
         *size, channels = header(pair.image or pair.label)
         for path in filter(None, (pair.label, pair.inst if c.instances == 'files' else None)):
             check_section(path, pair.image or pair.label, size)
@@ -486,8 +502,8 @@ def survey(root, split='train', palette=None, ignore_label=None, forty=False, jp
         def labels_of(pair):
             labels = set(np.unique(read(pair.label, None)).tolist()) - {ignore_label}
             if c.layout != 'ADE20K full' and labels and not 0 <= min(labels) <= max(labels) < MOST_LABELS:
-                raise UserError(f'{pair.label}: values from {min(labels)} to {max(labels)}; labels are numbers from 0 to '
-                                f'{MOST_LABELS - 1} (is this an instance map?)')
+                raise UserError(f'{pair.label}: values from {min(labels)} to {max(labels)}; labels are numbers '
+                                f'from 0 to {MOST_LABELS - 1} (is this an instance map?)')
             return labels
 
         seen = set().union(*each(labels_of, 'labels'))

@@ -38,7 +38,8 @@ def feature_matching(fake_scales, real_scales, n_layers=3):
 
 
 def vgg_loss(fake_taps, real_taps):
-    """Weighted mean absolute difference of VGG-19 features (Johnson et al., 2016): the optional term of paper section 4."""
+    """Weighted mean absolute difference of VGG-19 features (Johnson et al., 2016): the optional term of paper
+    section 4."""
     return sum(weight * F.l1_loss(fake.float(), real.detach().float())
                for weight, fake, real in zip(VGG_WEIGHTS, fake_taps, real_taps))
 
@@ -72,7 +73,8 @@ class FakeHistory:
         self.size, self.pictures = size, list(pictures)
 
     def query(self, batch, seed):
-        """batch: tensors (N, ...) of maps and fakes -> as many of the same shapes. The draws are a pure function of `seed`."""
+        """batch: tensors (N, ...) of maps and fakes -> as many of the same shapes. The draws are a pure function of
+        `seed`."""
         rng, out = random.Random(seed), []
         for picture in zip(*(tensor.detach() for tensor in batch)):
             picture = [tensor.clone() for tensor in picture]

@@ -56,7 +56,8 @@ class ResidualBlock(nn.Module):
 
 
 class GlobalGenerator(nn.Module):
-    """G1, the global generator: paper section 3.2 and appendix A (c7s1-64, d128 ... d1024, R1024 x 9, u512 ... u64, c7s1-3).
+    """G1, the global generator: paper section 3.2 and appendix A (c7s1-64, d128 ... d1024, R1024 x 9, u512 ... u64,
+    c7s1-3).
 
     forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float in [-1, 1]. H and W must be
     multiples of 2 ** n_down and at least twice that (ValueError), else the output's size would differ.
@@ -86,7 +87,8 @@ class GlobalGenerator(nn.Module):
 
 
 class LocalEnhancer(nn.Module):
-    """G2 (and G3): `n_enhancers` local enhancers around G1, each at twice the size of the one inside; paper section 3.2.
+    """G2 (and G3): `n_enhancers` local enhancers around G1, each at twice the size of the one inside; paper
+    section 3.2.
 
     Each adds its downsampled features to the last feature map of the network inside (figure 3); only the
     outermost ends in the 7x7 convolution to a picture. `ngf` is the width of the outermost enhancer; the
@@ -147,7 +149,8 @@ class LocalEnhancer(nn.Module):
         wrong = sorted(name for name in wanted if name not in state or state[name].shape != own[name].shape)
         wrong += sorted(name for name in left_over if not re.fullmatch(rf'{last}\.\d+\.(weight|bias)', name))
         if wrong or len(left_over) != 2:
-            raise ValueError(f'the inner network does not fit this local enhancer: see {(wrong or sorted(left_over))[:1]}')
+            raise ValueError('the inner network does not fit this local enhancer: see '
+                             f'{(wrong or sorted(left_over))[:1]}')
         self.load_state_dict({**own, **{name: state[name] for name in wanted}}, strict=True)
 
 

@@ -1,5 +1,5 @@
-"""Runs that the official code of 2018 wrote (github.com/NVIDIA/pix2pixHD): plain state dicts without a configuration, and
-clustered features in a pickle."""
+"""Runs that the official code of 2018 wrote (github.com/NVIDIA/pix2pixHD): plain state dicts without a configuration,
+and clustered features in a pickle."""
 from pathlib import Path
 import pickle
 import re
@@ -11,7 +11,8 @@ from data import CITYSCAPES, blame
 
 
 def read_weights(run):
-    """{'G': state dict, 'D': ..., 'E': ...} of latest_net_G.pth and, where they are, latest_net_D.pth and latest_net_E.pth."""
+    """{'G': state dict, 'D': ..., 'E': ...} of latest_net_G.pth and, where they are, latest_net_D.pth and
+    latest_net_E.pth."""
     weights = {}
     for name in 'GDE':
         path = Path(run) / f'latest_net_{name}.pth'
@@ -19,7 +20,8 @@ def read_weights(run):
             with blame(path):
                 state = torch.load(path, map_location='cpu', weights_only=True)
                 # PyTorch before 0.4 wrote statistics of InstanceNorm, which nobody uses.
-                weights[name] = {key: tensor for key, tensor in state.items() if not re.search(r'running_(mean|var)$', key)}
+                weights[name] = {key: tensor for key, tensor in state.items()
+                                 if not re.search(r'running_(mean|var)$', key)}
     return weights
 
 
@@ -42,7 +44,8 @@ def configuration(G, D=None, E=None):
     condition = stem.shape[1] - feat
     n_labels = 0 if condition == 3 else condition - 1
     config = {'model': 'local' if n_enhancers else 'global', 'ngf': len(stem), 'n_enhancers': n_enhancers,
-              'n_down': (len(convolutions(G, 'model')) - 1) // 2, 'n_blocks': blocks('model'), 'n_blocks_local': blocks('model1_2'),
+              'n_down': (len(convolutions(G, 'model')) - 1) // 2, 'n_blocks': blocks('model'),
+              'n_blocks_local': blocks('model1_2'),
               'features': E is not None, 'encoder_scale': 1 << n_enhancers,
               'instances': 'files' if n_labels else 'none', 'n_labels': n_labels, 'layout': 'flat', 'label_names': None,
               'in_channels': 3, 'out_channels': 3, 'palette': None, 'label_table': None, 'left_out': [],
@@ -72,8 +75,8 @@ class ArraysOnly(pickle.Unpickler):
 
 
 def read_styles(path, config):
-    """features_clustered_010.npy, a pickled {label: (k, feat) centres} -> a dict as in styles.npz. It tells no counts, so
-    every centre counts once."""
+    """features_clustered_010.npy, a pickled {label: (k, feat) centres} -> a dict as in styles.npz. It tells no counts,
+    so every centre counts once."""
     with blame(path, 'not clustered features of the official code'):
         with open(path, 'rb') as file:
             version = np.lib.format.read_magic(file)

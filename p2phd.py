@@ -69,13 +69,15 @@ def size_or_native(text):
 
 
 for function, name in ((size, 'WIDTHxHEIGHT'), (size_or_native, 'WIDTHxHEIGHT or native'),
-                       (positive, 'positive whole number'), (natural, 'whole number'), (rate, 'number between 0 and 1')):
+                       (positive, 'positive whole number'), (natural, 'whole number'),
+                       (rate, 'number between 0 and 1')):
     function.__name__ = name                                # what argparse says was expected
 
 
 def make_parser():
     common = Parser(add_help=False)
-    common.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto', help='auto: CUDA where there is any')
+    common.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto',
+                        help='auto: CUDA where there is any')
     common.add_argument('--seed', type=natural, default=0, help='of every random draw')
 
     def training(inherit):
@@ -85,12 +87,15 @@ def make_parser():
         add = parent.add_argument_group('data').add_argument
         add('--run', metavar='DIR', help='run folder to write (default: runs/<name of ' + (
             '--from>-<size>)' if inherit else 'the data folder>)'))
-        add('--size', type=size_or_native, metavar='WxH', help='resize pictures to this; `native`: as they are (default: ' + (
-            'twice the size of --from)' if inherit else 'the most frequent size of the data set, at most 1024 wide)'))
+        add('--size', type=size_or_native, metavar='WxH',
+            help='resize pictures to this; `native`: as they are (default: ' + (
+                'twice the size of --from)' if inherit else
+                'the most frequent size of the data set, at most 1024 wide)'))
         add('--crop', type=size, metavar='WxH', help='train on random sections of this size')
-        add('--jitter', type=float, default=default(1.0), metavar='FACTOR', help='resize up by this factor, 1 to 2, and crop back '
-            'at random')
-        add('--flip', action=argparse.BooleanOptionalAction, default=default(True), help='mirror with a probability of one half')
+        add('--jitter', type=float, default=default(1.0), metavar='FACTOR', help='resize up by this factor, 1 to 2, '
+            'and crop back at random')
+        add('--flip', action=argparse.BooleanOptionalAction, default=default(True),
+            help='mirror with a probability of one half')
         add('--cache', nargs='?', const='', metavar='DIR', help='keep decoded, resized pictures in memory-mapped files '
             '(DIR if not given: the run folder with -cache behind its name)')
         add('--workers', type=natural, default=default(4), help='processes that load data')
@@ -102,12 +107,12 @@ def make_parser():
         add('--lr', type=rate, default=default(2e-4), help='learning rate of Adam, betas (0.5, 0.999)')
         add = parent.add_argument_group('objective').add_argument
         add('--gan', choices=['lsgan', 'vanilla'], default=default('lsgan'), help='least squares or cross-entropy')
-        add('--vgg', nargs='?', const='fetch', metavar='PATH', help='add the VGG-19 perceptual loss, from the weights that '
-            'torchvision publishes; without PATH they are fetched')
+        add('--vgg', nargs='?', const='fetch', metavar='PATH', help='add the VGG-19 perceptual loss, from the weights '
+            'that torchvision publishes; without PATH they are fetched')
         add('--pool-size', type=natural, default=default(0), help='past fakes that the discriminator is also shown')
         add = parent.add_argument_group('running').add_argument
-        add('--bf16', action=argparse.BooleanOptionalAction, default=default(False), help='bfloat16 arithmetic in the networks: '
-            'faster where the hardware has it')
+        add('--bf16', action=argparse.BooleanOptionalAction, default=default(False),
+            help='bfloat16 arithmetic in the networks: faster where the hardware has it')
         add('--log-every', type=positive, default=50, metavar='STEPS', help='a line and a row of log.csv')
         add('--sample-every', type=positive, default=500, metavar='STEPS', help='a picture: label | synthesised | real')
         add('--save-every', type=positive, default=1000, metavar='STEPS', help='the checkpoint')
@@ -116,16 +121,17 @@ def make_parser():
 
     source = Parser(add_help=False)
     add = source.add_argument_group('data set').add_argument
-    add('--data', metavar='DIR', help='Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; or train_label/ train_img/ and '
-        'perhaps train_inst/; or train_A/ train_B/')
+    add('--data', metavar='DIR', help='Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; or train_label/ '
+        'train_img/ and perhaps train_inst/; or train_A/ train_B/')
     add('--split', default='train', help='which part of the data set')
-    add('--instances', choices=['auto', 'components', 'none'], default='auto', help='auto: instance maps where there are '
-        'any; components: the connected components of each label; none: no boundary map and no features')
+    add('--instances', choices=['auto', 'components', 'none'], default='auto', help='auto: instance maps where there '
+        'are any; components: the connected components of each label; none: no boundary map and no features')
     add('--palette', metavar='FILE', help='label maps are stored as colours: lines R,G,B,id[,name]')
-    add('--n-labels', type=positive, metavar='N', help='how many, where the layout does not say and the training maps lack some '
-        '(default: 1 + the largest)')
+    add('--n-labels', type=positive, metavar='N', help='how many, where the layout does not say and the training maps '
+        'lack some (default: 1 + the largest)')
     add('--ignore-label', type=natural, metavar='ID', help='this id means unknown: it gets a channel of its own')
-    add('--labels', type=int, choices=[40], help="NYU Depth v2: the usual 40 labels, by the data folder's classMapping40.mat")
+    add('--labels', type=int, choices=[40],
+        help="NYU Depth v2: the usual 40 labels, by the data folder's classMapping40.mat")
     add('--jpeg-labels', action='store_true', help='accept label maps that JPEG has changed')
     add('--skip-bad', action='store_true', help='train: read everything first, and leave out what cannot be used')
 
@@ -137,9 +143,11 @@ def make_parser():
 
     command('check', source, common, text='read a data set through and report what it holds and what is wrong with it')
 
-    sub = command('train', source, training(False), common, text='train the generator, the discriminators and the encoder')
+    sub = command('train', source, training(False), common,
+                  text='train the generator, the discriminators and the encoder')
     add = sub.add_argument_group('networks').add_argument
-    add('--model', choices=['global', 'local'], default='global', help='G1, or local enhancers around it from the start')
+    add('--model', choices=['global', 'local'], default='global',
+        help='G1, or local enhancers around it from the start')
     add('--ngf', type=positive, help='channels of the (outermost) first layer (default: as many as give G1 64)')
     add('--n-down', type=positive, default=4, help='downsamplings of G1')
     add('--n-blocks', type=natural, default=9, help='residual blocks of G1')
@@ -148,17 +156,20 @@ def make_parser():
     add('--ndf', type=positive, default=64, help='width of the discriminators')
     add('--n-layers', type=positive, default=3, help='strided layers of each discriminator')
     add('--n-scales', type=positive, default=3, help='discriminators')
-    add('--features', action=argparse.BooleanOptionalAction, help='train the encoder along (default: if there are instances)')
+    add('--features', action=argparse.BooleanOptionalAction,
+        help='train the encoder along (default: if there are instances)')
     add('--feat', type=positive, default=3, help='features per instance')
     add('--nef', type=positive, default=16, help='width of the encoder')
     add('--n-down-encoder', type=positive, default=4, help='downsamplings of the encoder')
 
-    sub = command('finetune', training(True), common, text='add a local enhancer at twice the size to a trained run. Flags without '
-                  'a default stay as they were in --from.')
+    sub = command('finetune', training(True), common, text='add a local enhancer at twice the size to a trained run. '
+                  'Flags without a default stay as they were in --from.')
     sub.add_argument('--from', dest='base', metavar='RUN', help='the run whose networks to start from')
     sub.add_argument('--data', metavar='DIR', help='(default: the data of --from)')
-    sub.add_argument('--fix-global', type=natural, default=10, metavar='EPOCHS', help='epochs in which only the new enhancer learns')
-    sub.add_argument('--n-blocks-local', type=natural, help='residual blocks of the new enhancer (default: 3, or as in --from)')
+    sub.add_argument('--fix-global', type=natural, default=10, metavar='EPOCHS',
+                     help='epochs in which only the new enhancer learns')
+    sub.add_argument('--n-blocks-local', type=natural,
+                     help='residual blocks of the new enhancer (default: 3, or as in --from)')
 
     sub = command('cluster', common, text="cluster the training set's instance features into styles, label by label")
     sub.add_argument('--run', metavar='DIR', help='(default: the newest run in runs/)')
@@ -168,19 +179,24 @@ def make_parser():
 
     sub = command('generate', common, text='turn label maps into photographs')
     sub.add_argument('--label', nargs='+', required=True, metavar='PATH', help='label maps, or folders of them')
-    sub.add_argument('--inst', nargs='+', metavar='PATH', help='their instance maps, or folders of them (default: the connected '
-                     'components of each label)')
+    sub.add_argument('--inst', nargs='+', metavar='PATH', help='their instance maps, or folders of them (default: the '
+                     'connected components of each label)')
     sub.add_argument('--run', metavar='DIR', help='(default: the newest run in runs/)')
     sub.add_argument('--out', metavar='DIR', help='(default: <run>/generated)')
-    sub.add_argument('--size', type=size, metavar='WxH', help="resize the maps to this first (default: the maps' own size)")
-    sub.add_argument('--sample', action='store_true', help="draw every instance's style at random (default: its label's "
-                     'most frequent style)')
+    sub.add_argument('--size', type=size, metavar='WxH',
+                     help="resize the maps to this first (default: the maps' own size)")
+    sub.add_argument('--sample', action='store_true', help="draw every instance's style at random (default: its "
+                     "label's most frequent style)")
     sub.add_argument('--n', type=positive, default=1, help='pictures per label map, with --sample')
-    sub.add_argument('--style', nargs='+', default=[], metavar='LABEL=K', help='style K for all instances of LABEL (name or number)')
-    sub.add_argument('--encode', nargs='+', metavar='PATH', help='take the styles from these photographs of the same scenes')
+    sub.add_argument('--style', nargs='+', default=[], metavar='LABEL=K',
+                     help='style K for all instances of LABEL (name or number)')
+    sub.add_argument('--encode', nargs='+', metavar='PATH',
+                     help='take the styles from these photographs of the same scenes')
 
-    sub = command('demo', common, text='train, finetune, cluster and generate on built-in street scenes, in a few minutes')
-    sub.add_argument('--run', metavar='DIR', default='runs/demo', help='folder for the scenes, the runs and the picture')
+    sub = command('demo', common,
+                  text='train, finetune, cluster and generate on built-in street scenes, in a few minutes')
+    sub.add_argument('--run', metavar='DIR', default='runs/demo',
+                     help='folder for the scenes, the runs and the picture')
     return parser
 
 
@@ -234,7 +250,8 @@ def build(config, device, training=True):
     if c.model == 'global':
         state.G = nets.GlobalGenerator(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks).to(device)
     else:
-        state.G = nets.LocalEnhancer(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.n_enhancers, c.n_blocks_local).to(device)
+        state.G = nets.LocalEnhancer(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.n_enhancers,
+                                     c.n_blocks_local).to(device)
     if c.features:
         state.E = nets.Encoder(c.out_channels, c.feat, c.nef, c.n_down_encoder).to(device)
     if training:
@@ -252,7 +269,8 @@ def smallest_side(config):
 
 
 def save(state, run):
-    """Write run/checkpoint.pt: tensors and builtins only, all that is needed to use the networks and to go on training."""
+    """Write run/checkpoint.pt: tensors and builtins only, all that is needed to use the networks and to go on
+    training."""
     checkpoint = {'format': FORMAT, 'config': vars(state.config), 'step': state.step, 'log': state.log,
                   'weights': {name: getattr(state, name).state_dict() for name in 'GDE' if getattr(state, name)},
                   'optimizers': {name: getattr(state, f'opt_{name}').state_dict() for name in 'GD'},
@@ -261,7 +279,8 @@ def save(state, run):
 
 
 def load(run, device, training=True):
-    """The state of the run in folder `run`, as build returns it and as save left it; or of an official run. UserError if there is none."""
+    """The state of the run in folder `run`, as build returns it and as save left it; or of an official run. UserError
+    if there is none."""
     path = Path(run) / 'checkpoint.pt'
     if (Path(run) / 'latest_net_G.pth').is_file():
         return load_official(run, device, training)
@@ -341,10 +360,12 @@ def train_step(state, label, inst, image):
         fake = G(torch.cat([condition, *features], 1))
         fake_scores = D(torch.cat([condition, fake], 1))
         real_scores = D(torch.cat([condition, image], 1))
-        taps = [state.vgg(fake), state.vgg(image)] if state.vgg else []     # in [-1, 1] as they are: an official quirk, VGG-19
-        g_terms = losses.generator_loss(fake_scores, real_scores, c.n_layers, c.gan, *taps)    # was trained on ImageNet's means
+        # In [-1, 1] as they are: an official quirk, VGG-19 was trained on ImageNet's means.
+        taps = [state.vgg(fake), state.vgg(image)] if state.vgg else []
+        g_terms = losses.generator_loss(fake_scores, real_scores, c.n_layers, c.gan, *taps)
         if c.pool_size:
-            *maps, old = state.history.query([x for x in (label, inst, fake) if x is not None], f'{c.seed} {state.step}')
+            *maps, old = state.history.query(
+                [x for x in (label, inst, fake) if x is not None], f'{c.seed} {state.step}')
             shown = torch.cat([data.condition(maps[0], maps[1] if len(maps) > 1 else None, c.n_labels), old], 1)
             d_terms = losses.discriminator_loss(D(shown), real_scores, c.gan)
         else:
@@ -373,18 +394,20 @@ def fit(state, run, pairs):
     """The training loop, from state.step to the end or to Ctrl-C or SIGTERM; writes the run folder."""
     c, started = state.config, state.step
     cache = c.cache or run.with_name(f'{run.name}-cache') if c.cache is not None else None
-    dataset = data.Pictures(pairs, layouts.readers(c), c.n_labels, c.size, c.crop, c.flip, c.jitter, styles.network_multiple(c),
-                            c.instances, c.seed, cache)
-    dataset[0, 0]                                           # a picture that does not fit is found before anything is written
+    dataset = data.Pictures(pairs, layouts.readers(c), c.n_labels, c.size, c.crop, c.flip, c.jitter,
+                            styles.network_multiple(c), c.instances, c.seed, cache)
+    dataset[0, 0]                                     # a picture that does not fit is found before anything is written
     torch.backends.cudnn.benchmark = bool(c.crop or c.size)  # pays where sizes stay the same from step to step
     if c.vgg:
         state.vgg = load_vgg(c.vgg).to(state.device)
-    batches = data.loader(dataset, c.workers, state.device, batch_sampler=data.Order(len(pairs), c.batch, state.step, c.total_steps, c.seed))
+    batches = data.loader(dataset, c.workers, state.device,
+                          batch_sampler=data.Order(len(pairs), c.batch, state.step, c.total_steps, c.seed))
     make_folder(run)
     data.write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
     rows = run / 'log.csv'
     if started and rows.is_file():                          # rows written after the checkpoint will be written again
-        kept = [line for line in rows.read_text().splitlines() if not line[:1].isdigit() or int(line.split(',')[0]) <= started]
+        kept = [line for line in rows.read_text().splitlines()
+                if not line[:1].isdigit() or int(line.split(',')[0]) <= started]
         rows.write_text('\n'.join(kept) + '\n')
     else:
         rows.write_text('')
@@ -423,7 +446,8 @@ def fit(state, run, pairs):
         for number, handler in handlers.items():
             signal.signal(number, handler)
     if stop and state.step < c.total_steps:
-        print(f'stopped at step {state.step} of {c.total_steps}, all saved; to go on: python p2phd.py train --resume --run {run}')
+        print(f'stopped at step {state.step} of {c.total_steps}, all saved; to go on: '
+              f'python p2phd.py train --resume --run {run}')
         return 128 + stop[0]
     print(f'done: {run / "checkpoint.pt"}, pictures in {run / "samples"}')
     return 0
@@ -443,7 +467,8 @@ def write_row(path, state, means):
 def load_vgg(source):
     """nets.VGG19 filled from a file, or from torchvision's site where `source` is 'fetch' (the hash is checked)."""
     try:
-        state = (torch.hub.load_state_dict_from_url(nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True)
+        state = (torch.hub.load_state_dict_from_url(
+                     nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True)
                  if source == 'fetch' else torch.load(source, map_location='cpu', weights_only=True))
         return nets.VGG19(state)
     except Exception as error:
@@ -461,7 +486,8 @@ def save_sheet(state, dataset, path):
         features = [styles.encode(state, image, inst)] if state.E else []
         with torch.autocast(state.device.type, torch.bfloat16, enabled=state.config.bf16):
             fake = state.G(torch.cat([data.condition(label, inst, state.config.n_labels), *features], 1))
-        shown = [styles.show_label(state.config, batch['label'][0]), *(styles.as_rgb(styles.to_picture(x)) for x in (fake, image))]
+        shown = [styles.show_label(state.config, batch['label'][0]),
+                 *(styles.as_rgb(styles.to_picture(x)) for x in (fake, image))]
         strips.append(np.concatenate(shown, 1))
     width = max(strip.shape[1] for strip in strips)
     path.parent.mkdir(exist_ok=True)
@@ -480,7 +506,8 @@ def settings(args):
 def schedule(c, n):
     """Turn epochs of `n` pictures into the steps that learning rate and unfreezing are functions of."""
     steps = lambda epochs: -(-epochs * n // c.batch)
-    c.total_steps, c.decay_start = (c.steps, c.steps // 2) if c.steps else (steps(c.epochs + c.decay_epochs), steps(c.epochs))
+    c.total_steps, c.decay_start = (
+        (c.steps, c.steps // 2) if c.steps else (steps(c.epochs + c.decay_epochs), steps(c.epochs)))
     c.fix_global_steps = steps(getattr(c, 'fix_global', 0))
     if not c.total_steps:
         raise UserError('--epochs 0 --decay-epochs 0: nothing to train')
@@ -494,15 +521,17 @@ def check_sizes(c, sizes):
             w, h = value
             if w % multiple or h % multiple or min(w, h) < least:
                 fits = 'x'.join(str(max(-(-least // multiple), round(side / multiple)) * multiple) for side in value)
-                raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at least {least}; {fits} fits')
+                raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at least {least}; '
+                                f'{fits} fits')
     smallest = min(sizes, key=min)
     if min(smallest) < least:
-        raise UserError(f'{c.data}: holds a picture of {smallest[0]}x{smallest[1]}, too small for these networks (at least '
-                        f'{least}x{least}); leave it out')
+        raise UserError(f'{c.data}: holds a picture of {smallest[0]}x{smallest[1]}, too small for these networks '
+                        f'(at least {least}x{least}); leave it out')
     if c.crop and c.size and (c.crop[0] > c.size[0] or c.crop[1] > c.size[1]):
         raise UserError(f'--crop {c.crop[0]}x{c.crop[1]} is larger than --size {c.size[0]}x{c.size[1]}')
     if c.batch > 1 and not (c.size or c.crop) and len(sizes) > 1:
-        raise UserError(f'--batch {c.batch}: the pictures of {c.data} differ in size; add --crop, or --size instead of native')
+        raise UserError(f'--batch {c.batch}: the pictures of {c.data} differ in size; add --crop, '
+                        'or --size instead of native')
     if not 1 <= c.jitter <= 2:
         raise UserError(f'--jitter {c.jitter}: a factor from 1 to 2')
     if c.cache is not None and not c.size:
@@ -537,7 +566,8 @@ def resume(args):
         elif name == 'data':
             c.data = str(Path(value).resolve())             # the data set may have moved
         elif value != c.flags[name]:
-            raise UserError(f'--{name.replace("_", "-")}: {run} was started with {c.flags[name]}, and that cannot change now')
+            raise UserError(f'--{name.replace("_", "-")}: {run} was started with {c.flags[name]}, '
+                            'and that cannot change now')
     if args.given & {'epochs', 'decay_epochs'} and 'steps' not in args.given:
         c.steps = None
     pairs = layouts.known_pairs(c)
@@ -550,20 +580,22 @@ def survey(args, **kwargs):
     """layouts.survey of what the command line names."""
     if not args.data:
         raise UserError(f'{args.command} needs --data DIR, the folder of the data set')
-    found = layouts.survey(args.data, args.split, args.palette, args.ignore_label, args.labels == 40, args.jpeg_labels, args.instances,
-                           args.n_labels, **kwargs)
+    found = layouts.survey(args.data, args.split, args.palette, args.ignore_label, args.labels == 40, args.jpeg_labels,
+                           args.instances, args.n_labels, **kwargs)
     if found.n_labels and any(pair.label.suffix.lower() in ('.jpg', '.jpeg') for pair in found.pairs):
-        print(f'warning: {args.data}: JPEG changes the values of labels; expect wrong ones along all edges', file=sys.stderr)
-    if found.unknown:
-        print(f'note: {args.data}: if label 255 means unknown, --ignore-label 255 --n-labels N saves the channels up to it',
+        print(f'warning: {args.data}: JPEG changes the values of labels; expect wrong ones along all edges',
               file=sys.stderr)
+    if found.unknown:
+        print(f'note: {args.data}: if label 255 means unknown, --ignore-label 255 --n-labels N saves the channels '
+              'up to it', file=sys.stderr)
     return found
 
 
 def in_words(found, which):
     """'Cityscapes: 2975 training pairs, 35 labels, instance maps'"""
     instances = {'files': 'instance maps', 'components': 'connected components as instances', 'none': 'no instances'}
-    return f'{found.layout}: {len(found.pairs)} {which} pairs, {found.n_labels or "no"} labels, {instances[found.instances]}'
+    return (f'{found.layout}: {len(found.pairs)} {which} pairs, {found.n_labels or "no"} labels, '
+            f'{instances[found.instances]}')
 
 
 def check(args):
@@ -583,7 +615,8 @@ def check(args):
     if found.n_labels and found.pairs:
         names = found.label_names or [str(i) for i in range(found.n_labels)]
         share = found.histogram / found.histogram.sum()
-        print('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.2g}%' for i in (-share).argsort(kind='stable') if share[i]))
+        print('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.2g}%' for i in (-share).argsort(kind='stable')
+                                     if share[i]))
     if found.instances != 'none' and found.pairs:
         counts = found.instances_per_picture
         print(f'instances per picture: {min(counts)} to {max(counts)}, {sum(counts) / len(counts):.1f} on average')
@@ -606,13 +639,15 @@ def train(args):
     for problem in found.problems.values():
         print(f'left out: {problem}')
     c = SimpleNamespace(**settings(args), flags=settings(args))
-    for name in ('layout', 'n_labels', 'label_names', 'label_table', 'palette', 'in_channels', 'out_channels', 'instances'):
+    for name in ('layout', 'n_labels', 'label_names', 'label_table', 'palette', 'in_channels', 'out_channels',
+                 'instances'):
         setattr(c, name, getattr(found, name))
     c.data, c.left_out = str(Path(args.data).resolve()), sorted(found.problems)
     if c.features is None:
         c.features = c.instances != 'none'
     if c.features and c.instances == 'none':
-        raise UserError(f'--features: {args.data} has no instance maps; --instances components makes them from the labels')
+        raise UserError(f'--features: {args.data} has no instance maps; '
+                        '--instances components makes them from the labels')
     if c.instances == 'components' and not c.n_labels:
         raise UserError(f'--instances components: {args.data} holds pictures, not label maps')
     if c.model == 'global':
@@ -622,7 +657,8 @@ def train(args):
     if c.size is None:
         frequent, multiple = found.sizes.most_common(1)[0][0], styles.network_multiple(c)
         shrink = min(1, 1024 / frequent[0])
-        c.size = tuple(max(-(-smallest_side(c) // multiple), round(side * shrink / multiple)) * multiple for side in frequent)
+        c.size = tuple(max(-(-smallest_side(c) // multiple), round(side * shrink / multiple)) * multiple
+                       for side in frequent)
     elif c.size == 'native':
         c.size = None
     check_sizes(c, found.sizes)
@@ -634,10 +670,10 @@ def train(args):
 def start(state, run, pairs):
     """Say what is about to be trained, and train."""
     c = state.config
-    weights = ', '.join(f'{name} {sum(p.numel() for p in getattr(state, name).parameters()) / 1e6:.1f}M' for name in 'GDE'
-                        if getattr(state, name))
-    print(f'{run}: {"native size" if c.size is None else "%dx%d" % tuple(c.size)}, {c.total_steps} steps of {c.batch} on '
-          f'{state.device}, weights {weights}', flush=True)
+    weights = ', '.join(f'{name} {sum(p.numel() for p in getattr(state, name).parameters()) / 1e6:.1f}M'
+                        for name in 'GDE' if getattr(state, name))
+    print(f'{run}: {"native size" if c.size is None else "%dx%d" % tuple(c.size)}, {c.total_steps} steps of {c.batch} '
+          f'on {state.device}, weights {weights}', flush=True)
     return fit(state, run, pairs)
 
 
@@ -653,16 +689,19 @@ def finetune(args):
         raise UserError(f'{args.base}: does not say what it was trained on; name it with --data DIR')
     # Schedule, size and crop are this stage's own; whatever else is not given stays as it was.
     own = ('epochs', 'decay_epochs', 'steps', 'size', 'crop', 'cache')
-    c = SimpleNamespace(**{**vars(b), **{name: value for name, value in flags.items() if value is not None or name in own}})
+    c = SimpleNamespace(**{**vars(b), **{name: value for name, value in flags.items()
+                                         if value is not None or name in own}})
     c.flags, c.data = flags, str(Path(args.data or b.data).resolve())
     c.model, c.n_enhancers, c.ngf, c.encoder_scale = 'local', b.n_enhancers + 1, b.ngf // 2, 2 * b.encoder_scale
     if b.ngf % 2:
         raise UserError(f'{args.base}: --ngf {b.ngf} is odd; the enhancer around it has half as many channels')
     if b.model == 'local' and c.n_blocks_local != b.n_blocks_local:
-        raise UserError(f'--n-blocks-local {c.n_blocks_local}: {args.base} has {b.n_blocks_local}, and all its enhancers are alike')
+        raise UserError(f'--n-blocks-local {c.n_blocks_local}: {args.base} has {b.n_blocks_local}, '
+                        'and all its enhancers are alike')
     if c.size is None:
         if not b.size:
-            raise UserError(f'{args.base} was trained at native size; say with --size WxH (or native) what to finetune at')
+            raise UserError(f'{args.base} was trained at native size; say with --size WxH (or native) '
+                            'what to finetune at')
         c.size = tuple(2 * side for side in b.size)
     elif c.size == 'native':
         c.size = None
@@ -679,10 +718,11 @@ def finetune(args):
     if state.E:
         state.E.load_state_dict(base.E.state_dict())
     if c.fix_global_steps < c.total_steps:
-        print(f'{args.base}: enhancer {c.n_enhancers} around it; the rest learns along from step {c.fix_global_steps} on')
+        print(f'{args.base}: enhancer {c.n_enhancers} around it; '
+              f'the rest learns along from step {c.fix_global_steps} on')
     else:
-        print(f'warning: --fix-global {c.fix_global} is {c.fix_global_steps} steps, all of this run: only the new enhancer will learn',
-              file=sys.stderr)
+        print(f'warning: --fix-global {c.fix_global} is {c.fix_global_steps} steps, all of this run: '
+              'only the new enhancer will learn', file=sys.stderr)
     del base
     return start(state, run, pairs)
 
@@ -704,7 +744,8 @@ def generate(args):
     state = load(run, pick_device(args.device), training=False)
     c = state.config
     if (args.sample or args.style or args.encode) and not state.E:
-        raise UserError(f'{run}: trained without --features, so it has one style only; leave out --sample, --style and --encode')
+        raise UserError(f'{run}: trained without --features, so it has one style only; '
+                        'leave out --sample, --style and --encode')
     if args.inst and c.instances == 'none':
         raise UserError(f'--inst: {run} was trained without instances; leave it out')
     if args.sample and args.encode:
@@ -717,7 +758,8 @@ def generate(args):
     out = Path(args.out) if args.out else run / 'generated'
     for path in map(Path, args.label):
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise UserError(f'--out {out} lies in {path}: its pictures would be taken for label maps next time; choose another')
+            raise UserError(f'--out {out} lies in {path}: its pictures would be taken for label maps next time; '
+                            'choose another')
     known = styles.read(state, run) if state.E else None
     fixed = styles.fixed(args.style, known) if state.E else {}
     make_folder(out)
@@ -742,10 +784,12 @@ def generate(args):
             for which, k in fixed.items():
                 vectors[instance_labels == which] = torch.from_numpy(known['centres'][which, k])
             ending = f'seed{args.seed}_{i + 1}' if args.sample else 'encoded' if photos else 'generated'
-            write_picture(out / f'{name}_{ending}.png', styles.synthesise(state, label, inst, styles.paint(vectors, slot)))
+            write_picture(out / f'{name}_{ending}.png',
+                          styles.synthesise(state, label, inst, styles.paint(vectors, slot)))
     if unknown:
         names = ', '.join(c.label_names[i] if c.label_names else str(i) for i in sorted(unknown))
-        print(f'note: no styles for {names}, which the training data lacks; the mean of all features stood in', file=sys.stderr)
+        print(f'note: no styles for {names}, which the training data lacks; the mean of all features stood in',
+              file=sys.stderr)
     return 0
 
 
@@ -772,14 +816,16 @@ def demo(args):
     toy.write(scenes, 'train', 80, (256, 128), seed=args.seed)
     toy.write(scenes, 'val', 1, (256, 128), seed=args.seed + 1)
     scene = 'toy_0000'
-    label, inst = (scenes / 'gtFine' / 'val' / 'toy' / f'{scene}_gtFine_{kind}Ids.png' for kind in ('label', 'instance'))
+    label, inst = (scenes / 'gtFine' / 'val' / 'toy' / f'{scene}_gtFine_{kind}Ids.png'
+                   for kind in ('label', 'instance'))
     both = f'--seed {args.seed} --device {args.device}'
     scenes_, run_, fine_, label_, inst_ = (shlex.quote(str(path)) for path in (scenes, run, fine, label, inst))
     maps = f'--run {fine_} --label {label_} --inst {inst_} {both}'
-    for words in (f'train --data {scenes_} --run {run_} --size 128x64 --steps 1200 --ngf 24 --n-down 3 --n-blocks 3 --ndf 24 '
-                  f'--n-scales 2 --n-down-encoder 3 --lr 5e-4 --log-every 100 {both}',
+    for words in (f'train --data {scenes_} --run {run_} --size 128x64 --steps 1200 --ngf 24 --n-down 3 --n-blocks 3 '
+                  f'--ndf 24 --n-scales 2 --n-down-encoder 3 --lr 5e-4 --log-every 100 {both}',
                   f'finetune --from {run_} --run {fine_} --steps 550 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
-                  f'cluster --run {fine_} --data {scenes_} --k 5 {both}', f'generate {maps}', f'generate {maps} --sample --n 4'):
+                  f'cluster --run {fine_} --data {scenes_} --k 5 {both}',
+                  f'generate {maps}', f'generate {maps} --sample --n 4'):
         print(f'\n$ python p2phd.py {words}', flush=True)
         code = main(parse(shlex.split(words)))
         if code:
@@ -810,14 +856,16 @@ def main(args):
         print(f'p2phd {args.command}: {error}', file=sys.stderr)
         return 2
     except torch.OutOfMemoryError:
-        print(f'p2phd {args.command}: the device has not enough memory; try --bf16, --crop, or a smaller --size', file=sys.stderr)
+        print(f'p2phd {args.command}: the device has not enough memory; try --bf16, --crop, or a smaller --size',
+              file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f'p2phd {args.command}: interrupted', file=sys.stderr)
         return 130
 
 
-COMMANDS = {'check': check, 'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate, 'demo': demo}
+COMMANDS = {'check': check, 'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate,
+            'demo': demo}
 
 if __name__ == '__main__':
     sys.exit(main(ARGS))

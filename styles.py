@@ -1,7 +1,7 @@
 """Styles and synthesis: from a label map, an instance map and a style for every instance to a picture.
 
-A style is a feature vector: what the encoder makes of an instance, or a centre of the clusters of its label. Functions take the
-state of a run, as p2phd.load returns it, of which they use G, E, device and config.
+A style is a feature vector: what the encoder makes of an instance, or a centre of the clusters of its label. Functions
+take the state of a run, as p2phd.load returns it, of which they use G, E, device and config.
 """
 from pathlib import Path
 import sys
@@ -56,8 +56,8 @@ def encode_training_set(state, root, min_pixels):
     c = SimpleNamespace(**vars(state.config))
     if c.data is None or Path(root).resolve() != Path(c.data):
         c.data, c.left_out = root, []
-    dataset = data.Pictures(layouts.known_pairs(c), layouts.readers(c), c.n_labels, c.size, multiple=network_multiple(c),
-                            instances=c.instances)
+    dataset = data.Pictures(layouts.known_pairs(c), layouts.readers(c), c.n_labels, c.size,
+                            multiple=network_multiple(c), instances=c.instances)
     vectors, labels = [], []
     for batch in data.loader(dataset, c.workers, state.device, sampler=[(0, i) for i in range(len(dataset))]):
         label, inst, image = data.to_device(batch, state.device)
@@ -69,8 +69,8 @@ def encode_training_set(state, root, min_pixels):
 
 def make(state, run, root, k, min_pixels, seed):
     """Cluster the training set's features label by label and write run/styles.npz: centres (n_labels, k, feat) float32,
-    counts (n_labels, k) int64, largest first (0 where a label has fewer), mean (feat,), label_names, min_pixels, and the step
-    of the networks they belong to. Returns it as a dict."""
+    counts (n_labels, k) int64, largest first (0 where a label has fewer), mean (feat,), label_names, min_pixels, and
+    the step of the networks they belong to. Returns it as a dict."""
     vectors, labels = encode_training_set(state, root, min_pixels)
     if not len(vectors):
         raise UserError(f'--min-pixels {min_pixels}: no instance in {root} is that large')
@@ -80,7 +80,7 @@ def make(state, run, root, k, min_pixels, seed):
     points = vectors.new_zeros(len(counts), int(counts.max()), vectors.shape[1])
     points[labels[order], rank] = vectors[order]
     centres, sizes, _ = kmeans(points, counts, k, seed=seed)
-    sizes, order = sizes.sort(dim=1, descending=True, stable=True)                          # style 0 is the most frequent
+    sizes, order = sizes.sort(dim=1, descending=True, stable=True)                      # style 0 is the most frequent
     centres = centres.gather(1, order[..., None].expand_as(centres))
     styles = {'centres': centres.cpu().numpy(), 'counts': sizes.cpu().numpy(), 'mean': vectors.mean(0).cpu().numpy(),
               'step': np.array(state.step), 'min_pixels': np.array(min_pixels),
@@ -92,7 +92,8 @@ def make(state, run, root, k, min_pixels, seed):
 
 
 def read(state, run):
-    """run/styles.npz as a dict, made from the run's training data where it is not there yet or the run has gone on since."""
+    """run/styles.npz as a dict, made from the run's training data where it is not there yet or the run has gone on
+    since."""
     path, k, min_pixels = run / 'styles.npz', 10, 1
     clustered = sorted(run.glob('features_clustered_*.npy'))
     if clustered:
@@ -102,7 +103,8 @@ def read(state, run):
     if path.exists():
         with data.blame(path, 'not a whole file of styles; delete it and run cluster again'):
             with np.load(path, allow_pickle=False) as file:
-                styles = {name: file[name] for name in ('centres', 'counts', 'mean', 'label_names', 'step', 'min_pixels')}
+                styles = {name: file[name]
+                          for name in ('centres', 'counts', 'mean', 'label_names', 'step', 'min_pixels')}
             k, min_pixels = styles['counts'].shape[1], int(styles['min_pixels'])
             if styles['centres'].shape != (state.config.n_labels, k, state.config.feat):
                 raise ValueError(f'centres of shape {styles["centres"].shape}')
@@ -113,8 +115,8 @@ def read(state, run):
         if not available:
             return styles
     if not available:
-        raise UserError(f'{run}: no styles yet, and its training data is not at hand{f" at {root}" if root else ""}; run '
-                        f'python p2phd.py cluster --run {run} --data DIR')
+        raise UserError(f'{run}: no styles yet, and its training data is not at hand{f" at {root}" if root else ""}; '
+                        f'run python p2phd.py cluster --run {run} --data DIR')
     print(f'{run}: clustering {root}')
     return make(state, run, root, k, min_pixels, state.config.seed)
 
@@ -139,19 +141,22 @@ def fixed(choices, styles):
 
 
 def choose(labels, styles, generator=None):
-    """A style for each instance: labels (K,) int64 -> (K, feat) float32. The most frequent centre of its label, or with a
-    generator one drawn with probability proportional to its count; the mean of all features where the label has none."""
+    """A style for each instance: labels (K,) int64 -> (K, feat) float32. The most frequent centre of its label, or
+    with a generator one drawn with probability proportional to its count; the mean of all features where the label has
+    none."""
     counts = torch.from_numpy(styles['counts'])[labels].float()                             # (K, k)
     known = counts.any(1)
     chosen = counts.argmax(1)
     if generator:
         chosen = torch.multinomial(counts + ~known[:, None], 1, generator=generator)[:, 0]
-    return torch.where(known[:, None], torch.from_numpy(styles['centres'])[labels, chosen], torch.from_numpy(styles['mean']))
+    return torch.where(known[:, None], torch.from_numpy(styles['centres'])[labels, chosen],
+                       torch.from_numpy(styles['mean']))
 
 
 @torch.inference_mode()
 def encode_photo(state, path, inst, slot):
-    """The features of a photograph's instances: inst, slot (1, 1, H, W) -> (K, feat). It is resized to the map's size."""
+    """The features of a photograph's instances: inst, slot (1, 1, H, W) -> (K, feat). It is resized to the map's
+    size."""
     h, w = inst.shape[-2:]
     multiple = network_multiple(state.config)
     layouts.check_section(path, 'its label map', (w, h))
@@ -162,7 +167,8 @@ def encode_photo(state, path, inst, slot):
 
 
 def read_scene(c, label_path, inst_path, size):
-    """A label map and its instances for a run of configuration `c` -> label (1, 1, H, W) (RGB: (1, 3, H, W)), inst or None."""
+    """A label map and its instances for a run of configuration `c` -> label (1, 1, H, W) (RGB: (1, 3, H, W)), inst or
+    None."""
     readers = layouts.readers(c)
     label = readers.label(label_path, size)
     if c.n_labels:

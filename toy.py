@@ -209,14 +209,16 @@ def scene(index, size=(256, 128), seed=0, colour_seed=None):
 
 
 def write(folder, split, count, size, seed=0):
-    """Write scenes 0 ... count - 1 in the layout of Cityscapes: `<folder>/gtFine/<split>/toy/toy_0000_gtFine_labelIds.png`
-    (8 bits) and `..._instanceIds.png` (16 bits), and `<folder>/leftImg8bit/<split>/toy/toy_0000_leftImg8bit.png`.
+    """Write scenes 0 ... count - 1 in the layout of Cityscapes:
+    `<folder>/gtFine/<split>/toy/toy_0000_gtFine_labelIds.png` (8 bits) and `..._instanceIds.png` (16 bits), and
+    `<folder>/leftImg8bit/<split>/toy/toy_0000_leftImg8bit.png`.
 
     Only `seed` tells two splits apart: give each its own. `scene(i, size, seed).colours` has the truth of file i.
     """
     for index in range(count):
         drawn = scene(index, size, seed)
-        for kind, ending, pixels in (('gtFine', 'gtFine_labelIds', drawn.label), ('leftImg8bit', 'leftImg8bit', drawn.image),
+        for kind, ending, pixels in (('gtFine', 'gtFine_labelIds', drawn.label),
+                                     ('leftImg8bit', 'leftImg8bit', drawn.image),
                                      ('gtFine', 'gtFine_instanceIds', drawn.inst.astype(np.uint16))):
             path = Path(folder, kind, split, 'toy', f'toy_{index:04d}_{ending}.png')
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,8 @@ def plain_step(state, label, inst, image):
     G, D, E = state.G, state.D, state.E
     condition = data.condition(label, inst, state.config.n_labels)
     fake = G(torch.cat([condition, E(image, inst)], 1))
-    d_terms = losses.discriminator_loss(D(torch.cat([condition, fake.detach()], 1)), real := D(torch.cat([condition, image], 1)))
+    d_terms = losses.discriminator_loss(D(torch.cat([condition, fake.detach()], 1)),
+                                        real := D(torch.cat([condition, image], 1)))
     g_terms = losses.generator_loss(D(torch.cat([condition, fake], 1)), real)
     state.opt_G.zero_grad()
     sum(g_terms.values()).backward(retain_graph=True)
@@ -65,7 +66,8 @@ def plain_step(state, label, inst, image):
 
 
 def loading():
-    """Pictures per second and core on the way in: 2048x1024 PNG files to a training picture of 1024x512, and from the cache."""
+    """Pictures per second and core on the way in: 2048x1024 PNG files to a training picture of 1024x512, and from the
+    cache."""
     with tempfile.TemporaryDirectory() as folder:
         root = REAL / 'cityscapes'
         if not root.is_dir():
@@ -74,19 +76,22 @@ def loading():
         found = layouts.survey(root)
         rates = []
         for cache in (None, Path(folder) / 'cache'):
-            dataset = data.Pictures(found.pairs, layouts.readers(found), found.n_labels, (1024, 512), flip=True, cache=cache)
+            dataset = data.Pictures(found.pairs, layouts.readers(found), found.n_labels, (1024, 512), flip=True,
+                                    cache=cache)
             if not cache:
                 dataset.decoded = None                     # as with a data set too large for memory
-            took = seconds(lambda: [dataset[epoch, i] for epoch in range(4) for i in range(len(dataset))], torch.device('cpu'))
+            took = seconds(lambda: [dataset[epoch, i] for epoch in range(4) for i in range(len(dataset))],
+                           torch.device('cpu'))
             rates.append(4 * len(dataset) / took)
-    print(f'{f"loading {root.name} at 1024x512, one core: from PNG, from the cache":70s} {rates[0]:8.1f} /s {rates[1]:7.1f} /s   '
-          f'{rates[1] / rates[0]:5.1f} times faster', flush=True)
+    print(f'{f"loading {root.name} at 1024x512, one core: from PNG, from the cache":70s} '
+          f'{rates[0]:8.1f} /s {rates[1]:7.1f} /s   {rates[1] / rates[0]:5.1f} times faster', flush=True)
 
 
 def make_state(device, bf16=False, **changes):
     c = SimpleNamespace(**p2phd.settings(p2phd.parse(['train'])))
-    for name, value in {'n_labels': 35, 'out_channels': 3, 'instances': 'files', 'features': True, 'encoder_scale': 1, 'fix_global_steps': 0,
-                        'n_enhancers': 0, 'total_steps': 10 ** 6, 'decay_start': 10 ** 6, 'bf16': bf16, **changes}.items():
+    for name, value in {'n_labels': 35, 'out_channels': 3, 'instances': 'files', 'features': True, 'encoder_scale': 1,
+                        'fix_global_steps': 0, 'n_enhancers': 0, 'total_steps': 10 ** 6, 'decay_start': 10 ** 6,
+                        'bf16': bf16, **changes}.items():
         setattr(c, name, value)
     return p2phd.build(c, device)
 
@@ -96,12 +101,14 @@ def main():
     parser.add_argument('--device', default='auto')
     device = p2phd.pick_device(parser.parse_args().device)
     cuda = device.type == 'cuda'
-    print(f'{torch.__version__} on {torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"}')
+    print(f'{torch.__version__} on '
+          f'{torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"}')
 
     torch.manual_seed(0)
     points = (torch.randn(200_000, 3) * 0.15 + torch.rand(10, 3)[torch.randint(10, (200_000,))])[None].to(device)
     n = torch.tensor([200_000])
-    print(f'{"K-means, 200,000 points, 3 dimensions, 10 centres, 24 restarts":70s} {seconds(lambda: kmeans(points, n, 10), device):8.3f} s')
+    print(f'{"K-means, 200,000 points, 3 dimensions, 10 centres, 24 restarts":70s} '
+          f'{seconds(lambda: kmeans(points, n, 10), device):8.3f} s')
     separate = torch.rand(35, 2000, 3, device=device)
     counts = torch.full((35,), 2000)
     row('K-means of 35 labels in one run, and one by one', lambda: kmeans(separate, counts, 10),
@@ -115,7 +122,8 @@ def main():
     image = data.to_float(image)
     features = torch.randn(1, 3, *size[::-1], device=device, requires_grad=True)
     parts = data.to_tensor(data.connected_components(scene.inst))[None].to(device)
-    row(f'pooling of {len(parts.unique())} instances at 1024x512 and its gradient, and a loop', lambda: nets.instance_mean(features, parts).sum().backward(),
+    row(f'pooling of {len(parts.unique())} instances at 1024x512 and its gradient, and a loop',
+        lambda: nets.instance_mean(features, parts).sum().backward(),
         lambda: plain_instance_mean(features, parts).sum().backward(), device)
 
     ngf, w = (64, size) if cuda else (16, (256, 128))
@@ -125,7 +133,8 @@ def main():
         image = data.to_float(image)
     widths = dict(ngf=ngf, ndf=ngf, n_blocks=9 if cuda else 3)
     states = [make_state(device, **widths), make_state(device, **widths), make_state(device, True, **widths)]
-    row(f'training step at {w[0]}x{w[1]}, and with the official passes', lambda: p2phd.train_step(states[0], label, inst, image),
+    row(f'training step at {w[0]}x{w[1]}, and with the official passes',
+        lambda: p2phd.train_step(states[0], label, inst, image),
         lambda: plain_step(states[1], label, inst, image), device)
     row('the same with --bf16', lambda: p2phd.train_step(states[2], label, inst, image),
         lambda: plain_step(states[1], label, inst, image), device)

@@ -12,7 +12,8 @@ GOLDEN = Path(os.environ.get('P2PHD_GOLDEN', ROOT.parent / 'shared' / 'golden'))
 REAL = Path(os.environ.get('P2PHD_DATA', ROOT.parent / 'shared' / 'data'))
 
 # The smallest networks that have every part, for tests that train.
-TINY = '--size 64x32 --ngf 8 --n-down 2 --n-blocks 1 --ndf 8 --n-scales 2 --nef 4 --n-down-encoder 2 --log-every 2'.split()
+TINY = ('--size 64x32 --ngf 8 --n-down 2 --n-blocks 1 --ndf 8 --n-scales 2 --nef 4 --n-down-encoder 2 '
+        '--log-every 2').split()
 
 
 @pytest.fixture
@@ -45,8 +46,8 @@ def p2phd(tmp_path):
 
     `code` is the exit code to expect. With 2, the answer is one line on stderr, which is returned."""
     def run(*words, code=0, cwd=tmp_path):
-        done = subprocess.run([sys.executable, ROOT / 'p2phd.py', *map(str, words)], cwd=cwd, capture_output=True, text=True,
-                              timeout=600)
+        done = subprocess.run([sys.executable, ROOT / 'p2phd.py', *map(str, words)], cwd=cwd, capture_output=True,
+                              text=True, timeout=600)
         assert done.returncode == code, done.stdout + done.stderr
         assert 'Traceback' not in done.stderr, done.stderr
         if code == 2:

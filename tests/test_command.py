@@ -41,13 +41,15 @@ def equal(a, b):
 def trained(scenes, tmp_path_factory):
     """A folder with runs/street, trained for six steps, to be left as it is."""
     folder = tmp_path_factory.mktemp('trained')
-    subprocess.run([sys.executable, ROOT / 'p2phd.py', 'train', '--data', scenes, '--steps', '6', *TINY], cwd=folder, check=True)
+    subprocess.run([sys.executable, ROOT / 'p2phd.py', 'train', '--data', scenes, '--steps', '6', *TINY], cwd=folder,
+                   check=True)
     return folder / 'runs' / 'street'
 
 
 @pytest.mark.parametrize('command', [(), ('train',), ('finetune',), ('cluster',), ('generate',), ('demo',)])
 def test_help_is_complete_and_does_not_wait_for_torch(command):
-    done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / 'p2phd.py', *command, '--help'], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / 'p2phd.py', *command, '--help'],
+                          capture_output=True, text=True)
     assert done.returncode == 0 and 'usage: p2phd.py' in done.stdout
     assert not {'torch', 'numpy', 'PIL'} & {line.split('|')[-1].strip() for line in done.stderr.splitlines()}
     if command:
@@ -59,7 +61,8 @@ def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
     run = tmp_path / 'runs' / 'street'
     assert '6 training pairs, 35 labels, instance maps, encoder trained along' in log and 'step 6/6' in log
     config = json.loads((run / 'config.json').read_text())
-    assert config['size'] == [64, 32] and config['features'] is True and config['n_labels'] == 35 and config['lr'] == 2e-4
+    assert (config['size'] == [64, 32] and config['features'] is True and config['n_labels'] == 35
+            and config['lr'] == 2e-4)
     rows = list(csv.DictReader(open(run / 'log.csv')))
     assert [row['step'] for row in rows] == ['2', '4', '6'] and all(float(row['feature_matching']) > 0 for row in rows)
     assert [float(row['lr']) for row in rows] == pytest.approx([2e-4, 2e-4, 2e-4 / 3], rel=1e-4)
@@ -167,8 +170,8 @@ def test_labels_without_styles_are_named(trained, scenes, tmp_path):
     label = np.full((32, 64), 7, np.uint8)
     label[:8] = 31
     Image.fromarray(label).save(tmp_path / 'train.png')
-    done = subprocess.run([sys.executable, ROOT / 'p2phd.py', 'generate', '--run', trained, '--label', 'train.png', '--out', '.'],
-                          cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, ROOT / 'p2phd.py', 'generate', '--run', trained, '--label', 'train.png',
+                           '--out', '.'], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and 'no styles for train, which the training data lacks' in done.stderr
 
 
@@ -177,8 +180,8 @@ def test_resumed_run_is_the_run_that_was_never_stopped(p2phd, scenes, tmp_path):
     words = ['--data', scenes, '--epochs', 3, '--decay-epochs', 9, '--batch', 2, '--pool-size', 3, '--crop', '48x32',
              '--sample-every', 20, '--save-every', 1000, '--workers', 0, *TINY]
     p2phd('train', *words, '--run', 'straight')
-    process = subprocess.Popen([sys.executable, ROOT / 'p2phd.py', 'train', *map(str, words), '--run', 'stopped'], cwd=tmp_path,
-                               stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, ROOT / 'p2phd.py', 'train', *map(str, words), '--run', 'stopped'],
+                               cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith('step '):
             break
@@ -273,7 +276,8 @@ def test_other_kinds_of_data(p2phd, tmp_path):
             path = tmp_path / 'pairs' / folder / f'{i}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 255, pixels, np.uint8)).save(path)
-        for folder, pixels in (('train_label', rng.integers(0, 4, (6, 8), np.uint8)), ('train_img', rng.integers(0, 255, (6, 8, 3), np.uint8))):
+        for folder, pixels in (('train_label', rng.integers(0, 4, (6, 8), np.uint8)),
+                               ('train_img', rng.integers(0, 255, (6, 8, 3), np.uint8))):
             path = tmp_path / 'flat' / folder / f'{i}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).resize((66 + 4 * i, 50), 0).save(path)
@@ -282,15 +286,17 @@ def test_other_kinds_of_data(p2phd, tmp_path):
     assert '4 labels, no instances' in p2phd('train', '--data', 'flat', '--steps', 2, *TINY)
     out = p2phd('generate', '--label', tmp_path / 'flat' / 'train_label' / '1.png', '--run', 'runs/flat')
     assert Image.open(tmp_path / out.splitlines()[-1]).size == (70, 50)
-    assert 'trained without --features' in p2phd('generate', '--label', 'flat/train_label', '--run', 'runs/flat', '--sample', code=2)
+    assert 'trained without --features' in p2phd(
+        'generate', '--label', 'flat/train_label', '--run', 'runs/flat', '--sample', code=2)
     assert 'has no instance maps' in p2phd('train', '--data', 'flat', '--features', *TINY, '--run', 'x', code=2)
     native = [*TINY]
     native[native.index('--size') + 1] = 'native'
-    log = p2phd('train', '--data', 'flat', '--instances', 'components', '--steps', 3, *native, '--run', 'runs/components')
+    log = p2phd('train', '--data', 'flat', '--instances', 'components', '--steps', 3, *native,
+                '--run', 'runs/components')
     assert 'connected components as instances, encoder trained along' in log
     p2phd('generate', '--label', 'flat/train_label', '--run', 'runs/components', '--sample')
-    p2phd('train', '--data', 'flat', '--steps', 2, '--model', 'local', '--n-blocks-local', 1, '--gan', 'vanilla', '--bf16', *TINY,
-          '--run', 'runs/local')
+    p2phd('train', '--data', 'flat', '--steps', 2, '--model', 'local', '--n-blocks-local', 1, '--gan', 'vanilla',
+          '--bf16', *TINY, '--run', 'runs/local')
 
 
 def test_train_says_what_is_wrong_and_leaves_nothing_behind(p2phd, scenes, tmp_path):
@@ -342,7 +348,8 @@ def test_cityscapes(p2phd, real, tmp_path):
     p2phd('finetune', '--from', 'runs/cityscapes', '--steps', 2, '--fix-global', 0, '--n-blocks-local', 1)
     p2phd('cluster', '--run', 'runs/cityscapes-512x256', '--data', city)
     maps = city / 'gtFine' / 'val' / 'frankfurt'
-    out = p2phd('generate', '--run', 'runs/cityscapes-512x256', '--label', maps, '--inst', maps, '--sample', '--n', 2, '--size', '512x256')
+    out = p2phd('generate', '--run', 'runs/cityscapes-512x256', '--label', maps, '--inst', maps,
+                '--sample', '--n', 2, '--size', '512x256')
     made = out.splitlines()
     assert len(made) == 14 and all(Image.open(tmp_path / path).size == (512, 256) for path in made)
     out = p2phd('generate', '--run', 'runs/cityscapes', '--label', maps / 'frankfurt_000000_000576_gtFine_labelIds.png')
@@ -350,19 +357,19 @@ def test_cityscapes(p2phd, real, tmp_path):
 
 
 def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
-    """The paint of a built-in car is in its photograph alone. So the clusters of the car label must be the paints, and a
-    car in the style of a cluster must come out in that paint."""
+    """The paint of a built-in car is in its photograph alone. So the clusters of the car label must be the paints, and
+    a car in the style of a cluster must come out in that paint."""
     scenes, size, car = tmp_path / 'street', (128, 64), toy.CAR
     toy.write(scenes, 'train', 64, size)
-    p2phd('train', '--data', scenes, '--size', '128x64', '--steps', 700, '--lr', 1e-3, '--ngf', 16, '--n-down', 2, '--n-blocks', 2,
-          '--ndf', 16, '--n-scales', 2, '--nef', 8, '--n-down-encoder', 2, '--log-every', 350)
+    p2phd('train', '--data', scenes, '--size', '128x64', '--steps', 700, '--lr', 1e-3, '--ngf', 16, '--n-down', 2,
+          '--n-blocks', 2, '--ndf', 16, '--n-scales', 2, '--nef', 8, '--n-down-encoder', 2, '--log-every', 350)
     p2phd('cluster', '--run', 'runs/street', '--k', 5)
     state = program.load(tmp_path / 'runs' / 'street', CPU)
     known = styles.read(state, tmp_path / 'runs' / 'street')
     centres = torch.from_numpy(known['centres'][car])
 
     paints = np.zeros((5, 5), int)                                             # cluster, paint
-    looks = [[] for _ in toy.CAR_COLOURS]                                      # what cars of a paint look like, glass and all
+    looks = [[] for _ in toy.CAR_COLOURS]                               # what cars of a paint look like, glass and all
     for i in range(64):
         scene = toy.scene(i, size)
         label, inst, image = (data.to_tensor(array)[None] for array in scene[:3])
@@ -376,7 +383,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
                 looks[paint].append(scene.image[seen].mean(0))
     assert paints.max(1).sum() >= 0.9 * paints.sum(), paints
 
-    colours = [[] for _ in centres]                                            # of the cars of scenes that were never seen
+    colours = [[] for _ in centres]                                     # of the cars of scenes that were never seen
     for i in range(3):
         scene = toy.scene(i, size, seed=1)
         label, inst = (data.to_tensor(array)[None] for array in scene[:2])

@@ -65,7 +65,8 @@ def test_connected_components_of_a_spiral():
         flood[tuple(np.argwhere(label == value)[0])] = True
         for _ in range(label.size):                                            # grow until nothing changes
             grown = flood.copy()
-            grown[1:] |= flood[:-1]; grown[:-1] |= flood[1:]; grown[:, 1:] |= flood[:, :-1]; grown[:, :-1] |= flood[:, 1:]
+            grown[1:] |= flood[:-1]; grown[:-1] |= flood[1:]
+            grown[:, 1:] |= flood[:, :-1]; grown[:, :-1] |= flood[:, 1:]
             grown &= label == value
             if (grown == flood).all():
                 break
@@ -124,7 +125,8 @@ def test_items_are_a_function_of_seed_epoch_and_index(flat):
     for epoch in range(12):
         item, again = one[epoch, 2], other[epoch, 2]
         assert all(torch.equal(item[role], again[role]) for role in item)
-        assert item['label'].shape == (1, 4, 4) and item['image'].shape == (3, 4, 4) and item['inst'].dtype == torch.int32
+        assert (item['label'].shape == (1, 4, 4) and item['image'].shape == (3, 4, 4)
+                and item['inst'].dtype == torch.int32)
         views.add(item['image'].numpy().tobytes())
     assert len(views) > 6
 
@@ -193,8 +195,9 @@ def test_arrays_of_any_number_of_channels(tmp_path):
     write(tmp_path / 'grey.png', np.arange(48, dtype=np.uint8).reshape(6, 8))
     assert data.read_photo(tmp_path / 'grey.png', channels=1).shape == (6, 8, 1)
     assert data.read_photo(tmp_path / 'grey.png').shape == (6, 8, 3)
-    for array, message in ((values * 2, r'must lie in \[-1, 1\]'), (values[..., :2], '2 channels'), (values * np.nan, 'must lie'),
-                           (np.zeros((2, 2, 2, 2)), 'shape'), (np.array([{}]), 'as an array')):
+    for array, message in ((values * 2, r'must lie in \[-1, 1\]'), (values[..., :2], '2 channels'),
+                           (values * np.nan, 'must lie'), (np.zeros((2, 2, 2, 2)), 'shape'),
+                           (np.array([{}]), 'as an array')):
         np.save(tmp_path / 'bad.npy', array)
         with pytest.raises(UserError, match=message):
             data.read_photo(tmp_path / 'bad.npy', channels=5)
@@ -204,4 +207,5 @@ def test_resize_takes_the_nearest_pixel():
     ids = np.arange(16).reshape(4, 4)
     assert data.resize(ids, (2, 2), nearest=True).tolist() == [[5, 7], [13, 15]]
     assert data.resize(ids, (8, 8), nearest=True)[::2, ::2].tolist() == ids.tolist()
-    assert np.array_equal(data.resize(ids, (2, 2), nearest=True), np.asarray(Image.fromarray(ids.astype(np.uint8)).resize((2, 2), 0)))
+    assert np.array_equal(data.resize(ids, (2, 2), nearest=True),
+                          np.asarray(Image.fromarray(ids.astype(np.uint8)).resize((2, 2), 0)))

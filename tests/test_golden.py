@@ -30,7 +30,8 @@ def assert_close(actual, expected, tolerance):
     torch.testing.assert_close(actual.detach().float(), expected.float(), atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize('file, network', [('generator_global', nets.GlobalGenerator), ('generator_local1', nets.LocalEnhancer),
+@pytest.mark.parametrize('file, network', [('generator_global', nets.GlobalGenerator),
+                                           ('generator_local1', nets.LocalEnhancer),
                                            ('generator_local2', nets.LocalEnhancer)])
 def test_generators(golden, file, network):
     tensors, config = read(golden / f'{file}.npz')
@@ -69,7 +70,8 @@ def test_losses(golden):
     for mode in ('lsgan', 'vanilla'):
         g = losses.generator_loss(fake, real, config['n_layers'], mode)
         d = losses.discriminator_loss(fake, real, mode)
-        for actual, name in ((g['gan'], 'generator'), (d['d_fake'], 'discriminator_fake'), (d['d_real'], 'discriminator_real')):
+        for actual, name in ((g['gan'], 'generator'), (d['d_fake'], 'discriminator_fake'),
+                             (d['d_real'], 'discriminator_real')):
             torch.testing.assert_close(actual, tensors[f'{mode}_{name}'], rtol=1e-5, atol=0)
     torch.testing.assert_close(losses.feature_matching(fake, real, config['n_layers']), tensors['feature_matching'],
                                rtol=1e-5, atol=0)

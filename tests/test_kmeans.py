@@ -14,7 +14,8 @@ def lloyd(points, k, restarts=10):
         centres = points[torch.randperm(len(points))[:k]]
         for _ in range(300):
             nearest = torch.cdist(points, centres).argmin(1)
-            moved = torch.stack([points[nearest == j].mean(0) if (nearest == j).any() else centres[j] for j in range(k)])
+            moved = torch.stack([points[nearest == j].mean(0) if (nearest == j).any() else centres[j]
+                                 for j in range(k)])
             if torch.equal(moved, centres):
                 break
             centres = moved
@@ -25,7 +26,8 @@ def lloyd(points, k, restarts=10):
 @pytest.mark.parametrize('k, n', [(2, 30), (4, 40), (10, 300), (10, 12), (5, 1000)])
 def test_as_good_as_brute_force(k, n):
     torch.manual_seed(k * n)
-    sets = [torch.rand(n, 3), torch.randn(n, 3), torch.randn(n, 3) * 0.05 + torch.rand(k, 3)[torch.randint(k, (n,))] + 50]
+    sets = [torch.rand(n, 3), torch.randn(n, 3),
+            torch.randn(n, 3) * 0.05 + torch.rand(k, 3)[torch.randint(k, (n,))] + 50]
     centres, sizes, inertia = kmeans(torch.stack(sets), torch.full((3,), n), k)
     for i, points in enumerate(sets):
         assert inertia[i] <= 1.01 * lloyd(points, k)
@@ -37,7 +39,8 @@ def test_as_good_as_brute_force(k, n):
 def test_the_best_of_all_partitions():
     points = torch.tensor([[0., 0], [0, 1], [4, 0], [4, 1], [9, 5], [0.5, 0.2], [4.2, 0.3]])
     spread = lambda members: (members - members.mean(0)).square().sum().item() if len(members) else 0
-    best = min(sum(spread(points[torch.tensor(labels) == j]) for j in range(3)) for labels in itertools.product(range(3), repeat=7))
+    best = min(sum(spread(points[torch.tensor(labels) == j]) for j in range(3))
+               for labels in itertools.product(range(3), repeat=7))
     inertia = kmeans(points[None], torch.tensor([7]), 3)[2]
     assert inertia.item() == pytest.approx(best, rel=1e-4)
 

@@ -82,7 +82,8 @@ def test_cityscapes_layout(command, scenes):
     assert (found.layout, len(found.pairs), found.n_labels, found.label_names[26]) == ('Cityscapes', 2, 35, 'car')
     code, out, err = command('check', '--data', scenes)
     assert code == 0 and 'Cityscapes: 6 train pairs, 35 labels, instance maps' in out and 'no problems' in out
-    assert 'splits: train (6), val (2)' in out and 'sizes: 64x32 (6)' in out and re.search(r'labels: .*car \d', out) and re.search(r'instances per picture: \d+ to \d+', out)
+    assert ('splits: train (6), val (2)' in out and 'sizes: 64x32 (6)' in out
+            and re.search(r'labels: .*car \d', out) and re.search(r'instances per picture: \d+ to \d+', out))
     assert 'pixels: 6 of 6' in err
 
 
@@ -121,7 +122,8 @@ def ade(root, full, rng):
 def test_ade20k_scene_parsing(command, tmp_path):
     ade(tmp_path / 'ade', False, np.random.default_rng(0))
     label = tmp_path / 'ade' / 'annotations' / 'training' / 'ADE_train_1.png'
-    assert 'ADE20K scene parsing: 3 training pairs, 151 labels, instance maps' in train_and_generate(command, 'ade', label)
+    assert 'ADE20K scene parsing: 3 training pairs, 151 labels, instance maps' in train_and_generate(
+        command, 'ade', label)
     ids = layouts.readers(program.load('run', torch.device('cpu')).config).inst(
         tmp_path / 'ade' / 'annotations_instance' / 'training' / 'ADE_train_1.png', None)
     assert np.array_equal(ids, data.read_map(label) * 256 + 1)
@@ -141,8 +143,8 @@ def matlab5(name, values):
     """The bytes of a MATLAB 5 file with one compressed vector of doubles."""
     pad = lambda blob: blob + bytes(-len(blob) % 8)
     element = lambda kind, blob: pad(struct.pack('<II', kind, len(blob)) + blob)
-    matrix = (element(6, struct.pack('<II', 6, 0)) + element(5, struct.pack('<ii', len(values), 1)) + element(1, name.encode())
-              + element(9, struct.pack(f'<{len(values)}d', *values)))
+    matrix = (element(6, struct.pack('<II', 6, 0)) + element(5, struct.pack('<ii', len(values), 1))
+              + element(1, name.encode()) + element(9, struct.pack(f'<{len(values)}d', *values)))
     packed = zlib.compress(element(14, matrix))
     return bytes(124) + struct.pack('<HH', 0x100, 0x4d49) + struct.pack('<II', 15, len(packed)) + packed
 
@@ -161,7 +163,8 @@ def test_nyu_depth(command, tmp_path, monkeypatch):
     assert (found.layout, len(found.pairs), found.n_labels, found.sizes) == ('NYU Depth v2', 4, 895, {(24, 20): 4})
     read = layouts.readers(found)
     pair = found.pairs[2]
-    assert np.array_equal(read.label(pair.label, None), labels[2]) and np.array_equal(read.image(pair.image, None), images[2])
+    assert (np.array_equal(read.label(pair.label, None), labels[2])
+            and np.array_equal(read.image(pair.image, None), images[2]))
     assert np.array_equal(read.inst(pair.inst, None), labels[2].astype(int) * 256 + instances[2])
     assert read.image(pair.image, (16, 16)).shape == (16, 16, 3)
 
@@ -205,8 +208,10 @@ def test_helen(command, tmp_path):
     ('camvid', 'val_label/0016E5_07959.png', (), 'flat: 367 training pairs, 12 labels, no instances'),
     ('ade20k', 'annotations/validation/ADE_val_00000002.png', ('--split', 'val'),
      'ADE20K scene parsing: 3 training pairs, 151 labels, no instances'),
-    ('coco_stuff', 'val_label/000000000139.png', ('--ignore-label', 255, '--n-labels', 182), 'flat: 13 training pairs, 183 labels, instance maps'),
-    ('faces', 'train_label/2.png', ('--jitter', 1.2, '--cache', 'cache'), 'flat: 4 training pairs, 19 labels, no instances')])
+    ('coco_stuff', 'val_label/000000000139.png', ('--ignore-label', 255, '--n-labels', 182),
+     'flat: 13 training pairs, 183 labels, instance maps'),
+    ('faces', 'train_label/2.png', ('--jitter', 1.2, '--cache', 'cache'),
+     'flat: 4 training pairs, 19 labels, no instances')])
 def test_real_data(command, real, folder, label, flags, words):
     root, label = real / folder, real / folder / label
     if folder == 'camvid':
@@ -224,7 +229,8 @@ def test_palette_of_colours(command, flat, tmp_path):
         write(path, colours[ids[path.stem]])
     code, _, err = command('check', '--data', flat)
     assert code == 2 and 'RGB; if its colours stand for labels, --palette FILE says which' in err + _
-    (tmp_path / 'palette.txt').write_text('# my colours\n' + '\n'.join(f'{r},{g},{b},{i},thing {i}' for i, (r, g, b) in enumerate(colours)))
+    (tmp_path / 'palette.txt').write_text('# my colours\n' + '\n'.join(
+        f'{r},{g},{b},{i},thing {i}' for i, (r, g, b) in enumerate(colours)))
     found = layouts.survey(flat, palette='palette.txt')
     assert found.n_labels == 5 and found.label_names[3] == 'thing 3'
     read = layouts.readers(found).label
@@ -236,7 +242,8 @@ def test_palette_of_colours(command, flat, tmp_path):
     code, out, _ = command('check', '--data', flat, '--palette', 'palette.txt')
     assert code == 2 and 'a.png: colour 9,9,9 at x=7, y=3 is not in the palette' in out
     (tmp_path / 'palette.txt').write_text('1,2,3\n')
-    assert "palette.txt, line 1: expected R,G,B,id[,name], got '1,2,3'" in command('check', '--data', flat, '--palette', 'palette.txt')[2]
+    assert "palette.txt, line 1: expected R,G,B,id[,name], got '1,2,3'" in command(
+        'check', '--data', flat, '--palette', 'palette.txt')[2]
 
 
 def test_ignored_label_has_a_channel_of_its_own(flat):
@@ -267,33 +274,44 @@ def loop(path):
 
 
 BAD = {
-    'a photograph is missing': (lambda r: (r / 'train_img' / 'a.bmp').unlink(), 'a.png: no photograph of the same name'),
-    'an instance map is missing': (lambda r: (r / 'train_inst' / 'b.png').unlink(), 'b.png: no instance map of the same name'),
-    'a label map is missing': (lambda r: (r / 'train_label' / 'a.png').unlink(), 'a.bmp: no label map of the same name'),
-    'two of a name': (lambda r: shutil.copy(r / 'train_img' / 'a.bmp', r / 'train_img' / 'a.tif'), 'have the same name'),
-    'no label maps': (lambda r: [p.unlink() for p in (r / 'train_label').iterdir()], 'flat, but there are no label maps'),
-    'another split': (lambda r: (r / 'train_label').rename(r / 'fold1_label'), "no label maps of the split 'train', but of fold1; choose with --split"),
-    'another section': (lambda r: write(r / 'train_label' / 'a.png', np.zeros((20, 30), np.uint8)), 'a.png is 30x20 and .* is 24x20'),
+    'a photograph is missing': (lambda r: (r / 'train_img' / 'a.bmp').unlink(),
+                                'a.png: no photograph of the same name'),
+    'an instance map is missing': (lambda r: (r / 'train_inst' / 'b.png').unlink(),
+                                   'b.png: no instance map of the same name'),
+    'a label map is missing': (lambda r: (r / 'train_label' / 'a.png').unlink(),
+                               'a.bmp: no label map of the same name'),
+    'two of a name': (lambda r: shutil.copy(r / 'train_img' / 'a.bmp', r / 'train_img' / 'a.tif'),
+                      'have the same name'),
+    'no label maps': (lambda r: [p.unlink() for p in (r / 'train_label').iterdir()],
+                      'flat, but there are no label maps'),
+    'another split': (lambda r: (r / 'train_label').rename(r / 'fold1_label'),
+                      "no label maps of the split 'train', but of fold1; choose with --split"),
+    'another section': (lambda r: write(r / 'train_label' / 'a.png', np.zeros((20, 30), np.uint8)),
+                        'a.png is 30x20 and .* is 24x20'),
     'a truncated map': (lambda r: truncate(r / 'train_label' / 'a.png'), r'a.png: (damaged|cannot be read)'),
     'a truncated photograph': (lambda r: truncate(r / 'train_img' / 'a.bmp'), 'a.bmp: damaged'),
     'a text file': (lambda r: (r / 'train_label' / 'a.png').write_text('hello'), 'a.png: cannot be read as a picture'),
     'an empty file': (lambda r: (r / 'train_inst' / 'a.png').write_bytes(b''), 'a.png: cannot be read as a picture'),
-    'a JPEG label map': (lambda r: (write(r / 'train_label' / 'a.jpg', np.zeros((20, 24), np.uint8)), (r / 'train_label' / 'a.png').unlink()),
+    'a JPEG label map': (lambda r: (write(r / 'train_label' / 'a.jpg', np.zeros((20, 24), np.uint8)),
+                                    (r / 'train_label' / 'a.png').unlink()),
                          'a.jpg: JPEG changes the values of labels; .* --jpeg-labels'),
-    'an RGB label map': (lambda r: write(r / 'train_label' / 'a.png', np.zeros((20, 24, 3), np.uint8)), 'a.png: .* RGB; .* --palette'),
+    'an RGB label map': (lambda r: write(r / 'train_label' / 'a.png', np.zeros((20, 24, 3), np.uint8)),
+                         'a.png: .* RGB; .* --palette'),
     'instances as labels': (lambda r: write(r / 'train_label' / 'a.png', np.full((20, 24), 26001, np.uint16)),
                             'a.png: values from 26001 to 26001; .* instance map'),
     'an alpha channel': (lambda r: write(r / 'train_inst' / 'a.png', np.zeros((20, 24, 2), np.uint8)), 'a.png: .* LA'),
     'a tiny picture': (lambda r: [write(r / f'train_{k}', np.zeros(s, np.uint8)) for k, s in (
         ('label/a.png', (1, 1)), ('inst/a.png', (1, 1)), ('img/a.bmp', (1, 1, 3)))], 'a picture of 1x1, too small'),
     'a bomb': (lambda r: bomb(r / 'train_label' / 'a.png'), 'a.png: cannot be read as a picture .*400000000 pixels'),
-    'a loop of links': (lambda r: loop(r / 'train_label' / 'a.png'), 'a.png: cannot be read as a picture .*symbolic links'),
+    'a loop of links': (lambda r: loop(r / 'train_label' / 'a.png'),
+                        'a.png: cannot be read as a picture .*symbolic links'),
 }
 
 
 @pytest.mark.parametrize('what', BAD)
 def test_bad_input(command, flat, tmp_path, what):
-    """Refused in one line, exit code 2, and no run folder, by train; found by check; told when a trained run is used."""
+    """Refused in one line, exit code 2, and no run folder, by train; found by check; told when a trained run is
+    used."""
 
     assert command('train', '--data', flat, '--steps', 1, '--run', 'before', *TINIEST)[0] == 0
     break_it, message = BAD[what]
@@ -306,7 +324,8 @@ def test_bad_input(command, flat, tmp_path, what):
         code, out, err = command('check', '--data', flat)
         assert code == 2 and re.search(message, out + err), out + err
     assert sorted(tmp_path.rglob('*')) == files
-    for words in (['finetune', '--from', 'before', '--steps', 1, '--fix-global', 0, '--run', 'run', '--size', '16x16', '--device', 'cpu', '--workers', 0],
+    for words in (['finetune', '--from', 'before', '--steps', 1, '--fix-global', 0, '--run', 'run', '--size', '16x16',
+                   '--device', 'cpu', '--workers', 0],
                   ['cluster', '--run', 'before', '--device', 'cpu']):
         code, out, err = command(*words)
         assert code in (0, 2) and (code == 0 or err.count('\n') == 1), err
@@ -318,7 +337,8 @@ def test_a_label_above_their_number(command, flat):
     assert code == 2 and re.search(r'a.png: label 4 at x=0, y=0, but labels go from 0 to 3', err), err
 
 
-@pytest.mark.parametrize('what', ['a photograph is missing', 'a truncated map', 'an RGB label map', 'a bomb', 'another section'])
+@pytest.mark.parametrize('what', ['a photograph is missing', 'a truncated map', 'an RGB label map', 'a bomb',
+                                  'another section'])
 def test_skip_bad_trains_on_the_rest(command, flat, what):
     BAD[what][0](flat)
     code, out, err = command('train', '--data', flat, '--steps', 2, '--run', 'run', '--skip-bad', *TINIEST)
@@ -357,7 +377,8 @@ def test_epochs_look_the_same_with_any_number_of_workers(flat):
     found = layouts.survey(flat)
 
     def batches(workers):
-        dataset = data.Pictures(found.pairs, layouts.readers(found), found.n_labels, (16, 16), flip=True, jitter=1.3, seed=5)
+        dataset = data.Pictures(found.pairs, layouts.readers(found), found.n_labels, (16, 16), flip=True, jitter=1.3,
+                                seed=5)
         dataset.decoded = None
         return list(torch.utils.data.DataLoader(dataset, batch_sampler=data.Order(4, 3, 0, 6, 5), num_workers=workers))
 
@@ -366,7 +387,8 @@ def test_epochs_look_the_same_with_any_number_of_workers(flat):
 
 
 def test_two_thousand_random_damages(command, flat):
-    """Cut, flipped, swapped, renamed and deleted files, through check and through one training step: no traceback, no hang."""
+    """Cut, flipped, swapped, renamed and deleted files, through check and through one training step: no traceback, no
+    hang."""
     rng = random.Random(0)
     whole = flat.with_name('whole')
     flat.rename(whole)
@@ -392,7 +414,8 @@ def test_two_thousand_random_damages(command, flat):
                 path.rename(path.with_name(rng.choice(['a.png', 'new.png', 'b.jpg', 'x.npy', 'y.txt', 'z.tif'])))
             else:
                 path.unlink()
-        for words in (['check', '--data', flat], ['train', '--data', flat, '--steps', 1, '--run', f'runs/{i}', *TINIEST]):
+        for words in (['check', '--data', flat],
+                      ['train', '--data', flat, '--steps', 1, '--run', f'runs/{i}', *TINIEST]):
             code, out, err = command(*words)                                   # an exception would end the test here
             assert code in (0, 2), (i, words, out, err)
             assert code == 0 or words[0] == 'check' or err.count('\n') == 1, (i, err)

@@ -1,4 +1,5 @@
-"""The objective on numbers small enough for mental arithmetic. (tests/test_golden.py compares it with the official one.)"""
+"""The objective on numbers small enough for mental arithmetic. (tests/test_golden.py compares it with the official
+one.)"""
 import torch
 
 import losses

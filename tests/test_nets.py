@@ -5,9 +5,10 @@ import torch
 import nets
 
 
-@pytest.mark.parametrize('net, shape', [(nets.GlobalGenerator(5, 3, 8, n_down=2, n_blocks=1), (2, 3, 24, 40)),
-                                        (nets.LocalEnhancer(5, 3, 4, 2, 1, n_enhancers=1, n_blocks_local=1), (2, 3, 24, 40)),
-                                        (nets.LocalEnhancer(5, 3, 4, 1, 1, n_enhancers=2, n_blocks_local=1), (2, 3, 24, 40))])
+@pytest.mark.parametrize('net, shape', [
+    (nets.GlobalGenerator(5, 3, 8, n_down=2, n_blocks=1), (2, 3, 24, 40)),
+    (nets.LocalEnhancer(5, 3, 4, 2, 1, n_enhancers=1, n_blocks_local=1), (2, 3, 24, 40)),
+    (nets.LocalEnhancer(5, 3, 4, 1, 1, n_enhancers=2, n_blocks_local=1), (2, 3, 24, 40))])
 def test_generators_keep_the_size_and_name_the_multiple(net, shape):
     x = torch.randn(2, 5, *shape[2:])
     y = net(x)
@@ -27,7 +28,8 @@ def test_local_enhancer_contains_the_network_it_was_made_from():
     outer.load_inner(middle.state_dict())
     assert torch.equal(outer.model1_1[1].weight, middle.model1_1[1].weight)
     inside = {id(p) for p in outer.inner_parameters()}
-    assert {name.split('.')[0] for name, p in outer.named_parameters() if id(p) not in inside} == {'model2_1', 'model2_2'}
+    assert {name.split('.')[0] for name, p in outer.named_parameters()
+            if id(p) not in inside} == {'model2_1', 'model2_2'}
     with pytest.raises(ValueError, match='does not fit'):
         outer.load_inner(inner.state_dict())
     with pytest.raises(ValueError, match='does not fit'):
@@ -76,13 +78,14 @@ def test_encoder_paints_small_vectors_on_a_large_instance_map():
 def test_discriminator_lists_scales_of_layers():
     net = nets.MultiscaleDiscriminator(7, ndf=8, n_layers=3, n_scales=2)
     full, half = net(torch.randn(2, 7, 32, 64))
-    assert [tuple(x.shape) for x in full] == [(2, 8, 17, 33), (2, 16, 9, 17), (2, 32, 5, 9), (2, 64, 6, 10), (2, 1, 7, 11)]
+    assert [tuple(x.shape) for x in full] == [
+        (2, 8, 17, 33), (2, 16, 9, 17), (2, 32, 5, 9), (2, 64, 6, 10), (2, 1, 7, 11)]
     assert [tuple(x.shape) for x in half] == [(2, 8, 9, 17), (2, 16, 5, 9), (2, 32, 3, 5), (2, 64, 4, 6), (2, 1, 5, 7)]
 
 
 def test_a_score_sees_70x70_pixels():
     net = nets.MultiscaleDiscriminator(1, ndf=4, n_scales=1).double()
-    for module in net.modules():                                               # InstanceNorm would let a pixel see all others
+    for module in net.modules():                                        # InstanceNorm would let a pixel see all others
         if isinstance(module, torch.nn.Sequential) and len(module) == 3:
             module[1] = torch.nn.Identity()
     x = torch.randn(1, 1, 160, 160, dtype=torch.double, requires_grad=True)
@@ -105,7 +108,8 @@ def test_vgg19_taps_and_strict_weights():
     net = nets.VGG19(state)
     x = torch.randn(1, 3, 32, 48)
     taps = net(x)
-    assert [tuple(t.shape) for t in taps] == [(1, 64, 32, 48), (1, 128, 16, 24), (1, 256, 8, 12), (1, 512, 4, 6), (1, 512, 2, 3)]
+    assert [tuple(t.shape) for t in taps] == [
+        (1, 64, 32, 48), (1, 128, 16, 24), (1, 256, 8, 12), (1, 512, 4, 6), (1, 512, 2, 3)]
     first = torch.nn.functional.conv2d(x, state['features.0.weight'], state['features.0.bias'], padding=1).relu()
     torch.testing.assert_close(taps[0], first)
     assert not any(p.requires_grad for p in net.parameters())
