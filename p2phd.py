@@ -788,7 +788,7 @@ def generate(args):
                           styles.synthesise(state, label, inst, styles.paint(vectors, slot)))
     if unknown:
         names = ', '.join(c.label_names[i] if c.label_names else str(i) for i in sorted(unknown))
-        print(f'note: no styles for {names}, which the training data lacks; the mean of all features stood in',
+        print(f'warning: no styles for {names}, which the training data lacks; the mean of all features stood in',
               file=sys.stderr)
     return 0
 
