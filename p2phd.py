@@ -116,7 +116,8 @@ def make_parser():
         add('--log-every', type=positive, default=50, metavar='STEPS', help='a line and a row of log.csv')
         add('--sample-every', type=positive, default=500, metavar='STEPS', help='a picture: label | synthesised | real')
         add('--save-every', type=positive, default=1000, metavar='STEPS', help='the checkpoint')
-        add('--resume', action='store_true', help='go on with the run that --run names, with its own settings')
+        add('--resume', action='store_true', help='go on with the run that --run names (default: the newest), with its '
+            'own settings')
         return parent
 
     source = Parser(add_help=False)
@@ -552,9 +553,7 @@ def new_run(args, default):
 
 def resume(args):
     """Go on with a run as it was configured. Only flags that leave the result alone, or lengthen it, may differ."""
-    if not (args.run or args.data):
-        raise UserError('--resume: name the run with --run DIR')
-    run = Path(args.run or Path('runs') / Path(args.data).resolve().name)
+    run = Path(args.run or Path('runs') / Path(args.data).resolve().name) if args.run or args.data else newest_run()
     state = load(run, pick_device(args.device))
     c = state.config
     if not c.total_steps:

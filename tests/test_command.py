@@ -218,6 +218,7 @@ def test_log_means_are_of_the_steps_since_the_last_row(p2phd, scenes, tmp_path):
 def test_finetune_goes_on_as_the_run_did(p2phd, scenes, tmp_path):
     p2phd('train', '--data', scenes, '--steps', 2, '--gan', 'vanilla', '--lr', 1e-4, '--batch', 2, '--no-flip', *TINY)
     p2phd('finetune', '--from', 'runs/street', '--steps', 2, '--batch', 1, '--fix-global', 0)
+    assert 'runs/street-128x64: going on at step 2 of 4' in p2phd('train', '--resume', '--steps', 4)    # the newest run
     config = json.loads((tmp_path / 'runs' / 'street-128x64' / 'config.json').read_text())
     assert [config[name] for name in ('gan', 'lr', 'batch', 'flip', 'log_every')] == ['vanilla', 1e-4, 1, False, 50]
 
