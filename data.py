@@ -55,10 +55,10 @@ class UserError(Exception):
 
 @contextmanager
 def blame(path, what='cannot be read'):
-    """Whatever goes wrong inside is said in one line about `path`."""
+    """Whatever goes wrong inside is said in one line about `path`, but for a device that is too small."""
     try:
         yield
-    except UserError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise UserError(f'{path}: {what} ({brief(error)})') from None
@@ -309,13 +309,12 @@ def open_cache(folder, dataset):
 
 
 def check_labels(label, path, n_labels):
-    """Return `label` (H, W); UserError naming the first pixel that is not in 0 ... n_labels - 1."""
+    """UserError naming the first pixel of `label` (H, W) that is not in 0 ... n_labels - 1."""
     wrong = (label < 0) | (label >= n_labels)
     if wrong.any():
         y, x = np.argwhere(wrong)[0]
         raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}, but labels go from 0 to {n_labels - 1}; '
                         'was this map made for another data set?')
-    return label
 
 
 def to_tensor(array):

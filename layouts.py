@@ -22,7 +22,7 @@ ROLE_ENDINGS = ('_gtFine_labelIds', '_gtFine_instanceIds', '_leftImg8bit', '_seg
 LONG_SPLITS = {'train': 'training', 'val': 'validation'}     # as ADE20K calls them
 
 Pair = namedtuple('Pair', 'name label inst image')
-# Paths; inst and image may be None. A path may name a part of a file (NYU) or a folder (Helen): the readers know.
+# Paths; inst may be None. A path may name a part of a file (NYU) or a folder (Helen): the readers know.
 Source = namedtuple('Source', 'layout pairs n_labels label_names problems')
 # layout: its name. n_labels: 0 for pictures to pictures, None where only the maps can tell. label_names: list or None.
 # problems: {name: one line} for the scenes that lack a partner; they are not among the pairs.
@@ -172,11 +172,9 @@ def splits(root):
     return {split: len(labels) for split, labels in found.items()}
 
 
-def find_pairs(root, split='train', need_images=True):
-    """Recognise the layout of the folder `root` and pair its files by name -> Source.
-
-    UserError where the layout is unknown or the split is empty. Photographs may be missing where not `need_images`.
-    """
+def find_pairs(root, split='train'):
+    """Recognise the layout of the folder `root` and pair its files by name -> Source. UserError where the layout is
+    unknown or the split is empty."""
     root = Path(root)
     if not root.exists():
         raise UserError(f'{root}: no such folder')
@@ -198,9 +196,9 @@ def find_pairs(root, split='train', need_images=True):
             problems[scene] = f'{images.get(scene) or insts[scene]}: no label map of the same name'
         elif insts and scene not in insts:
             problems[scene] = f'{labels[scene]}: no instance map of the same name'
-        elif need_images and scene not in images:
+        elif scene not in images:
             problems[scene] = f'{labels[scene]}: no photograph of the same name'
-    return Source(name, [Pair(scene, labels[scene], insts.get(scene), images.get(scene))
+    return Source(name, [Pair(scene, labels[scene], insts.get(scene), images[scene])
                          for scene in sorted(labels.keys() - problems.keys())], n_labels, label_names, problems)
 
 
@@ -258,14 +256,18 @@ def read_ade_instances(path, size):
     return rgb[..., 0] * 256 + rgb[..., 1]                               # the class, and the instance of that class
 
 
-def read_seg_classes(path, size):
-    rgb = read_bands(path, size)
+def seg_classes(rgb):
     return rgb[..., 0] // 10 * 256 + rgb[..., 1]
+
+
+def read_seg_classes(path, size):
+    return seg_classes(read_bands(path, size))
 
 
 def read_seg_instances(path, size):
     """Blue numbers the instances of the whole picture; without objects it is 0, and the class tells things apart."""
-    return read_seg_classes(path, size) * 256 + read_bands(path, size)[..., 2]
+    rgb = read_bands(path, size)
+    return seg_classes(rgb) * 256 + rgb[..., 2]
 
 
 def open_hdf5(path):
@@ -311,10 +313,16 @@ def header(path):
 
 
 def check_section(path, other, size):
-    """UserError unless `path` has, to a pixel, the proportions of `other`, whose (width, height) is `size`."""
-    w, h, _ = header(path)
+    """The channels of `path`; UserError unless it has, to a pixel, the proportions of `other`, whose (width, height) is
+    `size`."""
+    w, h, channels = header(path)
     if abs(w * size[1] - h * size[0]) > max(*size, w, h):
         raise UserError(f'{path} is {w}x{h} and {other} is {size[0]}x{size[1]}: they must show the same section')
+    return channels
+
+
+def is_jpeg(path):
+    return path.suffix.lower() in ('.jpg', '.jpeg')
 
 
 def by_table(read, table):
@@ -439,7 +447,7 @@ MOST_LABELS = 4096                                           # a label map with 
 
 
 def survey(root, split='train', palette=None, ignore_label=None, forty=False, jpeg_labels=False, instances='auto',
-           n_labels=None, need_images=True, thorough=False, progress=None):
+           n_labels=None, thorough=False, progress=None):
     """All that has to be known of a data set before training: what `find_pairs` finds, the headers of all files and,
     where only they can tell, the values of the label maps; with `thorough` the pixels of everything.
 
@@ -452,7 +460,7 @@ def survey(root, split='train', palette=None, ignore_label=None, forty=False, jp
     `unknown`, whether 255 looks like a mark of unlabelled pixels; `sizes`, a Counter of (width, height);
     `histogram` (n_labels,) and `instances_per_picture`, both None unless thorough.
     """
-    source = find_pairs(root, split, need_images)
+    source = find_pairs(root, split)
     c = SimpleNamespace(**source._asdict(), sizes=Counter(), palette=read_palette(palette) if palette else None,
                         label_table=None, in_channels=3, out_channels=3, unknown=False, histogram=None,
                         instances_per_picture=None)
@@ -475,13 +483,14 @@ def survey(root, split='train', palette=None, ignore_label=None, forty=False, jp
         return [result for _, result, error in done if not error]
 
     def check_headers(pair):
-        if pair.label.suffix.lower() in ('.jpg', '.jpeg') and c.n_labels != 0 and not jpeg_labels:
+        if is_jpeg(pair.label) and c.n_labels != 0 and not jpeg_labels:
             raise UserError(f'{pair.label}: JPEG changes the values of labels; make PNG files of the originals, '
                             'or force it with --jpeg-labels')
-        *size, channels = header(pair.image or pair.label)
-        for path in filter(None, (pair.label, pair.inst if c.instances == 'files' else None)):
-            check_section(path, pair.image or pair.label, size)
-        return tuple(size), header(pair.label)[2], channels
+        *size, channels = header(pair.image)
+        in_channels = check_section(pair.label, pair.image, size)
+        if c.instances == 'files' and pair.inst:
+            check_section(pair.inst, pair.image, size)
+        return tuple(size), in_channels, channels
 
     headers = each(check_headers, 'headers')
     c.sizes = Counter(size for size, _, _ in headers)

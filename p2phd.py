@@ -291,14 +291,10 @@ def load(run, device, training=True):
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         if checkpoint.get('format') != FORMAT:
             raise ValueError(f'format {checkpoint.get("format")}, this version reads {FORMAT}')
-        state = build(SimpleNamespace(**checkpoint['config']), torch.device('cpu'), training)
-        for name, weights in checkpoint['weights'].items():
-            if getattr(state, name):
-                getattr(state, name).load_state_dict(weights, strict=True)
+        state = build(SimpleNamespace(**checkpoint['config']), device, training)
+        fill(state, checkpoint['weights'])
         state.step = checkpoint['step']
-    move(state, device)
-    if training:
-        with data.blame(path, 'not a whole checkpoint of this program'):
+        if training:
             for name, optimizer in checkpoint['optimizers'].items():
                 getattr(state, f'opt_{name}').load_state_dict(optimizer)
             state.history.pictures = [[tensor.to(device) for tensor in picture] for picture in checkpoint['history']]
@@ -306,24 +302,21 @@ def load(run, device, training=True):
     return state
 
 
-def move(state, device):
-    """Move the networks; parameters keep their identity, so the optimizers still own them."""
-    state.device = device
-    for net in filter(None, (state.G, state.D, state.E)):
-        net.to(device)
-
-
 def load_official(run, device, training):
     """The state of a run folder that the official code wrote, with its architecture read off the shapes."""
     weights = official.read_weights(run)
     with data.blame(run, 'not the networks of an official pix2pixHD run'):
         c = SimpleNamespace(**{**settings(parse(['train'])), **official.configuration(**weights)})
-        state = build(c, torch.device('cpu'), training)
-        for name, values in weights.items():
-            if getattr(state, name):
-                getattr(state, name).load_state_dict(values, strict=True)
-    move(state, device)
+        state = build(c, device, training)
+        fill(state, weights)
     return state
+
+
+def fill(state, weights):
+    """Load {'G': state dict, 'D': ..., 'E': ...} into the networks that `state` has, by strict names and shapes."""
+    for name, values in weights.items():
+        if getattr(state, name):
+            getattr(state, name).load_state_dict(values, strict=True)
 
 
 def newest_run():
@@ -385,10 +378,10 @@ def train_step(state, label, inst, image):
     return {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
 
 
-def make_folder(path):
+def check_folder(path):
+    """UserError where a folder cannot be made since a file has its name."""
     if path.exists() and not path.is_dir():
         raise UserError(f'{path}: is a file, not a folder; choose another')
-    path.mkdir(parents=True, exist_ok=True)
 
 
 def fit(state, run, pairs):
@@ -403,7 +396,7 @@ def fit(state, run, pairs):
         state.vgg = load_vgg(c.vgg).to(state.device)
     batches = data.loader(dataset, c.workers, state.device,
                           batch_sampler=data.Order(len(pairs), c.batch, state.step, c.total_steps, c.seed))
-    make_folder(run)
+    run.mkdir(parents=True, exist_ok=True)
     data.write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
     rows = run / 'log.csv'
     if started and rows.is_file():                          # rows written after the checkpoint will be written again
@@ -456,12 +449,12 @@ def fit(state, run, pairs):
 
 def write_row(path, state, means):
     """Append the mean losses to log.csv."""
-    epoch = state.step * state.config.batch
     with open(path, 'a', newline='') as file:
         writer = csv.writer(file)
         if not file.tell():
             writer.writerow(['step', 'pictures', 'lr', *means])
-        writer.writerow([state.step, epoch, f'{learning_rate(state.step - 1, state.config):.6g}',
+        rate = learning_rate(state.step - 1, state.config)
+        writer.writerow([state.step, state.step * state.config.batch, f'{rate:.6g}',
                          *(f'{value:.6g}' for value in means.values())])
 
 
@@ -546,8 +539,7 @@ def new_run(args, default):
     run = Path(args.run or Path('runs') / default)
     if (run / 'checkpoint.pt').exists():
         raise UserError(f'{run}: holds a trained run already; --resume goes on with it, --run DIR makes another')
-    if run.exists() and not run.is_dir():
-        raise UserError(f'{run}: is a file, not a folder; choose another with --run')
+    check_folder(run)
     return run
 
 
@@ -581,7 +573,7 @@ def survey(args, **kwargs):
         raise UserError(f'{args.command} needs --data DIR, the folder of the data set')
     found = layouts.survey(args.data, args.split, args.palette, args.ignore_label, args.labels == 40, args.jpeg_labels,
                            args.instances, args.n_labels, **kwargs)
-    if found.n_labels and any(pair.label.suffix.lower() in ('.jpg', '.jpeg') for pair in found.pairs):
+    if found.n_labels and any(layouts.is_jpeg(pair.label) for pair in found.pairs):
         print(f'warning: {args.data}: JPEG changes the values of labels; expect wrong ones along all edges',
               file=sys.stderr)
     if found.unknown:
@@ -761,7 +753,8 @@ def generate(args):
                             'choose another')
     known = styles.read(state, run) if state.E else None
     fixed = styles.fixed(args.style, known) if state.E else {}
-    make_folder(out)
+    check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
     unknown = set()
     for name, path in labels.items():
         label, inst = styles.read_scene(c, path, insts.get(name), args.size)
