@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 import shutil
 import signal
+import sys
 import warnings
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 import torch
 import torch.nn.functional as F
 
+FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')            # Pillow has more: for EPS it would run a program
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 IN_MEMORY_BYTES = 1 << 30                                # a data set that is smaller when decoded is decoded only once
@@ -74,13 +76,13 @@ def open_picture(path):
     if not os.path.lexists(path):
         raise UserError(f'{path}: no such file')
     with blame(path, 'cannot be read as a picture'):
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
 
 
 def open_array(path):
     """A .npy file -> (H, W, C) ndarray, mapped into memory."""
     with blame(path, 'cannot be read as an array'):
-        array = np.load(path, mmap_mode='r', allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode='r')
     if array.ndim not in (2, 3) or 0 in array.shape or max(array.shape) > 1 << 15:
         raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width) or '
                         '(height, width, channels)')
@@ -155,17 +157,32 @@ def header(path):
 
 
 def write_whole(path, write):
-    """Call write(file) on a temporary file that takes the place of `path` only once it is complete on the disk."""
-    partial = path.with_name(path.name + '.partial')
+    """Call write(file) on a temporary file that takes the place of `path` only once it is complete on the disk.
+    UserError, with what was there before untouched, where that fails."""
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     try:
         with open(partial, 'wb') as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        if os.name == 'posix':                              # the new name must be on the disk as well
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except Exception as error:                              # torch has errors of its own for a full disk
         partial.unlink(missing_ok=True)
         raise UserError(f'{path}: cannot be written ({brief(error)}); what was there before is untouched') from None
+
+
+def say(text, file=None):
+    """Print, and go on where that is not possible: to a file on a full disk, or to a terminal that is gone."""
+    try:
+        print(text, file=file or sys.stdout, flush=True)
+    except OSError:
+        pass
 
 
 def in_parallel(function, items, progress=None):
@@ -347,14 +364,23 @@ class Order(torch.utils.data.Sampler):
             yield keys
 
 
-def ignore_interrupt(worker):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)         # Ctrl-C reaches loader processes too; the trainer ends them
+def ignore_signals(worker):
+    """Ctrl-C, and a SIGTERM of Slurm, reach loader processes too; it is the trainer who ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
-def loader(dataset, workers, device, **order):
-    """A DataLoader of a Pictures; without processes of its own where the pictures are decoded already."""
-    return torch.utils.data.DataLoader(dataset, num_workers=0 if dataset.decoded else min(workers, CORES),
-                                       worker_init_fn=ignore_interrupt, pin_memory=device.type == 'cuda', **order)
+def batches(dataset, workers, device, **order):
+    """The batches of a Pictures in the given sampler's order, loaded by `workers` processes, which end with this
+    generator; by none where the pictures are decoded already."""
+    iterator = iter(torch.utils.data.DataLoader(
+        dataset, num_workers=0 if dataset.decoded else min(workers, CORES), worker_init_fn=ignore_signals,
+        pin_memory=device.type == 'cuda', **order))
+    try:
+        yield from iterator
+    finally:
+        if hasattr(iterator, '_shutdown_workers'):          # else they would be ended by a SIGTERM at exit
+            iterator._shutdown_workers()
 
 
 # -------------------------------------------------------------------------------------------------- on the device

@@ -3,6 +3,7 @@
 Discriminator outputs are lists over scales of lists over layers, as nets.MultiscaleDiscriminator returns them;
 the last layer is the map of raw scores. Every function returns 0-dimensional float tensors.
 """
+import math
 import random
 
 import torch
@@ -59,6 +60,11 @@ def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', fake_taps
 def discriminator_loss(fake_scales, real_scales, mode='lsgan'):
     """The discriminators' objective: a dict of `d_fake` and `d_real`; the official code descends half their sum."""
     return {'d_fake': gan_loss(fake_scales, False, mode), 'd_real': gan_loss(real_scales, True, mode)}
+
+
+def undecided(n_scales, mode='lsgan'):
+    """The sum of the terms of discriminator_loss where every score is halfway between real and fake (float)."""
+    return n_scales * {'lsgan': 2 * 0.5 ** 2, 'vanilla': 2 * math.log(2)}[mode]
 
 
 class FakeHistory:

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import torch
 
+import checkpoints
 from data import CITYSCAPES, blame
 
 
@@ -19,6 +20,7 @@ def read_weights(run):
         if path.is_file():
             with blame(path):
                 state = torch.load(path, map_location='cpu', weights_only=True)
+                checkpoints.check_tensors(state, path)
                 # PyTorch before 0.4 wrote statistics of InstanceNorm, which nobody uses.
                 weights[name] = {key: tensor for key, tensor in state.items()
                                  if not re.search(r'running_(mean|var)$', key)}
@@ -49,7 +51,8 @@ def configuration(G, D=None, E=None):
               'features': E is not None, 'encoder_scale': 1 << n_enhancers,
               'instances': 'files' if n_labels else 'none', 'n_labels': n_labels, 'layout': 'flat', 'label_names': None,
               'in_channels': 3, 'out_channels': 3, 'palette': None, 'label_table': None, 'left_out': [],
-              'data': None, 'size': None, 'total_steps': 0, 'decay_start': 0, 'fix_global_steps': 0}
+              'data': None, 'size': None, 'pictures': [0, 0], 'flags': {},
+              'total_steps': 0, 'decay_start': 0, 'fix_global_steps': 0}
     if E:
         config |= {'feat': feat, 'nef': len(layers[0]), 'n_down_encoder': (len(layers) - 1) // 2}
     if D:
@@ -61,11 +64,40 @@ def configuration(G, D=None, E=None):
     return config
 
 
+class Dtype:
+    """What stands in for numpy.dtype in a pickle: the name of a type of numbers, or of objects."""
+
+    def __init__(self, code, *flags):
+        self.code, self.order = code, '='
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+    def numbers(self, raw):
+        """bytes -> ndarray (n,)."""
+        if not re.fullmatch('[fiu][1248]', self.code):
+            raise pickle.UnpicklingError(f'an array of {self.code}')
+        return np.frombuffer(raw.encode('latin1') if isinstance(raw, str) else raw, self.order + self.code)
+
+
+class Array:
+    """What stands in for numpy.ndarray: `values` is an array of numbers, or a list of objects."""
+
+    def __init__(self, *empty):
+        self.values = None
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, raw = state
+        self.values = raw if isinstance(raw, list) else dtype.numbers(raw).reshape(shape, order='F' if fortran else 'C')
+
+
 class ArraysOnly(pickle.Unpickler):
-    """Reads the dicts, numbers and numpy arrays of a pickle, and refuses to import anything else."""
-    ALLOWED = {('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype,
-               ('multiarray', '_reconstruct'): np.zeros(1).__reduce__()[0],
-               ('multiarray', 'scalar'): np.float64(0).__reduce__()[0]}
+    """Reads the dicts, numbers and numpy arrays of a pickle, and refuses to import anything else.
+
+    Nothing of numpy is called with what the pickle holds: numpy.ndarray itself would make an object of any address.
+    """
+    ALLOWED = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): Dtype, ('multiarray', '_reconstruct'): Array,
+               ('multiarray', 'scalar'): lambda dtype, raw: dtype.numbers(raw)[0].item()}
 
     def find_class(self, module, name):
         try:
@@ -81,8 +113,11 @@ def read_styles(path, config):
         with open(path, 'rb') as file:
             version = np.lib.format.read_magic(file)
             {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]](file)
-            clusters = ArraysOnly(file, encoding='latin1').load().item()
+            pickled, = ArraysOnly(file, encoding='latin1').load().values
+        clusters = {label: found.values for label, found in pickled.items()}
         k = max(len(centres) for centres in clusters.values())
+        if not set(clusters) <= set(range(config.n_labels)):
+            raise ValueError(f'labels {min(clusters)} to {max(clusters)}')
         centres = np.zeros((config.n_labels, k, config.feat), np.float32)
         counts = np.zeros((config.n_labels, k), np.int64)
         for label, found in clusters.items():

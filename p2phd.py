@@ -12,7 +12,9 @@ function for each subcommand.
 import argparse
 import csv
 from datetime import timedelta
+import io
 import json
+import math
 from pathlib import Path
 import re
 import shlex
@@ -115,8 +117,12 @@ def make_parser():
             help='bfloat16 arithmetic in the networks: faster where the hardware has it')
         add('--log-every', type=positive, default=50, metavar='STEPS', help='a line and a row of log.csv')
         add('--sample-every', type=positive, default=500, metavar='STEPS', help='a picture: label | synthesised | real')
-        add('--save-every', type=positive, default=1000, metavar='STEPS', help='the checkpoint')
-        add('--resume', action='store_true', help='go on with the run that --run names (default: the newest), with its '
+        add('--save-every', type=positive, default=1000, metavar='STEPS', 
+            help='a checkpoint; there is one at the end of an epoch, too')
+        add('--keep', type=positive, default=2, metavar='N', help='the newest N checkpoints, older ones are deleted')
+        add('--max-bad-steps', type=positive, default=20, metavar='N', 
+            help='steps whose loss or gradient is not finite are skipped; after N in a row the run stops')
+        add('--resume', nargs='?', const='', metavar='RUN', help='go on with this run (default: the newest), with its '
             'own settings')
         return parent
 
@@ -202,10 +208,10 @@ def make_parser():
 
 
 def parse(words):
-    """The command line as a namespace; `given` are the names of the flags that were written out."""
+    """The command line as a namespace; `given` are the names in it of the flags that were written out."""
     args = make_parser().parse_args(words)
-    flags = (word.split('=')[0].removeprefix('--') for word in words if word.startswith('--'))
-    args.given = {flag.removeprefix('no-').replace('-', '_') for flag in flags}
+    flags = (word.split('=')[0].removeprefix('--').removeprefix('no-') for word in words if word.startswith('--'))
+    args.given = {'base' if flag == 'from' else flag.replace('-', '_') for flag in flags}
     return args
 
 
@@ -216,15 +222,18 @@ import numpy as np                                          # noqa: E402
 from PIL import Image, ImageDraw                            # noqa: E402
 import torch                                                # noqa: E402
 
+import checkpoints                                          # noqa: E402
 import data                                                 # noqa: E402
-from data import UserError                                  # noqa: E402
+from data import UserError, say                             # noqa: E402
 import layouts                                              # noqa: E402
 import losses                                               # noqa: E402
 import nets                                                 # noqa: E402
 import official                                             # noqa: E402
 import styles                                               # noqa: E402
 
-FORMAT = 1                                                  # of checkpoint.pt; raised when its contents change
+# MKL sets up its vector functions at the first call. Where two threads make that call, one of them may get coarser ones
+# (errors of 4e-5): here it is one thread, and a run that is repeated is repeated to the bit.
+torch.zeros(1).tanh()
 
 
 # ------------------------------------------------------------------------------------- a run's networks and checkpoint
@@ -238,29 +247,86 @@ def pick_device(name):
     return torch.device('cuda')
 
 
-def build(config, device, training=True):
-    """A run's networks and optimizers, freshly initialised from config.seed -> SimpleNamespace(config, device,
-    G, D, E, vgg, opt_G, opt_D, history, step, log). E is None without features, vgg without the perceptual loss; not
-    for `training`, so are D, the optimizers and the history."""
+def check_config(c, path=None):
+    """UserError unless a run's configuration has all that the program asks of it, of the right types, and no number
+    is such that a network of it could not be had anywhere. path: the file it comes from; None: the command line."""
+    def whole(least, most):
+        return lambda value: type(value) is int and least <= value <= most
+
+    def list_of(fits, length=None):
+        return lambda value: (isinstance(value, (list, tuple)) and (length is None or len(value) == length)
+                              and all(map(fits, value)))
+
+    def among(*values):
+        return lambda value: any(value is known or value == known and isinstance(known, str) for known in values)
+
+    def maybe(fits):
+        return lambda value: value is None or fits(value)
+
+    flag, text, number = among(True, False), lambda value: isinstance(value, str), whole(0, 1 << 40)
+    width, depth, labels = whole(1, 4096), whole(1, 12), whole(0, (c.n_labels or 1) - 1)
+    fields = {
+        'model': among('global', 'local'), 'ngf': width, 'n_down': depth, 'n_blocks': whole(0, 256),
+        'n_enhancers': whole(0, 8), 'n_blocks_local': whole(0, 256), 'ndf': width, 'n_layers': depth, 'n_scales': depth,
+        'features': flag, 'feat': whole(1, 256), 'nef': width, 'n_down_encoder': depth, 'encoder_scale': whole(1, 256),
+        'n_labels': whole(0, 1 << 16), 'in_channels': width, 'out_channels': width,
+        'instances': among('files', 'components', 'none'), 'layout': text,
+        'label_names': maybe(list_of(text, c.n_labels)),
+        'label_table': maybe(lambda table: isinstance(table, dict) and all(map(whole(0, 1 << 16), table))
+                             and all(map(labels, table.values()))),
+        'palette': maybe(list_of(lambda row: list_of(whole(0, 255))(row[:3]) and labels(row[3]) and len(row) == 5)),
+        'data': maybe(text), 'split': text, 'left_out': list_of(text), 'pictures': list_of(number, 2),
+        'size': maybe(list_of(whole(1, 1 << 15), 2)), 'crop': maybe(list_of(whole(1, 1 << 15), 2)),
+        'jitter': lambda value: 1 <= value <= 2, 'flip': flag, 'cache': maybe(text), 'workers': number,
+        'batch': whole(1, 1 << 16), 'lr': lambda value: 0 < value < 1, 'gan': among('lsgan', 'vanilla'),
+        'vgg': maybe(text), 'pool_size': whole(0, 1 << 16), 'bf16': flag, 'seed': whole(0, (1 << 32) - 1)}
+    fields['flags'] = lambda value: isinstance(value, dict)
+    fields |= dict.fromkeys(('epochs', 'decay_epochs', 'total_steps', 'decay_start', 'fix_global_steps'), number)
+    fields |= dict.fromkeys(('log_every', 'sample_every', 'save_every', 'keep', 'max_bad_steps'), whole(1, 1 << 40))
+    for name, fits in fields.items():
+        if not hasattr(c, name) or not fits(getattr(c, name)):
+            value = repr(getattr(c, name, 'nothing'))[:60]
+            raise UserError(f'--{name.replace("_", "-")} {value}: beyond what this program can be asked for' if not path
+                            else f'{path}: not a checkpoint of this program ({value} for {name})')
+
+
+def build(config, device, training=True, weights=None):
+    """A run's networks and optimizers -> SimpleNamespace(config, device, G, D, E, vgg, opt_G, opt_D, history, step,
+    log, rows, bad_steps).
+
+    weights: {'G': state dict, 'D': ..., 'E': ...}, loaded by strict names and shapes before there is memory for more
+    than they hold; what is not in it is freshly initialised from config.seed. E is None without features, vgg without
+    the perceptual loss; not for `training`, so are D, the optimizers and the history.
+    """
+    def network(name, constructor, *args):
+        if name not in (weights or {}):
+            return constructor(*args).to(device)
+        with torch.device('meta'):                          # shapes without memory
+            net = constructor(*args)
+        net.load_state_dict(checkpoints.copied(weights[name], device), strict=True, assign=True)
+        return net.float()
+
     torch.manual_seed(config.seed)
     c = config
     condition = (c.n_labels or c.in_channels) + (c.instances != 'none')
     inputs = condition + c.feat * c.features
-    state = SimpleNamespace(config=c, device=device, step=0, log=None, D=None, E=None, vgg=None, opt_G=None, opt_D=None,
-                            history=None)
+    state = SimpleNamespace(config=c, device=device, step=0, log=None, rows='', D=None, E=None, vgg=None, opt_G=None,
+                            opt_D=None, history=None, bad_steps=torch.zeros((), device=device))
     if c.model == 'global':
-        state.G = nets.GlobalGenerator(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks).to(device)
+        state.G = network('G', nets.GlobalGenerator, inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks)
     else:
-        state.G = nets.LocalEnhancer(inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.n_enhancers,
-                                     c.n_blocks_local).to(device)
+        state.G = network('G', nets.LocalEnhancer, inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.n_enhancers,
+                          c.n_blocks_local)
     if c.features:
-        state.E = nets.Encoder(c.out_channels, c.feat, c.nef, c.n_down_encoder).to(device)
+        state.E = network('E', nets.Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder)
     if training:
-        state.D = nets.MultiscaleDiscriminator(condition + c.out_channels, c.ndf, c.n_layers, c.n_scales).to(device)
+        state.D = network('D', nets.MultiscaleDiscriminator, condition + c.out_channels, c.ndf, c.n_layers, c.n_scales)
         learning = [*state.G.parameters(), *(state.E.parameters() if c.features and c.encoder_scale == 1 else ())]
         adam = dict(lr=c.lr, betas=(0.5, 0.999), fused=True)
         state.opt_G, state.opt_D = torch.optim.Adam(learning, **adam), torch.optim.Adam(state.D.parameters(), **adam)
         state.history = losses.FakeHistory(c.pool_size)
+        last = [module for module in state.G.modules() if isinstance(module, torch.nn.InstanceNorm2d)][-1]
+        last.register_forward_hook(lambda module, inputs, output: vars(state).update(last_map=output.aminmax()))
     return state
 
 
@@ -269,61 +335,74 @@ def smallest_side(config):
     return max(2 * styles.network_multiple(config), 1 << config.n_scales)
 
 
-def save(state, run):
-    """Write run/checkpoint.pt: tensors and builtins only, all that is needed to use the networks and to go on
+def contents(state):
+    """What a checkpoint holds: tensors and builtins only, all that is needed to use the networks and to go on
     training."""
-    checkpoint = {'format': FORMAT, 'config': vars(state.config), 'step': state.step, 'log': state.log,
-                  'weights': {name: getattr(state, name).state_dict() for name in 'GDE' if getattr(state, name)},
-                  'optimizers': {name: getattr(state, f'opt_{name}').state_dict() for name in 'GD'},
-                  'history': state.history.pictures}
-    data.write_whole(run / 'checkpoint.pt', lambda file: torch.save(checkpoint, file))
+    return {'config': vars(state.config), 'step': state.step, 'rows': state.rows, 'log': state.log,
+            'bad_steps': state.bad_steps, 'history': state.history.pictures,
+            'weights': {name: getattr(state, name).state_dict() for name in 'GDE' if getattr(state, name)},
+            'optimizers': {name: getattr(state, f'opt_{name}').state_dict()['state'] for name in 'GD'}}
 
 
-def load(run, device, training=True):
-    """The state of the run in folder `run`, as build returns it and as save left it; or of an official run. UserError
-    if there is none."""
-    path = Path(run) / 'checkpoint.pt'
+def read_run(run, set_aside=False):
+    """The newest checkpoint of the run in folder `run`, or what is known of an official run -> path, contents as above.
+    UserError where there is none."""
     if (Path(run) / 'latest_net_G.pth').is_file():
-        return load_official(run, device, training)
-    if not path.is_file():
-        raise UserError(f'{path}: no such file; expected the folder of a run that train has made')
-    with data.blame(path, 'not a whole checkpoint of this program'):
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        if checkpoint.get('format') != FORMAT:
-            raise ValueError(f'format {checkpoint.get("format")}, this version reads {FORMAT}')
-        state = build(SimpleNamespace(**checkpoint['config']), device, training)
-        fill(state, checkpoint['weights'])
+        weights = official.read_weights(run)
+        with data.blame(run, 'not the networks of an official pix2pixHD run'):
+            config = {**settings(parse(['train'])), **official.configuration(**weights)}
+        path, checkpoint = Path(run), {'config': config, 'step': 0, 'weights': weights}
+    else:
+        path, checkpoint = checkpoints.newest(run, set_aside)
+    with data.blame(path, 'not a checkpoint of this program'):
+        checkpoint['config'] = SimpleNamespace(**checkpoint['config'])
+        check_config(checkpoint['config'], path)
+    return path, checkpoint
+
+
+def load(run, device, training=True, set_aside=False):
+    """The state of the run in folder `run`, as build returns it and as `contents` left it; or of an official run.
+    UserError where there is none. set_aside: as in checkpoints.newest."""
+    path, checkpoint = read_run(run, set_aside)
+    with data.blame(path, 'not a checkpoint of this program'):
+        state = build(checkpoint['config'], device, training, checkpoint['weights'])
         state.step = checkpoint['step']
-        if training:
-            for name, optimizer in checkpoint['optimizers'].items():
-                getattr(state, f'opt_{name}').load_state_dict(optimizer)
-            state.history.pictures = [[tensor.to(device) for tensor in picture] for picture in checkpoint['history']]
-            state.log = None if checkpoint['log'] is None else checkpoint['log'].to(device)
+        if training and 'optimizers' in checkpoint:
+            restore(state, checkpoint)
     return state
 
 
-def load_official(run, device, training):
-    """The state of a run folder that the official code wrote, with its architecture read off the shapes."""
-    weights = official.read_weights(run)
-    with data.blame(run, 'not the networks of an official pix2pixHD run'):
-        c = SimpleNamespace(**{**settings(parse(['train'])), **official.configuration(**weights)})
-        state = build(c, device, training)
-        fill(state, weights)
-    return state
-
-
-def fill(state, weights):
-    """Load {'G': state dict, 'D': ..., 'E': ...} into the networks that `state` has, by strict names and shapes."""
-    for name, values in weights.items():
-        if getattr(state, name):
-            getattr(state, name).load_state_dict(values, strict=True)
+def restore(state, checkpoint):
+    """Put what only training needs where it was. ValueError, or whatever else comes of it, where it does not fit."""
+    c = state.config
+    for name, moments in checkpoint['optimizers'].items():
+        optimizer = getattr(state, f'opt_{name}')
+        parameters = optimizer.param_groups[0]['params']
+        for i, values in moments.items():
+            if {key: value.shape for key, value in values.items()} != {
+                    'step': (), 'exp_avg': parameters[i].shape, 'exp_avg_sq': parameters[i].shape}:
+                raise ValueError(f'moments of parameter {i} of {name}')
+        optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoints.copied(moments, state.device)})
+    for label, *inst, fake in checkpoint['history']:
+        if (len(label) != (1 if c.n_labels else c.in_channels) or len(inst) != (c.instances != 'none')
+                or len(fake) != c.out_channels or fake.ndim != 3
+                or any(x.shape[1:] != fake.shape[1:] for x in (label, *inst))
+                or c.n_labels and not 0 <= label.min() <= label.max() < c.n_labels):
+            raise ValueError('the history of fakes')
+    if len(checkpoint['history']) > c.pool_size:
+        raise ValueError('the history of fakes')
+    state.history.pictures = checkpoints.copied(checkpoint['history'], state.device)
+    state.log, state.bad_steps = (checkpoints.copied(checkpoint[name], state.device) for name in ('log', 'bad_steps'))
+    if not isinstance(checkpoint['rows'], str) or state.bad_steps.ndim or state.step < 0:
+        raise ValueError('the log')
+    state.rows = checkpoint['rows']
 
 
 def newest_run():
-    runs = sorted(Path('runs').glob('*/checkpoint.pt'), key=lambda path: path.stat().st_mtime)
-    if not runs:
+    saved = sorted(Path('runs').glob('*/checkpoint-*.pt'), key=lambda path: path.stat().st_mtime)
+    if not saved:
         raise UserError('runs/: no trained run there; train one, or name one with --run')
-    return runs[-1].parent
+    return saved[-1].parent
 
 
 # ------------------------------------------------------------------------------------------------------- training
@@ -335,10 +414,12 @@ def learning_rate(step, config):
 
 
 def train_step(state, label, inst, image):
-    """One optimisation step in the official order: one forward, G's (and E's) step, then D's.
+    """One optimisation step: one forward, then G's (and E's) step and D's, which does not depend on it.
 
     label: (N, 1, H, W) integer, or (N, 3, H, W) uint8 where config.n_labels is 0; inst: (N, 1, H, W) integer or None;
-    image: (N, 3, H, W) float in [-1, 1]. Returns {term: 0-dimensional tensor}, still on the device.
+    image: (N, 3, H, W) float in [-1, 1]. Returns {name: 0-dimensional tensor}, still on the device: the terms of the
+    losses; `map_min` and `map_max`, the range of G's last feature map (before its ReLU: a peak that grows there becomes
+    a bright blob); `skipped`, 1 where a loss or a gradient was not finite and nothing was learned, else 0.
     """
     c, G, D = state.config, state.G, state.D
     for optimizer in (state.opt_G, state.opt_D):
@@ -359,7 +440,7 @@ def train_step(state, label, inst, image):
         g_terms = losses.generator_loss(fake_scores, real_scores, c.n_layers, c.gan, *taps)
         if c.pool_size:
             *maps, old = state.history.query(
-                [x for x in (label, inst, fake) if x is not None], f'{c.seed} {state.step}')
+                [x for x in (label, inst, fake.nan_to_num()) if x is not None], f'{c.seed} {state.step}')
             shown = torch.cat([data.condition(maps[0], maps[1] if len(maps) > 1 else None, c.n_labels), old], 1)
             d_terms = losses.discriminator_loss(D(shown), real_scores, c.gan)
         else:
@@ -369,13 +450,20 @@ def train_step(state, label, inst, image):
     # `inputs` spares the gradients that nobody uses: of D's weights here, of the fake below. D's loss keeps its graph.
     learning = [p for group in state.opt_G.param_groups for p in group['params'] if p.requires_grad]
     state.opt_G.zero_grad()
-    sum(g_terms.values()).backward(inputs=learning, retain_graph=True)
-    state.opt_G.step()
+    g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2
+    g_loss.backward(inputs=learning, retain_graph=True)
     state.opt_D.zero_grad()
-    (sum(d_terms.values()) / 2).backward(inputs=list(D.parameters()))
-    state.opt_D.step()
+    d_loss.backward(inputs=list(D.parameters()))
+    norm = torch.nn.utils.get_total_norm([p.grad for p in (*learning, *D.parameters())])
+    skipped = (~torch.isfinite(g_loss.detach() + d_loss.detach() + norm)).float()
+    state.bad_steps = torch.where((skipped > 0) | (state.bad_steps >= c.max_bad_steps), state.bad_steps + skipped, 0)
+    for optimizer in (state.opt_G, state.opt_D):
+        optimizer.found_inf = skipped                       # decided on the device: a fused step that changes nothing
+        optimizer.step()
     state.step += 1
-    return {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
+    low, high = (extreme.detach().float() for extreme in state.last_map)
+    return {**{name: term.detach() for name, term in {**g_terms, **d_terms}.items()},
+            'map_min': low, 'map_max': high, 'skipped': skipped}
 
 
 def check_folder(path):
@@ -384,78 +472,135 @@ def check_folder(path):
         raise UserError(f'{path}: is a file, not a folder; choose another')
 
 
-def fit(state, run, pairs):
-    """The training loop, from state.step to the end or to Ctrl-C or SIGTERM; writes the run folder."""
-    c, started = state.config, state.step
+WON_STEPS = 1000                                            # a discriminator that is right so long has won
+
+
+def prepare(state, run, pairs):
+    """Load what a run trains with and is not in its checkpoint: VGG-19 into `state`, and the data.Pictures, which is
+    returned. UserError where one of them is of no use."""
+    c = state.config
+    if c.vgg:
+        state.vgg = load_vgg(c.vgg).to(state.device)
     cache = c.cache or run.with_name(f'{run.name}-cache') if c.cache is not None else None
     dataset = data.Pictures(pairs, layouts.readers(c), c.n_labels, c.size, c.crop, c.flip, c.jitter,
                             styles.network_multiple(c), c.instances, c.seed, cache)
-    dataset[0, 0]                                     # a picture that does not fit is found before anything is written
+    dataset[0, 0]
+    return dataset
+
+
+def fit(state, run, dataset):
+    """The training loop, from state.step to the end, to Ctrl-C or SIGTERM, or to a UserError -> exit code. Writes the
+    folder `run`, which the caller has locked."""
+    c, started, pictures = state.config, state.step, len(dataset)
     torch.backends.cudnn.benchmark = bool(c.crop or c.size)  # pays where sizes stay the same from step to step
-    if c.vgg:
-        state.vgg = load_vgg(c.vgg).to(state.device)
-    batches = data.loader(dataset, c.workers, state.device,
-                          batch_sampler=data.Order(len(pairs), c.batch, state.step, c.total_steps, c.seed))
-    run.mkdir(parents=True, exist_ok=True)
+    for left in run.glob('checkpoint-*.partial'):           # by a process that was killed while it saved
+        left.unlink()
     data.write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
-    rows = run / 'log.csv'
-    if started and rows.is_file():                          # rows written after the checkpoint will be written again
-        kept = [line for line in rows.read_text().splitlines()
-                if not line[:1].isdigit() or int(line.split(',')[0]) <= started]
-        rows.write_text('\n'.join(kept) + '\n')
-    else:
-        rows.write_text('')
+    data.write_whole(run / 'log.csv', lambda file: file.write(state.rows.encode()))     # rows past the checkpoint go
+    if not started:                                         # that it can be saved is known before days are spent on it
+        checkpoints.write(run, contents(state), c.keep)
 
     stop = []
     handlers = {number: signal.signal(number, lambda number, frame: stop.append(number))
                 for number in (signal.SIGINT, signal.SIGTERM)}
+    batches = data.batches(dataset, c.workers, state.device,
+                           batch_sampler=data.Order(pictures, c.batch, state.step, c.total_steps, c.seed))
+    writer, due, won_since, warned = checkpoints.Writer(run, c.keep), False, None, False
     last_step, last_time = state.step, time.monotonic()
     try:
         for batch in batches:
             terms = train_step(state, *data.to_device(batch, state.device))
-            values = torch.stack([*terms.values(), torch.ones((), device=state.device)])    # the last counts the steps
-            state.log = values if state.log is None else state.log + values
-            done = state.step == c.total_steps
-            if done or state.step % c.log_every == 0:
-                means = dict(zip(terms, (state.log[:-1] / state.log[-1]).tolist()))
+            skipped = terms.pop('skipped')
+            sums = torch.stack([*terms.values(), torch.ones_like(skipped)])         # the last counts what was learned
+            sums = torch.cat([torch.where(skipped > 0, 0, sums), skipped[None]])
+            state.log = sums if state.log is None else state.log + sums
+
+            last = state.step == c.total_steps
+            row = last or state.step % c.log_every == 0
+            epoch_ended = state.step * c.batch // pictures > (state.step - 1) * c.batch // pictures
+            due |= state.step % c.save_every == 0 or epoch_ended and writer.rested
+            save = last or stop or due and not writer.busy
+            bad_steps = int(state.bad_steps) if row or save else 0                  # waits for the device
+            if bad_steps >= c.max_bad_steps:
+                raise UserError(
+                    f'{run}: stopped at step {state.step}, for loss or gradient were not finite {bad_steps} times in a '
+                    f'row; {checkpoints.numbered(run)[-1].name} is from before. If losses or map_max grew in log.csv, '
+                    'train anew with a lower --lr; if not, without --bf16; and let check read the data')
+            if row:
+                *means, learned, bad = state.log.tolist()
+                means = {name: total / learned if learned else math.nan for name, total in zip(terms, means)}
                 state.log = None
-                write_row(rows, state, means)
+                add_row(state, {**means, 'skipped': bad})
+                attempt(lambda: append(run / 'log.csv', state.rows))
                 rate = (state.step - last_step) / (time.monotonic() - last_time)
                 last_step, last_time = state.step, time.monotonic()
                 left = timedelta(seconds=round((c.total_steps - state.step) / rate))
-                print(f'step {state.step}/{c.total_steps}  epoch {state.step * c.batch / len(pairs):.1f}  '
-                      + '  '.join(f'{name} {value:.3f}' for name, value in means.items())
-                      + f'  {rate:.2f} steps/s  {left} left', flush=True)
-            if done or state.step % c.sample_every == 0:
-                save_sheet(state, dataset, run / 'samples' / f'{state.step:07d}.png')
-            if done or stop or state.step % c.save_every == 0:
-                save(state, run)
-            if stop:
+                say(f'step {state.step}/{c.total_steps}  epoch {state.step * c.batch / pictures:.1f}  '
+                    + '  '.join(f'{name} {value:.3f}' for name, value in means.items())
+                    + (f'  skipped {bad:.0f}' if bad else '') + f'  {rate:.2f} steps/s  {left} left')
+                won = means['d_fake'] + means['d_real'] < 0.05 * losses.undecided(c.n_scales, c.gan)
+                won_since = (won_since or state.step) if won else None
+                if won and not warned and state.step - won_since >= WON_STEPS:
+                    warned = True
+                    say(f'warning: {run}: for {WON_STEPS} steps the discriminator has been right about everything, and '
+                        'the generator learns little from it now; more data, a smaller --ndf or --pool-size 50 help',
+                        sys.stderr)
+            if last or state.step % c.sample_every == 0:
+                attempt(lambda: save_sheet(state, dataset, run / 'samples' / f'{state.step:07d}.png'))
+            if last or stop:
+                writer.wait()
+                checkpoints.write(run, contents(state), c.keep)
                 break
-    except UserError:                                       # of a picture; the step before it is whole
-        if started < state.step < c.total_steps:
-            save(state, run)
+            if save and not bad_steps:                      # what is from before the trouble stays
+                writer.save(contents(state))
+                due = False
+    except UserError:                                       # of a picture: the step before it is whole
+        if started < state.step and int(state.bad_steps) < c.max_bad_steps:
+            writer.wait()
+            attempt(lambda: checkpoints.write(run, contents(state), c.keep))
+        raise
+    except RuntimeError as error:
+        if 'DataLoader worker' in str(error):
+            raise UserError(f'--workers {c.workers}: a process that loads pictures has died, perhaps of too little '
+                            f'(shared) memory; go on with fewer: train --resume {run} --workers 0') from None
         raise
     finally:
+        batches.close()
+        writer.wait()
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if stop and state.step < c.total_steps:
-        print(f'stopped at step {state.step} of {c.total_steps}, all saved; to go on: '
-              f'python p2phd.py train --resume --run {run}')
+    if state.step < c.total_steps:
+        say(f'stopped at step {state.step} of {c.total_steps}, all saved; to go on: '
+            f'python p2phd.py train --resume {run}')
         return 128 + stop[0]
-    print(f'done: {run / "checkpoint.pt"}, pictures in {run / "samples"}')
+    say(f'done: {checkpoints.numbered(run)[-1]}, pictures in {run / "samples"}')
     return 0
 
 
-def write_row(path, state, means):
-    """Append the mean losses to log.csv."""
-    with open(path, 'a', newline='') as file:
-        writer = csv.writer(file)
-        if not file.tell():
-            writer.writerow(['step', 'pictures', 'lr', *means])
-        rate = learning_rate(state.step - 1, state.config)
-        writer.writerow([state.step, state.step * state.config.batch, f'{rate:.6g}',
-                         *(f'{value:.6g}' for value in means.values())])
+def attempt(write):
+    """Write a row or a picture; where the disk does not let it, say so and go on."""
+    try:
+        write()
+    except (UserError, OSError) as error:
+        say(f'warning: {error}; training goes on', sys.stderr)
+
+
+def add_row(state, means):
+    """Append a line, and before the first one the names, to state.rows, the text of log.csv."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    if not state.rows:
+        writer.writerow(['step', 'pictures', 'lr', *means])
+    rate = learning_rate(state.step - 1, state.config)
+    writer.writerow([state.step, state.step * state.config.batch, f'{rate:.6g}',
+                     *(f'{value:.6g}' for value in means.values())])
+    state.rows += text.getvalue()
+
+
+def append(path, text):
+    """Write what the file lacks of `text`, whose beginning it is."""
+    with open(path, 'ab') as file:
+        file.write(text.encode()[file.tell():])
 
 
 def load_vgg(source):
@@ -485,7 +630,8 @@ def save_sheet(state, dataset, path):
         strips.append(np.concatenate(shown, 1))
     width = max(strip.shape[1] for strip in strips)
     path.parent.mkdir(exist_ok=True)
-    Image.fromarray(np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0))) for s in strips])).save(path)
+    sheet = Image.fromarray(np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0))) for s in strips]))
+    data.write_whole(path, lambda file: sheet.save(file, 'PNG'))
 
 
 # ---------------------------------------------------------------------------------------------------- subcommands
@@ -493,8 +639,7 @@ def save_sheet(state, dataset, path):
 def settings(args):
     """The flags that belong into a run's configuration."""
     return {name: value for name, value in vars(args).items()
-            if name not in ('command', 'given', 'device', 'run', 'resume', 'base', 'skip_bad', 'labels', 'jpeg_labels',
-                            'ignore_label')}
+            if name not in ('command', 'given', 'device', 'run', 'resume')}
 
 
 def schedule(c, n):
@@ -537,34 +682,59 @@ def check_sizes(c, sizes):
 def new_run(args, default):
     """The folder of a run to be made; UserError if it holds one already."""
     run = Path(args.run or Path('runs') / default)
-    if (run / 'checkpoint.pt').exists():
-        raise UserError(f'{run}: holds a trained run already; --resume goes on with it, --run DIR makes another')
     check_folder(run)
+    check_new(run)
     return run
 
 
+def check_new(run):
+    """UserError if folder `run` holds a run."""
+    if checkpoints.numbered(run):
+        raise UserError(f'{run}: holds a trained run already; --resume {run} goes on with it, --run DIR makes another')
+
+
+# What leaves the result as it is, or lengthens the run, or says where the data set is now.
+MAY_CHANGE = ('epochs', 'decay_epochs', 'steps', 'workers', 'cache', 'save_every', 'keep', 'max_bad_steps', 'data')
+
+
 def resume(args):
-    """Go on with a run as it was configured. Only flags that leave the result alone, or lengthen it, may differ."""
-    run = Path(args.run or Path('runs') / Path(args.data).resolve().name) if args.run or args.data else newest_run()
-    state = load(run, pick_device(args.device))
-    c = state.config
-    if not c.total_steps:
-        raise UserError(f'{run}: a run of the official code cannot be resumed; finetune --from starts from it')
-    for name in sorted(args.given & c.flags.keys()):
-        value = getattr(args, name)
-        if name in ('workers', 'epochs', 'decay_epochs', 'steps', 'log_every', 'sample_every', 'save_every', 'cache'):
-            setattr(c, name, value)
-        elif name == 'data':
-            c.data = str(Path(value).resolve())             # the data set may have moved
-        elif value != c.flags[name]:
-            raise UserError(f'--{name.replace("_", "-")}: {run} was started with {c.flags[name]}, '
-                            'and that cannot change now')
-    if args.given & {'epochs', 'decay_epochs'} and 'steps' not in args.given:
-        c.steps = None
-    pairs = layouts.known_pairs(c)
-    schedule(c, len(pairs))
-    print(f'{run}: going on at step {state.step} of {c.total_steps}')
-    return fit(state, run, pairs)
+    """Go on with a run as it was configured."""
+    run = args.resume or args.run or args.data and Path('runs') / Path(args.data).resolve().name or newest_run()
+    run, device = Path(run), pick_device(args.device)
+    if args.resume and args.run and Path(args.run).resolve() != run.resolve():
+        raise UserError(f'--run {args.run}: --resume {run} goes on in its own folder; leave --run out')
+    if not run.is_dir():
+        raise UserError(f'{run}: no such folder; expected the folder of a run that train has made')
+    with checkpoints.lock(run):
+        state = load(run, device, set_aside=True)
+        c = state.config
+        if not c.total_steps:
+            raise UserError(f'{run}: a run of the official code cannot be resumed; finetune --from starts from it')
+        for name in sorted(args.given - {'resume', 'run', 'device'}):
+            was, value = c.flags.get(name), vars(args)[name]
+            if name in MAY_CHANGE:
+                setattr(c, name, str(Path(value).resolve()) if name == 'data' else value)
+            elif value != was:
+                flag = 'from' if name == 'base' else name.replace('_', '-')
+                raise UserError(f'--{flag} {value}: {run} was started with {"the default" if was is None else was}, '
+                                'and that cannot change now')
+        if args.given & {'epochs', 'decay_epochs'} and 'steps' not in args.given:
+            c.steps = None
+        pairs = layouts.known_pairs(c)
+        if list(c.pictures) != fingerprint(pairs):
+            raise UserError(f'{c.data}: holds {len(pairs)} pictures, and {run} was started with {c.pictures[0]}, or '
+                            'with others; put back what was there, or start another run')
+        schedule(c, len(pairs))
+        if state.step >= c.total_steps:
+            say(f'{run}: trained to the end, {state.step} steps; --epochs or --steps makes it longer')
+            return 0
+        say(f'{run}: going on at step {state.step} of {c.total_steps}')
+        return fit(state, run, prepare(state, run, pairs))
+
+
+def fingerprint(pairs):
+    """[number, checksum of the names] of the pictures of a data set."""
+    return [len(pairs), zlib.crc32('\n'.join(str(pair.name) for pair in pairs).encode(errors='surrogateescape'))]
 
 
 def survey(args, **kwargs):
@@ -618,7 +788,7 @@ def check(args):
 
 
 def train(args):
-    if args.resume:
+    if args.resume is not None:
         return resume(args)
     found = survey(args, thorough=args.skip_bad)
     run = new_run(args, Path(args.data).resolve().name)
@@ -653,29 +823,35 @@ def train(args):
     elif c.size == 'native':
         c.size = None
     check_sizes(c, found.sizes)
+    c.pictures = fingerprint(found.pairs)
     schedule(c, len(found.pairs))
     print(in_words(found, 'training') + (', encoder trained along' if c.features else ''))
+    check_config(c)
     return start(build(c, device), run, found.pairs)
 
 
 def start(state, run, pairs):
     """Say what is about to be trained, and train."""
     c = state.config
+    dataset = prepare(state, run, pairs)                    # what does not fit is found before anything is written
     weights = ', '.join(f'{name} {sum(p.numel() for p in getattr(state, name).parameters()) / 1e6:.1f}M'
                         for name in 'GDE' if getattr(state, name))
-    print(f'{run}: {"native size" if c.size is None else "%dx%d" % tuple(c.size)}, {c.total_steps} steps of {c.batch} '
-          f'on {state.device}, weights {weights}', flush=True)
-    return fit(state, run, pairs)
+    run.mkdir(parents=True, exist_ok=True)
+    with checkpoints.lock(run):
+        check_new(run)                                      # by now another process may have trained into it
+        say(f'{run}: {"native size" if c.size is None else "%dx%d" % tuple(c.size)}, {c.total_steps} steps of '
+            f'{c.batch} on {state.device}, weights {weights}')
+        return fit(state, run, dataset)
 
 
 def finetune(args):
-    if args.resume:
+    if args.resume is not None:
         return resume(args)
     if not args.base:
         raise UserError('finetune needs --from RUN, the folder of the run to start from')
     device = pick_device(args.device)
-    base = load(args.base, torch.device('cpu'))
-    b, flags = base.config, settings(args)
+    path, base = read_run(args.base)
+    b, flags = base['config'], settings(args)
     if not (args.data or b.data):
         raise UserError(f'{args.base}: does not say what it was trained on; name it with --data DIR')
     # Schedule, size and crop are this stage's own; whatever else is not given stays as it was.
@@ -702,12 +878,15 @@ def finetune(args):
     check_sizes(c, set(data.in_parallel(lambda pair: layouts.header(pair.image)[:2], pairs)))
     name = re.sub(r'-(\d+x\d+|native)$', '', Path(args.base).resolve().name)
     run = new_run(args, f'{name}-{"%dx%d" % tuple(c.size) if c.size else "native"}')
+    c.pictures = fingerprint(pairs)
     schedule(c, len(pairs))
+    check_config(c)
     state = build(c, device)
-    state.G.load_inner(base.G.state_dict())
-    state.D.load_state_dict(base.D.state_dict())
-    if state.E:
-        state.E.load_state_dict(base.E.state_dict())
+    with data.blame(path, 'not a checkpoint of this program'):
+        state.G.load_inner(base['weights']['G'])
+        for name in 'DE':
+            if name in base['weights']:                     # the official code may leave D out
+                getattr(state, name).load_state_dict(base['weights'][name])
     if c.fix_global_steps < c.total_steps:
         print(f'{args.base}: enhancer {c.n_enhancers} around it; '
               f'the rest learns along from step {c.fix_global_steps} on')
@@ -847,7 +1026,9 @@ def main(args):
     except (UserError, OSError) as error:
         print(f'p2phd {args.command}: {error}', file=sys.stderr)
         return 2
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):      # so it is on the CPU
+            raise
         print(f'p2phd {args.command}: the device has not enough memory; try --bf16, --crop, or a smaller --size',
               file=sys.stderr)
         return 2

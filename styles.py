@@ -59,7 +59,7 @@ def encode_training_set(state, root, min_pixels):
     dataset = data.Pictures(layouts.known_pairs(c), layouts.readers(c), c.n_labels, c.size,
                             multiple=network_multiple(c), instances=c.instances)
     vectors, labels = [], []
-    for batch in data.loader(dataset, c.workers, state.device, sampler=[(0, i) for i in range(len(dataset))]):
+    for batch in data.batches(dataset, c.workers, state.device, sampler=[(0, i) for i in range(len(dataset))]):
         label, inst, image = data.to_device(batch, state.device)
         slot, instance_labels, pixels = data.describe_instances(label, inst, c.n_labels)
         vectors.append(unpaint(encode(state, image, inst), slot)[pixels >= min_pixels])

@@ -1,10 +1,12 @@
 """What the tests share: the project's folder on the import path, folders of real data, scenes on disk, the command."""
+import multiprocessing
 import os
 from pathlib import Path
 import subprocess
 import sys
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -14,6 +16,10 @@ REAL = Path(os.environ.get('P2PHD_DATA', ROOT.parent / 'shared' / 'data'))
 # The smallest networks that have every part, for tests that train.
 TINY = ('--size 64x32 --ngf 8 --n-down 2 --n-blocks 1 --ndf 8 --n-scales 2 --nef 4 --n-down-encoder 2 '
         '--log-every 2').split()
+
+
+def pytest_addoption(parser):
+    parser.addoption('--long', action='store_true', help='the long versions of the tests that have one')
 
 
 @pytest.fixture
@@ -38,6 +44,67 @@ def scenes(tmp_path_factory):
     toy.write(folder, 'train', 6, (64, 32))
     toy.write(folder, 'val', 2, (64, 32))
     return folder
+
+
+def equal(a, b):
+    """Whether two nests of dicts, lists and tensors are the same to the bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run the command in this process, which is faster: command('check', ...) -> (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    import p2phd as program
+
+    def run(*words):
+        capsys.readouterr()
+        try:
+            code = program.main(program.parse([str(word) for word in words]))
+        except SystemExit as stop:                                             # of the parser
+            code = stop.code
+        return code, *capsys.readouterr()
+    return run
+
+
+def run_command(words, folder):
+    """In a process of its own: the command in `folder`, its output added to out.txt there."""
+    import p2phd
+    os.setpgrp()
+    os.chdir(folder)
+    out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1), os.dup2(out, 2)
+    sys.exit(p2phd.main(p2phd.parse([str(word) for word in words])))
+
+
+@pytest.fixture(scope='session')
+def launch():
+    """launch(words, folder) -> a multiprocessing.Process that runs the command. It is forked off one that has imported
+    torch, which saves seconds, and has not used it, which keeps its threads whole."""
+    os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['conftest', 'p2phd'])
+
+    def start(words, folder):
+        process = context.Process(target=run_command, args=(words, folder))
+        process.start()
+        return process
+    yield start
+    del os.environ['PYTHONPATH']
+
+
+@pytest.fixture(scope='session')
+def trained(scenes, tmp_path_factory):
+    """A folder with runs/street, trained for six steps, to be left as it is."""
+    folder = tmp_path_factory.mktemp('trained')
+    subprocess.run([sys.executable, ROOT / 'p2phd.py', 'train', '--data', scenes, '--steps', '6', *TINY], cwd=folder,
+                   check=True)
+    return folder / 'runs' / 'street'
 
 
 @pytest.fixture

@@ -1,22 +1,19 @@
 """The command as a user runs it, on built-in scenes and on real pictures."""
 import csv
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 import pytest
 import torch
 
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, equal
+import checkpoints
 import data
 import layouts
-import official
 import p2phd as program
 import styles
 import toy
@@ -24,26 +21,8 @@ import toy
 CPU = torch.device('cpu')
 
 
-def weights(run, kind='weights'):
-    return torch.load(run / 'checkpoint.pt', weights_only=True)[kind]
-
-
-def equal(a, b):
-    """Whether two nests of dicts, lists and tensors are the same to the bit."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-@pytest.fixture(scope='session')
-def trained(scenes, tmp_path_factory):
-    """A folder with runs/street, trained for six steps, to be left as it is."""
-    folder = tmp_path_factory.mktemp('trained')
-    subprocess.run([sys.executable, ROOT / 'p2phd.py', 'train', '--data', scenes, '--steps', '6', *TINY], cwd=folder,
-                   check=True)
-    return folder / 'runs' / 'street'
+def weights(run):
+    return checkpoints.newest(run)[1]['weights']
 
 
 @pytest.mark.parametrize('command', [(), ('train',), ('finetune',), ('cluster',), ('generate',), ('demo',)])
@@ -137,8 +116,9 @@ def test_generate_says_what_is_wrong(p2phd, trained, scenes, tmp_path):
     (tmp_path / 'text.png').write_text('no picture')
     (tmp_path / 'cut.png').write_bytes(one.read_bytes()[:200])
     (tmp_path / 'broken').mkdir()
-    (tmp_path / 'broken' / 'checkpoint.pt').write_bytes((trained / 'checkpoint.pt').read_bytes()[:5000])
-    for name in ('a/map.png', 'b/map.png', 'empty/checkpoint.pt'):
+    newest = checkpoints.numbered(trained)[-1]
+    (tmp_path / 'broken' / newest.name).write_bytes(newest.read_bytes()[:5000])
+    for name in ('a/map.png', 'b/map.png', 'empty/checkpoint-0000006.pt'):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(one.read_bytes() if name.endswith('png') else b'')
     Image.new('L', (64, 64)).save(tmp_path / 'square.png')
@@ -150,9 +130,9 @@ def test_generate_says_what_is_wrong(p2phd, trained, scenes, tmp_path):
                            (('--label', one, '--n', '2'), 'add --sample'),
                            (('--label', one, '--style', 'car=99'), 'car has the styles 0 to'),
                            (('--label', one, '--style', 'dragon=1'), "no label 'dragon'"),
-                           (('--label', one, '--run', 'nowhere'), 'nowhere/checkpoint.pt: no such file'),
-                           (('--label', one, '--run', 'broken'), 'broken/checkpoint.pt: not a whole checkpoint'),
-                           (('--label', one, '--run', 'empty'), 'empty/checkpoint.pt: not a whole checkpoint'),
+                           (('--label', one, '--run', 'nowhere'), 'nowhere: no checkpoint there; expected the folder'),
+                           (('--label', one, '--run', 'broken'), 'broken/checkpoint-0000006.pt: damaged or cut short'),
+                           (('--label', one, '--run', 'empty'), 'empty/checkpoint-0000006.pt: cut short'),
                            (('--label', one, '--style', 'car'), 'expected LABEL=K'),
                            (('--label', one, '--inst', 'square.png'), 'square.png is 64x64 and .* is 64x32'),
                            (('--label', one, '--encode', 'square.png'), 'square.png is 64x64'),
@@ -173,32 +153,6 @@ def test_labels_without_styles_are_named(trained, scenes, tmp_path):
     done = subprocess.run([sys.executable, ROOT / 'p2phd.py', 'generate', '--run', trained, '--label', 'train.png',
                            '--out', '.'], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and 'no styles for train, which the training data lacks' in done.stderr
-
-
-def test_resumed_run_is_the_run_that_was_never_stopped(p2phd, scenes, tmp_path):
-    """Stopped by Ctrl-C in the middle of an epoch; with crops, a history buffer and batches across epochs."""
-    words = ['--data', scenes, '--epochs', 3, '--decay-epochs', 9, '--batch', 2, '--pool-size', 3, '--crop', '48x32',
-             '--sample-every', 20, '--save-every', 1000, '--workers', 0, *TINY]
-    p2phd('train', *words, '--run', 'straight')
-    process = subprocess.Popen([sys.executable, ROOT / 'p2phd.py', 'train', *map(str, words), '--run', 'stopped'],
-                               cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith('step '):
-            break
-    process.send_signal(signal.SIGINT)
-    out = process.communicate()[0]
-    assert process.returncode == 130 and 'to go on: python p2phd.py train --resume --run stopped' in out
-    step = torch.load(tmp_path / 'stopped' / 'checkpoint.pt', weights_only=True)['step']
-    assert 0 < step < 36
-    assert 'cannot change now' in p2phd('train', '--resume', '--run', 'stopped', '--lr', 0.5, code=2)
-    p2phd('train', '--resume', '--run', 'stopped')
-    a, b = (torch.load(tmp_path / run / 'checkpoint.pt', weights_only=True) for run in ('straight', 'stopped'))
-    assert a['step'] == b['step'] == 36
-    for kind in ('weights', 'optimizers', 'history'):
-        assert equal(a[kind], b[kind]), kind
-    assert (tmp_path / 'straight' / 'log.csv').read_text() == (tmp_path / 'stopped' / 'log.csv').read_text()
-    for picture in (tmp_path / 'straight' / 'samples').iterdir():
-        assert picture.read_bytes() == (tmp_path / 'stopped' / 'samples' / picture.name).read_bytes()
 
 
 def test_log_means_are_of_the_steps_since_the_last_row(p2phd, scenes, tmp_path):
@@ -317,27 +271,6 @@ def test_train_says_what_is_wrong_and_leaves_nothing_behind(p2phd, scenes, tmp_p
         stderr = p2phd('train', *TINY, *words, code=2)
         assert re.search(message, stderr), stderr
     assert not (tmp_path / 'runs').exists()
-
-
-def test_a_pickle_is_not_executed(p2phd, trained, scenes, tmp_path):
-    class Malice:
-        def __reduce__(self):
-            return os.system, (f'touch {tmp_path / "executed"}',)
-
-    one = scenes / 'gtFine' / 'val' / 'toy' / 'toy_0000_gtFine_labelIds.png'
-    run = tmp_path / 'run'
-    run.mkdir()
-    torch.save({'format': 1, 'config': Malice()}, run / 'checkpoint.pt')
-    assert 'not a whole checkpoint' in p2phd('generate', '--run', run, '--label', one, code=2)
-    (run / 'checkpoint.pt').write_bytes((trained / 'checkpoint.pt').read_bytes())
-    np.savez(run / 'styles.npz', centres=np.array([Malice()], object))
-    assert 'not a whole file of styles' in p2phd('generate', '--run', run, '--label', one, code=2)
-    torch.save(Malice(), tmp_path / 'vgg.pth')
-    assert '--vgg' in p2phd('train', '--data', scenes, '--vgg', tmp_path / 'vgg.pth', *TINY, code=2)
-    np.save(tmp_path / 'features.npy', np.array({1: Malice()}, object), allow_pickle=True)
-    with pytest.raises(data.UserError, match='asks for posix.system'):
-        official.read_styles(tmp_path / 'features.npy', SimpleNamespace(n_labels=35, feat=3, label_names=None))
-    assert not (tmp_path / 'executed').exists()
 
 
 def test_cityscapes(p2phd, real, tmp_path):

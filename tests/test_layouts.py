@@ -28,21 +28,6 @@ def write(path, array, **kwargs):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run the command in this process, which is faster: command('check', ...) -> (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        capsys.readouterr()
-        try:
-            code = program.main(program.parse([str(word) for word in words]))
-        except SystemExit as stop:                                             # of the parser
-            code = stop.code
-        return code, *capsys.readouterr()
-    return run
-
-
-@pytest.fixture
 def flat(tmp_path):
     """Four 24x20 scenes in the flat layout."""
     rng = np.random.default_rng(0)

@@ -1,0 +1,557 @@
+"""Nothing lost, nothing let in: runs that are killed, disks that fill, files that are damaged or hostile, training that
+goes wrong. `pytest --long` kills and damages more often."""
+import errno
+import hashlib
+import io
+import os
+from pathlib import Path
+import pickle
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import ROOT, TINY, equal
+import checkpoints
+import data
+from data import UserError
+import official
+import p2phd as program
+
+CPU = torch.device('cpu')
+
+
+def outputs(folder):
+    return (folder / 'out.txt').read_text() if (folder / 'out.txt').exists() else ''
+
+
+@pytest.fixture
+def finish(launch, tmp_path):
+    """Run the command to its end in a process of its own: finish(words, code=0) -> what it printed."""
+    def run(*words, code=0):
+        before = len(outputs(tmp_path))
+        process = launch(words, tmp_path)
+        process.join(120)
+        printed = outputs(tmp_path)[before:]
+        assert process.exitcode == code and 'Traceback' not in printed, (process.exitcode, printed)
+        return printed
+    return run
+
+
+def assert_same_run(a, b):
+    """Weights, moments, history, log and pictures of two run folders, to the bit."""
+    (_, left), (_, right) = checkpoints.newest(a), checkpoints.newest(b)
+    for kind in ('step', 'weights', 'optimizers', 'history', 'log', 'bad_steps', 'rows'):
+        assert equal(left[kind], right[kind]), kind
+    assert (a / 'log.csv').read_text() == (b / 'log.csv').read_text() == left['rows'] != ''
+    pictures = [{path.name: path.read_bytes() for path in (run / 'samples').iterdir()} for run in (a, b)]
+    assert pictures[0] == pictures[1] != {}
+
+
+# ------------------------------------------------------------------------------------------------------ exact resume
+
+# With crops, a history buffer and batches across epochs; with a cache; with loader processes, as pictures of native
+# size are not decoded beforehand; around the step at which the inner generator begins to learn. Half of it is decay.
+KINDS = {
+    'history': ('train', *TINY, '--steps', 40, '--batch', 2, '--pool-size', 3, '--crop', '48x32', '--workers', 0),
+    'cache': ('train', *TINY, '--epochs', 3, '--decay-epochs', 4, '--cache', '--jitter', 1.2),
+    'workers': ('train', *TINY, '--size', 'native', '--steps', 40, '--workers', 2),
+    'finetune': ('finetune', '--steps', 30, '--fix-global', 2, '--n-blocks-local', 1, '--log-every', 3)}
+
+
+@pytest.fixture
+def words(request, scenes, trained):
+    kind = KINDS[request.param]
+    return [*kind, *(('--from', trained) if kind[0] == 'finetune' else ('--data', scenes)), '--sample-every', 7]
+
+
+@pytest.mark.parametrize('words', KINDS, indirect=True)
+def test_killed_at_random_and_resumed_is_never_stopped(words, launch, finish, tmp_path, pytestconfig):
+    """kill -9 at random moments, saves included: nothing unreadable is ever found, and the run ends as the straight
+    one."""
+    kills = 25 if pytestconfig.getoption('--long') else 4
+    straight = tmp_path / 'straight'
+    started = time.monotonic()
+    finish(*words, '--run', straight)
+    took = time.monotonic() - started
+    rng, killed, runs = random.Random(0), 0, 0
+    while killed < kills:
+        run, code = tmp_path / f'killed{runs}', None
+        while code != 0:
+            process = launch(['train', '--resume', run] if checkpoints.numbered(run) else
+                             [*words, '--run', run, '--save-every', 1], tmp_path)
+            process.join(rng.uniform(0, took) if killed < kills or code is None else None)
+            process.kill()
+            process.join()
+            code = process.exitcode
+            assert code in (0, -signal.SIGKILL), outputs(tmp_path)
+            killed += code != 0
+            for path in checkpoints.numbered(run):
+                checkpoints.read(path)                                          # raises where it is not whole
+        assert_same_run(straight, run)
+        runs += 1
+    print(f'{killed} kills in {runs} runs')
+
+
+@pytest.mark.parametrize('words, number', [('history', signal.SIGINT), ('workers', signal.SIGTERM)], indirect=['words'])
+def test_stopped_by_a_signal_and_resumed_is_never_stopped(words, number, launch, finish, tmp_path):
+    """Ctrl-C, and SIGTERM to all processes of the job, as Slurm sends it."""
+    finish(*words, '--run', 'straight')
+    process = launch([*words, '--run', 'stopped'], tmp_path)
+    while '\nstep ' not in outputs(tmp_path).partition('stopped:')[2]:
+        assert process.is_alive()
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 128 + number
+    assert 'to go on: python p2phd.py train --resume stopped' in outputs(tmp_path)
+    assert 0 < checkpoints.newest(tmp_path / 'stopped')[1]['step'] < 40
+    finish('train', '--resume', 'stopped', '--workers', 1)
+    assert_same_run(tmp_path / 'straight', tmp_path / 'stopped')
+
+
+def test_the_first_pictures_of_a_process_are_those_of_any_other():
+    """A library that is set up by two threads at once gives one in twenty processes another tanh."""
+    script = """
+import os, torch
+different = 0
+for _ in range(120):
+    child = os.fork()
+    if not child:
+        import p2phd, nets
+        torch.manual_seed(0)
+        net, image, inst = nets.Encoder(3, 3, 4, 2), torch.rand(1, 3, 32, 64), torch.zeros(1, 1, 32, 64, dtype=int)
+        os._exit(not torch.equal(net(image, inst), net(image, inst)))
+    different += os.waitpid(child, 0)[1] != 0
+print(different)
+"""
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == '0\n', done.stdout + done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A mounted file system: small_disk(megabytes) makes or resizes it -> its folder."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+
+    def resize(megabytes, *again):
+        done = subprocess.run(['mount', '-t', 'tmpfs', '-o', ','.join([f'size={megabytes}m', *again]), 'tmpfs', folder],
+                              capture_output=True)
+        if done.returncode:
+            pytest.skip('may not mount a small file system here')
+        return folder
+    yield resize
+    subprocess.run(['umount', folder], capture_output=True)
+
+
+@pytest.mark.parametrize('words', ['history'], indirect=True)
+def test_a_full_disk(words, finish, small_disk, tmp_path):
+    """The disk is full after a few checkpoints: the run says so and goes on; the last checkpoint loads, and with more
+    room the run ends as it would have."""
+    finish(*words, '--run', 'straight')
+    run = small_disk(5) / 'run'
+    printed = finish(*words, '--run', run, '--save-every', 2, code=2)
+    assert re.search(r'warning: .*checkpoint-\d+.pt: not written, it needs 2.\d MB and \d.\d MB are free there; '
+                     'training goes on', printed)
+    assert 'step 40/40' in printed and printed.splitlines()[-1].startswith('p2phd train: '), printed
+    step = program.load(run, CPU).step
+    assert 0 <= step < 40
+    small_disk(40, 'remount')
+    assert f'going on at step {step} of 40' in finish('train', '--resume', run)
+    assert_same_run(tmp_path / 'straight', run)
+
+
+def test_a_disk_that_fills_while_it_is_written_to(trained, small_disk, monkeypatch):
+    """When the system had promised more: what was there is whole, and nothing half-written stays."""
+    folder = small_disk(3)
+    _, checkpoint = checkpoints.newest(trained)
+    checkpoints.write(folder, {**checkpoint, 'step': 1}, 2)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=1 << 40))
+    with pytest.raises(UserError, match='checkpoint-0000002.pt: cannot be written .*; what was there before is unt'):
+        checkpoints.write(folder, {**checkpoint, 'step': 2}, 2)
+    assert [path.name for path in folder.iterdir()] == ['checkpoint-0000001.pt']
+    assert checkpoints.newest(folder)[1]['step'] == 1
+    room = os.statvfs(folder)
+    (folder / 'ballast').write_bytes(bytes(room.f_bavail * room.f_frsize))
+    with pytest.raises(OSError) as full:
+        program.append(folder / 'log.csv', 'step\n' * 10000)
+    assert full.value.errno == errno.ENOSPC
+    (folder / 'ballast').unlink()
+    program.append(folder / 'log.csv', 'step\n' * 10000)                        # also what did not fit before
+    assert (folder / 'log.csv').read_text() == 'step\n' * 10000
+
+
+def test_no_room_for_the_first_checkpoint_is_known_at_once(p2phd, scenes, small_disk):
+    assert 'checkpoint-0000000.pt: not written, it needs' in p2phd(
+        'train', '--data', scenes, '--run', small_disk(1) / 'run', *TINY, '--ngf', 64, code=2)
+
+
+@pytest.fixture
+def refused(command):
+    """refused(...) -> the one line in which the command says what is wrong."""
+    def run(*words):
+        code, out, err = command(*words)
+        assert code == 2 and err.count('\n') == 1, (code, out, err)
+        return err
+    return run
+
+
+def test_flags_that_contradict_the_run(command, refused, trained, scenes, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(trained, run)
+    for flags, name in ((('--lr', 0.1), 'lr'), (('--size', '128x64'), 'size'), (('--batch', 2), 'batch'),
+                        (('--no-flip',), 'flip'), (('--ngf', 16), 'ngf'), (('--seed', 1), 'seed'),
+                        (('--bf16',), 'bf16'), (('--log-every', 3), 'log-every'),
+                        (('--ignore-label', 255), 'ignore-label'), (('--n-scales', 3, '--epochs', 9), 'n-scales')):
+        assert re.search(f'--{name} .*: .*run was started with .*, and that cannot change now',
+                         refused('train', '--resume', run, *flags))
+    assert '--from other: ' in refused('finetune', '--resume', run, '--from', 'other')
+    assert '--run other: --resume' in refused('train', '--resume', run, '--run', 'other')
+    assert 'other: no such folder' in refused('train', '--resume', 'other')
+    assert 'trained to the end, 6 steps' in command('train', '--resume', run, '--lr', 2e-4, *TINY)[1]
+    moved = tmp_path / 'moved'
+    shutil.copytree(scenes, moved)
+    code, out, err = command('train', '--resume', run, '--epochs', 1, '--decay-epochs', 1, '--workers', 0,
+                             '--save-every', 3, '--device', 'cpu', '--keep', 3, '--data', f'{moved}/')
+    assert code == 0 and 'going on at step 6 of 12' in out and '12' == checkpoints.numbered(run)[-1].stem[-2:]
+    for path in list(moved.rglob('toy_0000_*')):
+        if 'train' in path.parts:
+            path.unlink()
+    assert re.search('moved: holds 5 pictures, and .*run was started with 6',
+                     refused('train', '--resume', run, '--epochs', 2))
+
+
+# ------------------------------------------------------------------------------------------------------- checkpoints
+
+def damage(blob, rng):
+    """Cut at random, with flipped bits, or with a zeroed page."""
+    blob, kind = bytearray(blob), rng.randrange(3)
+    if kind == 0:
+        return blob[:rng.randrange(len(blob))]
+    if kind == 1:
+        for _ in range(rng.choice([1, 1, 8])):
+            blob[rng.choice([rng.randrange(len(blob)), -1 - rng.randrange(200)])] ^= 1 << rng.randrange(8)
+    else:
+        start = rng.randrange(len(blob)) & ~4095
+        blob[start:start + 4096] = bytes(len(blob[start:start + 4096]))
+    return blob
+
+
+def test_damaged_checkpoints(trained, tmp_path, capsys, pytestconfig):
+    """Each is recovered from the one before with a warning that names it, or refused in one line if that is damaged,
+    too; none loads otherwise than as it was written."""
+    rng = random.Random(0)
+    _, checkpoint = checkpoints.newest(trained)
+    checkpoints.write(tmp_path, {**checkpoint, 'step': 5}, 2)
+    checkpoints.write(tmp_path, checkpoint, 2)
+    files = checkpoints.numbered(tmp_path)
+    whole = [path.read_bytes() for path in files]
+    counts = {'unharmed': 0, 'recovered': 0, 'refused': 0}
+    for _ in range(1000 if pytestconfig.getoption('--long') else 100):
+        both = rng.random() < 0.2
+        now = [damage(whole[0], rng) if both else whole[0], damage(whole[1], rng)]
+        for path, blob in zip(files, now):
+            path.write_bytes(blob)
+        good = [i for i in (1, 0) if now[i] == whole[i]]                        # a zeroed page may have been zero
+        try:
+            state = program.load(tmp_path, CPU)
+        except UserError as error:
+            assert not good and re.search(r'checkpoint-0000006.pt: .*(cut short|checksum)', str(error)), error
+            counts['refused'] += 1
+            continue
+        assert state.step == (5, 6)[good[0]]
+        assert equal(checkpoints.copied(state.G.state_dict(), 'cpu'), dict(checkpoint['weights']['G']))
+        warned = capsys.readouterr().err
+        assert (good[0] == 1) == (warned == '') and warned.count('\n') == (good[0] == 0), warned
+        assert good[0] == 1 or f'warning: {files[1]}: ' in warned
+        counts['recovered' if good[0] == 0 else 'unharmed'] += 1
+    print(counts)
+    assert counts['recovered'] > 10 * counts['unharmed'] and counts['refused'] > 5
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_made_again(p2phd, scenes, tmp_path):
+    p2phd('train', '--data', scenes, '--steps', 8, '--run', 'straight', *TINY)
+    p2phd('train', '--data', scenes, '--steps', 8, '--run', 'run', *TINY)
+    run = tmp_path / 'run'
+    older, newer = checkpoints.numbered(run)
+    newer.write_bytes(newer.read_bytes()[:-1000])
+    one = next((scenes / 'gtFine' / 'val' / 'toy').glob('*labelIds.png'))
+    p2phd('generate', '--run', run, '--label', one)
+    assert newer.exists()
+    p2phd('train', '--resume', run)
+    assert newer.with_suffix('.damaged').exists()
+    assert_same_run(tmp_path / 'straight', run)
+
+
+def test_numbered_checkpoints_are_kept(p2phd, scenes, tmp_path):
+    p2phd('train', '--data', scenes, '--steps', 6, '--run', 'run', *TINY)
+    assert [path.stem[-2:] for path in checkpoints.numbered(tmp_path / 'run')] == ['00', '06']
+    p2phd('train', '--data', scenes, '--epochs', 1, '--decay-epochs', 1, '--run', 'epoch', *TINY)
+    assert [path.stem[-2:] for path in checkpoints.numbered(tmp_path / 'epoch')] == ['06', '12']
+    run = tmp_path / 'many'
+    run.mkdir()
+    for step in range(12):
+        checkpoints.write(run, {'step': step}, 3)
+    assert [checkpoints.read(path)['step'] for path in checkpoints.numbered(run)] == [9, 10, 11]
+    blob = checkpoints.numbered(run)[0].read_bytes()
+    seal = blob[-checkpoints.SEAL_BYTES:].replace(b'format    2', b'format    3')
+    later = blob[:-checkpoints.SEAL_BYTES] + seal[:-65]
+    (run / 'checkpoint-0000012.pt').write_bytes(later + hashlib.sha256(later).hexdigest().encode() + b'\n')
+    with pytest.raises(UserError, match='of format 3, and this version of the program reads format 2'):
+        checkpoints.newest(run)                                                 # no going back quietly
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    written, release = [], threading.Event()
+    monkeypatch.setattr(checkpoints, 'write', lambda _, checkpoint, keep: (release.wait(), written.append(checkpoint)))
+    weight = torch.zeros(3)
+    writer = checkpoints.Writer(tmp_path, 2)
+    writer.save({'step': 1, 'weight': weight})
+    weight += 1                                                                 # a step
+    assert writer.busy and not written
+    release.set()
+    writer.wait()
+    assert not writer.busy and torch.equal(written[0]['weight'], torch.zeros(3))
+
+
+# ------------------------------------------------------------------------------------------------------------ the lock
+
+def test_two_trainers_on_one_folder(p2phd, launch, scenes, tmp_path):
+    words = ['train', '--data', scenes, '--steps', 10 ** 6, '--run', 'run', '--save-every', 5, *TINY,
+             '--size', 'native', '--workers', 2]
+    both = [launch(words, tmp_path) for _ in range(2)]
+    while all(process.is_alive() for process in both):
+        time.sleep(0.05)
+    loser, winner = sorted(both, key=lambda process: process.is_alive())
+    assert loser.exitcode == 2
+    holder = f'process {winner.pid} on {socket.gethostname()}'
+    assert holder in outputs(tmp_path)
+    while not checkpoints.numbered(tmp_path / 'run'):
+        time.sleep(0.05)
+    assert f'run: {holder} trains into it' in p2phd('train', '--resume', 'run', code=2)
+    winner.kill()
+    winner.join()                                       # its loader processes live on for seconds, and hold nothing
+    last = launch(['train', '--resume', 'run'], tmp_path)
+    while f'process {last.pid} ' not in (tmp_path / 'run' / 'lock').read_text():
+        assert last.is_alive()
+        time.sleep(0.05)
+    os.killpg(last.pid, signal.SIGTERM)
+    last.join()
+
+
+# ------------------------------------------------------------------------------------------------ files from strangers
+
+class Malice:
+    """A pickle of it touches `executed` in the working folder when it is read as pickles are."""
+
+    def __reduce__(self):
+        return os.system, ('touch executed',)
+
+
+def seal(run, checkpoint):
+    """Make `run` a folder with this checkpoint, whatever it holds, under a seal that fits."""
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir()
+    with open(run / 'checkpoint-0000006.pt', 'wb') as file:
+        checkpoints.dump(checkpoint, file)
+    return run
+
+
+def test_a_pickle_is_not_executed(command, refused, trained, scenes, tmp_path):
+    """In every place where a file is read."""
+    label = next((scenes / 'gtFine' / 'val' / 'toy').glob('*labelIds.png'))
+    _, checkpoint = checkpoints.newest(trained)
+    run = tmp_path / 'run'
+    for bad in ({'config': Malice()}, {**checkpoint, 'weights': {'G': Malice()}}, {**checkpoint, 'rows': Malice()}):
+        seal(run, bad)
+        for words in (('generate', '--run', run, '--label', label), ('cluster', '--run', run),
+                      ('train', '--resume', run), ('finetune', '--from', run)):
+            assert 'not a checkpoint of this program' in refused(*words)
+    torch.save(Malice(), tmp_path / 'legacy.pt', _use_new_zipfile_serialization=False)
+    blob = (tmp_path / 'legacy.pt').read_bytes() + checkpoints.SEAL.format(checkpoints.FORMAT).encode()
+    checkpoints.numbered(run)[0].write_bytes(blob + f'{hashlib.sha256(blob).hexdigest()}\n'.encode())
+    assert 'not a checkpoint of this program' in refused('generate', '--run', run, '--label', label)
+
+    seal(run, checkpoint)
+    np.savez(run / 'styles.npz', centres=np.array([Malice()], object))
+    assert 'not a whole file of styles' in refused('generate', '--run', run, '--label', label)
+
+    theirs = tmp_path / 'official'
+    theirs.mkdir()
+    for zipped in (True, False):
+        torch.save(Malice(), theirs / 'latest_net_G.pth', _use_new_zipfile_serialization=zipped)
+        assert 'latest_net_G.pth: cannot be read' in refused('generate', '--run', theirs, '--label', label)
+        torch.save(Malice(), tmp_path / 'vgg.pth', _use_new_zipfile_serialization=zipped)
+        assert '--vgg' in refused('train', '--data', scenes, '--vgg', 'vgg.pth', *TINY)
+
+    config = SimpleNamespace(n_labels=35, feat=3, label_names=None)
+    for content, message in (({1: Malice()}, 'asks for posix.system'), (Malice(), 'asks for posix.system'),
+                             ([[1]], 'not clustered')):
+        np.save(tmp_path / 'features.npy', np.array(content, object), allow_pickle=True)
+        with pytest.raises(UserError, match=message):
+            official.read_styles(tmp_path / 'features.npy', config)
+
+    array = np.empty((32, 64), object)
+    array[:] = Malice()
+    np.save(tmp_path / 'map.npy', array, allow_pickle=True)
+    np.savez(tmp_path / 'archive.npz', array=array)
+    (tmp_path / 'archive.npz').rename(tmp_path / 'zip.npy')
+    for name in ('map.npy', 'zip.npy'):
+        assert f'{name}: cannot be read as an array' in refused('generate', '--run', trained, '--label', name)
+        for role in ('--inst', '--encode'):
+            assert f'{name}: cannot be read as an array' in refused(
+                'generate', '--run', trained, '--label', label, role, name)
+
+    words = ['train', '--data', scenes, '--steps', 1, '--cache', 'cache', *TINY]
+    assert command(*words, '--run', 'one')[0] == 0
+    np.save(tmp_path / 'cache' / 'image.npy', array, allow_pickle=True)
+    assert 'cache: not a whole cache' in refused(*words, '--run', 'two')
+    assert not list(tmp_path.rglob('executed'))
+
+
+def test_numpy_itself_is_not_called_with_what_a_pickle_holds():
+    """numpy.ndarray(shape, dtype, buffer) would make an object of any address."""
+    class Address:
+        def __reduce__(self):
+            return np.ndarray, ((1,), 'O', b'A' * 8)
+
+    class Dtype:
+        def __reduce__(self):
+            return np.dtype, ('O',)
+    with pytest.raises(TypeError):
+        official.ArraysOnly(io.BytesIO(pickle.dumps(Address()))).load()
+    assert type(official.ArraysOnly(io.BytesIO(pickle.dumps(Dtype()))).load()) is official.Dtype
+
+
+def test_an_eps_file_is_no_picture(refused, trained, tmp_path):
+    """Whatever its name: Pillow would run Ghostscript on it."""
+    (tmp_path / 'map.png').write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 32\n%%EndComments\nshowpage\n')
+    assert 'map.png: cannot be read as a picture' in refused('generate', '--run', trained, '--label', 'map.png')
+
+
+def test_names_never_reach_a_shell(command, scenes, tmp_path):
+    evil = '$(touch executed); touch executed; `touch executed` & "'
+    shutil.copytree(scenes, tmp_path / evil)
+    assert command('train', '--data', evil, '--steps', 1, *TINY)[0] == 0
+    shutil.copy(next((scenes / 'gtFine' / 'val' / 'toy').glob('*labelIds.png')), tmp_path / f'{evil}.png')
+    assert command('generate', '--label', f'{evil}.png', '--sample')[0] == 0
+    config = tmp_path / 'runs' / evil / 'config.json'
+    config.write_text(config.read_text().replace('Cityscapes', 'x"; touch executed; "'))
+    assert command('train', '--resume', '--steps', 2)[0] == 0
+    assert not list(tmp_path.rglob('executed'))
+
+
+def test_hostile_configurations(trained, tmp_path):
+    """Every value of a checkpoint's configuration exchanged for every kind of nonsense: refused, or harmless; and never
+    memory for more than the file holds."""
+    _, checkpoint = checkpoints.newest(trained)
+    checkpoint = checkpoints.copied(checkpoint, 'cpu')
+    for name in checkpoint['config']:
+        for nonsense in (10 ** 9, -1, 2 ** 70, 1e300, None, 'x', [], [10 ** 9] * 2, {'x': 1}, b'x'):
+            config = {**checkpoint['config'], name: nonsense}
+            try:
+                state = program.load(seal(tmp_path / 'run', {**checkpoint, 'config': config}), CPU)
+            except UserError as error:
+                assert re.search(r'checkpoint-0000006.pt: not a checkpoint of this program \(', str(error)), error
+                continue
+            assert equal(dict(state.G.state_dict()), dict(checkpoint['weights']['G'])), (name, nonsense)
+        if name not in ('steps', 'base', 'skip_bad', 'labels', 'jpeg_labels', 'ignore_label', 'palette'):
+            missing = {key: value for key, value in checkpoint['config'].items() if key != name}
+            with pytest.raises(UserError, match='not a checkpoint of this program'):
+                program.load(seal(tmp_path / 'run', {**checkpoint, 'config': missing}), CPU)
+
+
+def test_hostile_tensors(trained, tmp_path):
+    _, checkpoint = checkpoints.newest(trained)
+    checkpoint = checkpoints.copied(checkpoint, 'cpu')
+    weights, moments = checkpoint['weights']['G'], checkpoint['optimizers']['G']
+    first = next(iter(weights))
+    giant = torch.zeros(1).expand(1 << 40)
+    for change in ({'weights': {**checkpoint['weights'], 'G': {**weights, first: giant}}},
+                   {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first][:1]}}},
+                   {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first].to_sparse()}}},
+                   {'weights': {**checkpoint['weights'], 'G': {**weights, 'more': torch.zeros(1)}}},
+                   {'weights': {**checkpoint['weights'], 'G': dict(list(weights.items())[1:])}},
+                   {'weights': {**checkpoint['weights'], 'G': 'none'}},
+                   {'weights': [1, 2]}, {'step': -1}, {'step': 'x'}, {'rows': 5}, {'log': 'x'},
+                   {'log': torch.zeros(99)},
+                   {'bad_steps': torch.zeros(3)},
+                   {'optimizers': {'G': {**moments, 0: {**moments[0], 'exp_avg': giant[:3]}}}},
+                   {'optimizers': {'G': {**moments, 10 ** 9: moments[0]}}},
+                   {'history': [[torch.zeros(1, 4, 4), torch.zeros(3, 4, 4)]]}, {'history': 7}):
+        with pytest.raises(UserError, match='not a checkpoint of this program'):
+            program.load(seal(tmp_path / 'run', {**checkpoint, **change}), CPU)
+
+
+# --------------------------------------------------------------------------------------------- training that goes wrong
+
+@pytest.fixture
+def training(scenes, tmp_path, monkeypatch, capsys):
+    """Train in this process, with photographs that are not finite at the steps in `bad`: training(bad, *flags) -> exit
+    code, stdout, stderr, rows of the log."""
+    monkeypatch.chdir(tmp_path)
+    to_device = data.to_device
+
+    def run(bad, *flags):
+        step = 0
+
+        def spoil(batch, device):
+            nonlocal step
+            step += 1
+            label, inst, image = to_device(batch, device)
+            return label, inst, image * float('nan') if step in bad else image
+        monkeypatch.setattr(data, 'to_device', spoil)
+        code = program.main(program.parse([str(word) for word in (
+            'train', '--data', scenes, *TINY, '--log-every', 1, '--device', 'cpu', '--sample-every', 99, *flags)]))
+        monkeypatch.setattr(data, 'to_device', to_device)
+        return code, *capsys.readouterr()
+    return run
+
+
+def rows(run):
+    names, *lines = (line.split(',') for line in (Path(run) / 'log.csv').read_text().splitlines())
+    return [dict(zip(names, map(float, line))) for line in lines]
+
+
+def test_a_step_that_is_not_finite_is_skipped_counted_and_logged(training):
+    code, out, err = training({3, 4}, '--steps', 4, '--run', 'bad', '--pool-size', 2)
+    assert code == 0 and 'skipped 1' in out
+    assert [row['skipped'] for row in rows('bad')] == [0, 0, 1, 1]
+    assert all(np.isfinite(row['gan']) == (row['skipped'] == 0) for row in rows('bad'))
+    training((), '--steps', 4, '--run', 'good', '--pool-size', 2)
+    good, bad = rows('good'), rows('bad')
+    assert good[:2] == [{**row} for row in bad[:2]] and all(row['map_min'] < -2 and row['map_max'] > 2 for row in good)
+    after = program.load('bad', CPU)
+    assert all(torch.isfinite(value).all() for net in (after.G, after.D, after.E) for value in net.parameters())
+    assert all(torch.isfinite(tensor.float()).all() for picture in after.history.pictures for tensor in picture)
+    assert {float(moment['step']) for moment in after.opt_G.state_dict()['state'].values()} == {2}
+
+
+def test_after_many_bad_steps_in_a_row_the_run_stops(training, tmp_path):
+    code, out, err = training(range(8, 100), '--steps', 30, '--run', 'run', '--max-bad-steps', 5, '--save-every', 1)
+    assert code == 2 and err.count('\n') == 1
+    assert re.search(r'run: stopped at step 12, .* not finite 5 times in a row; checkpoint-0000007.pt is from before.*'
+                     '--lr', err), err
+    assert program.load('run', CPU).step <= 7
+    code, out, err = training({1, 2, 3, 4, 6, 7, 8, 9}, '--steps', 10, '--run', 'other', '--max-bad-steps', 5)
+    assert code == 0 and sum(row['skipped'] for row in rows('other')) == 8     # four in a row, twice
+
+
+def test_a_discriminator_that_has_won_is_warned_of_once(training, monkeypatch):
+    monkeypatch.setattr(program, 'WON_STEPS', 4)
+    code, out, err = training((), '--steps', 12, '--run', 'fair')
+    assert code == 0 and err == ''
+    monkeypatch.setattr(program.losses, 'undecided', lambda n_scales, mode: 1e6)
+    code, out, err = training((), '--steps', 12, '--run', 'won')
+    assert code == 0 and err.count('warning: won: for 4 steps the discriminator has been right about everything') == 1
