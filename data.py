@@ -115,7 +115,7 @@ def read_map(path, size=None):
     with open_picture(path) as picture:
         if picture.mode not in ('1', 'L', 'P', 'I') and not picture.mode.startswith('I;16'):
             raise UserError(f'{path}: a map of ids has one channel of integers, this picture is {picture.mode}; '
-                            'if its colours stand for labels, --palette FILE says which')
+                            'if its colours stand for labels, train with --palette FILE')
         with blame(path, 'damaged'):
             if size and tuple(size) != picture.size:
                 picture = picture.resize(size, Image.Resampling.NEAREST)

@@ -203,14 +203,19 @@ def find_pairs(root, split='train'):
 
 
 def known_pairs(c):
-    """The pairs that a run of configuration `c` is trained on; UserError if they are not all there. Notes the layout
-    in `c`."""
+    """The pairs that a run of configuration `c` is trained on -> pairs, [(width, height) of each]. UserError if they
+    are not all there, or by their headers of no use. Notes the layout in `c`."""
     source = find_pairs(c.data, c.split)
     c.layout = source.layout
     for name, problem in source.problems.items():
         if name not in c.left_out:
             raise UserError(problem)
-    return [pair for pair in source.pairs if pair.name not in c.left_out]
+    pairs = [pair for pair in source.pairs if pair.name not in c.left_out]
+    if not pairs:
+        raise UserError(f'{c.data}: no pictures of the split {c.split!r}')
+    if c.instances == 'files' and not pairs[0].inst:
+        raise UserError(f'{c.data}: has no instance maps, and the run was trained with them')
+    return pairs, [size for size, _, _ in data.in_parallel(lambda pair: check_headers(pair, c), pairs)]
 
 
 def files_by_name(paths, ending, layout):
@@ -322,7 +327,25 @@ def check_section(path, other, size):
 
 
 def is_jpeg(path):
-    return path.suffix.lower() in ('.jpg', '.jpeg')
+    return Path(path).suffix.lower() in ('.jpg', '.jpeg')
+
+
+def check_jpeg(path, c):
+    """UserError if a label map is a JPEG file and `c` does not allow that."""
+    if is_jpeg(path) and c.n_labels != 0 and not c.jpeg_labels:
+        raise UserError(f'{path}: JPEG changes the values of labels; make PNG files of the originals, or force it by '
+                        'training with --jpeg-labels')
+
+
+def check_headers(pair, c):
+    """What the headers of a pair's files tell -> (width, height), channels of the label map, of the photograph.
+    UserError where they do not belong together."""
+    check_jpeg(pair.label, c)
+    *size, channels = header(pair.image)
+    in_channels = check_section(pair.label, pair.image, size)
+    if c.instances == 'files' and pair.inst:
+        check_section(pair.inst, pair.image, size)
+    return tuple(size), in_channels, channels
 
 
 def by_table(read, table):
@@ -463,7 +486,7 @@ def survey(root, split='train', palette=None, ignore_label=None, forty=False, jp
     source = find_pairs(root, split)
     c = SimpleNamespace(**source._asdict(), sizes=Counter(), palette=read_palette(palette) if palette else None,
                         label_table=None, in_channels=3, out_channels=3, unknown=False, histogram=None,
-                        instances_per_picture=None)
+                        instances_per_picture=None, jpeg_labels=jpeg_labels)
     c.problems = dict(c.problems)
     if instances == 'auto':
         c.instances = 'files' if c.pairs and c.pairs[0].inst else 'none'
@@ -482,17 +505,7 @@ def survey(root, split='train', palette=None, ignore_label=None, forty=False, jp
         c.pairs = [pair for pair, _, error in done if not error]
         return [result for _, result, error in done if not error]
 
-    def check_headers(pair):
-        if is_jpeg(pair.label) and c.n_labels != 0 and not jpeg_labels:
-            raise UserError(f'{pair.label}: JPEG changes the values of labels; make PNG files of the originals, '
-                            'or force it with --jpeg-labels')
-        *size, channels = header(pair.image)
-        in_channels = check_section(pair.label, pair.image, size)
-        if c.instances == 'files' and pair.inst:
-            check_section(pair.inst, pair.image, size)
-        return tuple(size), in_channels, channels
-
-    headers = each(check_headers, 'headers')
+    headers = each(lambda pair: check_headers(pair, c), 'headers')
     c.sizes = Counter(size for size, _, _ in headers)
     if headers:
         c.in_channels, c.out_channels = (max(header[i] for header in headers) for i in (1, 2))

@@ -279,7 +279,8 @@ def check_config(c, path=None):
         'size': maybe(list_of(whole(1, 1 << 15), 2)), 'crop': maybe(list_of(whole(1, 1 << 15), 2)),
         'jitter': lambda value: 1 <= value <= 2, 'flip': flag, 'cache': maybe(text), 'workers': number,
         'batch': whole(1, 1 << 16), 'lr': lambda value: 0 < value < 1, 'gan': among('lsgan', 'vanilla'),
-        'vgg': maybe(text), 'pool_size': whole(0, 1 << 16), 'bf16': flag, 'seed': whole(0, (1 << 32) - 1)}
+        'vgg': maybe(text), 'pool_size': whole(0, 1 << 16), 'bf16': flag, 'jpeg_labels': flag,
+        'seed': whole(0, (1 << 32) - 1)}
     fields['flags'] = lambda value: isinstance(value, dict)
     fields |= dict.fromkeys(('epochs', 'decay_epochs', 'total_steps', 'decay_start', 'fix_global_steps'), number)
     fields |= dict.fromkeys(('log_every', 'sample_every', 'save_every', 'keep', 'max_bad_steps'), whole(1, 1 << 40))
@@ -355,8 +356,12 @@ def read_run(run, set_aside=False):
     else:
         path, checkpoint = checkpoints.newest(run, set_aside)
     with data.blame(path, 'not a checkpoint of this program'):
-        checkpoint['config'] = SimpleNamespace(**checkpoint['config'])
-        check_config(checkpoint['config'], path)
+        checkpoint['config'] = c = SimpleNamespace(**checkpoint['config'])
+        check_config(c, path)
+        if c.total_steps and set(checkpoint['weights']) != {'G', 'D', *['E'] * c.features}:
+            raise ValueError(f'weights of {", ".join(checkpoint["weights"])}')
+        if type(checkpoint['step']) is not int or checkpoint['step'] < 0:
+            raise ValueError(f'step {checkpoint["step"]}')
     return path, checkpoint
 
 
@@ -367,7 +372,7 @@ def load(run, device, training=True, set_aside=False):
     with data.blame(path, 'not a checkpoint of this program'):
         state = build(checkpoint['config'], device, training, checkpoint['weights'])
         state.step = checkpoint['step']
-        if training and 'optimizers' in checkpoint:
+        if training and state.config.total_steps:           # an official run has none
             restore(state, checkpoint)
     return state
 
@@ -375,8 +380,8 @@ def load(run, device, training=True, set_aside=False):
 def restore(state, checkpoint):
     """Put what only training needs where it was. ValueError, or whatever else comes of it, where it does not fit."""
     c = state.config
-    for name, moments in checkpoint['optimizers'].items():
-        optimizer = getattr(state, f'opt_{name}')
+    for name in 'GD':
+        optimizer, moments = getattr(state, f'opt_{name}'), checkpoint['optimizers'][name]
         parameters = optimizer.param_groups[0]['params']
         for i, values in moments.items():
             if {key: value.shape for key, value in values.items()} != {
@@ -393,7 +398,9 @@ def restore(state, checkpoint):
         raise ValueError('the history of fakes')
     state.history.pictures = checkpoints.copied(checkpoint['history'], state.device)
     state.log, state.bad_steps = (checkpoints.copied(checkpoint[name], state.device) for name in ('log', 'bad_steps'))
-    if not isinstance(checkpoint['rows'], str) or state.bad_steps.ndim or state.step < 0:
+    columns = 8 + (c.vgg is not None)                        # of state.log, as fit sums it up
+    if not isinstance(checkpoint['rows'], str) or state.bad_steps.ndim or not (
+            state.log is None or state.log.shape == (columns,)):
         raise ValueError('the log')
     state.rows = checkpoint['rows']
 
@@ -720,7 +727,8 @@ def resume(args):
                                 'and that cannot change now')
         if args.given & {'epochs', 'decay_epochs'} and 'steps' not in args.given:
             c.steps = None
-        pairs = layouts.known_pairs(c)
+        pairs, sizes = layouts.known_pairs(c)
+        check_sizes(c, set(sizes))
         if list(c.pictures) != fingerprint(pairs):
             raise UserError(f'{c.data}: holds {len(pairs)} pictures, and {run} was started with {c.pictures[0]}, or '
                             'with others; put back what was there, or start another run')
@@ -872,10 +880,8 @@ def finetune(args):
         c.size = tuple(2 * side for side in b.size)
     elif c.size == 'native':
         c.size = None
-    pairs = layouts.known_pairs(c)
-    if c.instances == 'files' and not pairs[0].inst:
-        raise UserError(f'{c.data} has no instance maps; {args.base} was trained with them')
-    check_sizes(c, set(data.in_parallel(lambda pair: layouts.header(pair.image)[:2], pairs)))
+    pairs, sizes = layouts.known_pairs(c)
+    check_sizes(c, set(sizes))
     name = re.sub(r'-(\d+x\d+|native)$', '', Path(args.base).resolve().name)
     run = new_run(args, f'{name}-{"%dx%d" % tuple(c.size) if c.size else "native"}')
     c.pictures = fingerprint(pairs)

@@ -56,7 +56,7 @@ def encode_training_set(state, root, min_pixels):
     c = SimpleNamespace(**vars(state.config))
     if c.data is None or Path(root).resolve() != Path(c.data):
         c.data, c.left_out = root, []
-    dataset = data.Pictures(layouts.known_pairs(c), layouts.readers(c), c.n_labels, c.size,
+    dataset = data.Pictures(layouts.known_pairs(c)[0], layouts.readers(c), c.n_labels, c.size,
                             multiple=network_multiple(c), instances=c.instances)
     vectors, labels = [], []
     for batch in data.batches(dataset, c.workers, state.device, sampler=[(0, i) for i in range(len(dataset))]):
@@ -170,6 +170,7 @@ def read_scene(c, label_path, inst_path, size):
     """A label map and its instances for a run of configuration `c` -> label (1, 1, H, W) (RGB: (1, 3, H, W)), inst or
     None."""
     readers = layouts.readers(c)
+    layouts.check_jpeg(label_path, c)
     label = readers.label(label_path, size)
     if c.n_labels:
         data.check_labels(label, label_path, c.n_labels)

@@ -466,7 +466,7 @@ def test_hostile_configurations(trained, tmp_path):
                 assert re.search(r'checkpoint-0000006.pt: not a checkpoint of this program \(', str(error)), error
                 continue
             assert equal(dict(state.G.state_dict()), dict(checkpoint['weights']['G'])), (name, nonsense)
-        if name not in ('steps', 'base', 'skip_bad', 'labels', 'jpeg_labels', 'ignore_label', 'palette'):
+        if name not in ('steps', 'skip_bad', 'labels', 'ignore_label'):
             missing = {key: value for key, value in checkpoint['config'].items() if key != name}
             with pytest.raises(UserError, match='not a checkpoint of this program'):
                 program.load(seal(tmp_path / 'run', {**checkpoint, 'config': missing}), CPU)
@@ -478,17 +478,20 @@ def test_hostile_tensors(trained, tmp_path):
     weights, moments = checkpoint['weights']['G'], checkpoint['optimizers']['G']
     first = next(iter(weights))
     giant = torch.zeros(1).expand(1 << 40)
+    both = checkpoint['optimizers']
     for change in ({'weights': {**checkpoint['weights'], 'G': {**weights, first: giant}}},
                    {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first][:1]}}},
                    {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first].to_sparse()}}},
                    {'weights': {**checkpoint['weights'], 'G': {**weights, 'more': torch.zeros(1)}}},
                    {'weights': {**checkpoint['weights'], 'G': dict(list(weights.items())[1:])}},
                    {'weights': {**checkpoint['weights'], 'G': 'none'}},
-                   {'weights': [1, 2]}, {'step': -1}, {'step': 'x'}, {'rows': 5}, {'log': 'x'},
+                   {'weights': [1, 2]}, {'weights': {}}, {'weights': {'G': weights}}, {'optimizers': {}},
+                   {'optimizers': {'G': moments}}, {'step': 1.5}, {'step': -1}, {'step': 'x'}, {'rows': 5},
+                   {'log': 'x'},
                    {'log': torch.zeros(99)},
                    {'bad_steps': torch.zeros(3)},
-                   {'optimizers': {'G': {**moments, 0: {**moments[0], 'exp_avg': giant[:3]}}}},
-                   {'optimizers': {'G': {**moments, 10 ** 9: moments[0]}}},
+                   {'optimizers': {**both, 'G': {**moments, 0: {**moments[0], 'exp_avg': giant[:3]}}}},
+                   {'optimizers': {**both, 'G': {**moments, 10 ** 9: moments[0]}}},
                    {'history': [[torch.zeros(1, 4, 4), torch.zeros(3, 4, 4)]]}, {'history': 7}):
         with pytest.raises(UserError, match='not a checkpoint of this program'):
             program.load(seal(tmp_path / 'run', {**checkpoint, **change}), CPU)
