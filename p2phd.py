@@ -500,8 +500,9 @@ def fit(state, run, dataset):
     folder `run`, which the caller has locked."""
     c, started, pictures = state.config, state.step, len(dataset)
     torch.backends.cudnn.benchmark = bool(c.crop or c.size)  # pays where sizes stay the same from step to step
-    for left in run.glob('checkpoint-*.partial'):           # by a process that was killed while it saved
-        left.unlink()
+    for left in run.rglob('*.partial'):                     # by a trainer that was killed while it wrote
+        if not left.name.startswith('styles'):              # which cluster may be writing now
+            left.unlink()
     data.write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
     data.write_whole(run / 'log.csv', lambda file: file.write(state.rows.encode()))     # rows past the checkpoint go
     if not started:                                         # that it can be saved is known before days are spent on it
@@ -512,8 +513,8 @@ def fit(state, run, dataset):
                 for number in (signal.SIGINT, signal.SIGTERM)}
     batches = data.batches(dataset, c.workers, state.device,
                            batch_sampler=data.Order(pictures, c.batch, state.step, c.total_steps, c.seed))
-    writer, due, won_since, warned = checkpoints.Writer(run, c.keep), False, None, False
-    last_step, last_time = state.step, time.monotonic()
+    writer, due = checkpoints.Writer(run, c.keep), False
+    before = SimpleNamespace(step=state.step, time=time.monotonic(), won_since=None, warned=False)
     try:
         for batch in batches:
             terms = train_step(state, *data.to_device(batch, state.device))
@@ -534,29 +535,10 @@ def fit(state, run, dataset):
                     f'row; {checkpoints.numbered(run)[-1].name} is from before. If losses or map_max grew in log.csv, '
                     'train anew with a lower --lr; if not, without --bf16; and let check read the data')
             if row:
-                *means, learned, bad = state.log.tolist()
-                means = {name: total / learned if learned else math.nan for name, total in zip(terms, means)}
-                state.log = None
-                add_row(state, {**means, 'skipped': bad})
-                attempt(lambda: append(run / 'log.csv', state.rows))
-                rate = (state.step - last_step) / (time.monotonic() - last_time)
-                last_step, last_time = state.step, time.monotonic()
-                left = timedelta(seconds=round((c.total_steps - state.step) / rate))
-                say(f'step {state.step}/{c.total_steps}  epoch {state.step * c.batch / pictures:.1f}  '
-                    + '  '.join(f'{name} {value:.3f}' for name, value in means.items())
-                    + (f'  skipped {bad:.0f}' if bad else '') + f'  {rate:.2f} steps/s  {left} left')
-                won = means['d_fake'] + means['d_real'] < 0.05 * losses.undecided(c.n_scales, c.gan)
-                won_since = (won_since or state.step) if won else None
-                if won and not warned and state.step - won_since >= WON_STEPS:
-                    warned = True
-                    say(f'warning: {run}: for {WON_STEPS} steps the discriminator has been right about everything, and '
-                        'the generator learns little from it now; more data, a smaller --ndf or --pool-size 50 help',
-                        sys.stderr)
+                report(state, run, terms, pictures, before)
             if last or state.step % c.sample_every == 0:
                 attempt(lambda: save_sheet(state, dataset, run / 'samples' / f'{state.step:07d}.png'))
             if last or stop:
-                writer.wait()
-                checkpoints.write(run, contents(state), c.keep)
                 break
             if save and not bad_steps:                      # what is from before the trouble stays
                 writer.save(contents(state))
@@ -571,6 +553,9 @@ def fit(state, run, dataset):
             raise UserError(f'--workers {c.workers}: a process that loads pictures has died, perhaps of too little '
                             f'(shared) memory; go on with fewer: train --resume {run} --workers 0') from None
         raise
+    else:
+        writer.wait()
+        checkpoints.write(run, contents(state), c.keep)
     finally:
         batches.close()
         writer.wait()
@@ -582,6 +567,31 @@ def fit(state, run, dataset):
         return 128 + stop[0]
     say(f'done: {checkpoints.numbered(run)[-1]}, pictures in {run / "samples"}')
     return 0
+
+
+def report(state, run, names, pictures, before):
+    """Add the means of state.log, whose terms are `names`, to log.csv and say them. `before`: step and time of the last
+    report, and what is known of the discriminator."""
+    c = state.config
+    *means, learned, skipped = state.log.tolist()
+    means = {name: total / learned if learned else math.nan for name, total in zip(names, means)}
+    state.log = None
+    add_row(state, {**means, 'skipped': skipped})
+    attempt(lambda: append(run / 'log.csv', state.rows))
+
+    rate = (state.step - before.step) / (time.monotonic() - before.time)
+    before.step, before.time = state.step, time.monotonic()
+    say(f'step {state.step}/{c.total_steps}  epoch {state.step * c.batch / pictures:.1f}  '
+        + '  '.join(f'{name} {value:.3f}' for name, value in means.items())
+        + (f'  skipped {skipped:.0f}' if skipped else '')
+        + f'  {rate:.2f} steps/s  {timedelta(seconds=round((c.total_steps - state.step) / rate))} left')
+
+    won = means['d_fake'] + means['d_real'] < 0.05 * losses.undecided(c.n_scales, c.gan)
+    before.won_since = (before.won_since or state.step) if won else None
+    if won and not before.warned and state.step - before.won_since >= WON_STEPS:
+        before.warned = True
+        say(f'warning: {run}: for {WON_STEPS} steps the discriminator has been right about nearly everything, and the '
+            'generator learns little from it now; more data, a smaller --ndf or --pool-size 50 help', sys.stderr)
 
 
 def attempt(write):

@@ -164,7 +164,7 @@ def test_a_full_disk(words, finish, small_disk, tmp_path):
     printed = finish(*words, '--run', run, '--save-every', 2, code=2)
     assert re.search(r'warning: .*checkpoint-\d+.pt: not written, it needs 2.\d MB and \d.\d MB are free there; '
                      'training goes on', printed)
-    assert 'step 40/40' in printed and printed.splitlines()[-1].startswith('p2phd train: '), printed
+    assert 'step 40/40' in printed and re.match('p2phd train: .*0000040.pt: not written', printed.splitlines()[-1])
     step = program.load(run, CPU).step
     assert 0 <= step < 40
     small_disk(40, 'remount')
@@ -557,4 +557,4 @@ def test_a_discriminator_that_has_won_is_warned_of_once(training, monkeypatch):
     assert code == 0 and err == ''
     monkeypatch.setattr(program.losses, 'undecided', lambda n_scales, mode: 1e6)
     code, out, err = training((), '--steps', 12, '--run', 'won')
-    assert code == 0 and err.count('warning: won: for 4 steps the discriminator has been right about everything') == 1
+    assert code == 0 and err.count('warning: won: for 4 steps the discriminator has been right about') == 1
