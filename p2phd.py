@@ -327,7 +327,11 @@ def build(config, device, training=True, weights=None):
         state.opt_G, state.opt_D = torch.optim.Adam(learning, **adam), torch.optim.Adam(state.D.parameters(), **adam)
         state.history = losses.FakeHistory(c.pool_size)
         last = [module for module in state.G.modules() if isinstance(module, torch.nn.InstanceNorm2d)][-1]
-        last.register_forward_hook(lambda module, inputs, output: vars(state).update(last_map=output.aminmax()))
+
+        def note_range(module, inputs, output):             # without the graph, which would live on with it
+            state.last_map = output.detach().aminmax()
+
+        last.register_forward_hook(note_range)
     return state
 
 
@@ -468,7 +472,7 @@ def train_step(state, label, inst, image):
         optimizer.found_inf = skipped                       # decided on the device: a fused step that changes nothing
         optimizer.step()
     state.step += 1
-    low, high = (extreme.detach().float() for extreme in state.last_map)
+    low, high = (extreme.float() for extreme in state.last_map)
     return {**{name: term.detach() for name, term in {**g_terms, **d_terms}.items()},
             'map_min': low, 'map_max': high, 'skipped': skipped}
 
@@ -1045,8 +1049,8 @@ def main(args):
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):      # so it is on the CPU
             raise
-        print(f'p2phd {args.command}: the device has not enough memory; try --bf16, --crop, or a smaller --size',
-              file=sys.stderr)
+        print(f'p2phd {args.command}: the device has not enough memory; try --bf16, --crop, a smaller --size, or fewer '
+              'channels', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f'p2phd {args.command}: interrupted', file=sys.stderr)
