@@ -248,47 +248,50 @@ def pick_device(name):
 
 
 def check_config(c, path=None):
-    """UserError unless a run's configuration has all that the program asks of it, of the right types, and no number
-    is such that a network of it could not be had anywhere. path: the file it comes from; None: the command line."""
+    """UserError unless a run's configuration has all that the program asks of it, of the right types and within bounds.
+    path: the file it comes from; None: the command line."""
     def whole(least, most):
-        return lambda value: type(value) is int and least <= value <= most
-
-    def list_of(fits, length=None):
-        return lambda value: (isinstance(value, (list, tuple)) and (length is None or len(value) == length)
-                              and all(map(fits, value)))
+        def fits(value):
+            return type(value) is int and least <= value <= most
+        fits.expected = f'a whole number from {least} to {most}'
+        return fits
 
     def among(*values):
-        return lambda value: any(value is known or value == known and isinstance(known, str) for known in values)
+        return lambda value: type(value) in (str, bool) and value in values
+
+    def each(fits, length=None):
+        return lambda value: (isinstance(value, (list, tuple)) and (length is None or len(value) == length)
+                              and all(map(fits, value)))
 
     def maybe(fits):
         return lambda value: value is None or fits(value)
 
-    flag, text, number = among(True, False), lambda value: isinstance(value, str), whole(0, 1 << 40)
-    width, depth, labels = whole(1, 4096), whole(1, 12), whole(0, (c.n_labels or 1) - 1)
+    def text(value):
+        return isinstance(value, str)
+
+    flag, width, depth, count = among(True, False), whole(1, 4096), whole(1, 12), whole(0, 1 << 40)
+    sides, label = maybe(each(whole(1, 1 << 15), 2)), whole(0, (c.n_labels or 1) - 1)
     fields = {
         'model': among('global', 'local'), 'ngf': width, 'n_down': depth, 'n_blocks': whole(0, 256),
         'n_enhancers': whole(0, 8), 'n_blocks_local': whole(0, 256), 'ndf': width, 'n_layers': depth, 'n_scales': depth,
         'features': flag, 'feat': whole(1, 256), 'nef': width, 'n_down_encoder': depth, 'encoder_scale': whole(1, 256),
-        'n_labels': whole(0, 1 << 16), 'in_channels': width, 'out_channels': width,
-        'instances': among('files', 'components', 'none'), 'layout': text,
-        'label_names': maybe(list_of(text, c.n_labels)),
+        'n_labels': whole(0, 1 << 16), 'in_channels': width, 'out_channels': width, 'layout': text,
+        'label_names': maybe(each(text, c.n_labels)), 'instances': among('files', 'components', 'none'),
         'label_table': maybe(lambda table: isinstance(table, dict) and all(map(whole(0, 1 << 16), table))
-                             and all(map(labels, table.values()))),
-        'palette': maybe(list_of(lambda row: list_of(whole(0, 255))(row[:3]) and labels(row[3]) and len(row) == 5)),
-        'data': maybe(text), 'split': text, 'left_out': list_of(text), 'pictures': list_of(number, 2),
-        'size': maybe(list_of(whole(1, 1 << 15), 2)), 'crop': maybe(list_of(whole(1, 1 << 15), 2)),
-        'jitter': lambda value: 1 <= value <= 2, 'flip': flag, 'cache': maybe(text), 'workers': number,
+                             and all(map(label, table.values()))),
+        'palette': maybe(each(lambda row: len(row) == 5 and each(whole(0, 255))(row[:3]) and label(row[3]))),
+        'data': maybe(text), 'split': text, 'left_out': each(text), 'pictures': each(count, 2), 'jpeg_labels': flag,
+        'size': sides, 'crop': sides, 'jitter': lambda value: 1 <= value <= 2, 'flip': flag, 'cache': maybe(text),
         'batch': whole(1, 1 << 16), 'lr': lambda value: 0 < value < 1, 'gan': among('lsgan', 'vanilla'),
-        'vgg': maybe(text), 'pool_size': whole(0, 1 << 16), 'bf16': flag, 'jpeg_labels': flag,
-        'seed': whole(0, (1 << 32) - 1)}
-    fields['flags'] = lambda value: isinstance(value, dict)
-    fields |= dict.fromkeys(('epochs', 'decay_epochs', 'total_steps', 'decay_start', 'fix_global_steps'), number)
-    fields |= dict.fromkeys(('log_every', 'sample_every', 'save_every', 'keep', 'max_bad_steps'), whole(1, 1 << 40))
+        'vgg': maybe(text), 'pool_size': whole(0, 1 << 16), 'bf16': flag, 'seed': whole(0, (1 << 32) - 1),
+        'flags': lambda value: isinstance(value, dict), 'steps': maybe(count),
+        **dict.fromkeys(('epochs', 'decay_epochs', 'total_steps', 'decay_start', 'fix_global_steps', 'workers'), count),
+        **dict.fromkeys(('log_every', 'sample_every', 'save_every', 'keep', 'max_bad_steps'), whole(1, 1 << 40))}
     for name, fits in fields.items():
-        if not hasattr(c, name) or not fits(getattr(c, name)):
-            value = repr(getattr(c, name, 'nothing'))[:60]
-            raise UserError(f'--{name.replace("_", "-")} {value}: beyond what this program can be asked for' if not path
-                            else f'{path}: not a checkpoint of this program ({value} for {name})')
+        value = getattr(c, name, 'nothing')
+        if not hasattr(c, name) or not fits(value):
+            raise UserError(f'{path}: not a checkpoint of this program ({repr(value)[:60]} for {name})' if path else
+                            f'--{name.replace("_", "-")} {value}: expected {getattr(fits, "expected", "another")}')
 
 
 def build(config, device, training=True, weights=None):

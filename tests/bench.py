@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from conftest import REAL
+import checkpoints
 import data
 from kmeans import kmeans
 import layouts
@@ -87,6 +88,15 @@ def loading():
           f'{rates[0]:8.1f} /s {rates[1]:7.1f} /s   {rates[1] / rates[0]:5.1f} times faster', flush=True)
 
 
+def saving(state, device):
+    """How long a training step waits for a save, and how long it would without a thread for writing."""
+    contents = p2phd.contents(state)
+    megabytes = sum(tensor.nbytes for tensor in checkpoints.tensors(contents)) / 1e6
+    with tempfile.TemporaryDirectory() as folder:
+        row(f'a step waits for a save of {megabytes:.0f} MB, and without a thread to write',
+            lambda: checkpoints.copied(contents, 'cpu'), lambda: checkpoints.write(Path(folder), contents, 1), device)
+
+
 def make_state(device, bf16=False, **changes):
     c = SimpleNamespace(**p2phd.settings(p2phd.parse(['train'])))
     for name, value in {'n_labels': 35, 'out_channels': 3, 'instances': 'files', 'features': True, 'encoder_scale': 1,
@@ -136,6 +146,7 @@ def main():
     row(f'training step at {w[0]}x{w[1]}, and with the official passes',
         lambda: p2phd.train_step(states[0], label, inst, image),
         lambda: plain_step(states[1], label, inst, image), device)
+    saving(states[0], device)
     row('the same with --bf16', lambda: p2phd.train_step(states[2], label, inst, image),
         lambda: plain_step(states[1], label, inst, image), device)
 

@@ -350,6 +350,24 @@ def test_two_trainers_on_one_folder(p2phd, launch, scenes, tmp_path):
     last.join()
 
 
+def test_a_loader_process_that_dies_is_one_line(launch, scenes, tmp_path):
+    """As where there is too little memory: the checkpoint before is whole, and the way on is named."""
+    process = launch(['train', '--data', scenes, '--steps', 10 ** 6, '--run', 'run', *TINY, '--size', 'native',
+                      '--workers', 1], tmp_path)
+    children = Path(f'/proc/{process.pid}/task/{process.pid}/children')
+    if not children.parent.is_dir():
+        pytest.skip('no /proc to find the loader process in')
+    while '\nstep ' not in outputs(tmp_path):
+        assert process.is_alive()
+        time.sleep(0.05)
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    process.join(60)
+    assert process.exitcode == 2 and 'Traceback' not in outputs(tmp_path)
+    assert re.match('p2phd train: --workers 1: a process that loads pictures has died.*--resume run --workers 0',
+                    outputs(tmp_path).splitlines()[-1])
+    program.load(tmp_path / 'run', CPU)
+
+
 # ------------------------------------------------------------------------------------------------ files from strangers
 
 class Malice:
@@ -466,7 +484,7 @@ def test_hostile_configurations(trained, tmp_path):
                 assert re.search(r'checkpoint-0000006.pt: not a checkpoint of this program \(', str(error)), error
                 continue
             assert equal(dict(state.G.state_dict()), dict(checkpoint['weights']['G'])), (name, nonsense)
-        if name not in ('steps', 'skip_bad', 'labels', 'ignore_label'):
+        if name not in ('skip_bad', 'labels', 'ignore_label'):
             missing = {key: value for key, value in checkpoint['config'].items() if key != name}
             with pytest.raises(UserError, match='not a checkpoint of this program'):
                 program.load(seal(tmp_path / 'run', {**checkpoint, 'config': missing}), CPU)
