@@ -7,6 +7,7 @@ from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 import json
+import multiprocessing
 import os
 from pathlib import Path
 import shutil
@@ -373,8 +374,11 @@ def ignore_signals(worker):
 def batches(dataset, workers, device, **order):
     """The batches of a Pictures in the given sampler's order, loaded by `workers` processes, which end with this
     generator; by none where the pictures are decoded already."""
+    workers = 0 if dataset.decoded else min(workers, CORES)
+    # Forked, whatever Python's default: nothing has to be pickled, and children notice when the trainer is killed.
+    fork = 'fork' if workers and 'fork' in multiprocessing.get_all_start_methods() else None
     iterator = iter(torch.utils.data.DataLoader(
-        dataset, num_workers=0 if dataset.decoded else min(workers, CORES), worker_init_fn=ignore_signals,
+        dataset, num_workers=workers, multiprocessing_context=fork, worker_init_fn=ignore_signals,
         pin_memory=device.type == 'cuda', **order))
     try:
         yield from iterator

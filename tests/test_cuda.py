@@ -31,5 +31,10 @@ def test_a_step_does_not_wait_for_the_device(bf16):
     torch.cuda.set_sync_debug_mode('error')
     try:
         p2phd.train_step(state, *batch)
+        before = [parameter.detach().clone() for parameter in (*state.G.parameters(), *state.D.parameters())]
+        label, inst, image = batch
+        terms = p2phd.train_step(state, label, inst, image * float('nan'))     # skipped, which is decided there
     finally:
         torch.cuda.set_sync_debug_mode('default')
+    assert terms['skipped'] == 1
+    assert all(map(torch.equal, before, (*state.G.parameters(), *state.D.parameters())))
