@@ -5,26 +5,20 @@ writes, tensors and builtins only, and after it one line that seals it: the form
 before. torch.load(path, weights_only=True) reads it as it is.
 """
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-import errno
+from contextlib import suppress
 import hashlib
 import os
 from pathlib import Path
 import re
 import shutil
-import socket
 import sys
 import time
+import zipfile
 
 import torch
 
 import data
 from data import UserError
-
-try:
-    import fcntl
-except ImportError:                                         # Windows has no such locks
-    fcntl = None
 
 FORMAT = 2                                                  # raised when the contents of a checkpoint change
 SEAL = '\np2phd checkpoint, format {:4d}, sha256 '          # and 64 hexadecimal digits, and the end of the line
@@ -37,7 +31,8 @@ class Damaged(Exception):
 
 def numbered(run):
     """The checkpoints in folder `run`, oldest first."""
-    return sorted(path for path in Path(run).glob('checkpoint-*.pt') if re.fullmatch(r'checkpoint-\d{7,}', path.stem))
+    steps = {path: re.fullmatch(r'checkpoint-(\d{7,})', path.stem) for path in Path(run).glob('checkpoint-*.pt')}
+    return sorted((path for path, step in steps.items() if step), key=lambda path: int(steps[path][1]))
 
 
 # --------------------------------------------------------------------------------------------------------- writing
@@ -52,12 +47,17 @@ def copied(tree, device):
 
 
 def tensors(tree):
-    """All tensors of a nest of dicts and lists."""
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    elif isinstance(tree, (dict, list, tuple)):
-        for value in tree.values() if isinstance(tree, dict) else tree:
-            yield from tensors(value)
+    """All tensors of a nest of dicts and lists; what is there twice, once."""
+    seen, ahead = set(), [tree]
+    while ahead:
+        item = ahead.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, torch.Tensor):
+            yield item
+        elif isinstance(item, (dict, list, tuple)):
+            ahead.extend(item.values() if isinstance(item, dict) else item)
 
 
 class Digesting:
@@ -86,13 +86,16 @@ def write(run, checkpoint, keep):
     """Write run/checkpoint-<checkpoint['step']>.pt, and when it is whole on the disk delete all but the newest `keep`.
     UserError, with what was there untouched, where it cannot be written."""
     path = run / f'checkpoint-{checkpoint["step"]:07d}.pt'
+    run.mkdir(parents=True, exist_ok=True)                  # a folder that was moved away is no reason to lose anything
     needed = sum(tensor.nbytes + 512 for tensor in tensors(checkpoint))     # a tensor's headers are some 300 bytes
     free = shutil.disk_usage(run).free
     if needed > free:
-        raise UserError(f'{path}: not written, it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free there')
+        raise UserError(f'{path}: not written, it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free there; '
+                        'make room, or keep fewer with --keep')
     data.write_whole(path, lambda file: dump(checkpoint, file))
     for old in numbered(run)[:-keep]:
-        old.unlink(missing_ok=True)
+        if old != path:
+            old.unlink(missing_ok=True)
 
 
 class Writer:
@@ -134,8 +137,23 @@ class Writer:
 # --------------------------------------------------------------------------------------------------------- reading
 
 def read(path):
-    """The contents of a checkpoint, its tensors mapped from the file. Damaged where the seal does not fit, UserError
-    where it fits and the contents are not what `write` writes."""
+    """The contents of a checkpoint, its tensors mapped from the file. Damaged where it cannot be read or the seal does
+    not fit, UserError where it fits and the contents are not what `write` writes."""
+    try:
+        check_seal(path)
+    except OSError as error:
+        raise Damaged(error.strerror) from None
+    with data.blame(path, 'not a checkpoint of this program'):
+        with zipfile.ZipFile(path) as archive:              # torch.save does not compress; what expands may do so a lot
+            if any(item.compress_type for item in archive.infolist()):
+                raise ValueError('compressed')
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        check_tensors(checkpoint, path)
+    return checkpoint
+
+
+def check_seal(path):
+    """Damaged unless a checkpoint ends with a seal that fits; UserError if it is of another format."""
     with open(path, 'rb') as file:
         length = os.fstat(file.fileno()).st_size - SEAL_BYTES
         if length < 0:
@@ -152,12 +170,10 @@ def read(path):
             raise Damaged('damaged or cut short, for its checksum does not fit')
         file.seek(length)
         seal = re.match(SEAL.replace('{:4d}', r' *(\d+)').encode(), file.read())
-    with data.blame(path, 'not a checkpoint of this program'):
-        if int(seal[1]) != FORMAT:
-            raise UserError(f'{path}: of format {int(seal[1])}, and this version of the program reads format {FORMAT}')
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-        check_tensors(checkpoint, path)
-    return checkpoint
+    if not seal:
+        raise Damaged('not sealed by this program')
+    if int(seal[1]) != FORMAT:
+        raise UserError(f'{path}: of format {int(seal[1])}, and this version of the program reads format {FORMAT}')
 
 
 def check_tensors(tree, path):
@@ -175,40 +191,20 @@ def newest(run, set_aside=False):
     for path in reversed(numbered(run)):
         try:
             checkpoint = read(path)
-        except Damaged as error:
+        except (Damaged, UserError) as error:
+            if not os.path.lexists(path):                   # a trainer has replaced it since the folder was listed
+                return newest(run, set_aside)
+            if isinstance(error, UserError):
+                raise
             damaged[path] = error
             continue
         for broken, error in damaged.items():
             data.say(f'warning: {broken}: {error}; going back to {path.name}', sys.stderr)
             if set_aside:
-                broken.rename(broken.with_suffix('.damaged'))
+                with suppress(OSError):
+                    broken.rename(broken.with_suffix('.damaged'))
         return path, checkpoint
     for path, error in damaged.items():
         raise UserError(f'{path}: {error}' + (', and so are those before it' if len(damaged) > 1 else
                                               ', and there is none before it'))
     raise UserError(f'{run}: no checkpoint there; expected the folder of a run that train has made')
-
-
-# --------------------------------------------------------------------------------------------------------- the lock
-
-@contextmanager
-def lock(run):
-    """Hold folder `run` against other trainers: UserError naming the process and the host of one that is at work. The
-    system drops the lock of a process that dies, and a loader process does not inherit it."""
-    with open(run / 'lock', 'a+b', buffering=0) as file:
-        try:
-            if fcntl:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                file.seek(0)
-                holder = file.read(300).decode(errors='replace').strip() or 'another process'
-                raise UserError(f'{run}: {holder} trains into it; wait for it or stop it, or choose another folder '
-                                'with --run') from None
-            data.say(f'warning: {run}: cannot be locked against a second trainer ({error})', sys.stderr)
-        file.truncate(0)
-        try:
-            file.write(f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
-        except OSError:                                     # a full disk; the lock holds without the name
-            pass
-        yield

@@ -5,13 +5,15 @@ pictures on the device. Sizes are (width, height) as in Pillow; tensors are (N, 
 """
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+import errno
 import json
 import multiprocessing
 import os
 from pathlib import Path
 import shutil
 import signal
+import socket
 import sys
 import warnings
 
@@ -19,6 +21,11 @@ import numpy as np
 from PIL import Image
 import torch
 import torch.nn.functional as F
+
+try:
+    import fcntl
+except ImportError:                                         # Windows has no such locks
+    fcntl = None
 
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')            # Pillow has more: for EPS it would run a program
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
@@ -174,16 +181,43 @@ def write_whole(path, write):
             finally:
                 os.close(folder)
     except Exception as error:                              # torch has errors of its own for a full disk
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise UserError(f'{path}: cannot be written ({brief(error)}); what was there before is untouched') from None
 
 
 def say(text, file=None):
-    """Print, and go on where that is not possible: to a file on a full disk, or to a terminal that is gone."""
+    """Print, and go on without where that is not possible: to a file on a full disk, to a terminal that is gone."""
+    file = file or sys.stdout
     try:
-        print(text, file=file or sys.stdout, flush=True)
+        print(text, file=file, flush=True)
     except OSError:
-        pass
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())    # or Python would complain when it ends
+
+
+@contextmanager
+def lock(folder, wait=False):
+    """Hold `folder` against other processes. One that holds it already is waited for; or else a UserError names it and
+    its host. The system drops the lock of a process that dies, and a forked process does not inherit it."""
+    path = folder / '.lock'
+    number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
+    try:
+        try:
+            if fcntl:
+                fcntl.lockf(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                holder = os.pread(number, 300, 0).decode(errors='replace').strip() or 'another process'
+                raise UserError(f'{folder}: {holder} is at work there; wait for it or stop it, or choose another '
+                                'folder with --run') from None
+            say(f'warning: {folder}: cannot be locked against a second process ({error})', sys.stderr)
+        with suppress(OSError):                             # a full disk; the lock holds without the name
+            os.truncate(number, 0)
+            os.lseek(number, 0, os.SEEK_SET)
+            os.write(number, f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
+        yield
+    finally:
+        os.close(number)
 
 
 def in_parallel(function, items, progress=None):
@@ -302,16 +336,25 @@ def open_cache(folder, dataset):
              'instances': dataset.instances,
              'files': in_parallel(lambda pair: [stamp(path) for path in pair[1:] if path], dataset.pairs)}
     text = json.dumps(index)
-    listed = folder / 'index.json'
     roles = ['label', 'image'] + ['inst'] * (dataset.instances != 'none')
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder, wait=True):                           # another run may be building it
+        fill_cache(folder, dataset, roles, text)
+        with blame(folder, 'not a whole cache; delete it'):
+            return Cached(folder, roles)
+
+
+def fill_cache(folder, dataset, roles, text):
+    """Write the arrays of a cache, and then `text` into folder/index.json, unless it says that already. Who has mapped
+    older arrays keeps them."""
+    listed = folder / 'index.json'
     if not listed.is_file() or listed.read_text() != text:
-        folder.mkdir(parents=True, exist_ok=True)
         listed.unlink(missing_ok=True)
         first = dataset.read(dataset.pairs[0])
         needed = len(dataset) * sum(first[role].nbytes for role in roles)
         if needed > shutil.disk_usage(folder).free:     # writing to a mapped file on a full disk would kill the process
             raise UserError(f'--cache {folder}: needs {needed >> 20} MiB, more than is free there')
-        arrays = {role: np.lib.format.open_memmap(folder / f'{role}.npy', 'w+', first[role].dtype,
+        arrays = {role: np.lib.format.open_memmap(folder / f'{role}.partial', 'w+', first[role].dtype,
                                                   (len(dataset), *first[role].shape)) for role in roles}
 
         def fill(i):
@@ -319,11 +362,10 @@ def open_cache(folder, dataset):
                 arrays[role][i] = array
 
         in_parallel(fill, range(len(dataset)))
-        for array in arrays.values():
+        for role, array in arrays.items():
             array.flush()
-        listed.write_text(text)
-    with blame(folder, 'not a whole cache; delete it'):
-        return Cached(folder, roles)
+            os.replace(folder / f'{role}.partial', folder / f'{role}.npy')
+        write_whole(listed, lambda file: file.write(text.encode()))
 
 
 def check_labels(label, path, n_labels):

@@ -286,7 +286,10 @@ def open_hdf5(path):
 
 
 def read_nyu(path, size, nearest=True):
-    """`<file>.mat/<labels|instances|images>/<n>`, n from 1; MATLAB's order of axes is the reverse of numpy's."""
+    """`<file>.mat/<labels|instances|images>/<n>`, n from 1; MATLAB's order of axes is the reverse of numpy's. A map or
+    photograph in a file of its own is read as such."""
+    if path.parent.parent.suffix != '.mat':
+        return data.read_map(path, size) if nearest else data.read_photo(path, size)
     mat, key, n = path.parents[1], path.parent.name, int(path.name)
     with open_hdf5(mat) as file, data.blame(path):
         array = np.ascontiguousarray(file[key][n - 1].T)                 # (H, W) or (H, W, 3)
@@ -295,11 +298,15 @@ def read_nyu(path, size, nearest=True):
 
 def read_nyu_instances(path, size):
     """Instances are numbered within each class."""
+    if path.parent.parent.suffix != '.mat':
+        return data.read_map(path, size)
     return read_nyu(path.parents[1] / 'labels' / path.name, size) * 256 + read_nyu(path, size)
 
 
 def read_helen(path, size):
-    """A folder of <id>_lbl00 ... lbl10, soft masks: the label is the strongest."""
+    """A folder of <id>_lbl00 ... lbl10, soft masks: the label is the strongest. Or a label map."""
+    if path.is_file():
+        return data.read_map(path, size)
     masks = sorted(file for file in files_below(path) if re.search(r'_lbl\d\d$', file.stem))
     if len(masks) != len(HELEN):
         raise UserError(f'{path}: {len(masks)} masks there, expected {len(HELEN)}')
@@ -466,6 +473,7 @@ def read_mat(path):
 
 # --------------------------------------------------------------------------------------------------- the survey
 
+LAYOUTS = ('Cityscapes', 'ADE20K scene parsing', 'ADE20K full', 'NYU Depth v2', 'Helen', 'flat', 'A to B')
 MOST_LABELS = 4096                                           # a label map with more is taken for an instance map
 
 

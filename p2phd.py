@@ -10,6 +10,7 @@ Read downwards: the parser, the networks of a run and their checkpoint, one trai
 function for each subcommand.
 """
 import argparse
+from contextlib import suppress
 import csv
 from datetime import timedelta
 import io
@@ -17,6 +18,7 @@ import json
 import math
 from pathlib import Path
 import re
+import reprlib
 import shlex
 import signal
 import sys
@@ -253,7 +255,7 @@ def check_config(c, path=None):
     def whole(least, most):
         def fits(value):
             return type(value) is int and least <= value <= most
-        fits.expected = f'a whole number from {least} to {most}'
+        fits.expected = f'expected a whole number from {least} to {most}'
         return fits
 
     def among(*values):
@@ -267,7 +269,10 @@ def check_config(c, path=None):
         return lambda value: value is None or fits(value)
 
     def text(value):
-        return isinstance(value, str)
+        return isinstance(value, str) and '\0' not in value
+
+    def plain(value):
+        return value is None or isinstance(value, (bool, int, float, str))
 
     flag, width, depth, count = among(True, False), whole(1, 4096), whole(1, 12), whole(0, 1 << 40)
     sides, label = maybe(each(whole(1, 1 << 15), 2)), whole(0, (c.n_labels or 1) - 1)
@@ -275,28 +280,33 @@ def check_config(c, path=None):
         'model': among('global', 'local'), 'ngf': width, 'n_down': depth, 'n_blocks': whole(0, 256),
         'n_enhancers': whole(0, 8), 'n_blocks_local': whole(0, 256), 'ndf': width, 'n_layers': depth, 'n_scales': depth,
         'features': flag, 'feat': whole(1, 256), 'nef': width, 'n_down_encoder': depth, 'encoder_scale': whole(1, 256),
-        'n_labels': whole(0, 1 << 16), 'in_channels': width, 'out_channels': width, 'layout': text,
+        'n_labels': whole(0, 1 << 16), 'in_channels': width, 'out_channels': width,
+        'layout': among(*layouts.LAYOUTS), 'split': lambda value: text(value) and re.fullmatch(r'[\w-]+', value),
         'label_names': maybe(each(text, c.n_labels)), 'instances': among('files', 'components', 'none'),
         'label_table': maybe(lambda table: isinstance(table, dict) and all(map(whole(0, 1 << 16), table))
                              and all(map(label, table.values()))),
         'palette': maybe(each(lambda row: len(row) == 5 and each(whole(0, 255))(row[:3]) and label(row[3]))),
-        'data': maybe(text), 'split': text, 'left_out': each(text), 'pictures': each(count, 2), 'jpeg_labels': flag,
+        'data': maybe(text), 'left_out': each(text), 'pictures': each(count, 2), 'jpeg_labels': flag,
         'size': sides, 'crop': sides, 'jitter': lambda value: 1 <= value <= 2, 'flip': flag, 'cache': maybe(text),
         'batch': whole(1, 1 << 16), 'lr': lambda value: 0 < value < 1, 'gan': among('lsgan', 'vanilla'),
         'vgg': maybe(text), 'pool_size': whole(0, 1 << 16), 'bf16': flag, 'seed': whole(0, (1 << 32) - 1),
-        'flags': lambda value: isinstance(value, dict), 'steps': maybe(count),
-        **dict.fromkeys(('epochs', 'decay_epochs', 'total_steps', 'decay_start', 'fix_global_steps', 'workers'), count),
+        'flags': lambda value: isinstance(value, dict) and all(plain(x) or each(plain, 2)(x) for x in value.values()),
+        'steps': maybe(count), 'fix_global_steps': lambda value: count(value) and (not value or c.model == 'local'),
+        **dict.fromkeys(('epochs', 'decay_epochs', 'total_steps', 'decay_start', 'workers'), count),
         **dict.fromkeys(('log_every', 'sample_every', 'save_every', 'keep', 'max_bad_steps'), whole(1, 1 << 40))}
+    for name in vars(c).keys() - fields.keys():             # those of subcommands, of which nothing is made here
+        fields[name] = plain
     for name, fits in fields.items():
         value = getattr(c, name, 'nothing')
         if not hasattr(c, name) or not fits(value):
-            raise UserError(f'{path}: not a checkpoint of this program ({repr(value)[:60]} for {name})' if path else
-                            f'--{name.replace("_", "-")} {value}: expected {getattr(fits, "expected", "another")}')
+            what = f'--{name.replace("_", "-")}' if name in c.flags else name
+            raise UserError(f'{path}: not a checkpoint of this program ({reprlib.repr(value)} for {name})' if path else
+                            f'{what} {value}: {getattr(fits, "expected", "not possible")}')
 
 
 def build(config, device, training=True, weights=None):
     """A run's networks and optimizers -> SimpleNamespace(config, device, G, D, E, vgg, opt_G, opt_D, history, step,
-    log, rows, bad_steps).
+    log, rows, won_since, bad_steps).
 
     weights: {'G': state dict, 'D': ..., 'E': ...}, loaded by strict names and shapes before there is memory for more
     than they hold; what is not in it is freshly initialised from config.seed. E is None without features, vgg without
@@ -314,8 +324,8 @@ def build(config, device, training=True, weights=None):
     c = config
     condition = (c.n_labels or c.in_channels) + (c.instances != 'none')
     inputs = condition + c.feat * c.features
-    state = SimpleNamespace(config=c, device=device, step=0, log=None, rows='', D=None, E=None, vgg=None, opt_G=None,
-                            opt_D=None, history=None, bad_steps=torch.zeros((), device=device))
+    state = SimpleNamespace(config=c, device=device, step=0, log=None, rows='', won_since=None, D=None, E=None,
+                            vgg=None, opt_G=None, opt_D=None, history=None, bad_steps=torch.zeros((), device=device))
     if c.model == 'global':
         state.G = network('G', nets.GlobalGenerator, inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks)
     else:
@@ -347,7 +357,7 @@ def contents(state):
     """What a checkpoint holds: tensors and builtins only, all that is needed to use the networks and to go on
     training."""
     return {'config': vars(state.config), 'step': state.step, 'rows': state.rows, 'log': state.log,
-            'bad_steps': state.bad_steps, 'history': state.history.pictures,
+            'won_since': state.won_since, 'bad_steps': state.bad_steps, 'history': state.history.pictures,
             'weights': {name: getattr(state, name).state_dict() for name in 'GDE' if getattr(state, name)},
             'optimizers': {name: getattr(state, f'opt_{name}').state_dict()['state'] for name in 'GD'}}
 
@@ -360,15 +370,20 @@ def read_run(run, set_aside=False):
         with data.blame(run, 'not the networks of an official pix2pixHD run'):
             config = {**settings(parse(['train'])), **official.configuration(**weights)}
         path, checkpoint = Path(run), {'config': config, 'step': 0, 'weights': weights}
+        optional = {'D'}
     else:
         path, checkpoint = checkpoints.newest(run, set_aside)
+        optional = set()
     with data.blame(path, 'not a checkpoint of this program'):
         checkpoint['config'] = c = SimpleNamespace(**checkpoint['config'])
         check_config(c, path)
-        if c.total_steps and set(checkpoint['weights']) != {'G', 'D', *['E'] * c.features}:
-            raise ValueError(f'weights of {", ".join(checkpoint["weights"])}')
+        weights = checkpoint['weights']
+        if set(weights) | optional != {'G', 'D', *['E'] * c.features} or not all(
+                isinstance(value, torch.Tensor) and value.is_floating_point()
+                for state in weights.values() for value in state.values()):
+            raise ValueError('weights')
         if type(checkpoint['step']) is not int or checkpoint['step'] < 0:
-            raise ValueError(f'step {checkpoint["step"]}')
+            raise ValueError(f'step {reprlib.repr(checkpoint["step"])}')
     return path, checkpoint
 
 
@@ -397,26 +412,33 @@ def restore(state, checkpoint):
         optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoints.copied(moments, state.device)})
     for label, *inst, fake in checkpoint['history']:
         if (len(label) != (1 if c.n_labels else c.in_channels) or len(inst) != (c.instances != 'none')
-                or len(fake) != c.out_channels or fake.ndim != 3
+                or len(fake) != c.out_channels or fake.ndim != 3 or min(fake.shape[1:]) < smallest_side(c)
                 or any(x.shape[1:] != fake.shape[1:] for x in (label, *inst))
                 or c.n_labels and not 0 <= label.min() <= label.max() < c.n_labels):
             raise ValueError('the history of fakes')
     if len(checkpoint['history']) > c.pool_size:
         raise ValueError('the history of fakes')
     state.history.pictures = checkpoints.copied(checkpoint['history'], state.device)
-    state.log, state.bad_steps = (checkpoints.copied(checkpoint[name], state.device) for name in ('log', 'bad_steps'))
-    columns = 8 + (c.vgg is not None)                        # of state.log, as fit sums it up
-    if not isinstance(checkpoint['rows'], str) or state.bad_steps.ndim or not (
-            state.log is None or state.log.shape == (columns,)):
+    for name, shape in (('log', (8 + bool(c.vgg),)), ('bad_steps', ())):        # as tally and train_step make them
+        value = checkpoint[name]
+        if not (value is None and name == 'log' or value.dtype == torch.float32 and value.shape == shape):
+            raise ValueError(name)
+        setattr(state, name, checkpoints.copied(value, state.device))
+    state.rows, state.won_since = checkpoint['rows'], checkpoint['won_since']
+    if not isinstance(state.rows, str) or not 0 <= state.bad_steps < c.max_bad_steps or not (
+            state.won_since is None or type(state.won_since) is int):
         raise ValueError('the log')
-    state.rows = checkpoint['rows']
 
 
 def newest_run():
-    saved = sorted(Path('runs').glob('*/checkpoint-*.pt'), key=lambda path: path.stat().st_mtime)
-    if not saved:
+    def saved(run):
+        with suppress(FileNotFoundError):                   # a trainer may be replacing it
+            return max((path.stat().st_mtime for path in checkpoints.numbered(run)), default=0)
+
+    runs = {run: saved(run) or 0 for run in Path('runs').glob('*')}
+    if not any(runs.values()):
         raise UserError('runs/: no trained run there; train one, or name one with --run')
-    return saved[-1].parent
+    return max(runs, key=runs.get)
 
 
 # ------------------------------------------------------------------------------------------------------- training
@@ -507,8 +529,8 @@ def fit(state, run, dataset):
     folder `run`, which the caller has locked."""
     c, started, pictures = state.config, state.step, len(dataset)
     torch.backends.cudnn.benchmark = bool(c.crop or c.size)  # pays where sizes stay the same from step to step
-    for left in run.rglob('*.partial'):                     # by a trainer that was killed while it wrote
-        if not left.name.startswith('styles'):              # which cluster may be writing now
+    for left in (*run.glob('*.partial'), *(run / 'samples').glob('*.partial')):   # by a trainer that was killed
+        if re.fullmatch(r'(checkpoint-\d+\.pt|log\.csv|config\.json|\d+\.png)\.\d+\.partial', left.name):
             left.unlink()
     data.write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
     data.write_whole(run / 'log.csv', lambda file: file.write(state.rows.encode()))     # rows past the checkpoint go
@@ -521,14 +543,11 @@ def fit(state, run, dataset):
     batches = data.batches(dataset, c.workers, state.device,
                            batch_sampler=data.Order(pictures, c.batch, state.step, c.total_steps, c.seed))
     writer, due = checkpoints.Writer(run, c.keep), False
-    before = SimpleNamespace(step=state.step, time=time.monotonic(), won_since=None, warned=False)
+    before = SimpleNamespace(step=state.step, time=time.monotonic())
     try:
         for batch in batches:
             terms = train_step(state, *data.to_device(batch, state.device))
-            skipped = terms.pop('skipped')
-            sums = torch.stack([*terms.values(), torch.ones_like(skipped)])         # the last counts what was learned
-            sums = torch.cat([torch.where(skipped > 0, 0, sums), skipped[None]])
-            state.log = sums if state.log is None else state.log + sums
+            state.log = tally(state.log, terms)
 
             last = state.step == c.total_steps
             row = last or state.step % c.log_every == 0
@@ -539,8 +558,8 @@ def fit(state, run, dataset):
             if bad_steps >= c.max_bad_steps:
                 raise UserError(
                     f'{run}: stopped at step {state.step}, for loss or gradient were not finite {bad_steps} times in a '
-                    f'row; {checkpoints.numbered(run)[-1].name} is from before. If losses or map_max grew in log.csv, '
-                    'train anew with a lower --lr; if not, without --bf16; and let check read the data')
+                    'row; its checkpoints are from before. If losses or map_max grew in log.csv, train anew with a '
+                    'lower --lr; if not, without --bf16; and let check read the data')
             if row:
                 report(state, run, terms, pictures, before)
             if last or state.step % c.sample_every == 0:
@@ -553,12 +572,7 @@ def fit(state, run, dataset):
     except UserError:                                       # of a picture: the step before it is whole
         if started < state.step and int(state.bad_steps) < c.max_bad_steps:
             writer.wait()
-            attempt(lambda: checkpoints.write(run, contents(state), c.keep))
-        raise
-    except RuntimeError as error:
-        if 'DataLoader worker' in str(error):
-            raise UserError(f'--workers {c.workers}: a process that loads pictures has died, perhaps of too little '
-                            f'(shared) memory; go on with fewer: train --resume {run} --workers 0') from None
+            attempt(lambda: checkpoints.write(run, contents(state), c.keep), 'nothing later than the last one is kept')
         raise
     else:
         writer.wait()
@@ -576,37 +590,49 @@ def fit(state, run, dataset):
     return 0
 
 
-def report(state, run, names, pictures, before):
-    """Add the means of state.log, whose terms are `names`, to log.csv and say them. `before`: step and time of the last
-    report, and what is known of the discriminator."""
+def tally(log, terms):
+    """Add what train_step returned to what was tallied since the last report (None: nothing) -> float tensor: the sums
+    of the losses, the number of steps, the number of those that were skipped, and the largest -map_min and map_max.
+    A skipped step adds to the last number alone."""
+    *sums, low, high, skipped = terms.values()
+    sums = torch.where(skipped > 0, 0, torch.stack([*sums, torch.ones_like(skipped)]))
+    sums = torch.cat([sums, skipped[None]])
+    extremes = torch.where(skipped > 0, -math.inf, torch.stack([-low, high]))
+    if log is not None:
+        sums, extremes = log[:-2] + sums, torch.maximum(log[-2:], extremes)
+    return torch.cat([sums, extremes])
+
+
+def report(state, run, terms, pictures, before):
+    """Add what was tallied to log.csv and say it: means of the losses, extremes of the last feature map. terms: of the
+    last step, for their names. before: step and time of the last report."""
     c = state.config
-    *means, learned, skipped = state.log.tolist()
-    means = {name: total / learned if learned else math.nan for name, total in zip(names, means)}
+    *sums, learned, skipped, low, high = state.log.tolist()
+    means = {name: total / learned if learned else math.nan for name, total in zip(terms, sums)}
     state.log = None
-    add_row(state, {**means, 'skipped': skipped})
+    add_row(state, {**means, 'map_min': -low, 'map_max': high, 'skipped': skipped})
     attempt(lambda: append(run / 'log.csv', state.rows))
 
-    rate = (state.step - before.step) / (time.monotonic() - before.time)
+    last_step, rate = before.step, (state.step - before.step) / (time.monotonic() - before.time)
     before.step, before.time = state.step, time.monotonic()
     say(f'step {state.step}/{c.total_steps}  epoch {state.step * c.batch / pictures:.1f}  '
-        + '  '.join(f'{name} {value:.3f}' for name, value in means.items())
+        + '  '.join(f'{name} {value:.3f}' for name, value in means.items()) + f'  map {-low:.1f} to {high:.1f}'
         + (f'  skipped {skipped:.0f}' if skipped else '')
         + f'  {rate:.2f} steps/s  {timedelta(seconds=round((c.total_steps - state.step) / rate))} left')
 
     won = means['d_fake'] + means['d_real'] < 0.05 * losses.undecided(c.n_scales, c.gan)
-    before.won_since = (before.won_since or state.step) if won else None
-    if won and not before.warned and state.step - before.won_since >= WON_STEPS:
-        before.warned = True
+    state.won_since = (state.won_since or state.step) if won else None
+    if won and state.step - state.won_since >= WON_STEPS > last_step - state.won_since:
         say(f'warning: {run}: for {WON_STEPS} steps the discriminator has been right about nearly everything, and the '
             'generator learns little from it now; more data, a smaller --ndf or --pool-size 50 help', sys.stderr)
 
 
-def attempt(write):
-    """Write a row or a picture; where the disk does not let it, say so and go on."""
+def attempt(write, then='training goes on'):
+    """Write something; where the disk does not let it, say so and what comes of it."""
     try:
         write()
     except (UserError, OSError) as error:
-        say(f'warning: {error}; training goes on', sys.stderr)
+        say(f'warning: {error}; {then}', sys.stderr)
 
 
 def add_row(state, means):
@@ -727,21 +753,23 @@ def resume(args):
     run, device = Path(run), pick_device(args.device)
     if args.resume and args.run and Path(args.run).resolve() != run.resolve():
         raise UserError(f'--run {args.run}: --resume {run} goes on in its own folder; leave --run out')
-    if not run.is_dir():
-        raise UserError(f'{run}: no such folder; expected the folder of a run that train has made')
-    with checkpoints.lock(run):
+    if not checkpoints.numbered(run):
+        read_run(run)                                       # says what is wrong with it
+        raise UserError(f'{run}: a run of the official code cannot be resumed; finetune --from starts from it')
+    with data.lock(run):
         state = load(run, device, set_aside=True)
         c = state.config
-        if not c.total_steps:
-            raise UserError(f'{run}: a run of the official code cannot be resumed; finetune --from starts from it')
         for name in sorted(args.given - {'resume', 'run', 'device'}):
-            was, value = c.flags.get(name), vars(args)[name]
+            value, was = (tuple(x) if isinstance(x, list) else x for x in (
+                vars(args)[name], c.flags.get(name) or getattr(c, name, None)))
             if name in MAY_CHANGE:
                 setattr(c, name, str(Path(value).resolve()) if name == 'data' else value)
             elif value != was:
                 flag = 'from' if name == 'base' else name.replace('_', '-')
-                raise UserError(f'--{flag} {value}: {run} was started with {"the default" if was is None else was}, '
-                                'and that cannot change now')
+                value, was = ('x'.join(map(str, x)) if isinstance(x, tuple) else x for x in (value, was))
+                raise UserError(f'--{flag} {value}: {run} was started with {was}, and that cannot change now')
+        if c.cache and 'cache' not in args.given and not (Path(c.cache) / 'index.json').is_file():
+            c.cache = ''                                    # not into any folder that a stranger's file names
         if args.given & {'epochs', 'decay_epochs'} and 'steps' not in args.given:
             c.steps = None
         pairs, sizes = layouts.known_pairs(c)
@@ -750,6 +778,7 @@ def resume(args):
             raise UserError(f'{c.data}: holds {len(pairs)} pictures, and {run} was started with {c.pictures[0]}, or '
                             'with others; put back what was there, or start another run')
         schedule(c, len(pairs))
+        check_config(c)
         if state.step >= c.total_steps:
             say(f'{run}: trained to the end, {state.step} steps; --epochs or --steps makes it longer')
             return 0
@@ -769,10 +798,10 @@ def survey(args, **kwargs):
     found = layouts.survey(args.data, args.split, args.palette, args.ignore_label, args.labels == 40, args.jpeg_labels,
                            args.instances, args.n_labels, **kwargs)
     if found.n_labels and any(layouts.is_jpeg(pair.label) for pair in found.pairs):
-        print(f'warning: {args.data}: JPEG changes the values of labels; expect wrong ones along all edges',
+        say(f'warning: {args.data}: JPEG changes the values of labels; expect wrong ones along all edges',
               file=sys.stderr)
     if found.unknown:
-        print(f'note: {args.data}: if label 255 means unknown, --ignore-label 255 --n-labels N saves the channels '
+        say(f'note: {args.data}: if label 255 means unknown, --ignore-label 255 --n-labels N saves the channels '
               'up to it', file=sys.stderr)
     return found
 
@@ -790,25 +819,25 @@ def check(args):
     def progress(step, done, total):
         nonlocal last
         if done == total or time.monotonic() - last > 2:
-            print(f'{step}: {done} of {total}', file=sys.stderr, flush=True)
+            say(f'{step}: {done} of {total}', file=sys.stderr)
             last = time.monotonic()
 
     found = survey(args, thorough=True, progress=progress)
-    print(in_words(found, args.split))
-    print('splits: ' + ', '.join(f'{split} ({n})' for split, n in layouts.splits(Path(args.data)).items()))
-    print('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in found.sizes.most_common(5))
+    say(in_words(found, args.split))
+    say('splits: ' + ', '.join(f'{split} ({n})' for split, n in layouts.splits(Path(args.data)).items()))
+    say('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in found.sizes.most_common(5))
           + (f' and {len(found.sizes) - 5} more' if len(found.sizes) > 5 else ''))
     if found.n_labels and found.pairs:
         names = found.label_names or [str(i) for i in range(found.n_labels)]
         share = found.histogram / found.histogram.sum()
-        print('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.2g}%' for i in (-share).argsort(kind='stable')
+        say('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.2g}%' for i in (-share).argsort(kind='stable')
                                      if share[i]))
     if found.instances != 'none' and found.pairs:
         counts = found.instances_per_picture
-        print(f'instances per picture: {min(counts)} to {max(counts)}, {sum(counts) / len(counts):.1f} on average')
+        say(f'instances per picture: {min(counts)} to {max(counts)}, {sum(counts) / len(counts):.1f} on average')
     for problem in found.problems.values():
-        print(problem)
-    print(f'{len(found.problems) or "no"} problem{"s" * (len(found.problems) != 1)}')
+        say(problem)
+    say(f'{len(found.problems) or "no"} problem{"s" * (len(found.problems) != 1)}')
     return 2 if found.problems else 0
 
 
@@ -823,7 +852,7 @@ def train(args):
             f' (and {len(found.problems) - 1} more like it; check lists them)' if len(found.problems) > 1 else '')
             + ('; --skip-bad trains on the rest' if found.pairs else ''))
     for problem in found.problems.values():
-        print(f'left out: {problem}')
+        say(f'left out: {problem}')
     c = SimpleNamespace(**settings(args), flags=settings(args))
     for name in ('layout', 'n_labels', 'label_names', 'label_table', 'palette', 'in_channels', 'out_channels',
                  'instances'):
@@ -850,7 +879,7 @@ def train(args):
     check_sizes(c, found.sizes)
     c.pictures = fingerprint(found.pairs)
     schedule(c, len(found.pairs))
-    print(in_words(found, 'training') + (', encoder trained along' if c.features else ''))
+    say(in_words(found, 'training') + (', encoder trained along' if c.features else ''))
     check_config(c)
     return start(build(c, device), run, found.pairs)
 
@@ -862,7 +891,7 @@ def start(state, run, pairs):
     weights = ', '.join(f'{name} {sum(p.numel() for p in getattr(state, name).parameters()) / 1e6:.1f}M'
                         for name in 'GDE' if getattr(state, name))
     run.mkdir(parents=True, exist_ok=True)
-    with checkpoints.lock(run):
+    with data.lock(run):
         check_new(run)                                      # by now another process may have trained into it
         say(f'{run}: {"native size" if c.size is None else "%dx%d" % tuple(c.size)}, {c.total_steps} steps of '
             f'{c.batch} on {state.device}, weights {weights}')
@@ -911,10 +940,10 @@ def finetune(args):
             if name in base['weights']:                     # the official code may leave D out
                 getattr(state, name).load_state_dict(base['weights'][name])
     if c.fix_global_steps < c.total_steps:
-        print(f'{args.base}: enhancer {c.n_enhancers} around it; '
+        say(f'{args.base}: enhancer {c.n_enhancers} around it; '
               f'the rest learns along from step {c.fix_global_steps} on')
     else:
-        print(f'warning: --fix-global {c.fix_global} is {c.fix_global_steps} steps, all of this run: '
+        say(f'warning: --fix-global {c.fix_global} is {c.fix_global_steps} steps, all of this run: '
               'only the new enhancer will learn', file=sys.stderr)
     del base
     return start(state, run, pairs)
@@ -927,7 +956,8 @@ def cluster(args):
         raise UserError(f'{run}: trained without --features, there are no styles to cluster')
     if not (args.data or state.config.data):
         raise UserError(f'{run}: does not say what it was trained on; name it with --data DIR')
-    styles.make(state, run, args.data or state.config.data, args.k, args.min_pixels, args.seed)
+    styles.save(styles.make(state, run, args.data or state.config.data, args.k, args.min_pixels, args.seed), run)
+    say(run / 'styles.npz')
     return 0
 
 
@@ -962,7 +992,7 @@ def generate(args):
         label, inst = styles.read_scene(c, path, insts.get(name), args.size)
         h, w = label.shape[-2:]
         if path == next(iter(labels.values())) and c.size and not 0.7 < (w * h / (c.size[0] * c.size[1])) ** 0.5 < 1.5:
-            print(f'note: {path} is {w}x{h} and {run} learned at {c.size[0]}x{c.size[1]}; '
+            say(f'note: {path} is {w}x{h} and {run} learned at {c.size[0]}x{c.size[1]}; '
                   f'--size {c.size[0]}x{c.size[1]} would suit it better', file=sys.stderr)
         if not state.E:
             write_picture(out / f'{name}_generated.png', styles.synthesise(state, label, inst, None))
@@ -982,7 +1012,7 @@ def generate(args):
                           styles.synthesise(state, label, inst, styles.paint(vectors, slot)))
     if unknown:
         names = ', '.join(c.label_names[i] if c.label_names else str(i) for i in sorted(unknown))
-        print(f'warning: no styles for {names}, which the training data lacks; the mean of all features stood in',
+        say(f'warning: no styles for {names}, which the training data lacks; the mean of all features stood in',
               file=sys.stderr)
     return 0
 
@@ -995,7 +1025,7 @@ def write_picture(path, image):
     else:
         path = path.with_suffix('.npy')
         np.save(path, image[0].permute(1, 2, 0).cpu().numpy())
-    print(path)
+    say(path)
 
 
 def demo(args):
@@ -1006,7 +1036,7 @@ def demo(args):
     for folder in (run, fine):
         if folder.exists():
             raise UserError(f'{folder}: there already; --run DIR puts another demo elsewhere')
-    print(f'drawing street scenes into {scenes}')
+    say(f'drawing street scenes into {scenes}')
     toy.write(scenes, 'train', 80, (256, 128), seed=args.seed)
     toy.write(scenes, 'val', 1, (256, 128), seed=args.seed + 1)
     scene = 'toy_0000'
@@ -1020,7 +1050,7 @@ def demo(args):
                   f'finetune --from {run_} --run {fine_} --steps 550 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
                   f'cluster --run {fine_} --data {scenes_} --k 5 {both}',
                   f'generate {maps}', f'generate {maps} --sample --n 4'):
-        print(f'\n$ python p2phd.py {words}', flush=True)
+        say(f'\n$ python p2phd.py {words}')
         code = main(parse(shlex.split(words)))
         if code:
             return code
@@ -1038,7 +1068,7 @@ def demo(args):
         ImageDraw.Draw(sheet).text((column * w + 4, row * (h + caption) + 1), title, 'black')
         sheet.paste(picture, (column * w, row * (h + caption) + caption))
     sheet.save(run / 'demo.png')
-    print(f'\nlabel map, synthesised and real picture, and four samples of the same map:\n{run / "demo.png"}')
+    say(f'\nlabel map, synthesised and real picture, and four samples of the same map:\n{run / "demo.png"}')
     return 0
 
 
@@ -1047,16 +1077,21 @@ def main(args):
     try:
         return COMMANDS[args.command](args)
     except (UserError, OSError) as error:
-        print(f'p2phd {args.command}: {error}', file=sys.stderr)
+        say(f'p2phd {args.command}: {error}', file=sys.stderr)
         return 2
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "can't allocate memory" not in str(error):      # so it is on the CPU
+    except (MemoryError, RuntimeError) as error:
+        if 'DataLoader worker' in str(error):
+            say(f'p2phd {args.command}: a process that loads pictures has died, perhaps of too little (shared) memory; '
+                'train --resume RUN --workers 0 loads them in the trainer', sys.stderr)
+            return 2
+        # On the CPU, PyTorch raises a RuntimeError for want of memory.
+        if not (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)):
             raise
-        print(f'p2phd {args.command}: the device has not enough memory; try --bf16, --crop, a smaller --size, or fewer '
+        say(f'p2phd {args.command}: the device has not enough memory; try --bf16, --crop, a smaller --size, or fewer '
               'channels', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f'p2phd {args.command}: interrupted', file=sys.stderr)
+        say(f'p2phd {args.command}: interrupted', file=sys.stderr)
         return 130
 
 

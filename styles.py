@@ -6,13 +6,14 @@ take the state of a run, as p2phd.load returns it, of which they use G, E, devic
 from pathlib import Path
 import sys
 from types import SimpleNamespace
+import zipfile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 import data
-from data import UserError
+from data import UserError, say
 from kmeans import kmeans
 import layouts
 import official
@@ -68,9 +69,9 @@ def encode_training_set(state, root, min_pixels):
 
 
 def make(state, run, root, k, min_pixels, seed):
-    """Cluster the training set's features label by label and write run/styles.npz: centres (n_labels, k, feat) float32,
-    counts (n_labels, k) int64, largest first (0 where a label has fewer), mean (feat,), label_names, min_pixels, and
-    the step of the networks they belong to. Returns it as a dict."""
+    """Cluster the training set's features label by label -> what run/styles.npz holds: centres (n_labels, k, feat)
+    float32, counts (n_labels, k) int64, largest first (0 where a label has fewer), mean (feat,), label_names,
+    min_pixels, and the step of the networks they belong to."""
     vectors, labels = encode_training_set(state, root, min_pixels)
     if not len(vectors):
         raise UserError(f'--min-pixels {min_pixels}: no instance in {root} is that large')
@@ -82,13 +83,35 @@ def make(state, run, root, k, min_pixels, seed):
     centres, sizes, _ = kmeans(points, counts, k, seed=seed)
     sizes, order = sizes.sort(dim=1, descending=True, stable=True)                      # style 0 is the most frequent
     centres = centres.gather(1, order[..., None].expand_as(centres))
-    styles = {'centres': centres.cpu().numpy(), 'counts': sizes.cpu().numpy(), 'mean': vectors.mean(0).cpu().numpy(),
-              'step': np.array(state.step), 'min_pixels': np.array(min_pixels),
-              'label_names': np.array(state.config.label_names or [], np.str_)}
+    found = (sizes > 0).sum(1)
+    say(f'{run}: {found.sum()} styles of {(found > 0).sum()} labels from {len(vectors)} instances')
+    return {'centres': centres.cpu().numpy(), 'counts': sizes.cpu().numpy(), 'mean': vectors.mean(0).cpu().numpy(),
+            'step': np.array(state.step), 'min_pixels': np.array(min_pixels),
+            'label_names': np.array(state.config.label_names or [], np.str_)}
+
+
+def save(styles, run):
+    """Write run/styles.npz; UserError where that is not possible."""
     data.write_whole(run / 'styles.npz', lambda file: np.savez(file, **styles))
-    found = (styles['counts'] > 0).sum(1)
-    print(f'{run / "styles.npz"}: {found.sum()} styles of {(found > 0).sum()} labels from {len(vectors)} instances')
-    return styles
+
+
+def load(path, c):
+    """A styles.npz as a dict, for a run of configuration `c`. ValueError, or whatever else comes of it, where it is not
+    one, before there is memory for more than one can be."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(item.file_size for item in archive.infolist()) > 1 << 28:
+            raise ValueError('too large')
+    with np.load(path, allow_pickle=False) as file:
+        styles = {name: file[name] for name in ('centres', 'counts', 'mean', 'label_names', 'step', 'min_pixels')}
+    k = styles['counts'].shape[-1]
+    for name, kind, shape in (('centres', 'f', (c.n_labels, k, c.feat)), ('counts', 'i', (c.n_labels, k)),
+                              ('mean', 'f', (c.feat,)), ('label_names', 'U', (len(c.label_names or []),)),
+                              ('step', 'i', ()), ('min_pixels', 'i', ())):
+        value = styles[name]
+        if value.shape != shape or not k or value.dtype.kind != (kind if value.size else value.dtype.kind) or (
+                kind == 'f' and not np.isfinite(value).all() or kind == 'i' and (value < 0).any()):
+            raise ValueError(f'{name}: {value.dtype} of shape {value.shape}')
+    return {name: value.astype(np.float32) if value.dtype.kind == 'f' else value for name, value in styles.items()}
 
 
 def read(state, run):
@@ -102,23 +125,24 @@ def read(state, run):
     available = root and Path(root).is_dir()
     if path.exists():
         with data.blame(path, 'not a whole file of styles; delete it and run cluster again'):
-            with np.load(path, allow_pickle=False) as file:
-                styles = {name: file[name]
-                          for name in ('centres', 'counts', 'mean', 'label_names', 'step', 'min_pixels')}
+            styles = load(path, state.config)
             k, min_pixels = styles['counts'].shape[1], int(styles['min_pixels'])
-            if styles['centres'].shape != (state.config.n_labels, k, state.config.feat):
-                raise ValueError(f'centres of shape {styles["centres"].shape}')
         if styles['step'] == state.step:
             return styles
-        print(f'note: {path} is of step {styles["step"]}, the run has gone on to step {state.step}: '
+        say(f'note: {path} is of step {styles["step"]}, the run has gone on to step {state.step}: '
               + ('clustering again' if available else 'run cluster again'), file=sys.stderr)
         if not available:
             return styles
     if not available:
         raise UserError(f'{run}: no styles yet, and its training data is not at hand{f" at {root}" if root else ""}; '
                         f'run python p2phd.py cluster --run {run} --data DIR')
-    print(f'{run}: clustering {root}')
-    return make(state, run, root, k, min_pixels, state.config.seed)
+    say(f'{run}: clustering {root}')
+    styles = make(state, run, root, k, min_pixels, state.config.seed)
+    try:
+        save(styles, run)
+    except UserError as error:                              # a folder that may only be read, say
+        say(f'warning: {error}; the styles are not kept', sys.stderr)
+    return styles
 
 
 def fixed(choices, styles):

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from types import SimpleNamespace
+import zipfile
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def finish(launch, tmp_path):
 def assert_same_run(a, b):
     """Weights, moments, history, log and pictures of two run folders, to the bit."""
     (_, left), (_, right) = checkpoints.newest(a), checkpoints.newest(b)
-    for kind in ('step', 'weights', 'optimizers', 'history', 'log', 'bad_steps', 'rows'):
+    for kind in ('step', 'weights', 'optimizers', 'history', 'log', 'bad_steps', 'won_since', 'rows'):
         assert equal(left[kind], right[kind]), kind
     assert (a / 'log.csv').read_text() == (b / 'log.csv').read_text() == left['rows'] != ''
     pictures = [{path.name: path.read_bytes() for path in (run / 'samples').iterdir()} for run in (a, b)]
@@ -163,7 +164,7 @@ def test_a_full_disk(words, finish, small_disk, tmp_path):
     run = small_disk(5) / 'run'
     printed = finish(*words, '--run', run, '--save-every', 2, code=2)
     assert re.search(r'warning: .*checkpoint-\d+.pt: not written, it needs 2.\d MB and \d.\d MB are free there; '
-                     'training goes on', printed)
+                     '.*; training goes on', printed)
     assert 'step 40/40' in printed and re.match('p2phd train: .*0000040.pt: not written', printed.splitlines()[-1])
     step = program.load(run, CPU).step
     assert 0 <= step < 40
@@ -216,10 +217,14 @@ def test_flags_that_contradict_the_run(command, refused, trained, scenes, tmp_pa
                         (('--ignore-label', 255), 'ignore-label'), (('--n-scales', 3, '--epochs', 9), 'n-scales')):
         assert re.search(f'--{name} .*: .*run was started with .*, and that cannot change now',
                          refused('train', '--resume', run, *flags))
+    assert '--keep 20000000000000: expected a whole number' in refused('train', '--resume', run, '--keep', 2 * 10 ** 13)
     assert '--from other: ' in refused('finetune', '--resume', run, '--from', 'other')
     assert '--run other: --resume' in refused('train', '--resume', run, '--run', 'other')
-    assert 'other: no such folder' in refused('train', '--resume', 'other')
-    assert 'trained to the end, 6 steps' in command('train', '--resume', run, '--lr', 2e-4, *TINY)[1]
+    assert 'other: no checkpoint there' in refused('train', '--resume', 'other')
+    same = ['--lr', 2e-4, *TINY, '--features', '--no-bf16']
+    assert 'trained to the end, 6 steps' in command('train', '--resume', run, *same)[1]
+    assert 'other: no checkpoint there' in refused('train', '--resume', 'other')
+    assert not (tmp_path / 'other').exists() and not list(Path().glob('*lock'))
     moved = tmp_path / 'moved'
     shutil.copytree(scenes, moved)
     code, out, err = command('train', '--resume', run, '--epochs', 1, '--decay-epochs', 1, '--workers', 0,
@@ -301,15 +306,66 @@ def test_numbered_checkpoints_are_kept(p2phd, scenes, tmp_path):
     assert [path.stem[-2:] for path in checkpoints.numbered(tmp_path / 'epoch')] == ['06', '12']
     run = tmp_path / 'many'
     run.mkdir()
-    for step in range(12):
+    for step in range(9_999_990, 10_000_002):                                   # also beyond seven digits
         checkpoints.write(run, {'step': step}, 3)
-    assert [checkpoints.read(path)['step'] for path in checkpoints.numbered(run)] == [9, 10, 11]
+    assert [checkpoints.read(path)['step'] for path in checkpoints.numbered(run)] == [9_999_999, 10 ** 7, 10 ** 7 + 1]
     blob = checkpoints.numbered(run)[0].read_bytes()
     seal = blob[-checkpoints.SEAL_BYTES:].replace(b'format    2', b'format    3')
     later = blob[:-checkpoints.SEAL_BYTES] + seal[:-65]
-    (run / 'checkpoint-0000012.pt').write_bytes(later + hashlib.sha256(later).hexdigest().encode() + b'\n')
+    (run / 'checkpoint-10000002.pt').write_bytes(later + hashlib.sha256(later).hexdigest().encode() + b'\n')
     with pytest.raises(UserError, match='of format 3, and this version of the program reads format 2'):
         checkpoints.newest(run)                                                 # no going back quietly
+
+
+def test_odd_things_in_a_run_folder(command, refused, trained, scenes, tmp_path):
+    """What is not a checkpoint and not a trainer's own is named or left alone."""
+    run = tmp_path / 'run'
+    shutil.copytree(trained, run)
+    (run / 'checkpoint-0000008.pt').mkdir()
+    (run / 'checkpoint-0000009.pt').symlink_to('nowhere')
+    (run / 'mine.partial').write_text('mine')
+    (run / 'a.partial').mkdir()
+    (run / 'checkpoint-0000007.pt.123.partial').write_text('half')
+    assert program.load(run, CPU).step == 6
+    code, out, err = command('train', '--resume', run, '--steps', 8)
+    assert code == 0 and 'checkpoint-0000008.pt: Is a directory; going back to checkpoint-0000006.pt' in err
+    assert program.load(run, CPU).step == 8 and sorted(path.name for path in run.glob('*.partial')) == [
+        'a.partial', 'mine.partial']
+    (tmp_path / 'precious').write_text('precious')
+    (run / '.lock').unlink()
+    (run / '.lock').symlink_to(tmp_path / 'precious')
+    assert '.lock' in refused('train', '--resume', run, '--steps', 10)
+    assert (tmp_path / 'precious').read_text() == 'precious'
+
+
+def test_a_checkpoint_can_be_read_while_a_trainer_replaces_it(trained, tmp_path):
+    _, checkpoint = checkpoints.newest(trained)
+    stop = threading.Event()
+
+    def trainer():
+        step = 0
+        while not stop.is_set():
+            checkpoints.write(tmp_path, {**checkpoint, 'step': step}, 1)
+            step += 1
+    thread = threading.Thread(target=trainer)
+    thread.start()
+    try:
+        while not checkpoints.numbered(tmp_path):
+            time.sleep(0.01)
+        for _ in range(100):
+            checkpoints.newest(tmp_path)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_output_that_cannot_be_written_is_no_reason_to_stop(scenes, tmp_path):
+    words = ' '.join(map(str, ['train', '--data', scenes, '--steps', 4, *TINY]))
+    for run, pipe in (('full', '> /dev/full 2> /dev/full'), ('head', '| head -1')):
+        done = subprocess.run(f'set -o pipefail; {sys.executable} {ROOT / "p2phd.py"} {words} --run {run} {pipe}',
+                              shell=True, executable='/bin/bash', cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        assert program.load(tmp_path / run, CPU).step == 4
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
@@ -345,12 +401,12 @@ def test_two_trainers_on_one_folder(p2phd, launch, scenes, tmp_path):
     assert holder in outputs(tmp_path)
     while not checkpoints.numbered(tmp_path / 'run'):
         time.sleep(0.05)
-    assert f'run: {holder} trains into it' in p2phd('train', '--resume', 'run', code=2)
+    assert f'run: {holder} is at work there' in p2phd('train', '--resume', 'run', code=2)
     loaders = children(winner)
     winner.kill()
     winner.join()                                       # its loader processes live on for seconds, and hold nothing
     last = launch(['train', '--resume', 'run'], tmp_path)
-    while f'process {last.pid} ' not in (tmp_path / 'run' / 'lock').read_text():
+    while f'process {last.pid} ' not in (tmp_path / 'run' / '.lock').read_text():
         assert last.is_alive()
         time.sleep(0.05)
     os.killpg(last.pid, signal.SIGTERM)
@@ -374,7 +430,7 @@ def test_a_loader_process_that_dies_is_one_line(launch, scenes, tmp_path):
     os.kill(children(process)[0], signal.SIGKILL)
     process.join(60)
     assert process.exitcode == 2 and 'Traceback' not in outputs(tmp_path)
-    assert re.match('p2phd train: --workers 1: a process that loads pictures has died.*--resume run --workers 0',
+    assert re.match('p2phd train: a process that loads pictures has died.*--workers 0',
                     outputs(tmp_path).splitlines()[-1])
     program.load(tmp_path / 'run', CPU)
 
@@ -507,6 +563,9 @@ def test_hostile_tensors(trained, tmp_path):
     weights, moments = checkpoint['weights']['G'], checkpoint['optimizers']['G']
     first = next(iter(weights))
     giant = torch.zeros(1).expand(1 << 40)
+    laughs = 'ha'
+    for _ in range(30):
+        laughs = [laughs] * 10                                                  # 10 ** 30 of them
     both = checkpoint['optimizers']
     for change in ({'weights': {**checkpoint['weights'], 'G': {**weights, first: giant}}},
                    {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first][:1]}}},
@@ -518,12 +577,43 @@ def test_hostile_tensors(trained, tmp_path):
                    {'optimizers': {'G': moments}}, {'step': 1.5}, {'step': -1}, {'step': 'x'}, {'rows': 5},
                    {'log': 'x'},
                    {'log': torch.zeros(99)},
-                   {'bad_steps': torch.zeros(3)},
+                   {'bad_steps': torch.zeros(3)}, {'bad_steps': torch.tensor(30.)}, {'bad_steps': laughs},
+                   {'log': laughs}, {'history': laughs}, {'weights': laughs}, {'rows': laughs}, {'won_since': 'x'},
+                   {'config': {**checkpoint['config'], 'more': laughs}},
+                   {'config': {**checkpoint['config'], 'flags': laughs}},
+                   {'config': {**checkpoint['config'], 'left_out': laughs}},
+                   {'config': {**checkpoint['config'], 'total_steps': 0}, 'weights': {}},
+                   {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first].cfloat()}}},
+                   {'weights': {**checkpoint['weights'], 'G': {**weights, first: laughs}}},
                    {'optimizers': {**both, 'G': {**moments, 0: {**moments[0], 'exp_avg': giant[:3]}}}},
                    {'optimizers': {**both, 'G': {**moments, 10 ** 9: moments[0]}}},
                    {'history': [[torch.zeros(1, 4, 4), torch.zeros(3, 4, 4)]]}, {'history': 7}):
         with pytest.raises(UserError, match='not a checkpoint of this program'):
             program.load(seal(tmp_path / 'run', {**checkpoint, **change}), CPU)
+
+
+def test_hostile_styles(command, refused, trained, scenes, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(trained, run)
+    label = next((scenes / 'gtFine' / 'val' / 'toy').glob('*labelIds.png'))
+    words = ('generate', '--run', run, '--label', label, '--sample', '--style', 'car=0')
+    assert command('cluster', '--run', run)[0] == 0 == command(*words)[0]
+    good = dict(np.load(run / 'styles.npz'))
+    for change in ({'counts': good['counts'][:5]}, {'counts': -good['counts']}, {'counts': good['counts'] * np.nan},
+                   {'counts': good['counts'][:, :0], 'centres': good['centres'][:, :0]}, {'mean': np.zeros(7, 'f')},
+                   {'centres': good['centres'].astype(str)}, {'centres': good['centres'] * np.inf},
+                   {'step': np.zeros((2, 2), int)}, {'label_names': np.full((3, 3), 'x')},
+                   {'min_pixels': np.array('x')},
+                   {'mean': np.zeros(10 ** 8, 'f')}):
+        np.savez_compressed(run / 'styles.npz', **{**good, **change})
+        assert 'styles.npz: not a whole file of styles' in refused(*words)
+    checkpoint, = checkpoints.numbered(run)[-1:]
+    with zipfile.ZipFile(checkpoint) as archive, zipfile.ZipFile(run / 'deflated', 'w', zipfile.ZIP_DEFLATED) as small:
+        for name in archive.namelist():
+            small.writestr(name, archive.read(name))
+    blob = (run / 'deflated').read_bytes() + checkpoints.SEAL.format(checkpoints.FORMAT).encode()
+    checkpoint.write_bytes(blob + f'{hashlib.sha256(blob).hexdigest()}\n'.encode())
+    assert 'not a checkpoint of this program (compressed)' in refused(*words)
 
 
 # --------------------------------------------------------------------------------------------- training that goes wrong
@@ -573,8 +663,8 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_logged(training):
 def test_after_many_bad_steps_in_a_row_the_run_stops(training, tmp_path):
     code, out, err = training(range(8, 100), '--steps', 30, '--run', 'run', '--max-bad-steps', 5, '--save-every', 1)
     assert code == 2 and err.count('\n') == 1
-    assert re.search(r'run: stopped at step 12, .* not finite 5 times in a row; checkpoint-0000007.pt is from before.*'
-                     '--lr', err), err
+    assert re.search('run: stopped at step 12, .* not finite 5 times in a row; its checkpoints are from before.*--lr',
+                     err), err
     assert program.load('run', CPU).step <= 7
     code, out, err = training({1, 2, 3, 4, 6, 7, 8, 9}, '--steps', 10, '--run', 'other', '--max-bad-steps', 5)
     assert code == 0 and sum(row['skipped'] for row in rows('other')) == 8     # four in a row, twice
