@@ -772,6 +772,8 @@ def resume(args):
             c.cache = ''                                    # not into any folder that a stranger's file names
         if args.given & {'epochs', 'decay_epochs'} and 'steps' not in args.given:
             c.steps = None
+        if not c.data:
+            raise UserError(f'{run}: does not say what it was trained on; name it with --data DIR')
         pairs, sizes = layouts.known_pairs(c)
         check_sizes(c, set(sizes))
         if list(c.pictures) != fingerprint(pairs):
