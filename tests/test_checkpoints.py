@@ -123,17 +123,16 @@ def test_stopped_by_a_signal_and_resumed_is_never_stopped(words, number, launch,
 
 
 def test_the_first_pictures_of_a_process_are_those_of_any_other():
-    """A library that is set up by two threads at once gives one in twenty processes another tanh."""
+    """A library that two threads set up at once gives some processes another tanh."""
     script = """
-import os, torch
+import os, torch, p2phd, nets
 different = 0
-for _ in range(120):
+for _ in range(200):
     child = os.fork()
     if not child:
-        import p2phd, nets
         torch.manual_seed(0)
-        net, image, inst = nets.Encoder(3, 3, 4, 2), torch.rand(1, 3, 32, 64), torch.zeros(1, 1, 32, 64, dtype=int)
-        os._exit(not torch.equal(net(image, inst), net(image, inst)))
+        net, image = nets.Encoder(3, 3, 4, 2).model, torch.rand(1, 3, 32, 64)
+        os._exit(not torch.equal(net(image), net(image)))
     different += os.waitpid(child, 0)[1] != 0
 print(different)
 """
@@ -371,7 +370,7 @@ def test_output_that_cannot_be_written_is_no_reason_to_stop(scenes, tmp_path):
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     written, release = [], threading.Event()
-    monkeypatch.setattr(checkpoints, 'write', lambda _, checkpoint, keep: (release.wait(), written.append(checkpoint)))
+    monkeypatch.setattr(checkpoints, 'write', lambda _, checkpoint, keep: (release.wait(20), written.append(checkpoint)))
     weight = torch.zeros(3)
     writer = checkpoints.Writer(tmp_path, 2)
     writer.save({'step': 1, 'weight': weight})
