@@ -767,9 +767,12 @@ def resume(args):
             elif value != was:
                 flag = 'from' if name == 'base' else name.replace('_', '-')
                 value, was = ('x'.join(map(str, x)) if isinstance(x, tuple) else x for x in (value, was))
-                raise UserError(f'--{flag} {value}: {run} was started with {was}, and that cannot change now')
+                started = 'without it' if was is None else f'with {was}'
+                raise UserError(f'--{flag} {value}: {run} was started {started}, and that cannot change now')
         if c.cache and 'cache' not in args.given and not (Path(c.cache) / 'index.json').is_file():
-            c.cache = ''                                    # not into any folder that a stranger's file names
+            # A stranger's file does not choose the folder that is written to.
+            say(f'note: {c.cache} holds no cache; one is made beside {run}, or where --cache DIR says', sys.stderr)
+            c.cache = ''
         if args.given & {'epochs', 'decay_epochs'} and 'steps' not in args.given:
             c.steps = None
         if not c.data:

@@ -215,7 +215,7 @@ def test_flags_that_contradict_the_run(command, refused, trained, scenes, tmp_pa
                         (('--no-flip',), 'flip'), (('--ngf', 16), 'ngf'), (('--seed', 1), 'seed'),
                         (('--bf16',), 'bf16'), (('--log-every', 3), 'log-every'),
                         (('--ignore-label', 255), 'ignore-label'), (('--n-scales', 3, '--epochs', 9), 'n-scales')):
-        assert re.search(f'--{name} .*: .*run was started with .*, and that cannot change now',
+        assert re.search(f'--{name} .*: .*run was started with.*, and that cannot change now',
                          refused('train', '--resume', run, *flags))
     assert '--keep 20000000000000: expected a whole number' in refused('train', '--resume', run, '--keep', 2 * 10 ** 13)
     assert '--from other: ' in refused('finetune', '--resume', run, '--from', 'other')
@@ -370,7 +370,11 @@ def test_output_that_cannot_be_written_is_no_reason_to_stop(scenes, tmp_path):
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     written, release = [], threading.Event()
-    monkeypatch.setattr(checkpoints, 'write', lambda _, checkpoint, keep: (release.wait(20), written.append(checkpoint)))
+
+    def slow_write(run, checkpoint, keep):
+        release.wait(20)
+        written.append(checkpoint)
+    monkeypatch.setattr(checkpoints, 'write', slow_write)
     weight = torch.zeros(3)
     writer = checkpoints.Writer(tmp_path, 2)
     writer.save({'step': 1, 'weight': weight})
