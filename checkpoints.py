@@ -107,15 +107,11 @@ class Writer:
 
     def save(self, checkpoint):
         """Begin to write a copy. Where that fails a warning says so."""
-        self.wait()
-        self.pending = self.pool.submit(self.attempt, copied(checkpoint, 'cpu'))
+        self.pending = self.pool.submit(self.write, copied(checkpoint, 'cpu'))
 
-    def attempt(self, checkpoint):
+    def write(self, checkpoint):
         started = time.monotonic()
-        try:
-            write(self.run, checkpoint, self.keep)
-        except (UserError, OSError) as error:
-            data.say(f'warning: {error}; training goes on', sys.stderr)
+        data.attempt(lambda: write(self.run, checkpoint, self.keep), 'training goes on')
         self.ended = time.monotonic()
         self.took = self.ended - started
 

@@ -195,6 +195,14 @@ def say(text, file=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())    # or Python would complain when it ends
 
 
+def attempt(write, otherwise):
+    """Call write(); where the disk does not let it, warn of that and of what comes of it, the text `otherwise`."""
+    try:
+        write()
+    except (UserError, OSError) as error:
+        say(f'warning: {error}; {otherwise}', sys.stderr)
+
+
 @contextmanager
 def lock(folder, wait=False):
     """Hold `folder` against other processes. One that holds it already is waited for; or else a UserError names it and

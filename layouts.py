@@ -285,10 +285,15 @@ def open_hdf5(path):
         return h5py.File(path, 'r')
 
 
+def in_mat(path):
+    """Whether a path names a part of a .mat file, as `<file>.mat/<labels|instances|images>/<n>` does."""
+    return path.parent.parent.suffix == '.mat'
+
+
 def read_nyu(path, size, nearest=True):
-    """`<file>.mat/<labels|instances|images>/<n>`, n from 1; MATLAB's order of axes is the reverse of numpy's. A map or
-    photograph in a file of its own is read as such."""
-    if path.parent.parent.suffix != '.mat':
+    """A part of a .mat file, n from 1; MATLAB's order of axes is the reverse of numpy's. A map or photograph in a file
+    of its own is read as such."""
+    if not in_mat(path):
         return data.read_map(path, size) if nearest else data.read_photo(path, size)
     mat, key, n = path.parents[1], path.parent.name, int(path.name)
     with open_hdf5(mat) as file, data.blame(path):
@@ -298,7 +303,7 @@ def read_nyu(path, size, nearest=True):
 
 def read_nyu_instances(path, size):
     """Instances are numbered within each class."""
-    if path.parent.parent.suffix != '.mat':
+    if not in_mat(path):
         return data.read_map(path, size)
     return read_nyu(path.parents[1] / 'labels' / path.name, size) * 256 + read_nyu(path, size)
 
@@ -315,7 +320,7 @@ def read_helen(path, size):
 
 def header(path):
     """(width, height, channels) of what a pair's path names, without decoding."""
-    if path.parent.parent.suffix == '.mat':
+    if in_mat(path):
         with open_hdf5(path.parents[1]) as file, data.blame(path):
             shape = file[path.parent.name].shape
             return (*shape[-2:], shape[1] if len(shape) == 4 else 1)

@@ -119,10 +119,10 @@ def make_parser():
             help='bfloat16 arithmetic in the networks: faster where the hardware has it')
         add('--log-every', type=positive, default=50, metavar='STEPS', help='a line and a row of log.csv')
         add('--sample-every', type=positive, default=500, metavar='STEPS', help='a picture: label | synthesised | real')
-        add('--save-every', type=positive, default=1000, metavar='STEPS', 
+        add('--save-every', type=positive, default=1000, metavar='STEPS',
             help='a checkpoint; there is one at the end of an epoch, too')
         add('--keep', type=positive, default=2, metavar='N', help='the newest N checkpoints, older ones are deleted')
-        add('--max-bad-steps', type=positive, default=20, metavar='N', 
+        add('--max-bad-steps', type=positive, default=20, metavar='N',
             help='steps whose loss or gradient is not finite are skipped; after N in a row the run stops')
         add('--resume', nargs='?', const='', metavar='RUN', help='go on with this run (default: the newest), with its '
             'own settings')
@@ -226,7 +226,7 @@ import torch                                                # noqa: E402
 
 import checkpoints                                          # noqa: E402
 import data                                                 # noqa: E402
-from data import UserError, say                             # noqa: E402
+from data import UserError, attempt, say                    # noqa: E402
 import layouts                                              # noqa: E402
 import losses                                               # noqa: E402
 import nets                                                 # noqa: E402
@@ -563,7 +563,8 @@ def fit(state, run, dataset):
             if row:
                 report(state, run, terms, pictures, before)
             if last or state.step % c.sample_every == 0:
-                attempt(lambda: save_sheet(state, dataset, run / 'samples' / f'{state.step:07d}.png'))
+                attempt(lambda: save_sheet(state, dataset, run / 'samples' / f'{state.step:07d}.png'),
+                        'training goes on')
             if last or stop:
                 break
             if save and not bad_steps:                      # what is from before the trouble stays
@@ -611,7 +612,7 @@ def report(state, run, terms, pictures, before):
     means = {name: total / learned if learned else math.nan for name, total in zip(terms, sums)}
     state.log = None
     add_row(state, {**means, 'map_min': -low, 'map_max': high, 'skipped': skipped})
-    attempt(lambda: append(run / 'log.csv', state.rows))
+    attempt(lambda: append(run / 'log.csv', state.rows), 'training goes on')
 
     last_step, rate = before.step, (state.step - before.step) / (time.monotonic() - before.time)
     before.step, before.time = state.step, time.monotonic()
@@ -625,14 +626,6 @@ def report(state, run, terms, pictures, before):
     if won and state.step - state.won_since >= WON_STEPS > last_step - state.won_since:
         say(f'warning: {run}: for {WON_STEPS} steps the discriminator has been right about nearly everything, and the '
             'generator learns little from it now; more data, a smaller --ndf or --pool-size 50 help', sys.stderr)
-
-
-def attempt(write, then='training goes on'):
-    """Write something; where the disk does not let it, say so and what comes of it."""
-    try:
-        write()
-    except (UserError, OSError) as error:
-        say(f'warning: {error}; {then}', sys.stderr)
 
 
 def add_row(state, means):

@@ -108,7 +108,7 @@ def load(path, c):
                               ('mean', 'f', (c.feat,)), ('label_names', 'U', (len(c.label_names or []),)),
                               ('step', 'i', ()), ('min_pixels', 'i', ())):
         value = styles[name]
-        if value.shape != shape or not k or value.dtype.kind != (kind if value.size else value.dtype.kind) or (
+        if value.shape != shape or not k or value.size and value.dtype.kind != kind or (
                 kind == 'f' and not np.isfinite(value).all() or kind == 'i' and (value < 0).any()):
             raise ValueError(f'{name}: {value.dtype} of shape {value.shape}')
     return {name: value.astype(np.float32) if value.dtype.kind == 'f' else value for name, value in styles.items()}
@@ -138,10 +138,7 @@ def read(state, run):
                         f'run python p2phd.py cluster --run {run} --data DIR')
     say(f'{run}: clustering {root}')
     styles = make(state, run, root, k, min_pixels, state.config.seed)
-    try:
-        save(styles, run)
-    except UserError as error:                              # a folder that may only be read, say
-        say(f'warning: {error}; the styles are not kept', sys.stderr)
+    data.attempt(lambda: save(styles, run), 'the styles are not kept')     # as in a folder that may only be read
     return styles
 
 
