@@ -17,8 +17,7 @@ import zipfile
 
 import torch
 
-import data
-from data import UserError
+from files import UserError, attempt, blame, say, write_whole
 
 FORMAT = 2                                                  # raised when the contents of a checkpoint change
 SEAL = '\np2phd checkpoint, format {:4d}, sha256 '          # and 64 hexadecimal digits, and the end of the line
@@ -92,7 +91,7 @@ def write(run, checkpoint, keep):
     if needed > free:
         raise UserError(f'{path}: not written, it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free there; '
                         'make room, or keep fewer with --keep')
-    data.write_whole(path, lambda file: dump(checkpoint, file))
+    write_whole(path, lambda file: dump(checkpoint, file))
     for old in numbered(run)[:-keep]:
         if old != path:
             old.unlink(missing_ok=True)
@@ -111,7 +110,7 @@ class Writer:
 
     def write(self, checkpoint):
         started = time.monotonic()
-        data.attempt(lambda: write(self.run, checkpoint, self.keep), 'training goes on')
+        attempt(lambda: write(self.run, checkpoint, self.keep), 'training goes on')
         self.ended = time.monotonic()
         self.took = self.ended - started
 
@@ -139,7 +138,7 @@ def read(path):
         check_seal(path)
     except OSError as error:
         raise Damaged(error.strerror) from None
-    with data.blame(path, 'not a checkpoint of this program'):
+    with blame(path, 'not a checkpoint of this program'):
         with zipfile.ZipFile(path) as archive:              # torch.save does not compress; what expands may do so a lot
             if any(item.compress_type for item in archive.infolist()):
                 raise ValueError('compressed')
@@ -195,7 +194,7 @@ def newest(run, set_aside=False):
             damaged[path] = error
             continue
         for broken, error in damaged.items():
-            data.say(f'warning: {broken}: {error}; going back to {path.name}', sys.stderr)
+            say(f'warning: {broken}: {error}; going back to {path.name}', sys.stderr)
             if set_aside:
                 with suppress(OSError):
                     broken.rename(broken.with_suffix('.damaged'))

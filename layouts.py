@@ -15,7 +15,8 @@ import zlib
 import numpy as np
 
 import data
-from data import SUFFIXES, UserError
+from data import SUFFIXES
+from files import UserError, blame
 
 # What tells the files of a scene apart.
 ROLE_ENDINGS = ('_gtFine_labelIds', '_gtFine_instanceIds', '_leftImg8bit', '_seg')
@@ -109,7 +110,7 @@ def nyu_depth(root, split):
         with open_hdf5(mat) as file:
             numbers = range(1, len(file['labels']) + 1)
         if (mat.parent / 'splits.mat').is_file():
-            with data.blame(mat.parent / 'splits.mat'):
+            with blame(mat.parent / 'splits.mat'):
                 key = {'train': 'trainNdxs', 'test': 'testNdxs', 'val': 'testNdxs'}[split]
                 numbers = read_mat(mat.parent / 'splits.mat')[key].flatten().astype(int).tolist()
         return 'NYU Depth v2', {role: {f'{n:04d}': mat / key / str(n) for n in numbers} for role, key in
@@ -281,7 +282,7 @@ def open_hdf5(path):
     except ImportError:
         raise UserError(f'{path}: MATLAB 7.3 files are read with h5py, which is not installed: '
                         'pip install h5py') from None
-    with data.blame(path):
+    with blame(path):
         return h5py.File(path, 'r')
 
 
@@ -296,7 +297,7 @@ def read_nyu(path, size, nearest=True):
     if not in_mat(path):
         return data.read_map(path, size) if nearest else data.read_photo(path, size)
     mat, key, n = path.parents[1], path.parent.name, int(path.name)
-    with open_hdf5(mat) as file, data.blame(path):
+    with open_hdf5(mat) as file, blame(path):
         array = np.ascontiguousarray(file[key][n - 1].T)                 # (H, W) or (H, W, 3)
     return data.resize(array.astype(np.int32) if nearest else array, size, nearest)
 
@@ -321,7 +322,7 @@ def read_helen(path, size):
 def header(path):
     """(width, height, channels) of what a pair's path names, without decoding."""
     if in_mat(path):
-        with open_hdf5(path.parents[1]) as file, data.blame(path):
+        with open_hdf5(path.parents[1]) as file, blame(path):
             shape = file[path.parent.name].shape
             return (*shape[-2:], shape[1] if len(shape) == 4 else 1)
     if path.is_dir():
@@ -417,7 +418,7 @@ def readers(c):
 def read_palette(path):
     """Lines R,G,B,id[,name] -> rows [R, G, B, id, name]; blank lines and lines that begin with # are passed over."""
     rows = []
-    with data.blame(path):
+    with blame(path):
         lines = Path(path).read_text().splitlines()
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.startswith('#'):
@@ -441,7 +442,7 @@ def forty_labels(root):
     for name in ('classMapping40.mat', 'classMapping40.txt'):
         path = folder / name
         if path.is_file():
-            with data.blame(path):
+            with blame(path):
                 numbers = (read_mat(path)['mapClass'].flatten().astype(int).tolist() if name.endswith('mat') else
                            [int(word) for word in path.read_text().replace(',', ' ').split()])
             if len(numbers) != 894 or not 1 <= min(numbers) <= max(numbers) <= 40:

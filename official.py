@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 import checkpoints
-from data import CITYSCAPES, blame
+from data import CITYSCAPES
+from files import blame
 
 
 def read_weights(run):

@@ -226,7 +226,7 @@ import torch                                                # noqa: E402
 
 import checkpoints                                          # noqa: E402
 import data                                                 # noqa: E402
-from data import UserError, attempt, say                    # noqa: E402
+from files import UserError, append, attempt, blame, brief, check_folder, lock, say, write_whole   # noqa: E402
 import layouts                                              # noqa: E402
 import losses                                               # noqa: E402
 import nets                                                 # noqa: E402
@@ -367,14 +367,14 @@ def read_run(run, set_aside=False):
     UserError where there is none."""
     if (Path(run) / 'latest_net_G.pth').is_file():
         weights = official.read_weights(run)
-        with data.blame(run, 'not the networks of an official pix2pixHD run'):
+        with blame(run, 'not the networks of an official pix2pixHD run'):
             config = {**settings(parse(['train'])), **official.configuration(**weights)}
         path, checkpoint = Path(run), {'config': config, 'step': 0, 'weights': weights}
         optional = {'D'}
     else:
         path, checkpoint = checkpoints.newest(run, set_aside)
         optional = set()
-    with data.blame(path, 'not a checkpoint of this program'):
+    with blame(path, 'not a checkpoint of this program'):
         checkpoint['config'] = c = SimpleNamespace(**checkpoint['config'])
         check_config(c, path)
         weights = checkpoint['weights']
@@ -391,7 +391,7 @@ def load(run, device, training=True, set_aside=False):
     """The state of the run in folder `run`, as build returns it and as `contents` left it; or of an official run.
     UserError where there is none. set_aside: as in checkpoints.newest."""
     path, checkpoint = read_run(run, set_aside)
-    with data.blame(path, 'not a checkpoint of this program'):
+    with blame(path, 'not a checkpoint of this program'):
         state = build(checkpoint['config'], device, training, checkpoint['weights'])
         state.step = checkpoint['step']
         if training and state.config.total_steps:           # an official run has none
@@ -502,12 +502,6 @@ def train_step(state, label, inst, image):
             'map_min': low, 'map_max': high, 'skipped': skipped}
 
 
-def check_folder(path):
-    """UserError where a folder cannot be made since a file has its name."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f'{path}: is a file, not a folder; choose another')
-
-
 WON_STEPS = 1000                                            # a discriminator that is right so long has won
 
 
@@ -532,8 +526,8 @@ def fit(state, run, dataset):
     for left in (*run.glob('*.partial'), *(run / 'samples').glob('*.partial')):   # by a trainer that was killed
         if re.fullmatch(r'(checkpoint-\d+\.pt|log\.csv|config\.json|\d+\.png)\.\d+\.partial', left.name):
             left.unlink()
-    data.write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
-    data.write_whole(run / 'log.csv', lambda file: file.write(state.rows.encode()))     # rows past the checkpoint go
+    write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
+    write_whole(run / 'log.csv', lambda file: file.write(state.rows.encode()))     # rows past the checkpoint go
     if not started:                                         # that it can be saved is known before days are spent on it
         checkpoints.write(run, contents(state), c.keep)
 
@@ -640,12 +634,6 @@ def add_row(state, means):
     state.rows += text.getvalue()
 
 
-def append(path, text):
-    """Write what the file lacks of `text`, whose beginning it is."""
-    with open(path, 'ab') as file:
-        file.write(text.encode()[file.tell():])
-
-
 def load_vgg(source):
     """nets.VGG19 filled from a file, or from torchvision's site where `source` is 'fetch' (the hash is checked)."""
     try:
@@ -654,7 +642,7 @@ def load_vgg(source):
                  if source == 'fetch' else torch.load(source, map_location='cpu', weights_only=True))
         return nets.VGG19(state)
     except Exception as error:
-        raise UserError(f'--vgg {source}: {data.brief(error)}; give the path of {nets.VGG19.URL.split("/")[-1]} as '
+        raise UserError(f'--vgg {source}: {brief(error)}; give the path of {nets.VGG19.URL.split("/")[-1]} as '
                         'torchvision publishes it') from None
 
 
@@ -674,7 +662,7 @@ def save_sheet(state, dataset, path):
     width = max(strip.shape[1] for strip in strips)
     path.parent.mkdir(exist_ok=True)
     sheet = Image.fromarray(np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0))) for s in strips]))
-    data.write_whole(path, lambda file: sheet.save(file, 'PNG'))
+    write_whole(path, lambda file: sheet.save(file, 'PNG'))
 
 
 # ---------------------------------------------------------------------------------------------------- subcommands
@@ -749,7 +737,7 @@ def resume(args):
     if not checkpoints.numbered(run):
         read_run(run)                                       # says what is wrong with it
         raise UserError(f'{run}: a run of the official code cannot be resumed; finetune --from starts from it')
-    with data.lock(run):
+    with lock(run):
         state = load(run, device, set_aside=True)
         c = state.config
         for name in sorted(args.given - {'resume', 'run', 'device'}):
@@ -889,7 +877,7 @@ def start(state, run, pairs):
     weights = ', '.join(f'{name} {sum(p.numel() for p in getattr(state, name).parameters()) / 1e6:.1f}M'
                         for name in 'GDE' if getattr(state, name))
     run.mkdir(parents=True, exist_ok=True)
-    with data.lock(run):
+    with lock(run):
         check_new(run)                                      # by now another process may have trained into it
         say(f'{run}: {"native size" if c.size is None else "%dx%d" % tuple(c.size)}, {c.total_steps} steps of '
             f'{c.batch} on {state.device}, weights {weights}')
@@ -932,7 +920,7 @@ def finetune(args):
     schedule(c, len(pairs))
     check_config(c)
     state = build(c, device)
-    with data.blame(path, 'not a checkpoint of this program'):
+    with blame(path, 'not a checkpoint of this program'):
         state.G.load_inner(base['weights']['G'])
         for name in 'DE':
             if name in base['weights']:                     # the official code may leave D out

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import data
-from data import UserError, say
+from files import UserError, attempt, blame, say, write_whole
 from kmeans import kmeans
 import layouts
 import official
@@ -92,7 +92,7 @@ def make(state, run, root, k, min_pixels, seed):
 
 def save(styles, run):
     """Write run/styles.npz; UserError where that is not possible."""
-    data.write_whole(run / 'styles.npz', lambda file: np.savez(file, **styles))
+    write_whole(run / 'styles.npz', lambda file: np.savez(file, **styles))
 
 
 def load(path, c):
@@ -124,7 +124,7 @@ def read(state, run):
     root = state.config.data
     available = root and Path(root).is_dir()
     if path.exists():
-        with data.blame(path, 'not a whole file of styles; delete it and run cluster again'):
+        with blame(path, 'not a whole file of styles; delete it and run cluster again'):
             styles = load(path, state.config)
             k, min_pixels = styles['counts'].shape[1], int(styles['min_pixels'])
         if styles['step'] == state.step:
@@ -138,7 +138,7 @@ def read(state, run):
                         f'run python p2phd.py cluster --run {run} --data DIR')
     say(f'{run}: clustering {root}')
     styles = make(state, run, root, k, min_pixels, state.config.seed)
-    data.attempt(lambda: save(styles, run), 'the styles are not kept')     # as in a folder that may only be read
+    attempt(lambda: save(styles, run), 'the styles are not kept')     # as in a folder that may only be read
     return styles
 
 

@@ -25,7 +25,8 @@ import torch
 from conftest import ROOT, TINY, equal
 import checkpoints
 import data
-from data import UserError
+import files
+from files import UserError
 import official
 import p2phd as program
 
@@ -186,10 +187,10 @@ def test_a_disk_that_fills_while_it_is_written_to(trained, small_disk, monkeypat
     room = os.statvfs(folder)
     (folder / 'ballast').write_bytes(bytes(room.f_bavail * room.f_frsize))
     with pytest.raises(OSError) as full:
-        program.append(folder / 'log.csv', 'step\n' * 10000)
+        files.append(folder / 'log.csv', 'step\n' * 10000)
     assert full.value.errno == errno.ENOSPC
     (folder / 'ballast').unlink()
-    program.append(folder / 'log.csv', 'step\n' * 10000)                        # also what did not fit before
+    files.append(folder / 'log.csv', 'step\n' * 10000)                        # also what did not fit before
     assert (folder / 'log.csv').read_text() == 'step\n' * 10000
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import data
-from data import UserError
+from files import UserError
 import layouts
 
 PLAIN = data.Readers(data.read_map, data.read_map, data.read_photo, '')

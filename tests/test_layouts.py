@@ -15,7 +15,7 @@ import torch
 
 from conftest import TINY
 import data
-from data import UserError
+from files import UserError
 import layouts
 import p2phd as program
 
