@@ -28,19 +28,6 @@ IN_MEMORY_BYTES = 1 << 30                                # a data set that is sm
 Image.MAX_IMAGE_PIXELS = 1 << 27                           # twice as many are refused before they are decoded
 warnings.filterwarnings('ignore', module='PIL')          # what matters about a file is an exception
 
-# Cityscapes' names and colours of the label ids 0..33; the 35th label of the official models stands for id -1.
-CITYSCAPES = [
-    ('unlabeled', (0, 0, 0)), ('ego vehicle', (0, 0, 0)), ('rectification border', (0, 0, 0)),
-    ('out of roi', (0, 0, 0)), ('static', (0, 0, 0)), ('dynamic', (111, 74, 0)), ('ground', (81, 0, 81)),
-    ('road', (128, 64, 128)), ('sidewalk', (244, 35, 232)), ('parking', (250, 170, 160)),
-    ('rail track', (230, 150, 140)), ('building', (70, 70, 70)), ('wall', (102, 102, 156)),
-    ('fence', (190, 153, 153)), ('guard rail', (180, 165, 180)), ('bridge', (150, 100, 100)),
-    ('tunnel', (150, 120, 90)), ('pole', (153, 153, 153)), ('polegroup', (153, 153, 153)),
-    ('traffic light', (250, 170, 30)), ('traffic sign', (220, 220, 0)), ('vegetation', (107, 142, 35)),
-    ('terrain', (152, 251, 152)), ('sky', (70, 130, 180)), ('person', (220, 20, 60)), ('rider', (255, 0, 0)),
-    ('car', (0, 0, 142)), ('truck', (0, 0, 70)), ('bus', (0, 60, 100)), ('caravan', (0, 0, 90)),
-    ('trailer', (0, 0, 110)), ('train', (0, 80, 100)), ('motorcycle', (0, 0, 230)), ('bicycle', (119, 11, 32)),
-    ('license plate', (0, 0, 142))]
 
 # Functions (path, size or None) -> (H, W[, C]) ndarray, and a text that changes when what they return does.
 Readers = namedtuple('Readers', 'label inst image signature')
@@ -412,14 +399,3 @@ def pad_to_multiple(x, multiple, smallest=1):
 
 # ------------------------------------------------------------------------------------------------------- display
 
-def label_colours(c):
-    """(n_labels, 3) uint8 colours in which a run's labels are shown: its palette's, Cityscapes' own, else those of
-    PASCAL VOC, an id's bits dealt out to the channels."""
-    ids = np.arange(c.n_labels)[:, None]
-    colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(3)).astype(np.uint8)
-    if c.palette:
-        for r, g, b, label, _ in c.palette:
-            colours[label] = r, g, b
-    elif c.layout == 'Cityscapes':
-        colours[:len(CITYSCAPES)] = [colour for _, colour in CITYSCAPES]
-    return colours

@@ -2,14 +2,13 @@
 
 Each layout is one function that looks at a folder and returns None where it does not know it.
 """
-from collections import Counter, namedtuple
+from collections import namedtuple
 import csv
 import functools
 import os
 from pathlib import Path
 import re
 import struct
-from types import SimpleNamespace
 import zlib
 
 import numpy as np
@@ -74,7 +73,7 @@ def cityscapes(root, split):
         maps = root / 'gtFine' / split
         return 'Cityscapes', {'label': pictures_in(maps, '_labelIds'), 'inst': pictures_in(maps, '_instanceIds'),
                               'image': pictures_in(root / 'leftImg8bit' / split, '_leftImg8bit')}, \
-            len(data.CITYSCAPES), [name for name, _ in data.CITYSCAPES]
+            len(CITYSCAPES), [name for name, _ in CITYSCAPES]
 
 
 def ade20k_scene_parsing(root, split):
@@ -203,22 +202,6 @@ def find_pairs(root, split='train'):
                          for scene in sorted(labels.keys() - problems.keys())], n_labels, label_names, problems)
 
 
-def known_pairs(c):
-    """The pairs that a run of configuration `c` is trained on -> pairs, [(width, height) of each]. UserError if they
-    are not all there, or by their headers of no use. Notes the layout in `c`."""
-    source = find_pairs(c.data, c.split)
-    c.layout = source.layout
-    for name, problem in source.problems.items():
-        if name not in c.left_out:
-            raise UserError(problem)
-    pairs = [pair for pair in source.pairs if pair.name not in c.left_out]
-    if not pairs:
-        raise UserError(f'{c.data}: no pictures of the split {c.split!r}')
-    if c.instances == 'files' and not pairs[0].inst:
-        raise UserError(f'{c.data}: has no instance maps, and the run was trained with them')
-    return pairs, [size for size, _, _ in data.in_parallel(lambda pair: check_headers(pair, c), pairs)]
-
-
 def files_by_name(paths, ending, layout):
     """{name: path} of picture files and of folders of them; of a folder's Cityscapes files only those of the kind
     `ending`."""
@@ -328,37 +311,6 @@ def header(path):
     if path.is_dir():
         return data.header(next((file for file in files_below(path) if file.suffix.lower() in SUFFIXES), path))
     return data.header(path)
-
-
-def check_section(path, other, size):
-    """The channels of `path`; UserError unless it has, to a pixel, the proportions of `other`, whose (width, height) is
-    `size`."""
-    w, h, channels = header(path)
-    if abs(w * size[1] - h * size[0]) > max(*size, w, h):
-        raise UserError(f'{path} is {w}x{h} and {other} is {size[0]}x{size[1]}: they must show the same section')
-    return channels
-
-
-def is_jpeg(path):
-    return Path(path).suffix.lower() in ('.jpg', '.jpeg')
-
-
-def check_jpeg(path, c):
-    """UserError if a label map is a JPEG file and `c` does not allow that."""
-    if is_jpeg(path) and c.n_labels != 0 and not c.jpeg_labels:
-        raise UserError(f'{path}: JPEG changes the values of labels; make PNG files of the originals, or force it by '
-                        'training with --jpeg-labels')
-
-
-def check_headers(pair, c):
-    """What the headers of a pair's files tell -> (width, height), channels of the label map, of the photograph.
-    UserError where they do not belong together."""
-    check_jpeg(pair.label, c)
-    *size, channels = header(pair.image)
-    in_channels = check_section(pair.label, pair.image, size)
-    if c.instances == 'files' and pair.inst:
-        check_section(pair.inst, pair.image, size)
-    return tuple(size), in_channels, channels
 
 
 def by_table(read, table):
@@ -480,89 +432,31 @@ def read_mat(path):
 # --------------------------------------------------------------------------------------------------- the survey
 
 LAYOUTS = ('Cityscapes', 'ADE20K scene parsing', 'ADE20K full', 'NYU Depth v2', 'Helen', 'flat', 'A to B')
-MOST_LABELS = 4096                                           # a label map with more is taken for an instance map
 
 
-def survey(root, split='train', palette=None, ignore_label=None, forty=False, jpeg_labels=False, instances='auto',
-           n_labels=None, thorough=False, progress=None):
-    """All that has to be known of a data set before training: what `find_pairs` finds, the headers of all files and,
-    where only they can tell, the values of the label maps; with `thorough` the pixels of everything.
+# Cityscapes' names and colours of the label ids 0..33; the 35th label of the official models stands for id -1.
+CITYSCAPES = [
+    ('unlabeled', (0, 0, 0)), ('ego vehicle', (0, 0, 0)), ('rectification border', (0, 0, 0)),
+    ('out of roi', (0, 0, 0)), ('static', (0, 0, 0)), ('dynamic', (111, 74, 0)), ('ground', (81, 0, 81)),
+    ('road', (128, 64, 128)), ('sidewalk', (244, 35, 232)), ('parking', (250, 170, 160)),
+    ('rail track', (230, 150, 140)), ('building', (70, 70, 70)), ('wall', (102, 102, 156)),
+    ('fence', (190, 153, 153)), ('guard rail', (180, 165, 180)), ('bridge', (150, 100, 100)),
+    ('tunnel', (150, 120, 90)), ('pole', (153, 153, 153)), ('polegroup', (153, 153, 153)),
+    ('traffic light', (250, 170, 30)), ('traffic sign', (220, 220, 0)), ('vegetation', (107, 142, 35)),
+    ('terrain', (152, 251, 152)), ('sky', (70, 130, 180)), ('person', (220, 20, 60)), ('rider', (255, 0, 0)),
+    ('car', (0, 0, 142)), ('truck', (0, 0, 70)), ('bus', (0, 60, 100)), ('caravan', (0, 0, 90)),
+    ('trailer', (0, 0, 110)), ('train', (0, 80, 100)), ('motorcycle', (0, 0, 230)), ('bicycle', (119, 11, 32)),
+    ('license plate', (0, 0, 142))]
 
-    palette: file of read_palette. ignore_label: this id gets a channel of its own, the last. forty: NYU's 40 labels.
-    jpeg_labels: accept label maps that JPEG has changed. instances: as --instances. n_labels: where only the maps could
-    tell it. progress(step, done, total) is called along the way.
 
-    Returns a SimpleNamespace: the fields of Source, where `problems` has every file that cannot be used and `pairs` is
-    the rest; the fields of a run's configuration that `readers` needs; `instances`, 'files', 'components' or 'none';
-    `unknown`, whether 255 looks like a mark of unlabelled pixels; `sizes`, a Counter of (width, height);
-    `histogram` (n_labels,) and `instances_per_picture`, both None unless thorough.
-    """
-    source = find_pairs(root, split)
-    c = SimpleNamespace(**source._asdict(), sizes=Counter(), palette=read_palette(palette) if palette else None,
-                        label_table=None, in_channels=3, out_channels=3, unknown=False, histogram=None,
-                        instances_per_picture=None, jpeg_labels=jpeg_labels)
-    c.problems = dict(c.problems)
-    if instances == 'auto':
-        c.instances = 'files' if c.pairs and c.pairs[0].inst else 'none'
-    else:
-        c.instances = instances
-
-    def each(function, step):
-        """function(pair) of every pair; where it raises a UserError the pair becomes a problem."""
-        def guarded(pair):
-            try:
-                return pair, function(pair), None
-            except UserError as error:
-                return pair, None, str(error)
-        done = data.in_parallel(guarded, c.pairs, progress and (lambda n: progress(step, n, len(c.pairs))))
-        c.problems |= {pair.name: error for pair, _, error in done if error}
-        c.pairs = [pair for pair, _, error in done if not error]
-        return [result for _, result, error in done if not error]
-
-    headers = each(lambda pair: check_headers(pair, c), 'headers')
-    c.sizes = Counter(size for size, _, _ in headers)
-    if headers:
-        c.in_channels, c.out_channels = (max(header[i] for header in headers) for i in (1, 2))
-
+def label_colours(c):
+    """(n_labels, 3) uint8 colours in which a run's labels are shown: its palette's, Cityscapes' own, else those of
+    PASCAL VOC, an id's bits dealt out to the channels."""
+    ids = np.arange(c.n_labels)[:, None]
+    colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(3)).astype(np.uint8)
     if c.palette:
-        c.n_labels = 1 + max(row[3] for row in c.palette)
-        names = {row[3]: row[4] for row in c.palette}
-        c.label_names = [names.get(i, str(i)) for i in range(c.n_labels)]
-    elif forty:
-        c.label_table, c.n_labels = forty_labels(Path(root)), 41
-    elif c.n_labels is None:
-        c.n_labels = -1                                      # not yet known; `readers` asks whether it is 0
-        read = readers(c).label
-
-
-        def labels_of(pair):
-            labels = set(np.unique(read(pair.label, None)).tolist()) - {ignore_label}
-            if c.layout != 'ADE20K full' and labels and not 0 <= min(labels) <= max(labels) < MOST_LABELS:
-                raise UserError(f'{pair.label}: values from {min(labels)} to {max(labels)}; labels are numbers '
-                                f'from 0 to {MOST_LABELS - 1} (is this an instance map?)')
-            return labels
-
-        seen = set().union(*each(labels_of, 'labels'))
-        if c.layout == 'ADE20K full':
-            c.label_table = {label: i for i, label in enumerate(sorted(seen))}
-            c.n_labels = len(seen)
-        else:
-            c.n_labels = n_labels or 1 + max(seen, default=0)
-            c.unknown = 255 in seen and 254 not in seen      # a common mark of pixels without a label
-    if ignore_label is not None and c.n_labels:
-        c.label_table = {**(c.label_table or {i: i for i in range(c.n_labels)}), ignore_label: c.n_labels}
-        c.n_labels += 1
-        c.label_names = c.label_names and [*c.label_names, 'ignored']
-
-    if thorough:
-        dataset = data.Pictures([], readers(c), c.n_labels, None, instances=c.instances)
-
-        def decode(pair):
-            arrays = dataset.read(pair)
-            counts = np.bincount(arrays['label'].ravel(), minlength=c.n_labels) if c.n_labels else None
-            return counts, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
-
-        decoded = each(decode, 'pixels')
-        c.histogram = sum(counts for counts, _ in decoded) if c.n_labels else None
-        c.instances_per_picture = [instances for _, instances in decoded]
-    return c
+        for r, g, b, label, _ in c.palette:
+            colours[label] = r, g, b
+    elif c.layout == 'Cityscapes':
+        colours[:len(CITYSCAPES)] = [colour for _, colour in CITYSCAPES]
+    return colours

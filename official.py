@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 import checkpoints
-from data import CITYSCAPES
 from files import blame
+from layouts import CITYSCAPES
 
 
 def read_weights(run):

@@ -232,6 +232,8 @@ import losses                                               # noqa: E402
 import nets                                                 # noqa: E402
 import official                                             # noqa: E402
 import styles                                               # noqa: E402
+import survey                                               # noqa: E402
+import synthesis                                            # noqa: E402
 
 # MKL sets up its vector functions at the first call. Where two threads make that call, one of them may get coarser ones
 # (errors of 4e-5): here it is one thread, and a run that is repeated is repeated to the bit.
@@ -656,8 +658,8 @@ def save_sheet(state, dataset, path):
         features = [styles.encode(state, image, inst)] if state.E else []
         with torch.autocast(state.device.type, torch.bfloat16, enabled=state.config.bf16):
             fake = state.G(torch.cat([data.condition(label, inst, state.config.n_labels), *features], 1))
-        shown = [styles.show_label(state.config, batch['label'][0]),
-                 *(styles.as_rgb(styles.to_picture(x)) for x in (fake, image))]
+        shown = [synthesis.show_label(state.config, batch['label'][0]),
+                 *(synthesis.as_rgb(synthesis.to_picture(x)) for x in (fake, image))]
         strips.append(np.concatenate(shown, 1))
     width = max(strip.shape[1] for strip in strips)
     path.parent.mkdir(exist_ok=True)
@@ -758,9 +760,9 @@ def resume(args):
             c.steps = None
         if not c.data:
             raise UserError(f'{run}: does not say what it was trained on; name it with --data DIR')
-        pairs, sizes = layouts.known_pairs(c)
+        pairs, sizes = survey.known_pairs(c)
         check_sizes(c, set(sizes))
-        if list(c.pictures) != fingerprint(pairs):
+        if list(c.pictures) != survey.fingerprint(pairs):
             raise UserError(f'{c.data}: holds {len(pairs)} pictures, and {run} was started with {c.pictures[0]}, or '
                             'with others; put back what was there, or start another run')
         schedule(c, len(pairs))
@@ -772,65 +774,10 @@ def resume(args):
         return fit(state, run, prepare(state, run, pairs))
 
 
-def fingerprint(pairs):
-    """[number, checksum of the names] of the pictures of a data set."""
-    return [len(pairs), zlib.crc32('\n'.join(str(pair.name) for pair in pairs).encode(errors='surrogateescape'))]
-
-
-def survey(args, **kwargs):
-    """layouts.survey of what the command line names."""
-    if not args.data:
-        raise UserError(f'{args.command} needs --data DIR, the folder of the data set')
-    found = layouts.survey(args.data, args.split, args.palette, args.ignore_label, args.labels == 40, args.jpeg_labels,
-                           args.instances, args.n_labels, **kwargs)
-    if found.n_labels and any(layouts.is_jpeg(pair.label) for pair in found.pairs):
-        say(f'warning: {args.data}: JPEG changes the values of labels; expect wrong ones along all edges',
-              file=sys.stderr)
-    if found.unknown:
-        say(f'note: {args.data}: if label 255 means unknown, --ignore-label 255 --n-labels N saves the channels '
-              'up to it', file=sys.stderr)
-    return found
-
-
-def in_words(found, which):
-    """'Cityscapes: 2975 training pairs, 35 labels, instance maps'"""
-    instances = {'files': 'instance maps', 'components': 'connected components as instances', 'none': 'no instances'}
-    return (f'{found.layout}: {len(found.pairs)} {which} pairs, {found.n_labels or "no"} labels, '
-            f'{instances[found.instances]}')
-
-
-def check(args):
-    last = time.monotonic()
-
-    def progress(step, done, total):
-        nonlocal last
-        if done == total or time.monotonic() - last > 2:
-            say(f'{step}: {done} of {total}', file=sys.stderr)
-            last = time.monotonic()
-
-    found = survey(args, thorough=True, progress=progress)
-    say(in_words(found, args.split))
-    say('splits: ' + ', '.join(f'{split} ({n})' for split, n in layouts.splits(Path(args.data)).items()))
-    say('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in found.sizes.most_common(5))
-          + (f' and {len(found.sizes) - 5} more' if len(found.sizes) > 5 else ''))
-    if found.n_labels and found.pairs:
-        names = found.label_names or [str(i) for i in range(found.n_labels)]
-        share = found.histogram / found.histogram.sum()
-        say('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.2g}%' for i in (-share).argsort(kind='stable')
-                                     if share[i]))
-    if found.instances != 'none' and found.pairs:
-        counts = found.instances_per_picture
-        say(f'instances per picture: {min(counts)} to {max(counts)}, {sum(counts) / len(counts):.1f} on average')
-    for problem in found.problems.values():
-        say(problem)
-    say(f'{len(found.problems) or "no"} problem{"s" * (len(found.problems) != 1)}')
-    return 2 if found.problems else 0
-
-
 def train(args):
     if args.resume is not None:
         return resume(args)
-    found = survey(args, thorough=args.skip_bad)
+    found = survey.survey(args, thorough=args.skip_bad)
     run = new_run(args, Path(args.data).resolve().name)
     device = pick_device(args.device)
     if found.problems and not args.skip_bad or not found.pairs:
@@ -863,9 +810,9 @@ def train(args):
     elif c.size == 'native':
         c.size = None
     check_sizes(c, found.sizes)
-    c.pictures = fingerprint(found.pairs)
+    c.pictures = survey.fingerprint(found.pairs)
     schedule(c, len(found.pairs))
-    say(in_words(found, 'training') + (', encoder trained along' if c.features else ''))
+    say(survey.in_words(found, 'training') + (', encoder trained along' if c.features else ''))
     check_config(c)
     return start(build(c, device), run, found.pairs)
 
@@ -912,11 +859,11 @@ def finetune(args):
         c.size = tuple(2 * side for side in b.size)
     elif c.size == 'native':
         c.size = None
-    pairs, sizes = layouts.known_pairs(c)
+    pairs, sizes = survey.known_pairs(c)
     check_sizes(c, set(sizes))
     name = re.sub(r'-(\d+x\d+|native)$', '', Path(args.base).resolve().name)
     run = new_run(args, f'{name}-{"%dx%d" % tuple(c.size) if c.size else "native"}')
-    c.pictures = fingerprint(pairs)
+    c.pictures = survey.fingerprint(pairs)
     schedule(c, len(pairs))
     check_config(c)
     state = build(c, device)
@@ -975,13 +922,13 @@ def generate(args):
     out.mkdir(parents=True, exist_ok=True)
     unknown = set()
     for name, path in labels.items():
-        label, inst = styles.read_scene(c, path, insts.get(name), args.size)
+        label, inst = synthesis.read_scene(c, path, insts.get(name), args.size)
         h, w = label.shape[-2:]
         if path == next(iter(labels.values())) and c.size and not 0.7 < (w * h / (c.size[0] * c.size[1])) ** 0.5 < 1.5:
             say(f'note: {path} is {w}x{h} and {run} learned at {c.size[0]}x{c.size[1]}; '
                   f'--size {c.size[0]}x{c.size[1]} would suit it better', file=sys.stderr)
         if not state.E:
-            write_picture(out / f'{name}_generated.png', styles.synthesise(state, label, inst, None))
+            synthesis.write_picture(out / f'{name}_generated.png', synthesis.synthesise(state, label, inst, None))
             continue
         slot, instance_labels, _ = data.describe_instances(label, inst, c.n_labels)
         if not photos:
@@ -994,24 +941,13 @@ def generate(args):
             for which, k in fixed.items():
                 vectors[instance_labels == which] = torch.from_numpy(known['centres'][which, k])
             ending = f'seed{args.seed}_{i + 1}' if args.sample else 'encoded' if photos else 'generated'
-            write_picture(out / f'{name}_{ending}.png',
-                          styles.synthesise(state, label, inst, styles.paint(vectors, slot)))
+            synthesis.write_picture(out / f'{name}_{ending}.png',
+                          synthesis.synthesise(state, label, inst, styles.paint(vectors, slot)))
     if unknown:
         names = ', '.join(c.label_names[i] if c.label_names else str(i) for i in sorted(unknown))
         say(f'warning: no styles for {names}, which the training data lacks; the mean of all features stood in',
               file=sys.stderr)
     return 0
-
-
-def write_picture(path, image):
-    """image: (1, C, H, W) float in [-1, 1]. PNG, or .npy (H, W, C) float32 where there are neither 1 nor 3 channels."""
-    if image.shape[1] in (1, 3):
-        picture = styles.to_picture(image)
-        Image.fromarray(picture if image.shape[1] == 3 else picture[..., 0]).save(path)
-    else:
-        path = path.with_suffix('.npy')
-        np.save(path, image[0].permute(1, 2, 0).cpu().numpy())
-    say(path)
 
 
 def demo(args):
@@ -1043,7 +979,7 @@ def demo(args):
 
     state = load(fine, torch.device('cpu'), training=False)
     made = fine / 'generated'
-    pictures = {'label map': Image.fromarray(styles.show_label(state.config, data.to_tensor(data.read_map(label)))),
+    pictures = {'label map': Image.fromarray(synthesis.show_label(state.config, data.to_tensor(data.read_map(label)))),
                 'synthesised': Image.open(made / f'{scene}_generated.png'),
                 'real': Image.open(scenes / 'leftImg8bit' / 'val' / 'toy' / f'{scene}_leftImg8bit.png')}
     pictures |= {f'sample {i}': Image.open(made / f'{scene}_seed{args.seed}_{i}.png') for i in range(1, 5)}
@@ -1081,7 +1017,7 @@ def main(args):
         return 130
 
 
-COMMANDS = {'check': check, 'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate,
+COMMANDS = {'check': survey.check, 'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate,
             'demo': demo}
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ import data
 from files import UserError, attempt, blame, say, write_whole
 from kmeans import kmeans
 import layouts
+import survey
 import official
 
 
@@ -57,7 +58,7 @@ def encode_training_set(state, root, min_pixels):
     c = SimpleNamespace(**vars(state.config))
     if c.data is None or Path(root).resolve() != Path(c.data):
         c.data, c.left_out = root, []
-    dataset = data.Pictures(layouts.known_pairs(c)[0], layouts.readers(c), c.n_labels, c.size,
+    dataset = data.Pictures(survey.known_pairs(c)[0], layouts.readers(c), c.n_labels, c.size,
                             multiple=network_multiple(c), instances=c.instances)
     vectors, labels = [], []
     for batch in data.batches(dataset, c.workers, state.device, sampler=[(0, i) for i in range(len(dataset))]):
@@ -180,53 +181,10 @@ def encode_photo(state, path, inst, slot):
     size."""
     h, w = inst.shape[-2:]
     multiple = network_multiple(state.config)
-    layouts.check_section(path, 'its label map', (w, h))
+    survey.check_section(path, 'its label map', (w, h))
     image = data.to_float(data.to_tensor(data.read_photo(path, (w, h), state.config.out_channels))[None])
     image, inst = (data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple) for x in (image, inst))
     inst[..., h:, :] = inst[..., w:] = inst.max() + 1       # what was padded belongs to none of them
     return unpaint(encode(state, image, inst)[..., :h, :w], slot.to(state.device)).cpu()
 
 
-def read_scene(c, label_path, inst_path, size):
-    """A label map and its instances for a run of configuration `c` -> label (1, 1, H, W) (RGB: (1, 3, H, W)), inst or
-    None."""
-    readers = layouts.readers(c)
-    layouts.check_jpeg(label_path, c)
-    label = readers.label(label_path, size)
-    if c.n_labels:
-        data.check_labels(label, label_path, c.n_labels)
-    if c.instances == 'none':
-        return data.to_tensor(label)[None], None
-    if inst_path:
-        layouts.check_section(inst_path, label_path, label.shape[1::-1])
-        inst = readers.inst(inst_path, label.shape[1::-1])
-    else:
-        inst = data.connected_components(label)
-    return data.to_tensor(label)[None], data.to_tensor(inst)[None]
-
-
-@torch.inference_mode()
-def synthesise(state, label, inst, features):
-    """label, inst and painted features (N, feat, H, W) (None without an encoder), of any size -> pictures (N, 3, H, W)
-    in [-1, 1] of exactly that size: padded by repeating the edge for the networks, then cropped."""
-    h, w = label.shape[-2:]
-    multiple = network_multiple(state.config)
-    label, inst, features = (x if x is None else data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple)
-                             for x in (label, inst, features))
-    condition = data.condition(label, inst, state.config.n_labels)
-    return state.G(condition if features is None else torch.cat([condition, features], 1))[..., :h, :w]
-
-
-def to_picture(image):
-    """(1, C, H, W) float in [-1, 1] -> (H, W, C) uint8 ndarray."""
-    return data.to_uint8(image[0]).permute(1, 2, 0).cpu().numpy()
-
-
-def as_rgb(picture):
-    """(H, W, C) uint8 -> (H, W, 3): grey in all three channels, or the first three of many."""
-    return np.repeat(picture[..., :1], 3, 2) if picture.shape[2] < 3 else picture[..., :3]
-
-
-def show_label(c, label):
-    """(1, H, W) labels in their colours, or (C, H, W) pictures -> (H, W, 3) uint8 ndarray."""
-    return data.label_colours(c)[label[0].numpy()] if c.n_labels else as_rgb(to_picture(data.to_float(label)[None]))

@@ -21,6 +21,7 @@ import losses
 import nets
 import p2phd
 import toy
+import survey
 
 
 def seconds(function, device, repeat=3):
@@ -74,7 +75,7 @@ def loading():
         if not root.is_dir():
             root = Path(folder) / 'scenes'
             toy.write(root, 'train', 5, (2048, 1024))
-        found = layouts.survey(root)
+        found = survey.examine(root)
         rates = []
         for cache in (None, Path(folder) / 'cache'):
             dataset = data.Pictures(found.pairs, layouts.readers(found), found.n_labels, (1024, 512), flip=True,

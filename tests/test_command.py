@@ -17,6 +17,7 @@ import layouts
 import p2phd as program
 import styles
 import toy
+import synthesis
 
 CPU = torch.device('cpu')
 
@@ -326,7 +327,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
         vectors = styles.choose(labels, known)
         for k, centre in enumerate(centres):
             vectors[labels == car] = centre
-            picture = styles.to_picture(styles.synthesise(state, label, inst, styles.paint(vectors, slot)))
+            picture = synthesis.to_picture(synthesis.synthesise(state, label, inst, styles.paint(vectors, slot)))
             colours[k].append(picture[scene.label == car].mean(0))
     # Glass, wheels and light are the same for all paints: what differs from the mean over the paints is compared.
     made, real = (np.array([np.mean(seen, 0) for seen in of]) for of in (colours, looks))

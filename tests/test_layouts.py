@@ -18,6 +18,7 @@ import data
 from files import UserError
 import layouts
 import p2phd as program
+import survey
 
 TINIEST = ['--size', '16x16', *TINY[2:], '--workers', '0', '--device', 'cpu']
 
@@ -58,12 +59,12 @@ def test_flat_layout_pairs_by_name(flat):
     source = layouts.find_pairs(flat)
     assert source.layout == 'flat' and [pair.name for pair in source.pairs] == ['a', 'b', 'c d', "é'\"x"]
     assert all(pair.label.stem == pair.inst.stem == pair.image.stem == pair.name for pair in source.pairs)
-    found = layouts.survey(flat)
+    found = survey.examine(flat)
     assert found.n_labels == 5 and found.sizes == {(24, 20): 4} and found.instances == 'files'
 
 
 def test_cityscapes_layout(command, scenes):
-    found = layouts.survey(scenes, 'val')
+    found = survey.examine(scenes, 'val')
     assert (found.layout, len(found.pairs), found.n_labels, found.label_names[26]) == ('Cityscapes', 2, 35, 'car')
     code, out, err = command('check', '--data', scenes)
     assert code == 0 and 'Cityscapes: 6 train pairs, 35 labels, instance maps' in out and 'no problems' in out
@@ -144,7 +145,7 @@ def test_nyu_depth(command, tmp_path, monkeypatch):
     with h5py.File(root / 'nyu_depth_v2_labeled.mat', 'w') as file:            # MATLAB's axes: W, H and 3, W, H
         file['labels'], file['instances'] = labels.transpose(0, 2, 1), instances.transpose(0, 2, 1)
         file['images'] = images.transpose(0, 3, 2, 1)
-    found = layouts.survey(root)
+    found = survey.examine(root)
     assert (found.layout, len(found.pairs), found.n_labels, found.sizes) == ('NYU Depth v2', 4, 895, {(24, 20): 4})
     read = layouts.readers(found)
     pair = found.pairs[2]
@@ -156,9 +157,9 @@ def test_nyu_depth(command, tmp_path, monkeypatch):
     (root / 'splits.mat').write_bytes(matlab5('trainNdxs', [4, 1]))
     assert sorted(pair.name for pair in layouts.find_pairs(root).pairs) == ['0001', '0004']
     with pytest.raises(UserError, match='classMapping40.mat'):
-        layouts.survey(root, forty=True)
+        survey.examine(root, forty=True)
     (root / 'classMapping40.txt').write_text(' '.join(str(1 + i % 40) for i in range(894)))
-    found = layouts.survey(root, forty=True)
+    found = survey.examine(root, forty=True)
     label = layouts.readers(found).label(found.pairs[0].label, None)
     assert found.n_labels == 41 and np.array_equal(label, np.where(labels[0], 1 + (labels[0].astype(int) - 1) % 40, 0))
     out = train_and_generate(command, root, root / 'nyu_depth_v2_labeled.mat' / 'labels' / '1', '--labels', 40)
@@ -216,7 +217,7 @@ def test_palette_of_colours(command, flat, tmp_path):
     assert code == 2 and 'RGB; if its colours stand for labels, train with --palette FILE' in err + _
     (tmp_path / 'palette.txt').write_text('# my colours\n' + '\n'.join(
         f'{r},{g},{b},{i},thing {i}' for i, (r, g, b) in enumerate(colours)))
-    found = layouts.survey(flat, palette='palette.txt')
+    found = survey.examine(flat, palette='palette.txt')
     assert found.n_labels == 5 and found.label_names[3] == 'thing 3'
     read = layouts.readers(found).label
     assert all(np.array_equal(read(pair.label, None), ids[pair.name]) for pair in found.pairs)
@@ -235,8 +236,8 @@ def test_ignored_label_has_a_channel_of_its_own(flat):
     label = data.read_map(flat / 'train_label' / 'a.png')
     label[5] = 255
     write(flat / 'train_label' / 'a.png', label.astype(np.uint8))
-    found = layouts.survey(flat, ignore_label=255)
-    assert found.n_labels == 6 and layouts.survey(flat).n_labels == 256
+    found = survey.examine(flat, ignore_label=255)
+    assert found.n_labels == 6 and survey.examine(flat).n_labels == 256
     assert (layouts.readers(found).label(found.pairs[0].label, None)[5] == 5).all()
 
 
@@ -364,7 +365,7 @@ def test_a_damaged_picture_in_a_worker_is_one_line(p2phd, flat):
 
 
 def test_epochs_look_the_same_with_any_number_of_workers(flat):
-    found = layouts.survey(flat)
+    found = survey.examine(flat)
 
     def batches(workers):
         dataset = data.Pictures(found.pairs, layouts.readers(found), found.n_labels, (16, 16), flip=True, jitter=1.3,
