@@ -16,15 +16,9 @@ import data
 from files import UserError, attempt, blame, say, write_whole
 from kmeans import kmeans
 import layouts
-import survey
 import official
-
-
-def network_multiple(config):
-    """The number that width and height of a picture must be multiples of."""
-    enhancers = config.n_enhancers if config.model == 'local' else 0
-    encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
-    return max(1 << config.n_down + enhancers, encoder)
+import runs
+import survey
 
 
 def encode(state, image, inst):
@@ -59,7 +53,7 @@ def encode_training_set(state, root, min_pixels):
     if c.data is None or Path(root).resolve() != Path(c.data):
         c.data, c.left_out = root, []
     dataset = data.Pictures(survey.known_pairs(c)[0], layouts.readers(c), c.n_labels, c.size,
-                            multiple=network_multiple(c), instances=c.instances)
+                            multiple=runs.network_multiple(c), instances=c.instances)
     vectors, labels = [], []
     for batch in data.batches(dataset, c.workers, state.device, sampler=[(0, i) for i in range(len(dataset))]):
         label, inst, image = data.to_device(batch, state.device)
@@ -180,7 +174,7 @@ def encode_photo(state, path, inst, slot):
     """The features of a photograph's instances: inst, slot (1, 1, H, W) -> (K, feat). It is resized to the map's
     size."""
     h, w = inst.shape[-2:]
-    multiple = network_multiple(state.config)
+    multiple = runs.network_multiple(state.config)
     survey.check_section(path, 'its label map', (w, h))
     image = data.to_float(data.to_tensor(data.read_photo(path, (w, h), state.config.out_channels))[None])
     image, inst = (data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple) for x in (image, inst))

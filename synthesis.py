@@ -6,7 +6,7 @@ import torch
 import data
 from files import say
 import layouts
-import styles
+import runs
 import survey
 
 
@@ -33,7 +33,7 @@ def synthesise(state, label, inst, features):
     """label, inst and painted features (N, feat, H, W) (None without an encoder), of any size -> pictures (N, 3, H, W)
     in [-1, 1] of exactly that size: padded by repeating the edge for the networks, then cropped."""
     h, w = label.shape[-2:]
-    multiple = styles.network_multiple(state.config)
+    multiple = runs.network_multiple(state.config)
     label, inst, features = (x if x is None else data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple)
                              for x in (label, inst, features))
     condition = data.condition(label, inst, state.config.n_labels)

@@ -20,6 +20,8 @@ import layouts
 import losses
 import nets
 import p2phd
+import training
+import runs
 import toy
 import survey
 
@@ -91,7 +93,7 @@ def loading():
 
 def saving(state, device):
     """How long a training step waits for a save, and how long it would without a thread for writing."""
-    contents = p2phd.contents(state)
+    contents = runs.contents(state)
     megabytes = sum(tensor.nbytes for tensor in checkpoints.tensors(contents)) / 1e6
     with tempfile.TemporaryDirectory() as folder:
         row(f'a step waits for a save of {megabytes:.0f} MB, and without a thread to write',
@@ -99,18 +101,18 @@ def saving(state, device):
 
 
 def make_state(device, bf16=False, **changes):
-    c = SimpleNamespace(**p2phd.settings(p2phd.parse(['train'])))
+    c = SimpleNamespace(**runs.settings(p2phd.parse(['train'])))
     for name, value in {'n_labels': 35, 'out_channels': 3, 'instances': 'files', 'features': True, 'encoder_scale': 1,
                         'fix_global_steps': 0, 'n_enhancers': 0, 'total_steps': 10 ** 6, 'decay_start': 10 ** 6,
                         'bf16': bf16, **changes}.items():
         setattr(c, name, value)
-    return p2phd.build(c, device)
+    return runs.build(c, device)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--device', default='auto')
-    device = p2phd.pick_device(parser.parse_args().device)
+    device = runs.pick_device(parser.parse_args().device)
     cuda = device.type == 'cuda'
     print(f'{torch.__version__} on '
           f'{torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"}')
@@ -145,10 +147,10 @@ def main():
     widths = dict(ngf=ngf, ndf=ngf, n_blocks=9 if cuda else 3)
     states = [make_state(device, **widths), make_state(device, **widths), make_state(device, True, **widths)]
     row(f'training step at {w[0]}x{w[1]}, and with the official passes',
-        lambda: p2phd.train_step(states[0], label, inst, image),
+        lambda: training.train_step(states[0], label, inst, image),
         lambda: plain_step(states[1], label, inst, image), device)
     saving(states[0], device)
-    row('the same with --bf16', lambda: p2phd.train_step(states[2], label, inst, image),
+    row('the same with --bf16', lambda: training.train_step(states[2], label, inst, image),
         lambda: plain_step(states[1], label, inst, image), device)
 
 

@@ -29,6 +29,8 @@ import files
 from files import UserError
 import official
 import p2phd as program
+import training
+import runs
 
 CPU = torch.device('cpu')
 
@@ -167,7 +169,7 @@ def test_a_full_disk(words, finish, small_disk, tmp_path):
     assert re.search(r'warning: .*checkpoint-\d+.pt: not written, it needs 2.\d MB and \d.\d MB are free there; '
                      '.*; training goes on', printed)
     assert 'step 40/40' in printed and re.match('p2phd train: .*0000040.pt: not written', printed.splitlines()[-1])
-    step = program.load(run, CPU).step
+    step = runs.load(run, CPU).step
     assert 0 <= step < 40
     small_disk(40, 'remount')
     assert f'going on at step {step} of 40' in finish('train', '--resume', run)
@@ -271,7 +273,7 @@ def test_damaged_checkpoints(trained, tmp_path, capsys, pytestconfig):
             path.write_bytes(blob)
         good = [i for i in (1, 0) if now[i] == whole[i]]                        # a zeroed page may have been zero
         try:
-            state = program.load(tmp_path, CPU)
+            state = runs.load(tmp_path, CPU)
         except UserError as error:
             assert not good and re.search(r'checkpoint-0000006.pt: .*(cut short|checksum)', str(error)), error
             counts['refused'] += 1
@@ -327,10 +329,10 @@ def test_odd_things_in_a_run_folder(command, refused, trained, scenes, tmp_path)
     (run / 'mine.partial').write_text('mine')
     (run / 'a.partial').mkdir()
     (run / 'checkpoint-0000007.pt.123.partial').write_text('half')
-    assert program.load(run, CPU).step == 6
+    assert runs.load(run, CPU).step == 6
     code, out, err = command('train', '--resume', run, '--steps', 8)
     assert code == 0 and 'checkpoint-0000008.pt: Is a directory; going back to checkpoint-0000006.pt' in err
-    assert program.load(run, CPU).step == 8 and sorted(path.name for path in run.glob('*.partial')) == [
+    assert runs.load(run, CPU).step == 8 and sorted(path.name for path in run.glob('*.partial')) == [
         'a.partial', 'mine.partial']
     (tmp_path / 'precious').write_text('precious')
     (run / '.lock').unlink()
@@ -366,7 +368,7 @@ def test_output_that_cannot_be_written_is_no_reason_to_stop(scenes, tmp_path):
         done = subprocess.run(f'set -o pipefail; {sys.executable} {ROOT / "p2phd.py"} {words} --run {run} {pipe}',
                               shell=True, executable='/bin/bash', cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0 and not done.stderr, done.stderr
-        assert program.load(tmp_path / run, CPU).step == 4
+        assert runs.load(tmp_path / run, CPU).step == 4
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
@@ -437,7 +439,7 @@ def test_a_loader_process_that_dies_is_one_line(launch, scenes, tmp_path):
     assert process.exitcode == 2 and 'Traceback' not in outputs(tmp_path)
     assert re.match('p2phd train: a process that loads pictures has died.*--workers 0',
                     outputs(tmp_path).splitlines()[-1])
-    program.load(tmp_path / 'run', CPU)
+    runs.load(tmp_path / 'run', CPU)
 
 
 # ------------------------------------------------------------------------------------------------ files from strangers
@@ -552,7 +554,7 @@ def test_hostile_configurations(command, trained, scenes, tmp_path, pytestconfig
         for nonsense in (10 ** 9, -1, 2 ** 70, 1e300, None, 'x', [], [10 ** 9] * 2, {'x': 1}, b'x'):
             config = {**checkpoint['config'], name: nonsense}
             try:
-                state = program.load(seal(tmp_path / 'run', {**checkpoint, 'config': config}), CPU)
+                state = runs.load(seal(tmp_path / 'run', {**checkpoint, 'config': config}), CPU)
             except UserError as error:
                 assert re.search(r'checkpoint-0000006.pt: not a checkpoint of this program \(', str(error)), error
                 continue
@@ -564,7 +566,7 @@ def test_hostile_configurations(command, trained, scenes, tmp_path, pytestconfig
         if name not in ('skip_bad', 'labels', 'ignore_label'):
             missing = {key: value for key, value in checkpoint['config'].items() if key != name}
             with pytest.raises(UserError, match='not a checkpoint of this program'):
-                program.load(seal(tmp_path / 'run', {**checkpoint, 'config': missing}), CPU)
+                runs.load(seal(tmp_path / 'run', {**checkpoint, 'config': missing}), CPU)
 
 
 def test_hostile_tensors(trained, tmp_path):
@@ -599,7 +601,7 @@ def test_hostile_tensors(trained, tmp_path):
                    {'optimizers': {**both, 'G': {**moments, 10 ** 9: moments[0]}}},
                    {'history': [[torch.zeros(1, 4, 4), torch.zeros(3, 4, 4)]]}, {'history': 7}):
         with pytest.raises(UserError, match='not a checkpoint of this program'):
-            program.load(seal(tmp_path / 'run', {**checkpoint, **change}), CPU)
+            runs.load(seal(tmp_path / 'run', {**checkpoint, **change}), CPU)
 
 
 def test_hostile_styles(command, refused, trained, scenes, tmp_path):
@@ -629,8 +631,8 @@ def test_hostile_styles(command, refused, trained, scenes, tmp_path):
 # --------------------------------------------------------------------------------------------- training that goes wrong
 
 @pytest.fixture
-def training(scenes, tmp_path, monkeypatch, capsys):
-    """Train in this process, with photographs that are not finite at the steps in `bad`: training(bad, *flags) -> exit
+def spoiled(scenes, tmp_path, monkeypatch, capsys):
+    """Train in this process, with photographs that are not finite at the steps in `bad`: spoiled(bad, *flags) -> exit
     code, stdout, stderr, rows of the log."""
     monkeypatch.chdir(tmp_path)
     to_device = data.to_device
@@ -656,34 +658,34 @@ def rows(run):
     return [dict(zip(names, map(float, line))) for line in lines]
 
 
-def test_a_step_that_is_not_finite_is_skipped_counted_and_logged(training):
-    code, out, err = training({3, 4}, '--steps', 4, '--run', 'bad', '--pool-size', 2)
+def test_a_step_that_is_not_finite_is_skipped_counted_and_logged(spoiled):
+    code, out, err = spoiled({3, 4}, '--steps', 4, '--run', 'bad', '--pool-size', 2)
     assert code == 0 and 'skipped 1' in out
     assert [row['skipped'] for row in rows('bad')] == [0, 0, 1, 1]
     assert all(np.isfinite(row['gan']) == (row['skipped'] == 0) for row in rows('bad'))
-    training((), '--steps', 4, '--run', 'good', '--pool-size', 2)
+    spoiled((), '--steps', 4, '--run', 'good', '--pool-size', 2)
     good, bad = rows('good'), rows('bad')
     assert good[:2] == [{**row} for row in bad[:2]] and all(row['map_min'] < -2 and row['map_max'] > 2 for row in good)
-    after = program.load('bad', CPU)
+    after = runs.load('bad', CPU)
     assert all(torch.isfinite(value).all() for net in (after.G, after.D, after.E) for value in net.parameters())
     assert all(torch.isfinite(tensor.float()).all() for picture in after.history.pictures for tensor in picture)
     assert {float(moment['step']) for moment in after.opt_G.state_dict()['state'].values()} == {2}
 
 
-def test_after_many_bad_steps_in_a_row_the_run_stops(training, tmp_path):
-    code, out, err = training(range(8, 100), '--steps', 30, '--run', 'run', '--max-bad-steps', 5, '--save-every', 1)
+def test_after_many_bad_steps_in_a_row_the_run_stops(spoiled, tmp_path):
+    code, out, err = spoiled(range(8, 100), '--steps', 30, '--run', 'run', '--max-bad-steps', 5, '--save-every', 1)
     assert code == 2 and err.count('\n') == 1
     assert re.search('run: stopped at step 12, .* not finite 5 times in a row; its checkpoints are from before.*--lr',
                      err), err
-    assert program.load('run', CPU).step <= 7
-    code, out, err = training({1, 2, 3, 4, 6, 7, 8, 9}, '--steps', 10, '--run', 'other', '--max-bad-steps', 5)
+    assert runs.load('run', CPU).step <= 7
+    code, out, err = spoiled({1, 2, 3, 4, 6, 7, 8, 9}, '--steps', 10, '--run', 'other', '--max-bad-steps', 5)
     assert code == 0 and sum(row['skipped'] for row in rows('other')) == 8     # four in a row, twice
 
 
-def test_a_discriminator_that_has_won_is_warned_of_once(training, monkeypatch):
-    monkeypatch.setattr(program, 'WON_STEPS', 4)
-    code, out, err = training((), '--steps', 12, '--run', 'fair')
+def test_a_discriminator_that_has_won_is_warned_of_once(spoiled, monkeypatch):
+    monkeypatch.setattr(training, 'WON_STEPS', 4)
+    code, out, err = spoiled((), '--steps', 12, '--run', 'fair')
     assert code == 0 and err == ''
-    monkeypatch.setattr(program.losses, 'undecided', lambda n_scales, mode: 1e6)
-    code, out, err = training((), '--steps', 12, '--run', 'won')
+    monkeypatch.setattr(training.losses, 'undecided', lambda n_scales, mode: 1e6)
+    code, out, err = spoiled((), '--steps', 12, '--run', 'won')
     assert code == 0 and err.count('warning: won: for 4 steps the discriminator has been right about') == 1

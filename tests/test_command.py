@@ -14,7 +14,7 @@ from conftest import ROOT, TINY, equal
 import checkpoints
 import data
 import layouts
-import p2phd as program
+import runs
 import styles
 import toy
 import synthesis
@@ -208,7 +208,7 @@ def test_finetuning_moves_the_global_generator_once_it_is_unfrozen(p2phd, traine
 
 def test_finetuned_encoder_paints_the_vectors_of_its_own_size(trained, scenes):
     """What the large stage sees of an instance is what the encoder makes of it at the size it was trained at."""
-    state = program.load(trained, CPU)
+    state = runs.load(trained, CPU)
     dataset = data.Pictures(layouts.find_pairs(scenes).pairs, layouts.readers(state.config), 35, (128, 64))
     item = {role: tensor[None] for role, tensor in dataset[0, 0].items()}
     label, inst, image = data.to_device(item, CPU)
@@ -300,7 +300,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
     p2phd('train', '--data', scenes, '--size', '128x64', '--steps', 700, '--lr', 1e-3, '--ngf', 16, '--n-down', 2,
           '--n-blocks', 2, '--ndf', 16, '--n-scales', 2, '--nef', 8, '--n-down-encoder', 2, '--log-every', 350)
     p2phd('cluster', '--run', 'runs/street', '--k', 5)
-    state = program.load(tmp_path / 'runs' / 'street', CPU)
+    state = runs.load(tmp_path / 'runs' / 'street', CPU)
     known = styles.read(state, tmp_path / 'runs' / 'street')
     centres = torch.from_numpy(known['centres'][car])
 

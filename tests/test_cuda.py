@@ -4,7 +4,7 @@ import torch
 
 from bench import make_state
 import data
-import p2phd
+import training
 import toy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
@@ -20,20 +20,20 @@ def test_a_step_is_the_step_of_the_cpu():
     results = []
     for device in map(torch.device, ('cpu', 'cuda')):
         state, batch = step(device)
-        results.append([value.item() for value in p2phd.train_step(state, *batch).values()])
+        results.append([value.item() for value in training.train_step(state, *batch).values()])
     assert results[0] == pytest.approx(results[1], rel=1e-2)
 
 
 @pytest.mark.parametrize('bf16', [False, True])
 def test_a_step_does_not_wait_for_the_device(bf16):
     state, batch = step(torch.device('cuda'), bf16=bf16)
-    p2phd.train_step(state, *batch)
+    training.train_step(state, *batch)
     torch.cuda.set_sync_debug_mode('error')
     try:
-        p2phd.train_step(state, *batch)
+        training.train_step(state, *batch)
         before = [parameter.detach().clone() for parameter in (*state.G.parameters(), *state.D.parameters())]
         label, inst, image = batch
-        terms = p2phd.train_step(state, label, inst, image * float('nan'))     # skipped, which is decided there
+        terms = training.train_step(state, label, inst, image * float('nan'))     # skipped, which is decided there
     finally:
         torch.cuda.set_sync_debug_mode('default')
     assert terms['skipped'] == 1

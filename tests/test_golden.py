@@ -11,6 +11,8 @@ import data
 import losses
 import nets
 import p2phd
+import training
+import runs
 import styles
 import synthesis
 
@@ -87,19 +89,19 @@ def test_boundary_map(golden):
 def test_training_steps(golden):
     """Five steps of p2phd.train_step from the official starting weights."""
     tensors, config = read(golden / 'train_steps.npz')
-    c = SimpleNamespace(**p2phd.settings(p2phd.parse(['train'])))
+    c = SimpleNamespace(**runs.settings(p2phd.parse(['train'])))
     for name, value in config.items():
         setattr(c, name, value)
     assert config['betas'] == [0.5, 0.999] and config['lambda_feat'] == losses.LAMBDA_FEATURE
     c.features, c.instances, c.encoder_scale, c.fix_global_steps, c.out_channels = True, 'files', 1, 0, 3
     c.total_steps = c.decay_start = config['steps']
-    state = p2phd.build(c, torch.device('cpu'))
+    state = runs.build(c, torch.device('cpu'))
     for name in 'GDE':
         getattr(state, name).load_state_dict(within(tensors, f'before/{name}/'), strict=True)
     columns = [{'G_GAN': 'gan', 'G_GAN_Feat': 'feature_matching', 'D_real': 'd_real', 'D_fake': 'd_fake'}[name]
                for name in config['loss_columns']]
     for expected in tensors['losses']:
-        terms = p2phd.train_step(state, tensors['label'], tensors['inst'], tensors['image'])
+        terms = training.train_step(state, tensors['label'], tensors['inst'], tensors['image'])
         torch.testing.assert_close(torch.stack([terms[name] for name in columns]).double(), expected, rtol=1e-5, atol=0)
     for name in 'GDE':
         net, after = getattr(state, name), within(tensors, f'after/{name}/')
@@ -124,7 +126,7 @@ def test_official_run(golden):
     """A folder that the official code wrote: architecture from the shapes, styles from its pickle, the same picture."""
     run = golden / 'official_run'
     expected = np.load(run / 'expected.npz')
-    state = p2phd.load(run, torch.device('cpu'))
+    state = runs.load(run, torch.device('cpu'))
     known = styles.read(state, run)
     label, inst = synthesis.read_scene(state.config, run / 'label.png', run / 'inst.png', None)
     assert label.shape[-2:] == Image.open(run / 'label.png').size[::-1]

@@ -17,7 +17,7 @@ from conftest import TINY
 import data
 from files import UserError
 import layouts
-import p2phd as program
+import runs
 import survey
 
 TINIEST = ['--size', '16x16', *TINY[2:], '--workers', '0', '--device', 'cpu']
@@ -110,7 +110,7 @@ def test_ade20k_scene_parsing(command, tmp_path):
     label = tmp_path / 'ade' / 'annotations' / 'training' / 'ADE_train_1.png'
     assert 'ADE20K scene parsing: 3 training pairs, 151 labels, instance maps' in train_and_generate(
         command, 'ade', label)
-    ids = layouts.readers(program.load('run', torch.device('cpu')).config).inst(
+    ids = layouts.readers(runs.load('run', torch.device('cpu')).config).inst(
         tmp_path / 'ade' / 'annotations_instance' / 'training' / 'ADE_train_1.png', None)
     assert np.array_equal(ids, data.read_map(label) * 256 + 1)
 
@@ -119,7 +119,7 @@ def test_ade20k_full_release(command, tmp_path):
     ade(tmp_path / 'ade', True, np.random.default_rng(0))
     seg = tmp_path / 'ade' / 'images' / 'ADE' / 'training' / 'street' / 'ADE_train_0_seg.png'
     assert 'ADE20K full: 3 training pairs, 2 labels, instance maps' in train_and_generate(command, 'ade', seg)
-    c = program.load('run', torch.device('cpu')).config
+    c = runs.load('run', torch.device('cpu')).config
     assert c.label_table == {3: 0, 1000: 1}
     label, inst = layouts.readers(c).label(seg, None), layouts.readers(c).inst(seg, None)
     assert label[0, 0] == 1 and label[-1, 0] == 0 and len({inst[0, 0], inst[15, 0], inst[-1, 0]}) == 3
