@@ -1,8 +1,9 @@
 """Checkpoints: the files that days of training are in, and that strangers send one another.
 
-A run folder holds checkpoint-0001000.pt, checkpoint-0002000.pt ..., numbered by their steps. Each is what torch.save
-writes, tensors and builtins only, and after it one line that seals it: the format's version and the SHA-256 of all
-before. torch.load(path, weights_only=True) reads it as it is.
+A run folder holds checkpoint-0001000.pt, checkpoint-0002000.pt ..., numbered by their steps. Each
+is what torch.save writes, tensors and builtins only, and after it one line that seals it: the
+format's version and the SHA-256 of all before. torch.load(path, weights_only=True) reads it as it
+is.
 """
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,16 +12,15 @@ import os
 from pathlib import Path
 import re
 import shutil
-import sys
 import time
 import zipfile
 
 import torch
 
-from files import UserError, attempt, blame, say, write_whole
+from files import UserError, attempt, blame, warn, write_whole
 
-FORMAT = 2                                                  # raised when the contents of a checkpoint change
-SEAL = '\np2phd checkpoint, format {:4d}, sha256 '          # and 64 hexadecimal digits, and the end of the line
+FORMAT = 3                                          # raised when what is in a checkpoint changes
+SEAL = '\np2phd checkpoint, format {:4d}, sha256 '  # and 64 hexadecimal digits, and the line's end
 SEAL_BYTES = len(SEAL.format(0)) + 64 + 1
 
 
@@ -28,13 +28,15 @@ class Damaged(Exception):
     """A file that is not what was written: cut short, or with other bits in it."""
 
 
-def numbered(run):
-    """The checkpoints in folder `run`, oldest first."""
-    steps = {path: re.fullmatch(r'checkpoint-(\d{7,})', path.stem) for path in Path(run).glob('checkpoint-*.pt')}
-    return sorted((path for path, step in steps.items() if step), key=lambda path: int(steps[path][1]))
+def numbered(folder):
+    """The checkpoints in a run's folder, oldest first."""
+    steps = {path: re.fullmatch(r'checkpoint-(\d{7,18})', path.stem)
+             for path in Path(folder).glob('checkpoint-*.pt')}
+    return sorted((path for path, step in steps.items() if step),
+                  key=lambda path: int(steps[path][1]))
 
 
-# --------------------------------------------------------------------------------------------------------- writing
+# -------------------------------------------------------------------------------------- writing
 
 def copied(tree, device):
     """A nest of dicts, lists and tensors with every tensor copied to `device`."""
@@ -42,7 +44,9 @@ def copied(tree, device):
         return tree.detach().to(device, copy=True)
     if isinstance(tree, dict):
         return {key: copied(value, device) for key, value in tree.items()}
-    return type(tree)(copied(value, device) for value in tree) if isinstance(tree, (list, tuple)) else tree
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(copied(value, device) for value in tree)
+    return tree
 
 
 def tensors(tree):
@@ -81,27 +85,28 @@ def dump(checkpoint, file):
     file.write(f'{digesting.sha256.hexdigest()}\n'.encode())
 
 
-def write(run, checkpoint, keep):
-    """Write run/checkpoint-<checkpoint['step']>.pt, and when it is whole on the disk delete all but the newest `keep`.
-    UserError, with what was there untouched, where it cannot be written."""
-    path = run / f'checkpoint-{checkpoint["step"]:07d}.pt'
-    run.mkdir(parents=True, exist_ok=True)                  # a folder that was moved away is no reason to lose anything
-    needed = sum(tensor.nbytes + 512 for tensor in tensors(checkpoint))     # a tensor's headers are some 300 bytes
-    free = shutil.disk_usage(run).free
+def write(folder, checkpoint, keep):
+    """Write folder/checkpoint-<checkpoint['step']>.pt, and when it is whole on the disk delete all
+    but the newest `keep`. UserError, with what was there untouched, where it cannot be written."""
+    path = folder / f'checkpoint-{checkpoint["step"]:07d}.pt'
+    folder.mkdir(parents=True, exist_ok=True)       # moved away, it is no reason to lose anything
+    needed = sum(tensor.nbytes + 512 for tensor in tensors(checkpoint))     # 512: for its header
+    free = shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f'{path}: not written, it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free there; '
-                        'make room, or keep fewer with --keep')
+        raise UserError(f'{path}: not written, it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} '
+                        'MB are free there; make room, or keep fewer with --keep')
     write_whole(path, lambda file: dump(checkpoint, file))
-    for old in numbered(run)[:-keep]:
+    for old in numbered(folder)[:-keep]:
         if old != path:
             old.unlink(missing_ok=True)
 
 
 class Writer:
-    """Writes checkpoints in a thread of its own: training waits for their copy to host memory alone."""
+    """Writes checkpoints in a thread of its own: training waits for their copy to host memory
+    alone."""
 
-    def __init__(self, run, keep):
-        self.run, self.keep = run, keep
+    def __init__(self, folder, keep):
+        self.folder, self.keep = folder, keep
         self.pool, self.pending, self.took, self.ended = ThreadPoolExecutor(1), None, 0, 0
 
     def save(self, checkpoint):
@@ -110,7 +115,7 @@ class Writer:
 
     def write(self, checkpoint):
         started = time.monotonic()
-        attempt(lambda: write(self.run, checkpoint, self.keep), 'training goes on')
+        attempt(lambda: write(self.folder, checkpoint, self.keep), 'training goes on')
         self.ended = time.monotonic()
         self.took = self.ended - started
 
@@ -129,17 +134,19 @@ class Writer:
         return time.monotonic() - self.ended > 20 * self.took
 
 
-# --------------------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------------- reading
 
 def read(path):
-    """The contents of a checkpoint, its tensors mapped from the file. Damaged where it cannot be read or the seal does
-    not fit, UserError where it fits and the contents are not what `write` writes."""
+    """The contents of a checkpoint, its tensors mapped from the file. Damaged where it cannot be
+    read or the seal does not fit, UserError where it fits and the contents are not what `write`
+    writes."""
     try:
         check_seal(path)
     except OSError as error:
         raise Damaged(error.strerror) from None
     with blame(path, 'not a checkpoint of this program'):
-        with zipfile.ZipFile(path) as archive:              # torch.save does not compress; what expands may do so a lot
+        # torch.save does not compress; what expands may do so a lot.
+        with zipfile.ZipFile(path) as archive:
             if any(item.compress_type for item in archive.infolist()):
                 raise ValueError('compressed')
         checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
@@ -148,7 +155,10 @@ def read(path):
 
 
 def check_seal(path):
-    """Damaged unless a checkpoint ends with a seal that fits; UserError if it is of another format."""
+    """Damaged unless a checkpoint ends with a seal that fits; UserError if it is of another
+    format."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise Damaged('not a regular file')         # a pipe would be waited for
     with open(path, 'rb') as file:
         length = os.fstat(file.fileno()).st_size - SEAL_BYTES
         if length < 0:
@@ -168,38 +178,42 @@ def check_seal(path):
     if not seal:
         raise Damaged('not sealed by this program')
     if int(seal[1]) != FORMAT:
-        raise UserError(f'{path}: of format {int(seal[1])}, and this version of the program reads format {FORMAT}')
+        raise UserError(f'{path}: of format {int(seal[1])}, and this version of the program reads '
+                        f'format {FORMAT}; use it with the version that wrote it')
 
 
 def check_tensors(tree, path):
     """ValueError where tensors read from a file pretend to be larger than it is."""
-    if not all(tensor.layout == torch.strided and tensor.device.type == 'cpu' for tensor in tensors(tree)):
+    if not all(tensor.layout == torch.strided and tensor.device.type == 'cpu'
+               for tensor in tensors(tree)):
         raise ValueError('a tensor that is not dense')
     if sum(tensor.nbytes for tensor in tensors(tree)) > os.path.getsize(path):
         raise ValueError('tensors larger than the file')
 
 
-def newest(run, set_aside=False):
-    """The newest whole checkpoint in folder `run` -> path, contents. A damaged one is named, and the one before is read
-    instead; with `set_aside`, it is renamed to .damaged. UserError where there is none."""
+def newest(folder, set_aside=False):
+    """The newest whole checkpoint in a run's folder -> path, contents. A damaged one is named, and
+    the one before is read instead; with `set_aside`, it is renamed to .damaged. UserError where
+    there is none."""
     damaged = {}
-    for path in reversed(numbered(run)):
+    for path in reversed(numbered(folder)):
         try:
             checkpoint = read(path)
         except (Damaged, UserError) as error:
-            if not os.path.lexists(path):                   # a trainer has replaced it since the folder was listed
-                return newest(run, set_aside)
+            if not os.path.lexists(path):           # a trainer has replaced it since it was listed
+                return newest(folder, set_aside)
             if isinstance(error, UserError):
                 raise
             damaged[path] = error
             continue
         for broken, error in damaged.items():
-            say(f'warning: {broken}: {error}; going back to {path.name}', sys.stderr)
+            warn(f'warning: {broken}: {error}; going back to {path.name}')
             if set_aside:
                 with suppress(OSError):
                     broken.rename(broken.with_suffix('.damaged'))
         return path, checkpoint
     for path, error in damaged.items():
-        raise UserError(f'{path}: {error}' + (', and so are those before it' if len(damaged) > 1 else
-                                              ', and there is none before it'))
-    raise UserError(f'{run}: no checkpoint there; expected the folder of a run that train has made')
+        raise UserError(f'{path}: {error}' + (', and so are those before it' if len(damaged) > 1
+                                              else ', and there is none before it'))
+    raise UserError(f'{folder}: no checkpoint there; expected the folder of a run that train has '
+                    'made')

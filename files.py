@@ -1,34 +1,48 @@
-"""Files: written whole or not at all, folders held by one process, and what goes wrong said in one line."""
+"""Files: written whole or not at all, folders held by one process, and what goes wrong said in one
+line."""
 from contextlib import contextmanager, suppress
 import errno
 import os
+from pathlib import Path
 import socket
+import stat
 import sys
-
-import torch
 
 try:
     import fcntl
-except ImportError:                                         # Windows has no such locks
+except ImportError:                                 # Windows has no such locks
     fcntl = None
 
+
+# ------------------------------------------------------------------------------ what goes wrong
 
 class UserError(Exception):
     """What the user can mend: one line that names the file, the value and the remedy."""
 
     def __init__(self, message):
-        # A loader process wraps its error into a traceback, as text, whose last line is the message.
+        # A loader process wraps its error into a traceback, as text; the message ends it.
         super().__init__(message.strip().splitlines()[-1].removeprefix('files.UserError: '))
+
+
+def out_of_memory(error):
+    """Whether an exception says that host or device have not enough memory. On the CPU, PyTorch
+    has only words for it."""
+    words = ("can't allocate memory", 'not enough memory', 'Cannot allocate memory',
+             'out of memory')
+    return (isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError'
+            or getattr(error, 'errno', None) == errno.ENOMEM
+            or any(text in str(error) for text in words))
 
 
 @contextmanager
 def blame(path, what='cannot be read'):
-    """Whatever goes wrong inside is said in one line about `path`, but for a device that is too small."""
+    """Whatever goes wrong inside is said in one line about `path` (UserError). Want of memory is
+    not the fault of a file, and stays what it is."""
     try:
         yield
-    except (UserError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
         raise UserError(f'{path}: {what} ({brief(error)})') from None
 
 
@@ -38,25 +52,72 @@ def brief(error):
 
 
 def say(text, file=None):
-    """Print, and go on without where that is not possible: to a file on a full disk, to a terminal that is gone."""
+    """Print, and go on without where that is not possible: to a file on a full disk, to a terminal
+    that is gone. What its encoding lacks is escaped."""
     file = file or sys.stdout
     try:
-        print(text, file=file, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())    # or Python would complain when it ends
+        try:
+            print(text, file=file, flush=True)
+        except UnicodeEncodeError:
+            encoding = file.encoding or 'ascii'
+            print(str(text).encode(encoding, 'backslashreplace').decode(encoding), file=file,
+                  flush=True)
+    except (OSError, ValueError):                   # ValueError: closed
+        with suppress(OSError, ValueError):         # or Python would complain when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+
+
+def warn(text):
+    """Say something on stderr."""
+    say(text, sys.stderr)
 
 
 def attempt(write, otherwise):
-    """Call write(); where the disk does not let it, warn of that and of what comes of it, the text `otherwise`."""
+    """Call write(); where the disk does not let it, warn of that and of what comes of it, the text
+    `otherwise`."""
     try:
         write()
     except (UserError, OSError) as error:
-        say(f'warning: {error}; {otherwise}', sys.stderr)
+        warn(f'warning: {error}; {otherwise}')
 
+
+# -------------------------------------------------------------------------------------- reading
+
+def check_regular(path):
+    """UserError where `path` is no file, as a pipe, which would be waited for."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if not os.path.lexists(path):
+            raise UserError(f'{path}: no such file') from None
+        raise UserError(f'{path}: a link to a file that is not there') from None
+    except (OSError, ValueError) as error:          # a loop of links; a name with a null byte
+        raise UserError(f'{path}: cannot be read ({brief(error)})') from None
+    if stat.S_ISDIR(mode):
+        raise UserError(f'{path}: is a folder, expected a file')
+    if not stat.S_ISREG(mode):
+        raise UserError(f'{path}: not a regular file (a pipe or a device)')
+
+
+def read_text(path):
+    """The text of a small file: UTF-8 or UTF-16 where a byte order mark says so, UTF-8 where it
+    can be that, else Latin-1. UserError where it cannot be read."""
+    check_regular(path)
+    with blame(path):
+        blob = Path(path).read_bytes()
+        if blob[:2] in (b'\xff\xfe', b'\xfe\xff'):
+            return blob.decode('utf-16', 'replace')
+        try:
+            return blob.decode('utf-8-sig')
+        except UnicodeDecodeError:
+            return blob.decode('latin-1')
+
+
+# -------------------------------------------------------------------------------------- writing
 
 def write_whole(path, write):
-    """Call write(file) on a temporary file that takes the place of `path` only once it is complete on the disk.
-    UserError, with what was there before untouched, where that fails."""
+    """Call write(file) on a temporary file that takes the place of `path` only once it is complete
+    on the disk. UserError, with what was there before untouched, where that fails."""
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     try:
         with open(partial, 'wb') as file:
@@ -64,22 +125,40 @@ def write_whole(path, write):
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        if os.name == 'posix':                              # the new name must be on the disk as well
+        if os.name == 'posix':                      # the new name must be on the disk as well
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-    except Exception as error:                              # torch has errors of its own for a full disk
+    except BaseException as error:                  # torch has errors of its own for a full disk
         with suppress(OSError):
             partial.unlink()
-        raise UserError(f'{path}: cannot be written ({brief(error)}); what was there before is untouched') from None
+        if not isinstance(error, Exception) or out_of_memory(error):
+            raise
+        raise UserError(f'{path}: cannot be written ({brief(error)}); what was there before is '
+                        'untouched') from None
+
+
+def append(path, text):
+    """Write what the file lacks of `text`, whose beginning it is."""
+    with open(path, 'ab') as file:
+        file.write(text.encode()[file.tell():])
+
+
+def make_folder(path):
+    """Make a folder where there is none. UserError where that is not possible."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f'{path}: is a file, not a folder; choose another')
+    with blame(path, 'cannot be made'):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
 def lock(folder, wait=False):
-    """Hold `folder` against other processes. One that holds it already is waited for; or else a UserError names it and
-    its host. The system drops the lock of a process that dies, and a forked process does not inherit it."""
+    """Hold `folder` against other processes. One that holds it already is waited for; or else a
+    UserError names it and its host. The system drops the lock of a process that dies, and a forked
+    process does not inherit it."""
     path = folder / '.lock'
     number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
     try:
@@ -88,26 +167,14 @@ def lock(folder, wait=False):
                 fcntl.lockf(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                holder = os.pread(number, 300, 0).decode(errors='replace').strip() or 'another process'
-                raise UserError(f'{folder}: {holder} is at work there; wait for it or stop it, or choose another '
-                                'folder with --run') from None
-            say(f'warning: {folder}: cannot be locked against a second process ({error})', sys.stderr)
-        with suppress(OSError):                             # a full disk; the lock holds without the name
+                holder = os.pread(number, 300, 0).decode(errors='replace').strip()
+                raise UserError(f'{folder}: {holder or "another process"} is at work there; wait '
+                                'for it or stop it, or choose another folder with --run') from None
+            warn(f'warning: {folder}: cannot be locked against a second process ({error})')
+        with suppress(OSError):                     # a full disk; the lock holds without the name
             os.truncate(number, 0)
             os.lseek(number, 0, os.SEEK_SET)
             os.write(number, f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
         yield
     finally:
         os.close(number)
-
-
-def check_folder(path):
-    """UserError where a folder cannot be made since a file has its name."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f'{path}: is a file, not a folder; choose another')
-
-
-def append(path, text):
-    """Write what the file lacks of `text`, whose beginning it is."""
-    with open(path, 'ab') as file:
-        file.write(text.encode()[file.tell():])

@@ -1,5 +1,5 @@
-"""Runs that the official code of 2018 wrote (github.com/NVIDIA/pix2pixHD): plain state dicts without a configuration,
-and clustered features in a pickle."""
+"""Runs that the official code of 2018 wrote (github.com/NVIDIA/pix2pixHD): plain state dicts without
+a configuration, and clustered features in a pickle."""
 from pathlib import Path
 import pickle
 import re
@@ -8,17 +8,18 @@ import numpy as np
 import torch
 
 import checkpoints
-from files import blame
-from layouts import CITYSCAPES
+from files import UserError, blame, check_regular
+from layouts import CITYSCAPES, LAYOUTS
 
 
-def read_weights(run):
-    """{'G': state dict, 'D': ..., 'E': ...} of latest_net_G.pth and, where they are, latest_net_D.pth and
-    latest_net_E.pth."""
+def read_weights(folder):
+    """{'G': state dict, 'D': ..., 'E': ...} of latest_net_G.pth and, where they are,
+    latest_net_D.pth and latest_net_E.pth. UserError where one cannot be read."""
     weights = {}
     for name in 'GDE':
-        path = Path(run) / f'latest_net_{name}.pth'
-        if path.is_file():
+        path = Path(folder) / f'latest_net_{name}.pth'
+        if path.exists():
+            check_regular(path)
             with blame(path):
                 state = torch.load(path, map_location='cpu', weights_only=True)
                 checkpoints.check_tensors(state, path)
@@ -28,41 +29,57 @@ def read_weights(run):
     return weights
 
 
-def configuration(G, D=None, E=None):
-    """Read what the networks' constructors need off the shapes of their state dicts -> dict.
+def configuration(folder, G, D=None, E=None):
+    """Read the network part of a configuration off the shapes of state dicts -> dict. UserError
+    where the networks do not fit one another.
 
-    What shapes cannot tell is taken as the official scripts have it: a boundary map among the inputs, and an
-    encoder that sees pictures at the size of G1 whatever the number of local enhancers.
+    What shapes cannot tell is taken as the official scripts have it: a boundary map among the
+    inputs, and an encoder that sees pictures at the size of G1 whatever the number of local
+    enhancers.
     """
     def convolutions(state, module):
-        return [weight for name, weight in state.items() if re.fullmatch(rf'{module}\.\d+\.weight', name)]
+        return [weight for name, weight in state.items()
+                if re.fullmatch(rf'{module}\.\d+\.weight', name)]
 
     def blocks(module):
-        return len({name.split('.')[1] for name in G if re.match(rf'{module}\.\d+\.conv_block', name)})
+        return len({name.split('.')[1] for name in G
+                    if re.match(rf'{module}\.\d+\.conv_block', name)})
 
-    n_enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
-    stem = G[f'model{n_enhancers}_1.1.weight' if n_enhancers else 'model.1.weight']
+    enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
+    stem = G[f'model{enhancers}_1.1.weight' if enhancers else 'model.1.weight']
     layers = convolutions(E, 'model') if E else []
     feat = len(layers[-1]) if E else 0
+    check_channels(folder, stem.shape[1], feat, D)
     condition = stem.shape[1] - feat
     n_labels = 0 if condition == 3 else condition - 1
-    config = {'model': 'local' if n_enhancers else 'global', 'ngf': len(stem), 'n_enhancers': n_enhancers,
-              'n_down': (len(convolutions(G, 'model')) - 1) // 2, 'n_blocks': blocks('model'),
-              'n_blocks_local': blocks('model1_2'),
-              'features': E is not None, 'encoder_scale': 1 << n_enhancers,
-              'instances': 'files' if n_labels else 'none', 'n_labels': n_labels, 'layout': 'flat', 'label_names': None,
-              'in_channels': 3, 'out_channels': 3, 'palette': None, 'label_table': None, 'left_out': [],
-              'data': None, 'size': None, 'pictures': [0, 0], 'flags': {},
-              'total_steps': 0, 'decay_start': 0, 'fix_global_steps': 0}
+    layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
+    config = {'model': 'local' if enhancers else 'global', 'ngf': len(stem),
+              'n_enhancers': enhancers, 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
+              'n_blocks': blocks('model'), 'n_blocks_local': blocks('model1_2'),
+              'features': E is not None, 'encoder_scale': 1 << enhancers,
+              'instances': 'files' if n_labels else 'none', 'n_labels': n_labels,
+              'layout': layout, 'label_names': LAYOUTS[layout].names(Path(folder))}
     if E:
         config |= {'feat': feat, 'nef': len(layers[0]), 'n_down_encoder': (len(layers) - 1) // 2}
     if D:
-        scores = {name.split('.')[0] for name in D}                            # scale0_layer0, scale0_layer1 ...
-        config['n_scales'] = len({name.split('_')[0] for name in scores})
-        config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_layers': len(scores) // config['n_scales'] - 2}
-    if n_labels == len(CITYSCAPES):
-        config |= {'layout': 'Cityscapes', 'label_names': [name for name, _ in CITYSCAPES]}
+        scores = {name.split('.')[0] for name in D}         # scale0_layer0, scale0_layer1 ...
+        n_scales = len({name.split('_')[0] for name in scores})
+        config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_scales': n_scales,
+                   'n_layers': len(scores) // n_scales - 2}
     return config
+
+
+def check_channels(folder, inputs, feat, D):
+    """UserError where G has input channels that neither D sees nor E makes: features of an encoder
+    that was left in the folder of another stage."""
+    if D:
+        more = inputs - feat - (D['scale0_layer0.0.weight'].shape[1] - 3)
+    else:                                                   # 35 labels, boundary and 3 features
+        more = 3 if inputs - feat == len(CITYSCAPES) + 1 + 3 else 0
+    if more:
+        raise UserError(f'{folder}: G takes {inputs} channels, {more} more than label and boundary '
+                        'maps have: features; copy latest_net_E.pth of the run that its encoder '
+                        'comes from into the folder')
 
 
 class Dtype:
@@ -78,7 +95,8 @@ class Dtype:
         """bytes -> ndarray (n,)."""
         if not re.fullmatch('[fiu][1248]', self.code):
             raise pickle.UnpicklingError(f'an array of {self.code}')
-        return np.frombuffer(raw.encode('latin1') if isinstance(raw, str) else raw, self.order + self.code)
+        raw = raw.encode('latin1') if isinstance(raw, str) else raw
+        return np.frombuffer(raw, self.order + self.code)
 
 
 class Array:
@@ -89,40 +107,51 @@ class Array:
 
     def __setstate__(self, state):
         _, shape, dtype, fortran, raw = state
-        self.values = raw if isinstance(raw, list) else dtype.numbers(raw).reshape(shape, order='F' if fortran else 'C')
+        self.values = raw
+        if not isinstance(raw, list):
+            self.values = dtype.numbers(raw).reshape(shape, order='F' if fortran else 'C')
 
 
 class ArraysOnly(pickle.Unpickler):
     """Reads the dicts, numbers and numpy arrays of a pickle, and refuses to import anything else.
 
-    Nothing of numpy is called with what the pickle holds: numpy.ndarray itself would make an object of any address.
+    Nothing of numpy is called with what the pickle holds: numpy.ndarray itself would make an object
+    of any address.
     """
-    ALLOWED = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): Dtype, ('multiarray', '_reconstruct'): Array,
+    ALLOWED = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): Dtype,
+               ('multiarray', '_reconstruct'): Array,
                ('multiarray', 'scalar'): lambda dtype, raw: dtype.numbers(raw)[0].item()}
 
     def find_class(self, module, name):
+        module = module.removeprefix('numpy.core.').removeprefix('numpy._core.')
         try:
-            return self.ALLOWED[module.removeprefix('numpy.core.').removeprefix('numpy._core.'), name]
+            return self.ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f'it asks for {module}.{name}') from None
 
 
 def read_styles(path, config):
-    """features_clustered_010.npy, a pickled {label: (k, feat) centres} -> a dict as in styles.npz. It tells no counts,
-    so every centre counts once."""
+    """features_clustered_010.npy, a pickled {label: (k, feat) centres} -> a dict as styles.cluster
+    returns it, but for the step. It tells no counts, so every centre counts once. UserError where
+    it is something else."""
+    check_regular(path)
     with blame(path, 'not clustered features of the official code'):
         with open(path, 'rb') as file:
             version = np.lib.format.read_magic(file)
-            {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]](file)
+            {1: np.lib.format.read_array_header_1_0,
+             2: np.lib.format.read_array_header_2_0}[version[0]](file)
             pickled, = ArraysOnly(file, encoding='latin1').load().values
         clusters = {label: found.values for label, found in pickled.items()}
         k = max(len(centres) for centres in clusters.values())
         if not set(clusters) <= set(range(config.n_labels)):
             raise ValueError(f'labels {min(clusters)} to {max(clusters)}')
+
         centres = np.zeros((config.n_labels, k, config.feat), np.float32)
         counts = np.zeros((config.n_labels, k), np.int64)
         for label, found in clusters.items():
             centres[label, :len(found)] = found
             counts[label, :len(found)] = 1
+        if not np.isfinite(centres).all():
+            raise ValueError('centres that are not finite')
     return {'centres': centres, 'counts': counts, 'mean': centres[counts > 0].mean(0),
             'label_names': np.array(config.label_names or [], np.str_)}

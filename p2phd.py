@@ -1,13 +1,12 @@
 """pix2pixHD from label map to photograph.
 
-    python p2phd.py demo                                             # the whole chain on built-in street scenes
-    python p2phd.py train --data cityscapes/                         # G1 and the encoder at 1024x512
-    python p2phd.py finetune --from runs/cityscapes                  # G2 around it at 2048x1024, then G3 at 4096x2048
+    python p2phd.py demo                                  # the whole chain on built-in street scenes
+    python p2phd.py train --data cityscapes/              # G1 and the encoder at 1024x512
+    python p2phd.py finetune --from runs/cityscapes       # G2 around it at 2048x1024, then G3
     python p2phd.py cluster --run runs/cityscapes --data cityscapes/
     python p2phd.py generate --label map.png --sample
 
-Read downwards: the parser, the networks of a run and their checkpoint, one training step, the training loop, then one
-function for each subcommand.
+Read downwards: the parser, then one function for each subcommand.
 """
 import argparse
 from pathlib import Path
@@ -16,477 +15,614 @@ import sys
 from types import SimpleNamespace
 import zlib
 
+# The rest, and torch with it, is imported by the subcommand that needs it: so --help answers at once.
+import config as configuration
+from config import DATA, FLAG, NETWORK, PATH, POSITIVE, SIZE, SIZE_OR_NATIVE, TRAINING
+from files import UserError, lock, make_folder, out_of_memory, say, warn
 
-# ---------------------------------------------------------------------------------------------- the command line
+PYTHON, TORCH = (3, 11), (2, 6)                             # older ones lack what is used here
+
+
+# ----------------------------------------------------------------------------- the command line
 
 class Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
     def __init__(self, **kwargs):
         super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message):
-        self.exit(2, f'{self.prog}: {message} (see {self.prog} --help)\n')
+        self.exit(2, f'{self.prog}: {" ".join(message.split())} (see {self.prog} --help)\n')
 
 
-class ShowDefaults(argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action):
-        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+def add_fields(parser, title, fields, texts, stay=()):
+    """Flags for fields of a configuration, whose bounds and defaults config.py knows. Only those
+    that are given get into the namespace. texts: {field: what it is, or (metavar, what it is)}.
+    stay: fields whose default is another run's."""
+    group = parser.add_argument_group(title)
+    for name, text in texts.items():
+        metavar, text = text if isinstance(text, tuple) else (None, text)
+        bound, default = fields[name]
+        bound = SIZE_OR_NATIVE if name == 'size' else bound
+        kind = {'type': bound, 'metavar': metavar or 'N'}
+        if bound is FLAG:
+            kind = {'action': argparse.BooleanOptionalAction}
+        elif hasattr(bound, 'choices'):
+            kind = {'choices': bound.choices}
+        if name in stay:
+            default = None
+        if default not in (None, False, configuration.NEEDED) and 'default' not in text:
+            text += ' (default: yes)' if default is True else f' (default: {default})'
+        if name in ('cache', 'vgg'):
+            kind['nargs'], kind['const'] = '?', {'cache': '', 'vgg': 'fetch'}[name]
+        group.add_argument(configuration.flag(name), default=argparse.SUPPRESS, help=text, **kind)
 
 
-def size(text):
-    """'1024x512' -> (1024, 512), width first."""
-    w, h = (int(number) for number in text.lower().split('x'))
-    if not 1 <= min(w, h) <= max(w, h) <= 1 << 15:
-        raise ValueError
-    return w, h
+def add_training(parser, finetune):
+    """The flags that train and finetune share; most of those of finetune stay as they were."""
+    stay = [name for name in TRAINING if finetune and name not in (
+        'epochs', 'decay_epochs', 'fix_global', 'log_every', 'sample_every', 'save_every', 'keep',
+        'max_bad_steps')]
+    name = '<name of --from>-<size>' if finetune else '<name of the data folder>'
+    size = ('twice the size of --from' if finetune else
+            'the most frequent size of the data set, at most 1024 wide')
+    group = parser.add_argument_group('run')
+    group.add_argument('--run', type=PATH, metavar='DIR',
+                       help=f'folder to write (default: runs/{name})')
+    group.add_argument('--resume', nargs='?', const='', metavar='RUN',
+                       help='go on with this run (default: the newest), with its own settings')
+    add_fields(parser, 'pictures', {**TRAINING, 'size': NETWORK['size']}, {
+        'size': ('WxH', f'resize pictures to this; `native`: as they are (default: {size})'),
+        'crop': ('WxH', 'train on random sections of this size'),
+        'jitter': ('FACTOR', 'resize up by this factor, 1 to 2, and crop back at random'),
+        'flip': 'mirror with a probability of one half',
+        'cache': ('DIR', 'keep decoded, resized pictures in memory-mapped files (default: DIR is '
+                         'the run folder with -cache behind its name)'),
+        'workers': 'processes that load data'}, stay)
+    add_fields(parser, 'schedule', TRAINING, {
+        'epochs': 'epochs at the full learning rate',
+        'decay_epochs': 'further epochs in which it decays linearly to zero',
+        'steps': 'so many steps, whatever the epochs: half at the full rate, half decaying',
+        **({'fix_global': ('EPOCHS', 'epochs in which only the new enhancer learns')}
+           if finetune else {}),
+        'batch': 'pictures per step',
+        'lr': ('RATE', 'learning rate of Adam, betas (0.5, 0.999)')}, stay)
+    add_fields(parser, 'objective', TRAINING, {
+        'gan': 'least squares or cross-entropy',
+        'vgg': ('PATH', 'add the VGG-19 perceptual loss, from the weights that torchvision '
+                        'publishes; without PATH they are fetched')}, stay)
+    parser.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
+                        default=argparse.SUPPRESS, help='without the perceptual loss')
+    add_fields(parser, 'running', TRAINING, {
+        'bf16': 'bfloat16 arithmetic in the networks: faster where the hardware has it',
+        'seed': 'of every random draw',
+        'log_every': ('STEPS', 'a line and a row of log.csv'),
+        'sample_every': ('STEPS', 'a picture: label | synthesised | real'),
+        'save_every': ('STEPS', 'a checkpoint; there is one at the end of an epoch, too'),
+        'keep': 'the newest N checkpoints, older ones are deleted',
+        'max_bad_steps': 'steps whose loss or gradient is not finite are skipped; after N in a row '
+                         'the run stops'}, stay)
 
 
-def positive(text):
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
+def add_data(parser):
+    add_fields(parser, 'data set', DATA, {
+        'data': ('DIR', 'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; or train_label/ '
+                        'train_img/ and perhaps train_inst/; or train_A/ train_B/'),
+        'split': ('NAME', 'which part of the data set'),
+        'instances': 'auto: instance maps where there are any; components: the connected '
+                     'components of each label; none: no boundary map and no features',
+        'palette': ('FILE', 'label maps are stored as colours: lines R,G,B,id[,name]'),
+        'n_labels': 'how many, where the layout does not say and the training maps lack some '
+                    "(default: 1 + the largest); 40: NYU's usual ones, by classMapping40.mat",
+        'ignore_label': ('ID', 'this id means unknown: it gets a channel of its own; `none`: every '
+                               'id is a label (default: 255, where the others stop far below)'),
+        'jpeg_labels': 'accept label maps that JPEG has changed',
+        'skip_bad': 'train: read everything first, and leave out what cannot be used'})
 
 
-def natural(text):
-    if not 0 <= int(text) < 1 << 32:
-        raise ValueError
-    return int(text)
-
-
-def rate(text):
-    if not 0 < float(text) < 1:
-        raise ValueError
-    return float(text)
-
-
-def size_or_native(text):
-    return text if text == 'native' else size(text)
-
-
-for function, name in ((size, 'WIDTHxHEIGHT'), (size_or_native, 'WIDTHxHEIGHT or native'),
-                       (positive, 'positive whole number'), (natural, 'whole number'),
-                       (rate, 'number between 0 and 1')):
-    function.__name__ = name                                # what argparse says was expected
+def add_seed(parser):
+    add_fields(parser, 'running', TRAINING, {'seed': 'of every random draw'})
 
 
 def make_parser():
-    common = Parser(add_help=False)
-    common.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto',
-                        help='auto: CUDA where there is any')
-    common.add_argument('--seed', type=natural, default=0, help='of every random draw')
+    parser = Parser(prog='p2phd.py', description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND',
+                                     parser_class=Parser)
 
-    def training(inherit):
-        """The flags of train; with `inherit`, most of them without a default, for finetune goes on as --from did."""
-        default = (lambda value: None) if inherit else (lambda value: value)
-        parent = Parser(add_help=False)
-        add = parent.add_argument_group('data').add_argument
-        add('--run', metavar='DIR', help='run folder to write (default: runs/<name of ' + (
-            '--from>-<size>)' if inherit else 'the data folder>)'))
-        add('--size', type=size_or_native, metavar='WxH',
-            help='resize pictures to this; `native`: as they are (default: ' + (
-                'twice the size of --from)' if inherit else
-                'the most frequent size of the data set, at most 1024 wide)'))
-        add('--crop', type=size, metavar='WxH', help='train on random sections of this size')
-        add('--jitter', type=float, default=default(1.0), metavar='FACTOR', help='resize up by this factor, 1 to 2, '
-            'and crop back at random')
-        add('--flip', action=argparse.BooleanOptionalAction, default=default(True),
-            help='mirror with a probability of one half')
-        add('--cache', nargs='?', const='', metavar='DIR', help='keep decoded, resized pictures in memory-mapped files '
-            '(DIR if not given: the run folder with -cache behind its name)')
-        add('--workers', type=natural, default=default(4), help='processes that load data')
-        add = parent.add_argument_group('schedule').add_argument
-        add('--epochs', type=natural, default=100, help='epochs at the full learning rate')
-        add('--decay-epochs', type=natural, default=100, help='further epochs in which it decays linearly to zero')
-        add('--steps', type=positive, help='so many steps, whatever the epochs: half at the full rate, half decaying')
-        add('--batch', type=positive, default=default(1), help='pictures per step')
-        add('--lr', type=rate, default=default(2e-4), help='learning rate of Adam, betas (0.5, 0.999)')
-        add = parent.add_argument_group('objective').add_argument
-        add('--gan', choices=['lsgan', 'vanilla'], default=default('lsgan'), help='least squares or cross-entropy')
-        add('--vgg', nargs='?', const='fetch', metavar='PATH', help='add the VGG-19 perceptual loss, from the weights '
-            'that torchvision publishes; without PATH they are fetched')
-        add('--pool-size', type=natural, default=default(0), help='past fakes that the discriminator is also shown')
-        add = parent.add_argument_group('running').add_argument
-        add('--bf16', action=argparse.BooleanOptionalAction, default=default(False),
-            help='bfloat16 arithmetic in the networks: faster where the hardware has it')
-        add('--log-every', type=positive, default=50, metavar='STEPS', help='a line and a row of log.csv')
-        add('--sample-every', type=positive, default=500, metavar='STEPS', help='a picture: label | synthesised | real')
-        add('--save-every', type=positive, default=1000, metavar='STEPS',
-            help='a checkpoint; there is one at the end of an epoch, too')
-        add('--keep', type=positive, default=2, metavar='N', help='the newest N checkpoints, older ones are deleted')
-        add('--max-bad-steps', type=positive, default=20, metavar='N',
-            help='steps whose loss or gradient is not finite are skipped; after N in a row the run stops')
-        add('--resume', nargs='?', const='', metavar='RUN', help='go on with this run (default: the newest), with its '
-            'own settings')
-        return parent
+    def command(name, text):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto',
+                         help='auto: CUDA where there is any (default: auto)')
+        return sub
 
-    source = Parser(add_help=False)
-    add = source.add_argument_group('data set').add_argument
-    add('--data', metavar='DIR', help='Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; or train_label/ '
-        'train_img/ and perhaps train_inst/; or train_A/ train_B/')
-    add('--split', default='train', help='which part of the data set')
-    add('--instances', choices=['auto', 'components', 'none'], default='auto', help='auto: instance maps where there '
-        'are any; components: the connected components of each label; none: no boundary map and no features')
-    add('--palette', metavar='FILE', help='label maps are stored as colours: lines R,G,B,id[,name]')
-    add('--n-labels', type=positive, metavar='N', help='how many, where the layout does not say and the training maps '
-        'lack some (default: 1 + the largest)')
-    add('--ignore-label', type=natural, metavar='ID', help='this id means unknown: it gets a channel of its own')
-    add('--labels', type=int, choices=[40],
-        help="NYU Depth v2: the usual 40 labels, by the data folder's classMapping40.mat")
-    add('--jpeg-labels', action='store_true', help='accept label maps that JPEG has changed')
-    add('--skip-bad', action='store_true', help='train: read everything first, and leave out what cannot be used')
+    sub = command('check', 'read a data set through and report what it holds and what is wrong '
+                           'with it')
+    add_data(sub)
+    add_seed(sub)
 
-    parser = Parser(prog='p2phd.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND', parser_class=Parser)
+    sub = command('train', 'train the generator, the discriminators and the encoder')
+    add_data(sub)
+    add_training(sub, finetune=False)
+    add_fields(sub, 'networks', NETWORK, {
+        'model': 'G1, or local enhancers around it from the start',
+        'ngf': 'channels of the (outermost) first layer (default: as many as give G1 64)',
+        'n_down': 'downsamplings of G1',
+        'n_blocks': 'residual blocks of G1',
+        'n_enhancers': 'local enhancers of --model local',
+        'n_blocks_local': 'residual blocks of each local enhancer',
+        'ndf': 'width of the discriminators',
+        'n_layers': 'strided layers of each discriminator',
+        'n_scales': 'discriminators',
+        'features': 'train the encoder along (default: if there are instances)',
+        'feat': 'features per instance',
+        'nef': 'width of the encoder',
+        'n_down_encoder': 'downsamplings of the encoder'})
 
-    def command(name, *parents, text):
-        return commands.add_parser(name, parents=parents, help=text, description=text, formatter_class=ShowDefaults)
+    sub = command('finetune', 'add a local enhancer at twice the size to a trained run. Flags '
+                              'without a default stay as they were in --from.')
+    sub.add_argument('--from', dest='base', type=PATH, metavar='RUN', default=argparse.SUPPRESS,
+                     help='the run whose networks to start from')
+    sub.add_argument('--data', type=PATH, metavar='DIR', default=argparse.SUPPRESS,
+                     help='(default: the data of --from)')
+    add_training(sub, finetune=True)
+    add_fields(sub, 'networks', NETWORK, {
+        'n_blocks_local': 'residual blocks of the new enhancer (default: 3, or as in --from)'})
 
-    command('check', source, common, text='read a data set through and report what it holds and what is wrong with it')
+    sub = command('cluster', "cluster the training set's instance features into styles, label by "
+                             'label')
+    sub.add_argument('--run', type=PATH, metavar='DIR', help='(default: the newest run in runs/)')
+    sub.add_argument('--data', type=PATH, metavar='DIR', help='(default: the data of the run)')
+    sub.add_argument('--k', type=configuration.whole(1, 1000), default=STYLES, metavar='N',
+                     help=f'styles per label (default: {STYLES})')
+    sub.add_argument('--min-pixels', type=POSITIVE, default=1, metavar='N',
+                     help='leave out instances with fewer pixels (default: 1)')
+    add_seed(sub)
 
-    sub = command('train', source, training(False), common,
-                  text='train the generator, the discriminators and the encoder')
-    add = sub.add_argument_group('networks').add_argument
-    add('--model', choices=['global', 'local'], default='global',
-        help='G1, or local enhancers around it from the start')
-    add('--ngf', type=positive, help='channels of the (outermost) first layer (default: as many as give G1 64)')
-    add('--n-down', type=positive, default=4, help='downsamplings of G1')
-    add('--n-blocks', type=natural, default=9, help='residual blocks of G1')
-    add('--n-enhancers', type=positive, default=1, help='local enhancers of --model local')
-    add('--n-blocks-local', type=natural, default=3, help='residual blocks of each local enhancer')
-    add('--ndf', type=positive, default=64, help='width of the discriminators')
-    add('--n-layers', type=positive, default=3, help='strided layers of each discriminator')
-    add('--n-scales', type=positive, default=3, help='discriminators')
-    add('--features', action=argparse.BooleanOptionalAction,
-        help='train the encoder along (default: if there are instances)')
-    add('--feat', type=positive, default=3, help='features per instance')
-    add('--nef', type=positive, default=16, help='width of the encoder')
-    add('--n-down-encoder', type=positive, default=4, help='downsamplings of the encoder')
-
-    sub = command('finetune', training(True), common, text='add a local enhancer at twice the size to a trained run. '
-                  'Flags without a default stay as they were in --from.')
-    sub.add_argument('--from', dest='base', metavar='RUN', help='the run whose networks to start from')
-    sub.add_argument('--data', metavar='DIR', help='(default: the data of --from)')
-    sub.add_argument('--fix-global', type=natural, default=10, metavar='EPOCHS',
-                     help='epochs in which only the new enhancer learns')
-    sub.add_argument('--n-blocks-local', type=natural,
-                     help='residual blocks of the new enhancer (default: 3, or as in --from)')
-
-    sub = command('cluster', common, text="cluster the training set's instance features into styles, label by label")
-    sub.add_argument('--run', metavar='DIR', help='(default: the newest run in runs/)')
-    sub.add_argument('--data', metavar='DIR', help='(default: the data of the run)')
-    sub.add_argument('--k', type=positive, default=10, help='styles per label')
-    sub.add_argument('--min-pixels', type=positive, default=1, help='leave out instances with fewer pixels')
-
-    sub = command('generate', common, text='turn label maps into photographs')
-    sub.add_argument('--label', nargs='+', required=True, metavar='PATH', help='label maps, or folders of them')
-    sub.add_argument('--inst', nargs='+', metavar='PATH', help='their instance maps, or folders of them (default: the '
-                     'connected components of each label)')
-    sub.add_argument('--run', metavar='DIR', help='(default: the newest run in runs/)')
-    sub.add_argument('--out', metavar='DIR', help='(default: <run>/generated)')
-    sub.add_argument('--size', type=size, metavar='WxH',
+    sub = command('generate', 'turn label maps into photographs')
+    more = {'nargs': '+', 'action': 'extend', 'metavar': 'PATH', 'type': PATH}
+    sub.add_argument('--label', required=True, help='label maps, or folders of them', **more)
+    sub.add_argument('--inst', help='their instance maps, or folders of them (default: the '
+                                    'connected components of each label)', **more)
+    sub.add_argument('--run', type=PATH, metavar='DIR', help='(default: the newest run in runs/)')
+    sub.add_argument('--out', type=PATH, metavar='DIR', help='(default: <run>/generated)')
+    sub.add_argument('--size', type=SIZE, metavar='WxH',
                      help="resize the maps to this first (default: the maps' own size)")
-    sub.add_argument('--sample', action='store_true', help="draw every instance's style at random (default: its "
-                     "label's most frequent style)")
-    sub.add_argument('--n', type=positive, default=1, help='pictures per label map, with --sample')
-    sub.add_argument('--style', nargs='+', default=[], metavar='LABEL=K',
+    sub.add_argument('--sample', action='store_true', help="draw every instance's style at random "
+                     "(default: its label's most frequent style)")
+    sub.add_argument('--n', type=configuration.whole(1, 10 ** 6), default=1, metavar='N',
+                     help='pictures per label map, with --sample (default: 1)')
+    sub.add_argument('--style', **{**more, 'type': str, 'metavar': 'LABEL=K'}, default=[],
                      help='style K for all instances of LABEL (name or number)')
-    sub.add_argument('--encode', nargs='+', metavar='PATH',
-                     help='take the styles from these photographs of the same scenes')
+    sub.add_argument('--encode', help='take the styles from these photographs of the same scenes',
+                     **more)
+    add_seed(sub)
 
-    sub = command('demo', common,
-                  text='train, finetune, cluster and generate on built-in street scenes, in a few minutes')
-    sub.add_argument('--run', metavar='DIR', default='runs/demo',
-                     help='folder for the scenes, the runs and the picture')
+    sub = command('demo', 'train, finetune, cluster and generate on built-in street scenes, in a '
+                          'few minutes')
+    sub.add_argument('--run', type=PATH, metavar='DIR', default='runs/demo',
+                     help='folder for the scenes, the runs and the picture (default: runs/demo)')
+    add_seed(sub)
     return parser
 
 
-def parse(words):
-    """The command line as a namespace; `given` are the names in it of the flags that were written out."""
-    args = make_parser().parse_args(words)
-    flags = (word.split('=')[0].removeprefix('--').removeprefix('no-') for word in words if word.startswith('--'))
-    args.given = {'base' if flag == 'from' else flag.replace('-', '_') for flag in flags}
-    return args
+STYLES = 10                                                 # paper section 4: K = 10
 
 
-# Parsed before torch is imported, so that --help answers at once.
-ARGS = parse(sys.argv[1:]) if __name__ == '__main__' else None
-
-import numpy as np                                          # noqa: E402
-import torch                                                # noqa: E402
-
-import checkpoints                                          # noqa: E402
-import data                                                 # noqa: E402
-from files import UserError, blame, check_folder, lock, say   # noqa: E402
-import layouts                                              # noqa: E402
-import runs                                                 # noqa: E402
-import styles                                               # noqa: E402
-import survey                                               # noqa: E402
-import synthesis                                            # noqa: E402
-import toy                                                  # noqa: E402
-import training                                             # noqa: E402
-
-# MKL sets up its vector functions at the first call. Where two threads make that call, one of them may get coarser ones
-# (errors of 4e-5): here it is one thread, and a run that is repeated is repeated to the bit.
-torch.zeros(1).tanh()
+def given(args, fields):
+    """The fields of a configuration that were written out on the command line."""
+    values = {name: value for name, value in vars(args).items() if name in fields}
+    for name in ('data', 'vgg', 'cache'):                   # paths outlive the folder one is in
+        if values.get(name) and values[name] != 'fetch':
+            values[name] = str(Path(values[name]).resolve())
+    if values.get('size') == 'native':
+        values['size'] = None
+    return values
 
 
-# ------------------------------------------------------------------------------------- a run's networks and checkpoint
+# --------------------------------------------------------------------------------- subcommands
+
+def check(args):
+    """Read everything in a data set, and say what there is and what is wrong."""
+    import survey
+    source = source_of(args)
+    found = survey.survey(source, thorough=True, progress=survey.ticker())
+    survey.announce(source, found)
+    survey.report(source, found)
+    return 2 if found.problems else 0
 
 
-# ------------------------------------------------------------------------------------------------------- training
-
-
-# ---------------------------------------------------------------------------------------------------- subcommands
-
-
-# What leaves the result as it is, or lengthens the run, or says where the data set is now.
-MAY_CHANGE = ('epochs', 'decay_epochs', 'steps', 'workers', 'cache', 'save_every', 'keep', 'max_bad_steps', 'data')
-
-
-def resume(args):
-    """Go on with a run as it was configured."""
-    run = args.resume or args.run or args.data and Path('runs') / Path(args.data).resolve().name or runs.newest_run()
-    run, device = Path(run), runs.pick_device(args.device)
-    if args.resume and args.run and Path(args.run).resolve() != run.resolve():
-        raise UserError(f'--run {args.run}: --resume {run} goes on in its own folder; leave --run out')
-    if not checkpoints.numbered(run):
-        runs.read_run(run)                                       # says what is wrong with it
-        raise UserError(f'{run}: a run of the official code cannot be resumed; finetune --from starts from it')
-    with lock(run):
-        state = runs.load(run, device, set_aside=True)
-        c = state.config
-        for name in sorted(args.given - {'resume', 'run', 'device'}):
-            value, was = (tuple(x) if isinstance(x, list) else x for x in (
-                vars(args)[name], c.flags.get(name) or getattr(c, name, None)))
-            if name in MAY_CHANGE:
-                setattr(c, name, str(Path(value).resolve()) if name == 'data' else value)
-            elif value != was:
-                flag = 'from' if name == 'base' else name.replace('_', '-')
-                value, was = ('x'.join(map(str, x)) if isinstance(x, tuple) else x for x in (value, was))
-                started = 'without it' if was is None else f'with {was}'
-                raise UserError(f'--{flag} {value}: {run} was started {started}, and that cannot change now')
-        if c.cache and 'cache' not in args.given and not (Path(c.cache) / 'index.json').is_file():
-            # A stranger's file does not choose the folder that is written to.
-            say(f'note: {c.cache} holds no cache; one is made beside {run}, or where --cache DIR says', sys.stderr)
-            c.cache = ''
-        if args.given & {'epochs', 'decay_epochs'} and 'steps' not in args.given:
-            c.steps = None
-        if not c.data:
-            raise UserError(f'{run}: does not say what it was trained on; name it with --data DIR')
-        pairs, sizes = survey.known_pairs(c)
-        runs.check_sizes(c, set(sizes))
-        if list(c.pictures) != survey.fingerprint(pairs):
-            raise UserError(f'{c.data}: holds {len(pairs)} pictures, and {run} was started with {c.pictures[0]}, or '
-                            'with others; put back what was there, or start another run')
-        training.schedule(c, len(pairs))
-        runs.check_config(c)
-        if state.step >= c.total_steps:
-            say(f'{run}: trained to the end, {state.step} steps; --epochs or --steps makes it longer')
-            return 0
-        say(f'{run}: going on at step {state.step} of {c.total_steps}')
-        return training.fit(state, run, training.prepare(state, run, pairs))
+def source_of(args):
+    """The data set that the command line names."""
+    if not hasattr(args, 'data'):
+        raise UserError(f'{args.command} needs --data DIR, the folder of the data set')
+    return SimpleNamespace(**{**configuration.defaults(DATA), **given(args, DATA),
+                              'data': args.data})
 
 
 def train(args):
+    """Train G1, or G2 around it (paper section 3.2), D1 to D3 and, where there are instances, the
+    encoder (section 3.4)."""
     if args.resume is not None:
         return resume(args)
-    found = survey.survey(args, thorough=args.skip_bad)
-    run = runs.new_run(args, Path(args.data).resolve().name)
+    import runs
+    import survey
+    import training
+
+    # What is there to see.
+    source = source_of(args)
+    found = survey.survey(source, thorough=source.skip_bad)
+    folder = new_folder(args, Path(args.data).resolve().name or 'root')
     device = runs.pick_device(args.device)
-    if found.problems and not args.skip_bad or not found.pairs:
-        raise UserError(next(iter(found.problems.values())) + (
-            f' (and {len(found.problems) - 1} more like it; check lists them)' if len(found.problems) > 1 else '')
-            + ('; --skip-bad trains on the rest' if found.pairs else ''))
+    survey.announce(source, found)
+    if found.problems and not source.skip_bad or not found.pairs:
+        others = len(found.problems) - 1
+        raise UserError(next(iter(found.problems.values()))
+                        + (f' (and {others} more like it; check lists them)' if others else '')
+                        + ('; --skip-bad trains on the rest' if found.pairs else ''))
     for problem in found.problems.values():
         say(f'left out: {problem}')
-    c = SimpleNamespace(**runs.settings(args), flags=runs.settings(args))
-    for name in ('layout', 'n_labels', 'label_names', 'label_table', 'palette', 'in_channels', 'out_channels',
-                 'instances'):
-        setattr(c, name, getattr(found, name))
-    c.data, c.left_out = str(Path(args.data).resolve()), sorted(found.problems)
-    if c.features is None:
-        c.features = c.instances != 'none'
-    if c.features and c.instances == 'none':
-        raise UserError(f'--features: {args.data} has no instance maps; '
-                        '--instances components makes them from the labels')
-    if c.instances == 'components' and not c.n_labels:
-        raise UserError(f'--instances components: {args.data} holds pictures, not label maps')
-    if c.model == 'global':
-        c.n_enhancers = 0
-    c.ngf = c.ngf or max(1, 64 >> c.n_enhancers)
-    c.encoder_scale = 1
-    if c.size is None:
-        frequent, multiple = found.sizes.most_common(1)[0][0], runs.network_multiple(c)
-        shrink = min(1, 1024 / frequent[0])
-        c.size = tuple(max(-(-runs.smallest_side(c) // multiple), round(side * shrink / multiple)) * multiple
-                       for side in frequent)
-    elif c.size == 'native':
-        c.size = None
-    runs.check_sizes(c, found.sizes)
-    c.pictures = survey.fingerprint(found.pairs)
-    training.schedule(c, len(found.pairs))
-    say(survey.in_words(found, 'training') + (', encoder trained along' if c.features else ''))
-    runs.check_config(c)
-    return start(runs.build(c, device), run, found.pairs)
+
+    # What is made of it: the networks ...
+    network = {**configuration.defaults(NETWORK), **given(args, NETWORK),
+               **{name: getattr(found, name) for name in NETWORK if hasattr(found, name)}}
+    if network['model'] == 'global':
+        network['n_enhancers'] = 0
+    if not hasattr(args, 'ngf'):
+        network['ngf'] = max(1, network['ngf'] >> network['n_enhancers'])
+    network.setdefault('features', found.instances != 'none')
+    if network['features'] and found.instances == 'none':
+        raise UserError(f'--features: {args.data} has no instance maps; --instances components '
+                        'makes them from the labels')
+    check_effect(args, network)
+
+    # ... and how they are trained.
+    config = configuration.make(network, {
+        **given(args, TRAINING), 'fix_global': 0, 'flags': flags(args),
+        'left_out': sorted(found.problems), 'pictures': survey.fingerprint(found.pairs)})
+    if not hasattr(args, 'size'):
+        config.size = runs.usual_size(config, list(found.sizes.values()))
+    runs.check_sizes(config, {pair.name: found.sizes[pair.name] for pair in found.pairs})
+    training.schedule(config, len(found.pairs))
+    configuration.check(config)
+    say(survey.in_words(found, 'training')
+        + (', encoder trained along' if config.features else ''))
+    return start(runs.build(config, device), folder, found.pairs)
 
 
-def start(state, run, pairs):
+def check_effect(args, network):
+    """UserError for a flag that would have no effect."""
+    local, features = network['model'] == 'local', network['features']
+    for names, effective, why in (
+            (('n_enhancers', 'n_blocks_local'), local, '--model global has no local enhancers'),
+            (('feat', 'nef', 'n_down_encoder'), features, 'without instances and --features '
+                                                          'there is no encoder')):
+        for name in names:
+            if hasattr(args, name) and not effective:
+                raise UserError(f'{configuration.flag(name)} {getattr(args, name)}: {why}; leave it '
+                                'out')
+
+
+def flags(args):
+    """What was written out on the command line, for a run to remember."""
+    return {name: value for name, value in vars(args).items()
+            if name not in ('command', 'device', 'run', 'resume')}
+
+
+def new_folder(args, name):
+    """The folder of a run to be made; UserError if it holds one already."""
+    import runs
+    folder = Path(args.run or Path('runs') / name)
+    runs.check_new(folder)
+    return folder
+
+
+def start(run, folder, pairs):
     """Say what is about to be trained, and train."""
-    c = state.config
-    dataset = training.prepare(state, run, pairs)                    # what does not fit is found before anything is written
-    weights = ', '.join(f'{name} {sum(p.numel() for p in getattr(state, name).parameters()) / 1e6:.1f}M'
-                        for name in 'GDE' if getattr(state, name))
-    run.mkdir(parents=True, exist_ok=True)
-    with lock(run):
-        runs.check_new(run)                                      # by now another process may have trained into it
-        say(f'{run}: {"native size" if c.size is None else "%dx%d" % tuple(c.size)}, {c.total_steps} steps of '
-            f'{c.batch} on {state.device}, weights {weights}')
-        return training.fit(state, run, dataset)
+    import runs
+    import training
+    c, t = run.config, run.config.training
+    dataset = training.prepare(run, folder, pairs)          # before anything is written
+    make_folder(folder)
+    with lock(folder):
+        runs.check_new(folder)                              # another process may have come first
+        weights = ', '.join(
+            f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
+            for name in 'GDE' if getattr(run, name))
+        size = configuration.in_words(c.size) if c.size else 'native size'
+        say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device}, weights '
+            f'{weights}')
+        return training.fit(run, folder, dataset)
 
 
 def finetune(args):
+    """Coarse to fine (paper section 3.2, figure 3): put a local enhancer around a trained generator
+    at twice the size, train it alone for --fix-global epochs, then everything together."""
     if args.resume is not None:
         return resume(args)
-    if not args.base:
+    if not hasattr(args, 'base'):
         raise UserError('finetune needs --from RUN, the folder of the run to start from')
+    import runs
+    import survey
+    import training
     device = runs.pick_device(args.device)
-    path, base = runs.read_run(args.base)
-    b, flags = base['config'], runs.settings(args)
-    if not (args.data or b.data):
-        raise UserError(f'{args.base}: does not say what it was trained on; name it with --data DIR')
-    # Schedule, size and crop are this stage's own; whatever else is not given stays as it was.
-    own = ('epochs', 'decay_epochs', 'steps', 'size', 'crop', 'cache')
-    c = SimpleNamespace(**{**vars(b), **{name: value for name, value in flags.items()
-                                         if value is not None or name in own}})
-    c.flags, c.data = flags, str(Path(args.data or b.data).resolve())
-    c.model, c.n_enhancers, c.ngf, c.encoder_scale = 'local', b.n_enhancers + 1, b.ngf // 2, 2 * b.encoder_scale
+    path, base = runs.read(args.base)
+    b = base['config']
+    before = vars(b.training) if b.training else {}
+    root = getattr(args, 'data', before.get('data'))
+    if not root:
+        raise UserError(f'{args.base}: does not say what it was trained on; name it with --data '
+                        'DIR')
+
+    # The network around the one that there is: half as wide, at twice the size.
     if b.ngf % 2:
-        raise UserError(f'{args.base}: --ngf {b.ngf} is odd; the enhancer around it has half as many channels')
-    if b.model == 'local' and c.n_blocks_local != b.n_blocks_local:
-        raise UserError(f'--n-blocks-local {c.n_blocks_local}: {args.base} has {b.n_blocks_local}, '
-                        'and all its enhancers are alike')
-    if c.size is None:
+        raise UserError(f'{args.base}: --ngf {b.ngf} is odd; the enhancer around it has half as '
+                        'many channels')
+    network = {**vars(b), **given(args, NETWORK), 'model': 'local', 'ngf': b.ngf // 2,
+               'n_enhancers': b.n_enhancers + 1, 'encoder_scale': 2 * b.encoder_scale}
+    del network['training']
+    if b.model == 'local' and network['n_blocks_local'] != b.n_blocks_local:
+        raise UserError(f'--n-blocks-local {network["n_blocks_local"]}: {args.base} has '
+                        f'{b.n_blocks_local}, and all its enhancers are alike')
+    if not hasattr(args, 'size'):
         if not b.size:
-            raise UserError(f'{args.base} was trained at native size; say with --size WxH (or native) '
-                            'what to finetune at')
-        c.size = tuple(2 * side for side in b.size)
-    elif c.size == 'native':
-        c.size = None
-    pairs, sizes = survey.known_pairs(c)
-    runs.check_sizes(c, set(sizes))
-    name = re.sub(r'-(\d+x\d+|native)$', '', Path(args.base).resolve().name)
-    run = runs.new_run(args, f'{name}-{"%dx%d" % tuple(c.size) if c.size else "native"}')
-    c.pictures = survey.fingerprint(pairs)
-    training.schedule(c, len(pairs))
-    runs.check_config(c)
-    state = runs.build(c, device)
-    with blame(path, 'not a checkpoint of this program'):
-        state.G.load_inner(base['weights']['G'])
-        for name in 'DE':
-            if name in base['weights']:                     # the official code may leave D out
-                getattr(state, name).load_state_dict(base['weights'][name])
-    if c.fix_global_steps < c.total_steps:
-        say(f'{args.base}: enhancer {c.n_enhancers} around it; '
-              f'the rest learns along from step {c.fix_global_steps} on')
+            raise UserError(f'{args.base} was trained at native size; say with --size WxH (or '
+                            'native) what to finetune at')
+        network['size'] = tuple(2 * side for side in b.size)
+
+    # Schedule, crop, log and cache are this stage's own; whatever else is not given stays.
+    stay = {name: before[name] for name in ('split', 'jitter', 'flip', 'workers', 'batch', 'lr',
+                                            'gan', 'vgg', 'bf16', 'seed') if name in before}
+    config = configuration.make(network, {
+        **stay, **given(args, TRAINING), 'data': str(Path(root).resolve()), 'flags': flags(args)})
+    t = config.training
+    t.left_out = survey.still_bad(config, root, before.get('left_out', ()), t.split)
+    config.layout, pairs, sizes = survey.known_pairs(config, root, t.left_out, t.split)
+    t.pictures = survey.fingerprint(pairs)
+    runs.check_sizes(config, sizes)
+    training.schedule(config, len(pairs))
+    configuration.check(config)
+    name = re.sub(r'-(\d+x\d+|native)$', '', Path(args.base).resolve().name) or 'root'
+    folder = new_folder(args, f'{name}-{configuration.in_words(config.size or "native")}')
+
+    run = runs.build(config, device)
+    runs.take_over(run, path, base['weights'])
+    if t.fix_global_steps < t.total_steps:
+        say(f'{args.base}: enhancer {config.n_enhancers} around it; the rest learns along from '
+            f'step {t.fix_global_steps} on')
     else:
-        say(f'warning: --fix-global {c.fix_global} is {c.fix_global_steps} steps, all of this run: '
-              'only the new enhancer will learn', file=sys.stderr)
+        warn(f'warning: --fix-global {t.fix_global} is {t.fix_global_steps} steps, all of this '
+             'run: only the new enhancer will learn')
     del base
-    return start(state, run, pairs)
+    return start(run, folder, pairs)
+
+
+def resume(args):
+    """Go on with a run as it was configured, to the bit as if it had never been stopped."""
+    import checkpoints
+    import runs
+    import survey
+    import training
+    folder, device = resumed_folder(args), runs.pick_device(args.device)
+    if not checkpoints.numbered(folder):
+        runs.read(folder)                                   # says what is wrong with it
+        raise UserError(f'{folder}: a run of the official code cannot be resumed; finetune --from '
+                        'starts from it')
+    with lock(folder):
+        run = runs.load(folder, device, set_aside=True)
+        c, t = run.config, run.config.training
+        configuration.amend(c, {**flags(args), **given(args, {**NETWORK, **TRAINING})}, folder)
+        if t.cache and not hasattr(args, 'cache') and not (Path(t.cache) / 'index.json').is_file():
+            # A stranger's file does not choose the folder that is written to.
+            warn(f'note: {t.cache} holds no cache; one is made beside {folder}, or where --cache '
+                 'DIR says')
+            t.cache = ''
+        if not Path(t.data).exists():
+            raise UserError(f'{t.data}: the data set of {folder} is not there; say with --data DIR '
+                            'where it is now')
+        _, pairs, sizes = survey.known_pairs(c, t.data, t.left_out, t.split)
+        runs.check_sizes(c, sizes)
+        if list(t.pictures) != survey.fingerprint(pairs):
+            raise UserError(f'{t.data}: holds {len(pairs)} pictures, and {folder} was started with '
+                            f'{t.pictures[0]}, or with others; put back what was there, or start '
+                            'another run')
+        training.schedule(c, len(pairs))
+        configuration.check(c)
+        if run.step >= t.total_steps:
+            say(f'{folder}: trained to the end, {run.step} steps; --epochs or --steps makes it '
+                'longer')
+            return 0
+        dataset = training.prepare(run, folder, pairs)
+        say(f'{folder}: going on at step {run.step} of {t.total_steps}')
+        return training.fit(run, folder, dataset)
+
+
+def resumed_folder(args):
+    """The folder of the run to go on with: the one named, or that of the data set named, or the
+    newest."""
+    import checkpoints
+    import runs
+    if args.resume and args.run and Path(args.run).resolve() != Path(args.resume).resolve():
+        raise UserError(f'--run {args.run}: --resume {args.resume} goes on in its own folder; leave '
+                        '--run out')
+    if args.resume or args.run:
+        return Path(args.resume or args.run)
+    named = Path('runs') / Path(getattr(args, 'data', '.')).resolve().name
+    return named if checkpoints.numbered(named) else runs.newest()
 
 
 def cluster(args):
-    run = Path(args.run) if args.run else runs.newest_run()
-    state = runs.load(run, runs.pick_device(args.device), training=False)
-    if not state.E:
-        raise UserError(f'{run}: trained without --features, there are no styles to cluster')
-    if not (args.data or state.config.data):
-        raise UserError(f'{run}: does not say what it was trained on; name it with --data DIR')
-    styles.save(styles.make(state, run, args.data or state.config.data, args.k, args.min_pixels, args.seed), run)
-    say(run / 'styles.npz')
+    """Cluster the features of the training set's instances, label by label (paper section 3.4)."""
+    import runs
+    import styles
+    import synthesis
+    folder = Path(args.run) if args.run else runs.newest()
+    run = runs.load(folder, runs.pick_device(args.device), training=False)
+    if not run.E:
+        raise UserError(f'{folder}: trained without --features, there are no styles to cluster')
+    seed = getattr(args, 'seed', TRAINING['seed'].default)
+    found = synthesis.cluster(run, folder, args.data, args.k, args.min_pixels, seed)
+    styles.save(found, folder)
+    say(folder / 'styles.npz')
     return 0
 
 
-@torch.inference_mode()
 def generate(args):
-    run = Path(args.run) if args.run else runs.newest_run()
-    state = runs.load(run, runs.pick_device(args.device), training=False)
-    c = state.config
-    if (args.sample or args.style or args.encode) and not state.E:
-        raise UserError(f'{run}: trained without --features, so it has one style only; '
-                        'leave out --sample, --style and --encode')
-    if args.inst and c.instances == 'none':
-        raise UserError(f'--inst: {run} was trained without instances; leave it out')
-    if args.sample and args.encode:
-        raise UserError('--sample and --encode: the styles are either drawn or taken from photographs')
-    if args.n > 1 and not args.sample:
-        raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
-    labels = layouts.files_by_name(args.label, '_labelIds', c.layout)
-    insts = layouts.partners(args.inst, '_instanceIds', c.layout, labels) if args.inst else {}
-    photos = layouts.partners(args.encode, '_leftImg8bit', c.layout, labels) if args.encode else {}
-    out = Path(args.out) if args.out else run / 'generated'
+    """Turn label maps into pictures: G(s, styles), each instance in the most frequent style of its
+    label, in one drawn at random, in one chosen, or in that of a photograph (paper section 3.4)."""
+    import layouts
+    import runs
+    import styles
+    import synthesis
+    folder = Path(args.run) if args.run else runs.newest()
+    run = runs.load(folder, runs.pick_device(args.device), training=False)
+    check_wishes(args, folder, run)
+
+    # What belongs together, by name.
+    layout = run.config.layout
+    labels = layouts.files_by_name(args.label, 'label', layout)
+    insts = layouts.partners(args.inst, 'inst', layout, labels) if args.inst else {}
+    photos = layouts.partners(args.encode, 'image', layout, labels) if args.encode else {}
+    out = Path(args.out) if args.out else folder / 'generated'
     for path in map(Path, args.label):
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise UserError(f'--out {out} lies in {path}: its pictures would be taken for label maps next time; '
-                            'choose another')
-    known = styles.read(state, run) if state.E else None
-    fixed = styles.fixed(args.style, known) if state.E else {}
-    check_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
-    unknown = set()
+            raise UserError(f'--out {out} lies in {path}: its pictures would be taken for label '
+                            'maps next time; choose another')
+    known = synthesis.ready_styles(run, folder, STYLES) if run.E else None
+    chosen = styles.chosen_by_hand(args.style, known) if run.E else {}
+    make_folder(out)
+
+    ending = 'encoded' if photos else 'generated'
+    unknown, failed, noted = set(), 0, False
     for name, path in labels.items():
-        label, inst = synthesis.read_scene(c, path, insts.get(name), args.size)
-        h, w = label.shape[-2:]
-        if path == next(iter(labels.values())) and c.size and not 0.7 < (w * h / (c.size[0] * c.size[1])) ** 0.5 < 1.5:
-            say(f'note: {path} is {w}x{h} and {run} learned at {c.size[0]}x{c.size[1]}; '
-                  f'--size {c.size[0]}x{c.size[1]} would suit it better', file=sys.stderr)
-        if not state.E:
-            synthesis.write_picture(out / f'{name}_generated.png', synthesis.synthesise(state, label, inst, None))
-            continue
-        slot, instance_labels, _ = data.describe_instances(label, inst, c.n_labels)
-        if not photos:
-            unknown.update(i for i in instance_labels.unique().tolist() if not known['counts'][i].any())
-        for i in range(args.n):
-            # The draws depend on the map's name, not on what other maps are there.
-            draw = np.random.SeedSequence((args.seed, zlib.crc32(name.encode()), i)).generate_state(1)[0]
-            vectors = (styles.encode_photo(state, photos[name], inst, slot) if photos else styles.choose(
-                instance_labels, known, torch.Generator().manual_seed(int(draw)) if args.sample else None))
-            for which, k in fixed.items():
-                vectors[instance_labels == which] = torch.from_numpy(known['centres'][which, k])
-            ending = f'seed{args.seed}_{i + 1}' if args.sample else 'encoded' if photos else 'generated'
-            synthesis.write_picture(out / f'{name}_{ending}.png',
-                          synthesis.synthesise(state, label, inst, styles.paint(vectors, slot)))
+        try:
+            scene = synthesis.read_scene(run.config, path, insts.get(name), args.size)
+            noted = noted or note_size(folder, run.config, path, scene)
+            if run.E and not photos:
+                unknown |= styles.unknown(scene.labels, known)
+            for i in range(args.n):
+                if args.sample:
+                    ending = f'seed{getattr(args, "seed", 0)}_{i + 1}'
+                vectors = None
+                if photos:
+                    vectors = synthesis.encode_photo(run, photos[name], scene)
+                elif run.E:
+                    vectors = styles.choose(scene.labels, known, draw(args, name, i))
+                for label, k in chosen.items():
+                    vectors[scene.labels == label] = styles.centre(known, label, k)
+                picture = synthesis.synthesise(run, scene, vectors)
+                say(synthesis.write_picture(out / f'{name}_{ending}.png', picture))
+        except UserError as error:
+            if len(labels) == 1:
+                raise
+            failed += 1
+            warn(f'p2phd generate: {error}')
     if unknown:
-        names = ', '.join(c.label_names[i] if c.label_names else str(i) for i in sorted(unknown))
-        say(f'warning: no styles for {names}, which the training data lacks; the mean of all features stood in',
-              file=sys.stderr)
-    return 0
+        names = run.config.label_names or range(run.config.n_labels)
+        warn(f'warning: no styles for {", ".join(str(names[i]) for i in sorted(unknown))}, which '
+             'the training data lacks; the mean of all features stood in')
+    if failed:
+        warn(f'p2phd generate: {failed} of {len(labels)} label maps could not be used')
+    return 2 if failed else 0
+
+
+def check_wishes(args, folder, run):
+    """UserError for flags that the run, or other flags, leave without a meaning."""
+    if (args.sample or args.style or args.encode) and not run.E:
+        raise UserError(f'{folder}: trained without --features, so it has one style only; leave '
+                        'out --sample, --style and --encode')
+    if args.inst and run.config.instances == 'none':
+        raise UserError(f'--inst: {folder} was trained without instances; leave it out')
+    if args.sample and args.encode:
+        raise UserError('--sample and --encode: the styles are either drawn or taken from '
+                        'photographs')
+    if args.n > 1 and not args.sample:
+        raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
+
+
+def note_size(folder, config, path, scene):
+    """Say so where a label map is far larger or smaller than what the run learned -> whether."""
+    if not config.size:
+        return False
+    h, w = scene.label.shape[-2:]
+    size = '%dx%d' % tuple(config.size)
+    far = not 0.7 < (w * h / (config.size[0] * config.size[1])) ** 0.5 < 1.5
+    if far:
+        warn(f'note: {path} is {w}x{h} and {folder} learned at {size}; --size {size} would suit it '
+             'better')
+    return far
+
+
+def draw(args, name, i):
+    """With --sample a generator for the styles of picture i of a map, whose draws depend on the
+    map's name, not on what other maps are there; else None."""
+    if not args.sample:
+        return None
+    import numpy as np
+    import torch
+    entropy = (getattr(args, 'seed', 0), zlib.crc32(name.encode(errors='surrogateescape')), i)
+    seed = np.random.SeedSequence(entropy).generate_state(1)[0]
+    return torch.Generator().manual_seed(int(seed))
+
+
+def demo(args):
+    """The subcommands one after the other on built-in scenes."""
+    import toy
+    return toy.demo(Path(args.run), getattr(args, 'seed', 0), args.device,
+                    lambda words: main(parse(words)))
+
+
+# ----------------------------------------------------------------------------------------- main
+
+COMMANDS = {'check': check, 'train': train, 'finetune': finetune, 'cluster': cluster,
+            'generate': generate, 'demo': demo}
+
+
+def parse(words):
+    """The words of a command line -> namespace. Exits with code 2 where they are wrong."""
+    return make_parser().parse_args(words)
+
+
+def check_versions():
+    """UserError where Python or a package is missing or too old."""
+    def number(version):
+        return '.'.join(map(str, version[:2]))
+
+    if sys.version_info < PYTHON:
+        raise UserError(f'Python {number(sys.version_info)}: this program needs {number(PYTHON)} '
+                        'or newer')
+    try:
+        import numpy, PIL, torch                            # noqa: E401, F401
+    except ImportError as error:
+        raise UserError(f'{error}; pip install -r requirements.txt brings what is needed') from None
+    version = tuple(int(part) for part in re.findall(r'\d+', torch.__version__)[:2])
+    if version < TORCH:
+        raise UserError(f'PyTorch {torch.__version__}: this program needs {number(TORCH)} or newer')
 
 
 def main(args):
-    """Run a subcommand; what the user can mend is one line on stderr, and exit code 2."""
+    """Run a subcommand -> exit code: 2 where the user can mend what went wrong, said in one line on
+    stderr."""
     try:
+        check_versions()
         return COMMANDS[args.command](args)
-    except (UserError, OSError) as error:
-        say(f'p2phd {args.command}: {error}', file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if 'DataLoader worker' in str(error):
-            say(f'p2phd {args.command}: a process that loads pictures has died, perhaps of too little (shared) memory; '
-                'train --resume RUN --workers 0 loads them in the trainer', sys.stderr)
-            return 2
-        # On the CPU, PyTorch raises a RuntimeError for want of memory.
-        if not (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)):
+    except (UserError, OSError, MemoryError, RuntimeError, ValueError) as error:
+        if isinstance(error, (UserError, OSError)) and not out_of_memory(error):
+            message = error
+        elif 'DataLoader worker' in str(error):
+            message = ('a process that loads pictures has died, perhaps of too little (shared) '
+                       'memory; train --resume RUN --workers 0 loads them in the trainer')
+        elif out_of_memory(error):
+            message = 'there is not enough memory; try --bf16, --crop, a smaller --size, or ' \
+                      'fewer channels'
+        else:
             raise
-        say(f'p2phd {args.command}: the device has not enough memory; try --bf16, --crop, a smaller --size, or fewer '
-              'channels', file=sys.stderr)
+        warn(f'p2phd {args.command}: {message}')
         return 2
     except KeyboardInterrupt:
-        say(f'p2phd {args.command}: interrupted', file=sys.stderr)
+        warn(f'p2phd {args.command}: interrupted')
         return 130
 
 
-COMMANDS = {'check': survey.check, 'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate,
-            'demo': toy.demo}
-
 if __name__ == '__main__':
-    sys.exit(main(ARGS))
+    sys.exit(main(parse(sys.argv[1:])))

@@ -1,7 +1,6 @@
-"""What is in a data set and what is wrong with it."""
+"""What is in a data set and what is wrong with it: read before training, and printed by `check`."""
 from collections import Counter
 from pathlib import Path
-import sys
 import time
 from types import SimpleNamespace
 import zlib
@@ -9,195 +8,284 @@ import zlib
 import numpy as np
 
 import data
-from files import UserError, say
+import decoding
+from files import UserError, say, warn
 import layouts
 
-
-MOST_LABELS = 4096                                           # a label map with more is taken for an instance map
-
-
-def is_jpeg(path):
-    return Path(path).suffix.lower() in ('.jpg', '.jpeg')
+UNKNOWN = 255           # the usual mark of pixels without a label
+UNKNOWN_GAP = 32        # so many labels below it are absent where it is taken for that
 
 
-def check_jpeg(path, c):
-    """UserError if a label map is a JPEG file and `c` does not allow that."""
-    if is_jpeg(path) and c.n_labels != 0 and not c.jpeg_labels:
-        raise UserError(f'{path}: JPEG changes the values of labels; make PNG files of the originals, or force it by '
-                        'training with --jpeg-labels')
-
+# ------------------------------------------------------------------------------ of a single pair
 
 def check_section(path, other, size):
-    """The channels of `path`; UserError unless it has, to a pixel, the proportions of `other`, whose (width, height) is
-    `size`."""
+    """The channels of `path`; UserError unless it has, to a pixel and to 2 %, the proportions of
+    `other`, whose (width, height) is `size`."""
     w, h, channels = layouts.header(path)
-    if abs(w * size[1] - h * size[0]) > max(*size, w, h):
-        raise UserError(f'{path} is {w}x{h} and {other} is {size[0]}x{size[1]}: they must show the same section')
+    apart = abs(w * size[1] - h * size[0])
+    if apart > min(max(*size, w, h), 0.02 * max(w * size[1], h * size[0])):
+        raise UserError(f'{path} is {w}x{h} and {other} is {size[0]}x{size[1]}: they must show the '
+                        'same section')
     return channels
 
 
-def check_headers(pair, c):
-    """What the headers of a pair's files tell -> (width, height), channels of the label map, of the photograph.
-    UserError where they do not belong together."""
-    check_jpeg(pair.label, c)
+def check_jpeg(path, jpeg_labels):
+    """UserError if a label map went through JPEG and that is not allowed."""
+    if not jpeg_labels and path.is_file() and decoding.is_jpeg(path):
+        raise UserError(f'{path}: JPEG changes the values of labels; make PNG files of the '
+                        'originals, or force it by training with --jpeg-labels')
+
+
+def check_headers(pair, instances, maps_are_pictures, jpeg_labels):
+    """What the headers of a pair's files tell -> (width, height), channels of the label map, of the
+    photograph. UserError where they do not belong together."""
+    if not maps_are_pictures:
+        check_jpeg(pair.label, jpeg_labels)
     *size, channels = layouts.header(pair.image)
     in_channels = check_section(pair.label, pair.image, size)
-    if c.instances == 'files' and pair.inst:
+    if instances == 'files' and pair.inst:
         check_section(pair.inst, pair.image, size)
     return tuple(size), in_channels, channels
 
 
-def known_pairs(c):
-    """The pairs that a run of configuration `c` is trained on -> pairs, [(width, height) of each]. UserError if they
-    are not all there, or by their headers of no use. Notes the layout in `c`."""
-    source = layouts.find_pairs(c.data, c.split)
-    c.layout = source.layout
-    for name, problem in source.problems.items():
-        if name not in c.left_out:
-            raise UserError(problem)
-    pairs = [pair for pair in source.pairs if pair.name not in c.left_out]
-    if not pairs:
-        raise UserError(f'{c.data}: no pictures of the split {c.split!r}')
-    if c.instances == 'files' and not pairs[0].inst:
-        raise UserError(f'{c.data}: has no instance maps, and the run was trained with them')
-    return pairs, [size for size, _, _ in data.in_parallel(lambda pair: check_headers(pair, c), pairs)]
+# -------------------------------------------------------------------------------- of a data set
 
+class Checked:
+    """Pairs that functions are called on: where one raises a UserError the pair leaves `pairs`, and
+    `problems`, {scene: one line}, says why."""
 
-def examine(root, split='train', palette=None, ignore_label=None, forty=False, jpeg_labels=False, instances='auto',
-           n_labels=None, thorough=False, progress=None):
-    """All that has to be known of a data set before training: what `find_pairs` finds, the headers of all files and,
-    where only they can tell, the values of the label maps; with `thorough` the pixels of everything.
+    def __init__(self, pairs, problems, progress=None):
+        self.pairs, self.problems = pairs, dict(problems)
+        self.progress = progress            # progress(step, done, total) is called along the way
 
-    palette: file of read_palette. ignore_label: this id gets a channel of its own, the last. forty: NYU's 40 labels.
-    jpeg_labels: accept label maps that JPEG has changed. instances: as --instances. n_labels: where only the maps could
-    tell it. progress(step, done, total) is called along the way.
-
-    Returns a SimpleNamespace: the fields of Source, where `problems` has every file that cannot be used and `pairs` is
-    the rest; the fields of a run's configuration that `readers` needs; `instances`, 'files', 'components' or 'none';
-    `unknown`, whether 255 looks like a mark of unlabelled pixels; `sizes`, a Counter of (width, height);
-    `histogram` (n_labels,) and `instances_per_picture`, both None unless thorough.
-    """
-    source = layouts.find_pairs(root, split)
-    c = SimpleNamespace(**source._asdict(), sizes=Counter(), palette=layouts.read_palette(palette) if palette else None,
-                        label_table=None, in_channels=3, out_channels=3, unknown=False, histogram=None,
-                        instances_per_picture=None, jpeg_labels=jpeg_labels)
-    c.problems = dict(c.problems)
-    if instances == 'auto':
-        c.instances = 'files' if c.pairs and c.pairs[0].inst else 'none'
-    else:
-        c.instances = instances
-
-    def each(function, step):
-        """function(pair) of every pair; where it raises a UserError the pair becomes a problem."""
+    def each(self, function, step):
+        """[function(pair) of every pair that remains]"""
         def guarded(pair):
             try:
                 return pair, function(pair), None
             except UserError as error:
                 return pair, None, str(error)
-        done = data.in_parallel(guarded, c.pairs, progress and (lambda n: progress(step, n, len(c.pairs))))
-        c.problems |= {pair.name: error for pair, _, error in done if error}
-        c.pairs = [pair for pair, _, error in done if not error]
+
+        total, progress = len(self.pairs), self.progress
+        done = decoding.in_parallel(guarded, self.pairs, progress and (
+            lambda n: progress(step, n, total)))
+        self.problems |= {pair.name: error for pair, _, error in done if error}
+        self.pairs = [pair for pair, _, error in done if not error]
         return [result for _, result, error in done if not error]
 
-    headers = each(lambda pair: check_headers(pair, c), 'headers')
-    c.sizes = Counter(size for size, _, _ in headers)
-    if headers:
-        c.in_channels, c.out_channels = (max(header[i] for header in headers) for i in (1, 2))
 
-    if c.palette:
-        c.n_labels = 1 + max(row[3] for row in c.palette)
-        names = {row[3]: row[4] for row in c.palette}
-        c.label_names = [names.get(i, str(i)) for i in range(c.n_labels)]
-    elif forty:
-        c.label_table, c.n_labels = layouts.forty_labels(Path(root)), 41
-    elif c.n_labels is None:
-        c.n_labels = -1                                      # not yet known; `readers` asks whether it is 0
-        read = layouts.readers(c).label
+def survey(source, thorough=False, progress=None):
+    """All that has to be known of a data set before training: its layout, the headers of all files
+    and, where only they can tell, the values of the label maps; with `thorough` the pixels of
+    everything. UserError where none of it can be used.
 
+    source: a namespace of the fields of config.DATA. progress(step, done, total) is called along
+    the way.
+
+    Returns a SimpleNamespace: those fields of config.NETWORK that depend on the data (layout,
+    n_labels, label_names, label_table, palette, in_channels, out_channels, instances, jpeg_labels);
+    pairs that can be used and `problems`, {scene: one line} for the rest; `unknown`, whether label
+    255 was taken for pixels without a label; `sizes`, {scene: (width, height)}; `histogram`
+    (n_labels,) and `instances_per_picture`, both None unless thorough.
+    """
+    root = Path(source.data)
+    layout, pairs, problems = layouts.find_pairs(root, source.split)
+    checked = Checked(pairs, problems, progress)
+    instances = source.instances
+    if instances == 'auto':
+        instances = 'files' if pairs and pairs[0].inst else 'none'
+    if instances == 'components' and layout.n_labels == 0:
+        raise UserError(f'--instances components: {root} holds pictures, not label maps')
+
+    headers = checked.each(lambda pair: check_headers(
+        pair, instances, layout.n_labels == 0, source.jpeg_labels), 'headers')
+    sizes = {pair.name: size for pair, (size, _, _) in zip(checked.pairs, headers)}
+    in_channels, out_channels = (max((header[i] for header in headers), default=3) for i in (1, 2))
+    if layout.n_labels != 0:
+        in_channels = 3                     # of no use, and the same whatever the files are
+
+    labels = find_labels(source, layout, checked)
+    found = SimpleNamespace(layout=layout.name, in_channels=in_channels, out_channels=out_channels,
+                            instances=instances, jpeg_labels=source.jpeg_labels, sizes=sizes,
+                            histogram=None, instances_per_picture=None, **labels)
+    if thorough:
+        read_through(found, checked)
+    found.pairs, found.problems = checked.pairs, checked.problems
+    return found
+
+
+def find_labels(source, layout, checked):
+    """What the labels of a data set are -> {n_labels, label_names, label_table, palette, unknown}.
+    Reads the label maps where nothing else tells."""
+    root, n_labels, ignored = Path(source.data), source.n_labels, source.ignore_label
+    names = palette = table = None
+    unknown = False
+    if source.palette:
+        if layout.n_labels == 0:
+            raise UserError(f'--palette {source.palette}: {root} holds pictures, not label maps; '
+                            'leave it out')
+        palette = layouts.read_palette(source.palette)
+        known = {row[3]: row[4] for row in palette}
+        own = 1 + max(known)
+        if n_labels and n_labels < own:
+            raise UserError(f'--n-labels {n_labels}: {source.palette} has the label {own - 1}')
+        n_labels = n_labels or own
+        names = [known.get(i, str(i)) for i in range(n_labels)]
+    elif n_labels in layout.tables:
+        table, n_labels = layout.tables[n_labels](root), n_labels + 1
+    elif layout.n_labels is not None:
+        if n_labels not in (None, layout.n_labels):
+            also = ''.join(f' or {n}' for n in layout.tables)
+            raise UserError(f'--n-labels {n_labels}: {layout.name} has '
+                            f'{layout.n_labels or "no"}{also}; leave it out')
+        n_labels, names = layout.n_labels, layout.names(root)
+    else:
+        read = layouts.readers(layout.name)
 
         def labels_of(pair):
-            labels = set(np.unique(read(pair.label, None)).tolist()) - {ignore_label}
-            if c.layout != 'ADE20K full' and labels and not 0 <= min(labels) <= max(labels) < MOST_LABELS:
-                raise UserError(f'{pair.label}: values from {min(labels)} to {max(labels)}; labels are numbers '
-                                f'from 0 to {MOST_LABELS - 1} (is this an instance map?)')
-            return labels
+            ids = read.label(pair.label, None)
+            if not layout.sparse:
+                check_ids(ids, pair.label)
+            return set(np.unique(ids).tolist())
 
-        seen = set().union(*each(labels_of, 'labels'))
-        if c.layout == 'ADE20K full':
-            c.label_table = {label: i for i, label in enumerate(sorted(seen))}
-            c.n_labels = len(seen)
+        seen = set().union(*checked.each(labels_of, 'labels'))
+        below = max(seen - {UNKNOWN}, default=0)
+        unknown = (ignored is None and UNKNOWN in seen and below < UNKNOWN - UNKNOWN_GAP
+                   and (n_labels or 0) <= UNKNOWN and not layout.sparse)
+        ignored = UNKNOWN if unknown else ignored
+        if layout.sparse:
+            table = {label: i for i, label in enumerate(sorted(seen - {ignored}))}
+            n_labels = len(table)
         else:
-            c.n_labels = n_labels or 1 + max(seen, default=0)
-            c.unknown = 255 in seen and 254 not in seen      # a common mark of pixels without a label
-    if ignore_label is not None and c.n_labels:
-        c.label_table = {**(c.label_table or {i: i for i in range(c.n_labels)}), ignore_label: c.n_labels}
-        c.n_labels += 1
-        c.label_names = c.label_names and [*c.label_names, 'ignored']
+            n_labels = n_labels or 1 + max(seen - {ignored}, default=0)
+    if isinstance(ignored, int):
+        if n_labels == 0:
+            raise UserError(f'--ignore-label {ignored}: {root} holds pictures, not label maps')
+        if palette:
+            raise UserError(f'--ignore-label {ignored}: has no effect beside --palette, which says '
+                            'what every colour means; leave it out')
+        table = {**(table or {i: i for i in range(n_labels)}), ignored: n_labels}
+        n_labels, names = n_labels + 1, names and [*names, 'ignored']
+    return {'n_labels': n_labels, 'label_names': names, 'label_table': table, 'palette': palette,
+            'unknown': unknown}
 
-    if thorough:
-        dataset = data.Pictures([], layouts.readers(c), c.n_labels, None, instances=c.instances)
 
-        def decode(pair):
-            arrays = dataset.read(pair)
-            counts = np.bincount(arrays['label'].ravel(), minlength=c.n_labels) if c.n_labels else None
-            return counts, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
+MOST_LABELS = 4096      # a label map with higher ones is taken for an instance map
 
-        decoded = each(decode, 'pixels')
-        c.histogram = sum(counts for counts, _ in decoded) if c.n_labels else None
-        c.instances_per_picture = [instances for _, instances in decoded]
-    return c
+
+def check_ids(ids, path):
+    """UserError unless the values of a map can be labels."""
+    low, high = int(ids.min()), int(ids.max())
+    if not 0 <= low <= high < MOST_LABELS:
+        raise UserError(f'{path}: values from {low} to {high}; labels are numbers from 0 to '
+                        f'{MOST_LABELS - 1} (is this an instance map?)')
+
+
+def read_through(found, checked):
+    """Decode everything: `found.histogram` and `found.instances_per_picture`."""
+    dataset = data.Pictures([], layouts.readers_of(found), found.n_labels,
+                            instances=found.instances)
+
+    def decode(pair):
+        arrays = dataset.read(pair)
+        counts = None
+        if found.n_labels:
+            counts = np.bincount(arrays['label'].ravel(), minlength=found.n_labels)
+        return counts, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
+
+    decoded = checked.each(decode, 'pixels')
+    found.histogram = sum(counts for counts, _ in decoded) if found.n_labels else None
+    found.instances_per_picture = [instances for _, instances in decoded]
+
+
+def known_pairs(config, root, left_out, split='train'):
+    """The pairs in the folder `root` that fit a run's configuration, less the scenes `left_out` ->
+    layout's name, [Pair], {scene: (width, height)}. UserError if they are not all there, or by
+    their headers of no use."""
+    layout, pairs, problems = layouts.find_pairs(root, split)
+    for name, problem in problems.items():
+        if name not in left_out:
+            raise UserError(problem)
+    pairs = [pair for pair in pairs if pair.name not in left_out]
+    if not pairs:
+        raise UserError(f'{root}: no pictures of the split {split!r}')
+    if (layout.n_labels == 0) != (config.n_labels == 0):
+        raise UserError(f'{root}: {layout.name}, and the run was trained on {config.layout}')
+    if config.instances == 'files' and not pairs[0].inst:
+        raise UserError(f'{root}: has no instance maps, and the run was trained with them')
+    headers = decoding.in_parallel(lambda pair: check_headers(
+        pair, config.instances, config.n_labels == 0, config.jpeg_labels), pairs)
+    return layout.name, pairs, {pair.name: size for pair, (size, _, _) in zip(pairs, headers)}
+
+
+def still_bad(config, root, left_out, split='train'):
+    """Those of the scenes `left_out` that cannot be used today either."""
+    layout, pairs, problems = layouts.find_pairs(root, split)
+    checked = Checked([pair for pair in pairs if pair.name in left_out], {})
+    checked.each(lambda pair: check_headers(
+        pair, config.instances, config.n_labels == 0, config.jpeg_labels), 'headers')
+    dataset = data.Pictures([], layouts.readers_of(config), config.n_labels,
+                            instances=config.instances)
+    checked.each(dataset.read, 'pixels')
+    return sorted({name for name in left_out if name in problems} | checked.problems.keys())
 
 
 def fingerprint(pairs):
     """[number, checksum of the names] of the pictures of a data set."""
-    return [len(pairs), zlib.crc32('\n'.join(str(pair.name) for pair in pairs).encode(errors='surrogateescape'))]
+    names = '\n'.join(str(pair.name) for pair in pairs)
+    return [len(pairs), zlib.crc32(names.encode(errors='surrogateescape'))]
 
 
-def survey(args, **kwargs):
-    """examine, of what the command line names."""
-    if not args.data:
-        raise UserError(f'{args.command} needs --data DIR, the folder of the data set')
-    found = examine(args.data, args.split, args.palette, args.ignore_label, args.labels == 40, args.jpeg_labels,
-                           args.instances, args.n_labels, **kwargs)
-    if found.n_labels and any(is_jpeg(pair.label) for pair in found.pairs):
-        say(f'warning: {args.data}: JPEG changes the values of labels; expect wrong ones along all edges',
-              file=sys.stderr)
+# -------------------------------------------------------------------------------------- in words
+
+def announce(source, found):
+    """Say what a survey took upon itself."""
+    if found.n_labels and source.jpeg_labels and any(
+            decoding.is_jpeg(pair.label) for pair in found.pairs if pair.label.is_file()):
+        warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong ones along '
+             'all edges')
     if found.unknown:
-        say(f'note: {args.data}: if label 255 means unknown, --ignore-label 255 --n-labels N saves the channels '
-              'up to it', file=sys.stderr)
-    return found
+        warn(f'note: {source.data}: label {UNKNOWN} is taken as unknown, a label of its own after '
+             f'the other {found.n_labels - 1}; --ignore-label none reads it as the label {UNKNOWN}')
 
 
 def in_words(found, which):
     """'Cityscapes: 2975 training pairs, 35 labels, instance maps'"""
-    instances = {'files': 'instance maps', 'components': 'connected components as instances', 'none': 'no instances'}
+    instances = {'files': 'instance maps', 'components': 'connected components as instances',
+                 'none': 'no instances'}
     return (f'{found.layout}: {len(found.pairs)} {which} pairs, {found.n_labels or "no"} labels, '
             f'{instances[found.instances]}')
 
 
-def check(args):
+def report(source, found):
+    """Print what a thorough survey found."""
+    say(in_words(found, source.split))
+    say('splits: ' + ', '.join(f'{split} ({n})' for split, n in
+                               layouts.splits(Path(source.data)).items()))
+    sizes = Counter(found.sizes.values())
+    say('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in sizes.most_common(5))
+        + (f' and {len(sizes) - 5} more' if len(sizes) > 5 else ''))
+    if found.n_labels and found.pairs:
+        names = found.label_names or [str(i) for i in range(found.n_labels)]
+        share = found.histogram / found.histogram.sum()
+        say('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.3g}%'
+                                   for i in (-share).argsort(kind='stable') if share[i]))
+    if found.instances != 'none' and found.pairs:
+        counts = found.instances_per_picture
+        say(f'instances per picture: {min(counts)} to {max(counts)}, '
+            f'{sum(counts) / len(counts):.1f} on average')
+    for problem in found.problems.values():
+        say(problem)
+    say(f'{len(found.problems) or "no"} problem{"s" * (len(found.problems) != 1)}')
+
+
+def ticker():
+    """A progress function that says something every two seconds and at the end of a step."""
     last = time.monotonic()
 
     def progress(step, done, total):
         nonlocal last
         if done == total or time.monotonic() - last > 2:
-            say(f'{step}: {done} of {total}', file=sys.stderr)
+            warn(f'{step}: {done} of {total}')
             last = time.monotonic()
-
-    found = survey(args, thorough=True, progress=progress)
-    say(in_words(found, args.split))
-    say('splits: ' + ', '.join(f'{split} ({n})' for split, n in layouts.splits(Path(args.data)).items()))
-    say('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in found.sizes.most_common(5))
-          + (f' and {len(found.sizes) - 5} more' if len(found.sizes) > 5 else ''))
-    if found.n_labels and found.pairs:
-        names = found.label_names or [str(i) for i in range(found.n_labels)]
-        share = found.histogram / found.histogram.sum()
-        say('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.2g}%' for i in (-share).argsort(kind='stable')
-                                     if share[i]))
-    if found.instances != 'none' and found.pairs:
-        counts = found.instances_per_picture
-        say(f'instances per picture: {min(counts)} to {max(counts)}, {sum(counts) / len(counts):.1f} on average')
-    for problem in found.problems.values():
-        say(problem)
-    say(f'{len(found.problems) or "no"} problem{"s" * (len(found.problems) != 1)}')
-    return 2 if found.problems else 0
+    return progress

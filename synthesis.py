@@ -1,43 +1,163 @@
-"""From a scene on disk to a picture."""
+"""From a scene on disk to a picture: the way that generate, the training sheets and the demo go."""
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 from PIL import Image
 import torch
 
+import config as configuration
 import data
-from files import say
+from files import UserError, attempt, say, warn, write_whole
 import layouts
 import runs
+import styles
 import survey
 
+# label (1, 1, H, W) integer (pictures to pictures: (1, C, H, W)); inst (1, 1, H, W) integer, or
+# None where the run has no instances; slot (1, 1, H, W), the number 0 ... K - 1 of each pixel's
+# instance, and labels (K,), the label of each, or None where it has no encoder.
+Scene = namedtuple('Scene', 'label inst slot labels')
 
-def read_scene(c, label_path, inst_path, size):
-    """A label map and its instances for a run of configuration `c` -> label (1, 1, H, W) (RGB: (1, 3, H, W)), inst or
-    None."""
-    readers = layouts.readers(c)
-    survey.check_jpeg(label_path, c)
+
+def read_scene(config, label_path, inst_path=None, size=None):
+    """A label map and its instance map, resized to (width, height) -> Scene. Without an instance
+    map the connected components of each label serve. UserError names a file of no use."""
+    readers = layouts.readers_of(config)
+    if config.n_labels:
+        survey.check_jpeg(Path(label_path), config.jpeg_labels)
     label = readers.label(label_path, size)
-    if c.n_labels:
-        data.check_labels(label, label_path, c.n_labels)
-    if c.instances == 'none':
-        return data.to_tensor(label)[None], None
-    if inst_path:
-        survey.check_section(inst_path, label_path, label.shape[1::-1])
+    if config.n_labels:
+        data.check_labels(label, label_path, config.n_labels)
+    inst = None
+    if config.instances != 'none' and inst_path:
+        survey.check_section(inst_path, label_path, layouts.header(label_path)[:2])
         inst = readers.inst(inst_path, label.shape[1::-1])
-    else:
+    elif config.instances != 'none':
         inst = data.connected_components(label)
-    return data.to_tensor(label)[None], data.to_tensor(inst)[None]
+    return make_scene(config, *(x if x is None else data.to_tensor(x)[None] for x in (label, inst)))
+
+
+def make_scene(config, label, inst):
+    slot = labels = None
+    if config.features:
+        slot, labels, _ = data.describe_instances(label, inst, config.n_labels)
+    return Scene(label, inst, slot, labels)
 
 
 @torch.inference_mode()
-def synthesise(state, label, inst, features):
-    """label, inst and painted features (N, feat, H, W) (None without an encoder), of any size -> pictures (N, 3, H, W)
-    in [-1, 1] of exactly that size: padded by repeating the edge for the networks, then cropped."""
-    h, w = label.shape[-2:]
-    multiple = runs.network_multiple(state.config)
-    label, inst, features = (x if x is None else data.pad_to_multiple(x.to(state.device), multiple, 2 * multiple)
-                             for x in (label, inst, features))
-    condition = data.condition(label, inst, state.config.n_labels)
-    return state.G(condition if features is None else torch.cat([condition, features], 1))[..., :h, :w]
+def encode_photo(run, path, scene):
+    """The styles of a scene's instances in a photograph of it, which is resized to the map's size
+    -> (K, feat)."""
+    h, w = scene.label.shape[-2:]
+    survey.check_section(path, 'its label map', (w, h))
+    photo = layouts.readers_of(run.config).image(path, (w, h))
+    image = data.to_float(data.to_tensor(photo)[None])
+    image, inst = pad(run, image, scene.inst)
+    inst[..., h:, :] = inst[..., w:] = inst.max() + 1       # what was padded belongs to none
+    features = styles.encode(run, image, inst)[..., :h, :w]
+    return styles.unpaint(features, scene.slot.to(run.device)).cpu()
+
+
+def pad(run, *maps):
+    """(1, C, H, W) tensors, or None -> on the device of the run, the edge repeated until they have
+    a size that its networks take (README, deviation 13)."""
+    multiple = runs.network_multiple(run.config)
+    return [x if x is None else data.pad_to_multiple(x.to(run.device), multiple, 2 * multiple)
+            for x in maps]
+
+
+def fake_picture(run, label, inst, features):
+    """G(s): the one place where G's input is put together, the label map one-hot, the boundary map
+    and the features (paper sections 3.3 and 3.4).
+
+    label (N, 1, H, W), inst (N, 1, H, W) or None, features (N, feat, H, W) or None, of a size that
+    the networks take, on the run's device -> picture (N, C, H, W) in [-1, 1], and the condition
+    (N, n_labels [+ 1], H, W), which D sees as well.
+    """
+    condition = data.condition(label, inst, run.config.n_labels)
+    return run.G(torch.cat([condition, *([] if features is None else [features])], 1)), condition
+
+
+@torch.inference_mode()
+def synthesise(run, scene, vectors=None):
+    """One picture of one scene, of any size: vectors (K, feat), a style for each of its instances,
+    or None without an encoder -> (1, C, H, W) in [-1, 1]."""
+    h, w = scene.label.shape[-2:]
+    features = None if vectors is None else styles.paint(vectors, scene.slot)
+    return fake_picture(run, *pad(run, scene.label, scene.inst, features))[0][..., :h, :w]
+
+
+# ---------------------------------------------------------------------------- the styles of a run
+
+def cluster(run, folder, root, k, min_pixels, seed):
+    """The styles of the pictures in the folder `root`, or None: of those that the run was trained
+    on -> as styles.cluster. UserError where they are not at hand."""
+    c = run.config
+    t = SimpleNamespace(**(vars(c.training) if c.training else
+                           {**configuration.defaults(configuration.TRAINING), 'data': None}))
+    t.data, t.crop, t.cache, t.batch = root or t.data, None, None, 1    # whole, one at a time
+    if not t.data:
+        raise UserError(f'{folder}: does not say what it was trained on; run python p2phd.py '
+                        f'cluster --run {folder} --data DIR')
+    if not Path(t.data).exists():
+        raise UserError(f'{folder}: its training data is not at hand at {t.data}; run python '
+                        f'p2phd.py cluster --run {folder} --data DIR')
+    layout, pairs, sizes = survey.known_pairs(c, t.data, t.left_out, t.split)
+    if not c.size:
+        runs.check_sizes(SimpleNamespace(**{**vars(c), 'training': t}), sizes)
+    readers = layouts.readers(layout, c.in_channels, c.out_channels, c.palette, c.label_table)
+    dataset = data.Pictures(pairs, readers, c.n_labels, c.size,
+                            multiple=runs.network_multiple(c), instances=c.instances,
+                            workers=t.workers)
+
+    found = styles.cluster(run, dataset, k, min_pixels, seed)
+    there = (found['counts'] > 0).sum(1)
+    say(f'{folder}: {there.sum()} styles of {(there > 0).sum()} labels from '
+        f'{found["counts"].sum()} instances')
+    return found
+
+
+def ready_styles(run, folder, k, min_pixels=1):
+    """The styles of the run in `folder`; clustered now where there are none yet, or where they are
+    of an earlier step."""
+    t = run.config.training
+    known = styles.load(folder, run.config)
+    if known and known.get('step', run.step) == run.step:
+        return known
+    if known:
+        there = t and Path(t.data).exists()
+        warn(f'note: {folder / "styles.npz"} is of step {known["step"]}, the run has gone on to '
+             f'step {run.step}: ' + ('clustering again' if there else 'run cluster again'))
+        if not there:
+            return known
+        k, min_pixels = known['counts'].shape[1], int(known['min_pixels'])
+    if t and Path(t.data).exists():
+        say(f'{folder}: clustering {t.data}')
+    known = cluster(run, folder, None, k, min_pixels, t.seed if t else 0)
+    attempt(lambda: styles.save(known, folder), 'the styles are not kept')  # a folder to read only
+    return known
+
+
+# -------------------------------------------------------------------------------------- showing
+
+def write_picture(path, image):
+    """image: (1, C, H, W) float in [-1, 1]. PNG, or .npy (H, W, C) float32 where there are neither
+    1 nor 3 channels; whole or not at all -> the path written."""
+    if image.shape[1] not in (1, 3):
+        path = path.with_suffix('.npy')
+        array = image[0].permute(1, 2, 0).cpu().numpy()
+        write_whole(path, lambda file: np.save(file, array))
+    else:
+        write_png(path, to_picture(image))
+    return path
+
+
+def write_png(path, picture):
+    """picture: (H, W, 3) or (H, W, 1) uint8 ndarray."""
+    picture = Image.fromarray(picture if picture.shape[2] == 3 else picture[..., 0])
+    write_whole(path, lambda file: picture.save(file, 'PNG'))
 
 
 def to_picture(image):
@@ -50,17 +170,23 @@ def as_rgb(picture):
     return np.repeat(picture[..., :1], 3, 2) if picture.shape[2] < 3 else picture[..., :3]
 
 
-def show_label(c, label):
+def show_label(config, label):
     """(1, H, W) labels in their colours, or (C, H, W) pictures -> (H, W, 3) uint8 ndarray."""
-    return layouts.label_colours(c)[label[0].numpy()] if c.n_labels else as_rgb(to_picture(data.to_float(label)[None]))
+    if config.n_labels:
+        return label_colours(config)[label[0].cpu().numpy()]
+    return as_rgb(to_picture(data.to_float(label)[None]))
 
 
-def write_picture(path, image):
-    """image: (1, C, H, W) float in [-1, 1]. PNG, or .npy (H, W, C) float32 where there are neither 1 nor 3 channels."""
-    if image.shape[1] in (1, 3):
-        picture = to_picture(image)
-        Image.fromarray(picture if image.shape[1] == 3 else picture[..., 0]).save(path)
-    else:
-        path = path.with_suffix('.npy')
-        np.save(path, image[0].permute(1, 2, 0).cpu().numpy())
-    say(path)
+def label_colours(config):
+    """(n_labels, 3) uint8 colours in which a run's labels are shown: its palette's, its layout's
+    own, else those of PASCAL VOC, an id's bits dealt out to the channels."""
+    ids = np.arange(config.n_labels)[:, None]
+    colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(3))
+    colours = colours.astype(np.uint8)
+    own = layouts.LAYOUTS[config.layout].colours[:config.n_labels]
+    if config.palette:
+        for r, g, b, label, _ in config.palette:
+            colours[label] = r, g, b
+    elif own:
+        colours[:len(own)] = own
+    return colours

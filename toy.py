@@ -12,12 +12,9 @@ import shlex
 
 import numpy as np
 from PIL import Image, ImageDraw
-import torch
 
-import data
 from files import UserError, say
-import runs
-import synthesis
+from layouts import CITYSCAPES
 
 EGO, ROAD, SIDEWALK, BUILDING, POLE, TRAFFIC_LIGHT, SIGN = 1, 7, 8, 11, 17, 19, 20
 VEGETATION, TERRAIN, SKY, PERSON, CAR = 21, 22, 23, 24, 26
@@ -232,45 +229,52 @@ def write(folder, split, count, size, seed=0):
             Image.fromarray(pixels).save(path)
 
 
-def demo(args):
-    """The subcommands one after the other, as a user would type them, and one picture of what came of it."""
-    import p2phd
-    run = Path(args.run)
-    scenes, fine = run / 'scenes', run.with_name(f'{run.name}-256x128')
-    for folder in (run, fine):
-        if folder.exists():
-            raise UserError(f'{folder}: there already; --run DIR puts another demo elsewhere')
+def demo(folder, seed, device, command):
+    """The subcommands one after the other, as a user would type them, and one picture of what came
+    of it -> exit code. command: a function of the words of a command line -> exit code. UserError
+    where the folder is there already."""
+    scenes, fine = folder / 'scenes', folder.with_name(f'{folder.name}-256x128')
+    for there in (folder, fine):
+        if there.exists():
+            raise UserError(f'{there}: there already; --run DIR puts another demo elsewhere')
     say(f'drawing street scenes into {scenes}')
-    write(scenes, 'train', 80, (256, 128), seed=args.seed)
-    write(scenes, 'val', 1, (256, 128), seed=args.seed + 1)
-    scene = 'toy_0000'
-    label, inst = (scenes / 'gtFine' / 'val' / 'toy' / f'{scene}_gtFine_{kind}Ids.png'
-                   for kind in ('label', 'instance'))
-    both = f'--seed {args.seed} --device {args.device}'
-    scenes_, run_, fine_, label_, inst_ = (shlex.quote(str(path)) for path in (scenes, run, fine, label, inst))
-    maps = f'--run {fine_} --label {label_} --inst {inst_} {both}'
-    for words in (f'train --data {scenes_} --run {run_} --size 128x64 --steps 1200 --ngf 24 --n-down 3 --n-blocks 3 '
-                  f'--ndf 24 --n-scales 2 --n-down-encoder 3 --lr 5e-4 --log-every 100 {both}',
-                  f'finetune --from {run_} --run {fine_} --steps 550 --fix-global 1 --lr 5e-4 --log-every 100 {both}',
-                  f'cluster --run {fine_} --data {scenes_} --k 5 {both}',
-                  f'generate {maps}', f'generate {maps} --sample --n 4'):
+    write(scenes, 'train', 80, (256, 128), seed=seed)
+    write(scenes, 'val', 1, (256, 128), seed=seed + 1)
+    scene, maps = 'toy_0000', scenes / 'gtFine' / 'val' / 'toy'
+    label, inst = (maps / f'{scene}_gtFine_{kind}Ids.png' for kind in ('label', 'instance'))
+
+    both = f'--seed {seed} --device {device}'
+    scenes_, run_, fine_, label_, inst_ = (
+        shlex.quote(str(path)) for path in (scenes, folder, fine, label, inst))
+    generate = f'generate --run {fine_} --label {label_} --inst {inst_} {both}'
+    for words in (
+            f'train --data {scenes_} --run {run_} --size 128x64 --steps 1200 --ngf 24 --n-down 3 '
+            '--n-blocks 3 --ndf 24 --n-scales 2 --n-down-encoder 3 --lr 5e-4 --log-every 100 '
+            f'{both}',
+            f'finetune --from {run_} --run {fine_} --steps 550 --fix-global 1 --lr 5e-4 '
+            f'--log-every 100 {both}',
+            f'cluster --run {fine_} --data {scenes_} --k 5 {both}',
+            generate, f'{generate} --sample --n 4'):
         say(f'\n$ python p2phd.py {words}')
-        code = p2phd.main(p2phd.parse(shlex.split(words)))
+        code = command(shlex.split(words))
         if code:
             return code
 
-    state = runs.load(fine, torch.device('cpu'), training=False)
+    colours = np.array([colour for _, colour in CITYSCAPES], np.uint8)
     made = fine / 'generated'
-    pictures = {'label map': Image.fromarray(synthesis.show_label(state.config, data.to_tensor(data.read_map(label)))),
+    real = scenes / 'leftImg8bit' / 'val' / 'toy' / f'{scene}_leftImg8bit.png'
+    pictures = {'label map': Image.fromarray(colours[np.asarray(Image.open(label))]),
                 'synthesised': Image.open(made / f'{scene}_generated.png'),
-                'real': Image.open(scenes / 'leftImg8bit' / 'val' / 'toy' / f'{scene}_leftImg8bit.png')}
-    pictures |= {f'sample {i}': Image.open(made / f'{scene}_seed{args.seed}_{i}.png') for i in range(1, 5)}
+                'real': Image.open(real)}
+    pictures |= {f'sample {i}': Image.open(made / f'{scene}_seed{seed}_{i}.png')
+                 for i in range(1, 5)}
     w, h, caption = 256, 128, 14
     sheet = Image.new('RGB', (4 * w, 2 * (h + caption)), 'white')
     for i, (title, picture) in enumerate(pictures.items()):
         row, column = (0, i) if i < 3 else (1, i - 3)
         ImageDraw.Draw(sheet).text((column * w + 4, row * (h + caption) + 1), title, 'black')
         sheet.paste(picture, (column * w, row * (h + caption) + caption))
-    sheet.save(run / 'demo.png')
-    say(f'\nlabel map, synthesised and real picture, and four samples of the same map:\n{run / "demo.png"}')
+    sheet.save(folder / 'demo.png')
+    say('\nlabel map, synthesised and real picture, and four samples of the same map:\n'
+        f'{folder / "demo.png"}')
     return 0

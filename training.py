@@ -1,22 +1,24 @@
-"""The training step, and the loop around it."""
+"""Training: first the method, paper section 3.2 to 3.4 and equations 1 to 5, in one step; then the
+loop around it, its log and its sheets of pictures."""
+from contextlib import suppress
 import csv
 from datetime import timedelta
 import io
 import json
 import math
+import os
 import re
 import signal
-import sys
 import time
 from types import SimpleNamespace
 
 import numpy as np
-from PIL import Image
 import torch
 
 import checkpoints
+import config as configuration
 import data
-from files import UserError, append, attempt, brief, say, write_whole
+from files import UserError, append, attempt, brief, check_regular, say, warn, write_whole
 import layouts
 import losses
 import nets
@@ -24,234 +26,320 @@ import runs
 import styles
 import synthesis
 
-
-def learning_rate(step, config):
-    """Constant, then linear to zero at the last step: a pure function of the step."""
-    decaying = config.total_steps - config.decay_start
-    return config.lr * (1 if step < config.decay_start else (config.total_steps - step) / decaying)
+WON_STEPS = 1000                            # a discriminator that is right so long has won
 
 
-def train_step(state, label, inst, image):
-    """One optimisation step: one forward, then G's (and E's) step and D's, which does not depend on it.
+# ----------------------------------------------------------------------------------- the method
 
-    label: (N, 1, H, W) integer, or (N, 3, H, W) uint8 where config.n_labels is 0; inst: (N, 1, H, W) integer or None;
-    image: (N, 3, H, W) float in [-1, 1]. Returns {name: 0-dimensional tensor}, still on the device: the terms of the
-    losses; `map_min` and `map_max`, the range of G's last feature map (before its ReLU: a peak that grows there becomes
-    a bright blob); `skipped`, 1 where a loss or a gradient was not finite and nothing was learned, else 0.
+def learning_rate(step, training):
+    """Of the step after `step` steps: constant, then falling linearly towards the zero that it
+    would reach after the last one (paper appendix A, by epochs there: README, deviation 2). A pure
+    function of the step."""
+    decaying = training.total_steps - training.decay_start
+    left = training.total_steps - step
+    return training.lr * (1 if step < training.decay_start else left / decaying)
+
+
+def schedule(config, n):
+    """Turn epochs of `n` pictures into the steps that learning rate and unfreezing are functions
+    of. UserError where there are none."""
+    t = config.training
+
+    def steps(epochs):
+        return -(-epochs * n // t.batch)
+
+    t.total_steps = t.steps or steps(t.epochs + t.decay_epochs)
+    t.decay_start = t.steps // 2 if t.steps else steps(t.epochs)
+    t.fix_global_steps = steps(t.fix_global) if config.model == 'local' else 0
+    if not t.total_steps:
+        raise UserError('--epochs 0 --decay-epochs 0: nothing to train')
+
+
+def freeze(run):
+    """Joint fine-tuning (paper section 3.2): a new local enhancer is trained alone first, then
+    everything together. What is inside it learns once the step has come, also in a run that was
+    resumed past it (README, deviation 4)."""
+    t = run.config.training
+    if t.fix_global_steps:
+        for parameter in run.G.inner_parameters():
+            parameter.requires_grad_(run.step >= t.fix_global_steps)
+
+
+def train_step(run, label, inst, image):
+    """One step of paper eq. 5: one forward pass, then G's (and E's) step and the discriminators',
+    which does not depend on it.
+
+    label: (N, 1, H, W) integer, or (N, C, H, W) uint8 or float where config.n_labels is 0; inst:
+    (N, 1, H, W) integer or None; image: (N, C, H, W) float in [-1, 1]. Returns {name: 0-dimensional
+    tensor}, still on the device: the terms of the losses; `map_min` and `map_max`, the range of G's
+    last feature map (before its ReLU: a peak that grows there becomes a bright blob); `skipped`, 1
+    where a loss or a gradient was not finite and nothing was learned, else 0.
     """
-    c, G, D = state.config, state.G, state.D
-    for optimizer in (state.opt_G, state.opt_D):
+    c, t, D = run.config, run.config.training, run.D
+    for optimizer in (run.opt_G, run.opt_D):
         for group in optimizer.param_groups:
-            group['lr'] = learning_rate(state.step, c)
-    if c.fix_global_steps:
-        for parameter in G.inner_parameters():
-            parameter.requires_grad_(state.step >= c.fix_global_steps)
+            group['lr'] = learning_rate(run.step, t)
+    freeze(run)
 
-    with torch.autocast(state.device.type, torch.bfloat16, enabled=c.bf16):
-        condition = data.condition(label, inst, c.n_labels)
-        features = [styles.encode(state, image, inst)] if c.features else []
-        fake = G(torch.cat([condition, *features], 1))
+    with autocast(run):
+        # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
+        features = styles.encode(run, image, inst) if c.features else None
+        fake, condition = synthesis.fake_picture(run, label, inst, features)
+        # D1, D2 and D3 judge (s, G(s)) and (s, x).
         fake_scores = D(torch.cat([condition, fake], 1))
         real_scores = D(torch.cat([condition, image], 1))
         # In [-1, 1] as they are: an official quirk, VGG-19 was trained on ImageNet's means.
-        taps = [state.vgg(fake), state.vgg(image)] if state.vgg else []
-        g_terms = losses.generator_loss(fake_scores, real_scores, c.n_layers, c.gan, *taps)
-        if c.pool_size:
-            *maps, old = state.history.query(
-                [x for x in (label, inst, fake.nan_to_num()) if x is not None], f'{c.seed} {state.step}')
-            shown = torch.cat([data.condition(maps[0], maps[1] if len(maps) > 1 else None, c.n_labels), old], 1)
-            d_terms = losses.discriminator_loss(D(shown), real_scores, c.gan)
-        else:
-            # The official code runs D once more on a detached fake; the graph at hand gives D the same gradients.
-            d_terms = losses.discriminator_loss(fake_scores, real_scores, c.gan)
+        taps = [run.vgg(fake), run.vgg(image)] if run.vgg else []
+        # Equation 5, its two sides. The official code runs D once more on a detached fake; the
+        # graph at hand gives D the same gradients (README, deviation 5).
+        g_terms = losses.generator_loss(fake_scores, real_scores, c.n_layers, t.gan, *taps)
+        d_terms = losses.discriminator_loss(fake_scores, real_scores, t.gan)
 
-    # `inputs` spares the gradients that nobody uses: of D's weights here, of the fake below. D's loss keeps its graph.
-    learning = [p for group in state.opt_G.param_groups for p in group['params'] if p.requires_grad]
-    state.opt_G.zero_grad()
+    # `inputs` spares the gradients that nobody uses: of D's weights here, of the fake below.
+    learning = [p for group in run.opt_G.param_groups for p in group['params'] if p.requires_grad]
     g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2
+    run.opt_G.zero_grad()
+    run.opt_D.zero_grad()
     g_loss.backward(inputs=learning, retain_graph=True)
-    state.opt_D.zero_grad()
     d_loss.backward(inputs=list(D.parameters()))
+
+    # A step that is not finite changes nothing, which is decided on the device.
     norm = torch.nn.utils.get_total_norm([p.grad for p in (*learning, *D.parameters())])
     skipped = (~torch.isfinite(g_loss.detach() + d_loss.detach() + norm)).float()
-    state.bad_steps = torch.where((skipped > 0) | (state.bad_steps >= c.max_bad_steps), state.bad_steps + skipped, 0)
-    for optimizer in (state.opt_G, state.opt_D):
-        optimizer.found_inf = skipped                       # decided on the device: a fused step that changes nothing
+    run.bad_steps = torch.where((skipped > 0) | (run.bad_steps >= t.max_bad_steps),
+                                run.bad_steps + skipped, 0)
+    for optimizer in (run.opt_G, run.opt_D):
+        optimizer.found_inf = skipped
         optimizer.step()
-    state.step += 1
-    low, high = (extreme.float() for extreme in state.last_map)
+    run.step += 1
+    low, high = (extreme.float() for extreme in run.last_map)
     return {**{name: term.detach() for name, term in {**g_terms, **d_terms}.items()},
             'map_min': low, 'map_max': high, 'skipped': skipped}
 
 
-WON_STEPS = 1000                                            # a discriminator that is right so long has won
+def autocast(run):
+    """The arithmetic that a run is trained in: bfloat16 with --bf16, else float32."""
+    return torch.autocast(run.device.type, torch.bfloat16, enabled=run.config.training.bf16)
 
 
-def prepare(state, run, pairs):
-    """Load what a run trains with and is not in its checkpoint: VGG-19 into `state`, and the data.Pictures, which is
-    returned. UserError where one of them is of no use."""
-    c = state.config
-    if c.vgg:
-        state.vgg = load_vgg(c.vgg).to(state.device)
-    cache = c.cache or run.with_name(f'{run.name}-cache') if c.cache is not None else None
-    dataset = data.Pictures(pairs, layouts.readers(c), c.n_labels, c.size, c.crop, c.flip, c.jitter,
-                            runs.network_multiple(c), c.instances, c.seed, cache)
+# ------------------------------------------------------------------------------------- the loop
+
+def prepare(run, folder, pairs):
+    """Load what a run trains with and is not in its checkpoint: VGG-19, and the data.Pictures,
+    which is returned. UserError where one of them is of no use."""
+    c, t = run.config, run.config.training
+    if t.vgg:
+        run.vgg = load_vgg(t.vgg).to(run.device)
+    cache = None
+    if t.cache is not None:
+        cache = t.cache or runs.beside(folder, '-cache')
+    dataset = data.Pictures(pairs, layouts.readers_of(c), c.n_labels, c.size, t.crop, t.flip,
+                            t.jitter, runs.network_multiple(c), c.instances, t.seed, cache,
+                            t.workers)
     dataset[0, 0]
     return dataset
 
 
-def schedule(c, n):
-    """Turn epochs of `n` pictures into the steps that learning rate and unfreezing are functions of."""
-    steps = lambda epochs: -(-epochs * n // c.batch)
-    c.total_steps, c.decay_start = (
-        (c.steps, c.steps // 2) if c.steps else (steps(c.epochs + c.decay_epochs), steps(c.epochs)))
-    c.fix_global_steps = steps(getattr(c, 'fix_global', 0))
-    if not c.total_steps:
-        raise UserError('--epochs 0 --decay-epochs 0: nothing to train')
-
-
-def fit(state, run, dataset):
-    """The training loop, from state.step to the end, to Ctrl-C or SIGTERM, or to a UserError -> exit code. Writes the
-    folder `run`, which the caller has locked."""
-    c, started, pictures = state.config, state.step, len(dataset)
-    torch.backends.cudnn.benchmark = bool(c.crop or c.size)  # pays where sizes stay the same from step to step
-    for left in (*run.glob('*.partial'), *(run / 'samples').glob('*.partial')):   # by a trainer that was killed
-        if re.fullmatch(r'(checkpoint-\d+\.pt|log\.csv|config\.json|\d+\.png)\.\d+\.partial', left.name):
-            left.unlink()
-    write_whole(run / 'config.json', lambda file: file.write(json.dumps(vars(c), indent=1).encode()))
-    write_whole(run / 'log.csv', lambda file: file.write(state.rows.encode()))     # rows past the checkpoint go
-    if not started:                                         # that it can be saved is known before days are spent on it
-        checkpoints.write(run, runs.contents(state), c.keep)
-
-    stop = []
-    handlers = {number: signal.signal(number, lambda number, frame: stop.append(number))
-                for number in (signal.SIGINT, signal.SIGTERM)}
-    batches = data.batches(dataset, c.workers, state.device,
-                           batch_sampler=data.Order(pictures, c.batch, state.step, c.total_steps, c.seed))
-    writer, due = checkpoints.Writer(run, c.keep), False
-    before = SimpleNamespace(step=state.step, time=time.monotonic())
+def load_vgg(source):
+    """nets.VGG19 filled from a file, or from torchvision's site where `source` is 'fetch' (the hash
+    is checked). UserError where that is not possible."""
     try:
-        for batch in batches:
-            terms = train_step(state, *data.to_device(batch, state.device))
-            state.log = tally(state.log, terms)
+        if source != 'fetch':
+            check_regular(source)
+        state = (torch.hub.load_state_dict_from_url(
+                     nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True)
+                 if source == 'fetch' else
+                 torch.load(source, map_location='cpu', weights_only=True))
+        return nets.VGG19(state)
+    except Exception as error:
+        raise UserError(f'--vgg {source}: {brief(error)}; give the path of '
+                        f'{nets.VGG19.URL.split("/")[-1]} as torchvision publishes it, also to '
+                        'go on with a run where it is elsewhere now') from None
 
-            last = state.step == c.total_steps
-            row = last or state.step % c.log_every == 0
-            epoch_ended = state.step * c.batch // pictures > (state.step - 1) * c.batch // pictures
-            due |= state.step % c.save_every == 0 or epoch_ended and writer.rested
-            save = last or stop or due and not writer.busy
-            bad_steps = int(state.bad_steps) if row or save else 0                  # waits for the device
-            if bad_steps >= c.max_bad_steps:
-                raise UserError(
-                    f'{run}: stopped at step {state.step}, for loss or gradient were not finite {bad_steps} times in a '
-                    'row; its checkpoints are from before. If losses or map_max grew in log.csv, train anew with a '
-                    'lower --lr; if not, without --bf16; and let check read the data')
-            if row:
-                report(state, run, terms, pictures, before)
-            if last or state.step % c.sample_every == 0:
-                attempt(lambda: save_sheet(state, dataset, run / 'samples' / f'{state.step:07d}.png'),
-                        'training goes on')
-            if last or stop:
-                break
-            if save and not bad_steps:                      # what is from before the trouble stays
-                writer.save(runs.contents(state))
-                due = False
-    except UserError:                                       # of a picture: the step before it is whole
-        if started < state.step and int(state.bad_steps) < c.max_bad_steps:
-            writer.wait()
-            attempt(lambda: checkpoints.write(run, runs.contents(state), c.keep), 'nothing later than the last one is kept')
-        raise
-    else:
-        writer.wait()
-        checkpoints.write(run, runs.contents(state), c.keep)
-    finally:
-        batches.close()
-        writer.wait()
-        for number, handler in handlers.items():
+
+class Signals:
+    """While it is entered, the first Ctrl-C, SIGTERM or SIGHUP only notes its number in `caught`,
+    so that a step can end and be saved; the next one interrupts (KeyboardInterrupt). A signal that
+    was ignored, as under nohup, stays ignored."""
+
+    def __enter__(self):
+        self.caught = None
+        self.before = {number: signal.signal(number, self.note) for number in data.SIGNALS
+                       if signal.getsignal(number) != signal.SIG_IGN}
+        return self
+
+    def note(self, number, frame):
+        if self.caught:
+            raise KeyboardInterrupt
+        self.caught = number
+        with suppress(OSError):                     # print() may be at work already
+            os.write(2, b'stopping after this step; once more stops at once, unsaved\n')
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
             signal.signal(number, handler)
-    if state.step < c.total_steps:
-        say(f'stopped at step {state.step} of {c.total_steps}, all saved; to go on: '
-            f'python p2phd.py train --resume {run}')
-        return 128 + stop[0]
-    say(f'done: {checkpoints.numbered(run)[-1]}, pictures in {run / "samples"}')
+
+
+def fit(run, folder, dataset):
+    """The training loop, from run.step to the end, to a signal, or to a UserError -> exit code.
+    Writes `folder`, which the caller holds locked."""
+    t, started, pictures = run.config.training, run.step, len(dataset)
+    torch.backends.cudnn.benchmark = bool(t.crop or run.config.size)    # pays where sizes stay
+    begin(run, folder)
+
+    order = data.Order(pictures, t.batch, run.step, t.total_steps, t.seed)
+    batches = data.batches(dataset, run.device, batch_sampler=order)
+    writer, due = checkpoints.Writer(folder, t.keep), False
+    before = SimpleNamespace(step=run.step, time=time.monotonic())
+    with Signals() as signals:
+        try:
+            for batch in batches:
+                terms = train_step(run, *data.to_device(batch, run.device))
+                run.sums = tally(run.sums, terms)
+
+                last, stop = run.step == t.total_steps, signals.caught
+                row = last or run.step % t.log_every == 0
+                due |= run.step % t.save_every == 0 or epoch_ended(run, pictures) and writer.rested
+                save = last or stop or due and not writer.busy
+                bad_steps = check_bad_steps(run, folder) if row or save else 0
+                if row:
+                    report(run, folder, pictures, before)
+                if last or run.step % t.sample_every == 0:
+                    sheet = folder / 'samples' / f'{run.step:07d}.png'
+                    attempt(lambda: save_sheet(run, dataset, sheet), 'training goes on')
+                if last or stop:
+                    break
+                if save and not bad_steps:          # what is from before the trouble stays
+                    writer.save(runs.contents(run))
+                    due = False
+        except UserError:                           # of a picture: the step before it is whole
+            if started < run.step and int(run.bad_steps) < t.max_bad_steps:
+                writer.wait()
+                attempt(lambda: checkpoints.write(folder, runs.contents(run), t.keep),
+                        'nothing later than the last one is kept')
+            raise
+        else:
+            writer.wait()
+            checkpoints.write(folder, runs.contents(run), t.keep)
+        finally:
+            batches.close()
+            writer.wait()
+    if run.step < t.total_steps:
+        say(f'stopped at step {run.step} of {t.total_steps}, all saved; to go on: '
+            f'python p2phd.py train --resume {folder}')
+        return 128 + signals.caught
+    say(f'done: {checkpoints.numbered(folder)[-1]}, pictures in {folder / "samples"}')
     return 0
 
 
-def tally(log, terms):
-    """Add what train_step returned to what was tallied since the last report (None: nothing) -> float tensor: the sums
-    of the losses, the number of steps, the number of those that were skipped, and the largest -map_min and map_max.
-    A skipped step adds to the last number alone."""
-    *sums, low, high, skipped = terms.values()
-    sums = torch.where(skipped > 0, 0, torch.stack([*sums, torch.ones_like(skipped)]))
-    sums = torch.cat([sums, skipped[None]])
-    extremes = torch.where(skipped > 0, -math.inf, torch.stack([-low, high]))
-    if log is not None:
-        sums, extremes = log[:-2] + sums, torch.maximum(log[-2:], extremes)
-    return torch.cat([sums, extremes])
+def begin(run, folder):
+    """Bring the folder of a run to where its checkpoint is."""
+    ours = r'(checkpoint-\d+\.pt|log\.csv|config\.json|styles\.npz|\d+\.png)\.\d+\.partial'
+    for left in (*folder.glob('*.partial'), *(folder / 'samples').glob('*.partial')):
+        if re.fullmatch(ours, left.name) and left.is_file():    # by a trainer that was killed
+            left.unlink()
+    text = json.dumps(configuration.pack(run.config), indent=1)
+    write_whole(folder / 'config.json', lambda file: file.write(text.encode()))
+    # Rows past the checkpoint go.
+    write_whole(folder / 'log.csv', lambda file: file.write(run.rows.encode()))
+    if not run.step:                    # that it can be saved is known before days are spent on it
+        checkpoints.write(folder, runs.contents(run), run.config.training.keep)
 
 
-def report(state, run, terms, pictures, before):
-    """Add what was tallied to log.csv and say it: means of the losses, extremes of the last feature map. terms: of the
-    last step, for their names. before: step and time of the last report."""
-    c = state.config
-    *sums, learned, skipped, low, high = state.log.tolist()
-    means = {name: total / learned if learned else math.nan for name, total in zip(terms, sums)}
-    state.log = None
-    add_row(state, {**means, 'map_min': -low, 'map_max': high, 'skipped': skipped})
-    attempt(lambda: append(run / 'log.csv', state.rows), 'training goes on')
-
-    last_step, rate = before.step, (state.step - before.step) / (time.monotonic() - before.time)
-    before.step, before.time = state.step, time.monotonic()
-    say(f'step {state.step}/{c.total_steps}  epoch {state.step * c.batch / pictures:.1f}  '
-        + '  '.join(f'{name} {value:.3f}' for name, value in means.items()) + f'  map {-low:.1f} to {high:.1f}'
-        + (f'  skipped {skipped:.0f}' if skipped else '')
-        + f'  {rate:.2f} steps/s  {timedelta(seconds=round((c.total_steps - state.step) / rate))} left')
-
-    won = means['d_fake'] + means['d_real'] < 0.05 * losses.undecided(c.n_scales, c.gan)
-    state.won_since = (state.won_since or state.step) if won else None
-    if won and state.step - state.won_since >= WON_STEPS > last_step - state.won_since:
-        say(f'warning: {run}: for {WON_STEPS} steps the discriminator has been right about nearly everything, and the '
-            'generator learns little from it now; more data, a smaller --ndf or --pool-size 50 help', sys.stderr)
+def epoch_ended(run, pictures):
+    """Whether the last step went into another epoch."""
+    batch = run.config.training.batch
+    return run.step * batch // pictures > (run.step - 1) * batch // pictures
 
 
-def add_row(state, means):
-    """Append a line, and before the first one the names, to state.rows, the text of log.csv."""
+def check_bad_steps(run, folder):
+    """How many steps in a row were not finite; UserError where that is too many. Waits for the
+    device."""
+    bad_steps = int(run.bad_steps)
+    if bad_steps >= run.config.training.max_bad_steps:
+        raise UserError(f'{folder}: stopped at step {run.step}, for loss or gradient were not '
+                        f'finite {bad_steps} times in a row; its checkpoints are from before. If '
+                        'losses or map_max grew in log.csv, train anew with a lower --lr; if not, '
+                        'without --bf16; and let check read the data')
+    return bad_steps
+
+
+# -------------------------------------------------------------------------------------- the log
+
+def tally(sums, terms):
+    """Add what train_step returned to what was tallied since the last row of the log ({}: nothing):
+    {name: tensor}, the sums of the losses, the extremes `map_min` and `map_max`, and how many steps
+    were `learned` and `skipped`. A skipped step adds to the last number alone."""
+    extremes = {'map_min': (torch.minimum, math.inf), 'map_max': (torch.maximum, -math.inf)}
+    skipped, added = terms['skipped'], {}
+    for name, value in {**terms, 'learned': torch.ones_like(skipped)}.items():
+        combine, nothing = extremes.get(name, (torch.add, 0.0))
+        if name != 'skipped':
+            value = torch.where(skipped > 0, nothing, value.float())
+        added[name] = combine(sums[name], value) if name in sums else value
+    return {**sums, **added}
+
+
+def report(run, folder, pictures, before):
+    """Add what was tallied to log.csv and say it: means of the losses, extremes of the last feature
+    map. before: step and time of the last report."""
+    c, t = run.config, run.config.training
+    means = dict(zip(run.sums, torch.stack(list(run.sums.values())).tolist()))
+    learned = means.pop('learned')
+    extremes = {name: means.pop(name) for name in ('map_min', 'map_max', 'skipped')}
+    means = {name: total / learned if learned else math.nan for name, total in means.items()}
+    run.sums = {}
+    add_row(run, {**means, **extremes})
+    attempt(lambda: append(folder / 'log.csv', run.rows), 'training goes on')
+
+    last_step, rate = before.step, (run.step - before.step) / (time.monotonic() - before.time)
+    before.step, before.time = run.step, time.monotonic()
+    left = timedelta(seconds=round((t.total_steps - run.step) / rate))
+    say(f'step {run.step}/{t.total_steps}  epoch {run.step * t.batch / pictures:.1f}  '
+        + '  '.join(f'{name} {value:.3f}' for name, value in means.items())
+        + f'  map {extremes["map_min"]:.1f} to {extremes["map_max"]:.1f}'
+        + (f'  skipped {extremes["skipped"]:.0f}' if extremes['skipped'] else '')
+        + f'  {rate:.2f} steps/s  {left} left')
+
+    won = means['d_fake'] + means['d_real'] < 0.05 * losses.undecided(c.n_scales, t.gan)
+    run.won_since = (run.won_since or run.step) if won else None
+    if won and run.step - run.won_since >= WON_STEPS > last_step - run.won_since:
+        warn(f'warning: {folder}: for {WON_STEPS} steps the discriminator has been right about '
+             'nearly everything, and the generator learns little from it now; more data or a '
+             'smaller --ndf help')
+
+
+def add_row(run, means):
+    """Append a line, and before the first one the names, to run.rows, the text of log.csv. Terms
+    that its first line does not name, of a later version of the program, are left out."""
+    values = {'step': run.step, 'pictures': run.step * run.config.training.batch,
+              'lr': learning_rate(run.step - 1, run.config.training), **means}
+    names = run.rows.splitlines()[0].split(',') if run.rows else list(values)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
-    if not state.rows:
-        writer.writerow(['step', 'pictures', 'lr', *means])
-    rate = learning_rate(state.step - 1, state.config)
-    writer.writerow([state.step, state.step * state.config.batch, f'{rate:.6g}',
-                     *(f'{value:.6g}' for value in means.values())])
-    state.rows += text.getvalue()
+    if not run.rows:
+        writer.writerow(names)
+    writer.writerow([value if isinstance(value, int) else f'{value:.6g}'
+                     for value in (values.get(name, math.nan) for name in names)])
+    run.rows += text.getvalue()
 
 
-def load_vgg(source):
-    """nets.VGG19 filled from a file, or from torchvision's site where `source` is 'fetch' (the hash is checked)."""
-    try:
-        state = (torch.hub.load_state_dict_from_url(
-                     nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True)
-                 if source == 'fetch' else torch.load(source, map_location='cpu', weights_only=True))
-        return nets.VGG19(state)
-    except Exception as error:
-        raise UserError(f'--vgg {source}: {brief(error)}; give the path of {nets.VGG19.URL.split("/")[-1]} as '
-                        'torchvision publishes it') from None
-
+# ----------------------------------------------------------------------------------- the sheets
 
 @torch.inference_mode()
-def save_sheet(state, dataset, path):
+def save_sheet(run, dataset, path):
     """Write what the first two training pictures look like now: label | synthesised | real."""
     strips = []
     for index in range(min(2, len(dataset))):
         batch = {role: tensor[None] for role, tensor in dataset[0, index].items()}
-        label, inst, image = data.to_device(batch, state.device)
-        features = [styles.encode(state, image, inst)] if state.E else []
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=state.config.bf16):
-            fake = state.G(torch.cat([data.condition(label, inst, state.config.n_labels), *features], 1))
-        shown = [synthesis.show_label(state.config, batch['label'][0]),
+        label, inst, image = data.to_device(batch, run.device)
+        with autocast(run):
+            features = styles.encode(run, image, inst) if run.E else None
+            fake, _ = synthesis.fake_picture(run, label, inst, features)
+        shown = [synthesis.show_label(run.config, batch['label'][0]),
                  *(synthesis.as_rgb(synthesis.to_picture(x)) for x in (fake, image))]
         strips.append(np.concatenate(shown, 1))
     width = max(strip.shape[1] for strip in strips)
+    strips = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips]
     path.parent.mkdir(exist_ok=True)
-    sheet = Image.fromarray(np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0))) for s in strips]))
-    write_whole(path, lambda file: sheet.save(file, 'PNG'))
+    synthesis.write_png(path, np.concatenate(strips))

@@ -7,23 +7,21 @@ from pathlib import Path
 import sys
 import tempfile
 import time
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
-from conftest import REAL
+from conftest import REAL, examine
 import checkpoints
+import config
 import data
 from kmeans import kmeans
 import layouts
 import losses
 import nets
-import p2phd
 import training
 import runs
 import toy
-import survey
 
 
 def seconds(function, device, repeat=3):
@@ -53,20 +51,20 @@ def plain_instance_mean(features, inst):
     return out
 
 
-def plain_step(state, label, inst, image):
+def plain_step(run, label, inst, image):
     """As the official step runs: the discriminator three times, gradients of everything."""
-    G, D, E = state.G, state.D, state.E
-    condition = data.condition(label, inst, state.config.n_labels)
+    G, D, E = run.G, run.D, run.E
+    condition = data.condition(label, inst, run.config.n_labels)
     fake = G(torch.cat([condition, E(image, inst)], 1))
     d_terms = losses.discriminator_loss(D(torch.cat([condition, fake.detach()], 1)),
                                         real := D(torch.cat([condition, image], 1)))
     g_terms = losses.generator_loss(D(torch.cat([condition, fake], 1)), real)
-    state.opt_G.zero_grad()
+    run.opt_G.zero_grad()
     sum(g_terms.values()).backward(retain_graph=True)
-    state.opt_G.step()
-    state.opt_D.zero_grad()
+    run.opt_G.step()
+    run.opt_D.zero_grad()
     (sum(d_terms.values()) / 2).backward()
-    state.opt_D.step()
+    run.opt_D.step()
 
 
 def loading():
@@ -77,10 +75,10 @@ def loading():
         if not root.is_dir():
             root = Path(folder) / 'scenes'
             toy.write(root, 'train', 5, (2048, 1024))
-        found = survey.examine(root)
+        found = examine(root)
         rates = []
         for cache in (None, Path(folder) / 'cache'):
-            dataset = data.Pictures(found.pairs, layouts.readers(found), found.n_labels, (1024, 512), flip=True,
+            dataset = data.Pictures(found.pairs, layouts.readers_of(found), found.n_labels, (1024, 512), flip=True,
                                     cache=cache)
             if not cache:
                 dataset.decoded = None                     # as with a data set too large for memory
@@ -91,21 +89,21 @@ def loading():
           f'{rates[0]:8.1f} /s {rates[1]:7.1f} /s   {rates[1] / rates[0]:5.1f} times faster', flush=True)
 
 
-def saving(state, device):
+def saving(run, device):
     """How long a training step waits for a save, and how long it would without a thread for writing."""
-    contents = runs.contents(state)
+    contents = runs.contents(run)
     megabytes = sum(tensor.nbytes for tensor in checkpoints.tensors(contents)) / 1e6
     with tempfile.TemporaryDirectory() as folder:
         row(f'a step waits for a save of {megabytes:.0f} MB, and without a thread to write',
             lambda: checkpoints.copied(contents, 'cpu'), lambda: checkpoints.write(Path(folder), contents, 1), device)
 
 
-def make_state(device, bf16=False, **changes):
-    c = SimpleNamespace(**runs.settings(p2phd.parse(['train'])))
-    for name, value in {'n_labels': 35, 'out_channels': 3, 'instances': 'files', 'features': True, 'encoder_scale': 1,
-                        'fix_global_steps': 0, 'n_enhancers': 0, 'total_steps': 10 ** 6, 'decay_start': 10 ** 6,
-                        'bf16': bf16, **changes}.items():
-        setattr(c, name, value)
+def make_run(device, bf16=False, **network):
+    """A run of 35 labels with instances and features, of no folder."""
+    c = config.make({'n_labels': 35, 'instances': 'files', 'features': True, 'n_enhancers': 0,
+                     **network},
+                    {'data': '.', 'pictures': [1, 0], 'total_steps': 10 ** 6,
+                     'decay_start': 10 ** 6, 'bf16': bf16})
     return runs.build(c, device)
 
 
@@ -145,13 +143,13 @@ def main():
         label, inst, image = (data.to_tensor(array)[None] for array in scene[:3])
         image = data.to_float(image)
     widths = dict(ngf=ngf, ndf=ngf, n_blocks=9 if cuda else 3)
-    states = [make_state(device, **widths), make_state(device, **widths), make_state(device, True, **widths)]
+    made = [make_run(device, **widths), make_run(device, **widths), make_run(device, True, **widths)]
     row(f'training step at {w[0]}x{w[1]}, and with the official passes',
-        lambda: training.train_step(states[0], label, inst, image),
-        lambda: plain_step(states[1], label, inst, image), device)
-    saving(states[0], device)
-    row('the same with --bf16', lambda: training.train_step(states[2], label, inst, image),
-        lambda: plain_step(states[1], label, inst, image), device)
+        lambda: training.train_step(made[0], label, inst, image),
+        lambda: plain_step(made[1], label, inst, image), device)
+    saving(made[0], device)
+    row('the same with --bf16', lambda: training.train_step(made[2], label, inst, image),
+        lambda: plain_step(made[1], label, inst, image), device)
 
 
 if __name__ == '__main__':

@@ -2,15 +2,18 @@
 import multiprocessing
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-GOLDEN = Path(os.environ.get('P2PHD_GOLDEN', ROOT.parent / 'shared' / 'golden'))
+GOLDEN = [Path(folder) for folder in (os.environ.get('P2PHD_GOLDEN'), ROOT / 'tests' / 'golden',
+                                      ROOT.parent / 'shared' / 'golden') if folder]
 REAL = Path(os.environ.get('P2PHD_DATA', ROOT.parent / 'shared' / 'data'))
 
 # The smallest networks that have every part, for tests that train.
@@ -24,9 +27,11 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def golden():
-    if not GOLDEN.is_dir():
-        pytest.skip(f'no parity files at {GOLDEN} (P2PHD_GOLDEN names their folder)')
-    return GOLDEN
+    """golden(name) -> the path of a parity file or folder."""
+    def find(name):
+        found = [folder / name for folder in GOLDEN if (folder / name).exists()]
+        return found[0] if found else pytest.skip(f'no parity file {name} here')
+    return find
 
 
 @pytest.fixture
@@ -44,6 +49,14 @@ def scenes(tmp_path_factory):
     toy.write(folder, 'train', 6, (64, 32))
     toy.write(folder, 'val', 2, (64, 32))
     return folder
+
+
+def examine(root, split='train', thorough=False, progress=None, **changes):
+    """survey.survey of a folder."""
+    import config
+    import survey
+    source = {**config.defaults(config.DATA), 'data': str(root), 'split': split, **changes}
+    return survey.survey(SimpleNamespace(**source), thorough, progress)
 
 
 def equal(a, b):
@@ -76,6 +89,7 @@ def run_command(words, folder):
     """In a process of its own: the command in `folder`, its output added to out.txt there."""
     import p2phd
     os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)    # ignored where the tests run in the background
     os.chdir(folder)
     out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1), os.dup2(out, 2)

@@ -3,6 +3,7 @@ goes wrong. `pytest --long` kills and damages more often."""
 import errno
 import hashlib
 import io
+import math
 import os
 from pathlib import Path
 import pickle
@@ -24,6 +25,7 @@ import torch
 
 from conftest import ROOT, TINY, equal
 import checkpoints
+import config as configuration
 import data
 import files
 from files import UserError
@@ -55,7 +57,7 @@ def finish(launch, tmp_path):
 def assert_same_run(a, b):
     """Weights, moments, history, log and pictures of two run folders, to the bit."""
     (_, left), (_, right) = checkpoints.newest(a), checkpoints.newest(b)
-    for kind in ('step', 'weights', 'optimizers', 'history', 'log', 'bad_steps', 'won_since', 'rows'):
+    for kind in ('step', 'weights', 'optimizers', 'sums', 'bad_steps', 'won_since', 'rows'):
         same = equal(left[kind], right[kind])               # pytest would spell out millions of numbers
         assert same, kind
     assert (a / 'log.csv').read_text() == (b / 'log.csv').read_text() == left['rows'] != ''
@@ -65,10 +67,10 @@ def assert_same_run(a, b):
 
 # ------------------------------------------------------------------------------------------------------ exact resume
 
-# With crops, a history buffer and batches across epochs; with a cache; with loader processes, as pictures of native
+# With crops and batches across epochs; with a cache; with loader processes, as pictures of native
 # size are not decoded beforehand; around the step at which the inner generator begins to learn. Half of it is decay.
 KINDS = {
-    'history': ('train', *TINY, '--steps', 40, '--batch', 2, '--pool-size', 3, '--crop', '48x32', '--workers', 0),
+    'crops': ('train', *TINY, '--steps', 40, '--batch', 2, '--crop', '48x32', '--workers', 0),
     'cache': ('train', *TINY, '--epochs', 3, '--decay-epochs', 4, '--cache', '--jitter', 1.2),
     'workers': ('train', *TINY, '--size', 'native', '--steps', 40, '--workers', 2),
     'finetune': ('finetune', '--steps', 30, '--fix-global', 2, '--n-blocks-local', 1, '--log-every', 3)}
@@ -108,7 +110,7 @@ def test_killed_at_random_and_resumed_is_never_stopped(words, launch, finish, tm
     print(f'{killed} kills in {runs} runs')
 
 
-@pytest.mark.parametrize('words, number', [('history', signal.SIGINT), ('workers', signal.SIGTERM)], indirect=['words'])
+@pytest.mark.parametrize('words, number', [('crops', signal.SIGINT), ('workers', signal.SIGTERM)], indirect=['words'])
 def test_stopped_by_a_signal_and_resumed_is_never_stopped(words, number, launch, finish, tmp_path):
     """Ctrl-C, and SIGTERM to all processes of the job, as Slurm sends it."""
     finish(*words, '--run', 'straight')
@@ -159,7 +161,7 @@ def small_disk(tmp_path):
     subprocess.run(['umount', folder], capture_output=True)
 
 
-@pytest.mark.parametrize('words', ['history'], indirect=True)
+@pytest.mark.parametrize('words', ['crops'], indirect=True)
 def test_a_full_disk(words, finish, small_disk, tmp_path):
     """The disk is full after a few checkpoints: the run says so and goes on; the last checkpoint loads, and with more
     room the run ends as it would have."""
@@ -313,10 +315,10 @@ def test_numbered_checkpoints_are_kept(p2phd, scenes, tmp_path):
         checkpoints.write(run, {'step': step}, 3)
     assert [checkpoints.read(path)['step'] for path in checkpoints.numbered(run)] == [9_999_999, 10 ** 7, 10 ** 7 + 1]
     blob = checkpoints.numbered(run)[0].read_bytes()
-    seal = blob[-checkpoints.SEAL_BYTES:].replace(b'format    2', b'format    3')
+    seal = blob[-checkpoints.SEAL_BYTES:].replace(b'format    3', b'format    4')
     later = blob[:-checkpoints.SEAL_BYTES] + seal[:-65]
     (run / 'checkpoint-10000002.pt').write_bytes(later + hashlib.sha256(later).hexdigest().encode() + b'\n')
-    with pytest.raises(UserError, match='of format 3, and this version of the program reads format 2'):
+    with pytest.raises(UserError, match='of format 4, and this version of the program reads format 3'):
         checkpoints.newest(run)                                                 # no going back quietly
 
 
@@ -550,21 +552,31 @@ def test_hostile_configurations(command, trained, scenes, tmp_path, pytestconfig
     label = next((scenes / 'gtFine' / 'val' / 'toy').glob('*labelIds.png'))
     _, checkpoint = checkpoints.newest(trained)
     checkpoint = checkpoints.copied(checkpoint, 'cpu')
-    for name in checkpoint['config']:
+    whole = checkpoint['config']
+    fields = [(None, name) for name in whole] + [('training', name) for name in whole['training']]
+
+    def changed(part, change):
+        if part is None:
+            return change(dict(whole))
+        return {**whole, 'training': change(dict(whole['training']))}
+
+    for part, name in fields:
         for nonsense in (10 ** 9, -1, 2 ** 70, 1e300, None, 'x', [], [10 ** 9] * 2, {'x': 1}, b'x'):
-            config = {**checkpoint['config'], name: nonsense}
+            config = changed(part, lambda fields: {**fields, name: nonsense})
             try:
-                state = runs.load(seal(tmp_path / 'run', {**checkpoint, 'config': config}), CPU)
+                run = runs.load(seal(tmp_path / 'run', {**checkpoint, 'config': config}), CPU)
             except UserError as error:
-                assert re.search(r'checkpoint-0000006.pt: not a checkpoint of this program \(', str(error)), error
+                assert re.search(r'checkpoint-0000006.pt: not a checkpoint of this program \(',
+                                 str(error)), error
                 continue
-            assert equal(dict(state.G.state_dict()), dict(checkpoint['weights']['G'])), (name, nonsense)
+            assert equal(dict(run.G.state_dict()), dict(checkpoint['weights']['G'])), (name, nonsense)
             if pytestconfig.getoption('--long'):
                 assert command('generate', '--run', 'run', '--label', label, '--size', '16x16')[0] in (0, 2)
                 if name not in ('size', 'crop', 'batch', 'epochs', 'decay_epochs'):     # which would last
                     assert command('train', '--resume', 'run', '--steps', 8)[0] in (0, 2)
-        if name not in ('skip_bad', 'labels', 'ignore_label'):
-            missing = {key: value for key, value in checkpoint['config'].items() if key != name}
+        missing = changed(part, lambda fields: {key: fields[key] for key in fields if key != name})
+        known = {**configuration.NETWORK, 'training': configuration.Field(None, configuration.NEEDED)}
+        if (configuration.TRAINING if part else known)[name].default is configuration.NEEDED:
             with pytest.raises(UserError, match='not a checkpoint of this program'):
                 runs.load(seal(tmp_path / 'run', {**checkpoint, 'config': missing}), CPU)
 
@@ -578,7 +590,7 @@ def test_hostile_tensors(trained, tmp_path):
     laughs = 'ha'
     for _ in range(30):
         laughs = [laughs] * 10                                                  # 10 ** 30 of them
-    both = checkpoint['optimizers']
+    both, training_part = checkpoint['optimizers'], checkpoint['config']['training']
     for change in ({'weights': {**checkpoint['weights'], 'G': {**weights, first: giant}}},
                    {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first][:1]}}},
                    {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first].to_sparse()}}},
@@ -587,20 +599,21 @@ def test_hostile_tensors(trained, tmp_path):
                    {'weights': {**checkpoint['weights'], 'G': 'none'}},
                    {'weights': [1, 2]}, {'weights': {}}, {'weights': {'G': weights}}, {'optimizers': {}},
                    {'optimizers': {'G': moments}}, {'step': 1.5}, {'step': -1}, {'step': 'x'}, {'rows': 5},
-                   {'log': 'x'},
-                   {'log': torch.zeros(99)},
+                   {'sums': 'x'}, {'sums': {'gan': torch.zeros(99)}}, {'sums': {1: torch.zeros(())}},
                    {'bad_steps': torch.zeros(3)}, {'bad_steps': torch.tensor(30.)}, {'bad_steps': laughs},
-                   {'log': laughs}, {'history': laughs}, {'weights': laughs}, {'rows': laughs}, {'won_since': 'x'},
+                   {'sums': laughs}, {'weights': laughs}, {'rows': laughs}, {'won_since': 'x'},
                    {'config': {**checkpoint['config'], 'more': laughs}},
-                   {'config': {**checkpoint['config'], 'flags': laughs}},
-                   {'config': {**checkpoint['config'], 'left_out': laughs}},
-                   {'config': {**checkpoint['config'], 'total_steps': 0}, 'weights': {}},
+                   {'config': {**checkpoint['config'], 'training': {**training_part, 'flags': laughs}}},
+                   {'config': {**checkpoint['config'], 'training': {**training_part, 'left_out': laughs}}},
+                   {'config': {**checkpoint['config'], 'training': laughs}},
+                   {'config': {**checkpoint['config'], 'training': {}}},
+                   {'config': {**checkpoint['config'], 'training': None}, 'weights': {}},
+                   {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first] * math.nan}}},
                    {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first].cfloat()}}},
                    {'weights': {**checkpoint['weights'], 'G': {**weights, first: laughs}}},
                    {'optimizers': {**both, 'G': {**moments, 0: {**moments[0], 'exp_avg': giant[:3]}}}},
-                   {'optimizers': {**both, 'G': {**moments, 10 ** 9: moments[0]}}},
-                   {'history': [[torch.zeros(1, 4, 4), torch.zeros(3, 4, 4)]]}, {'history': 7}):
-        with pytest.raises(UserError, match='not a checkpoint of this program'):
+                   {'optimizers': {**both, 'G': {**moments, 10 ** 9: moments[0]}}}):
+        with pytest.raises(UserError, match='not a checkpoint of this program|G are not finite'):
             runs.load(seal(tmp_path / 'run', {**checkpoint, **change}), CPU)
 
 
@@ -659,16 +672,15 @@ def rows(run):
 
 
 def test_a_step_that_is_not_finite_is_skipped_counted_and_logged(spoiled):
-    code, out, err = spoiled({3, 4}, '--steps', 4, '--run', 'bad', '--pool-size', 2)
+    code, out, err = spoiled({3, 4}, '--steps', 4, '--run', 'bad')
     assert code == 0 and 'skipped 1' in out
     assert [row['skipped'] for row in rows('bad')] == [0, 0, 1, 1]
     assert all(np.isfinite(row['gan']) == (row['skipped'] == 0) for row in rows('bad'))
-    spoiled((), '--steps', 4, '--run', 'good', '--pool-size', 2)
+    spoiled((), '--steps', 4, '--run', 'good')
     good, bad = rows('good'), rows('bad')
     assert good[:2] == [{**row} for row in bad[:2]] and all(row['map_min'] < -2 and row['map_max'] > 2 for row in good)
     after = runs.load('bad', CPU)
     assert all(torch.isfinite(value).all() for net in (after.G, after.D, after.E) for value in net.parameters())
-    assert all(torch.isfinite(tensor.float()).all() for picture in after.history.pictures for tensor in picture)
     assert {float(moment['step']) for moment in after.opt_G.state_dict()['state'].values()} == {2}
 
 

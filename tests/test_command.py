@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT, TINY, equal
 import checkpoints
 import data
+import decoding
 import layouts
 import runs
 import styles
@@ -42,7 +43,7 @@ def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
     assert '6 training pairs, 35 labels, instance maps, encoder trained along' in log and 'step 6/6' in log
     config = json.loads((run / 'config.json').read_text())
     assert (config['size'] == [64, 32] and config['features'] is True and config['n_labels'] == 35
-            and config['lr'] == 2e-4)
+            and config['training']['lr'] == 2e-4)
     rows = list(csv.DictReader(open(run / 'log.csv')))
     assert [row['step'] for row in rows] == ['2', '4', '6'] and all(float(row['feature_matching']) > 0 for row in rows)
     assert [float(row['lr']) for row in rows] == pytest.approx([2e-4, 2e-4, 2e-4 / 3], rel=1e-4)
@@ -54,7 +55,7 @@ def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
 def test_the_two_lines_of_the_readme(p2phd, scenes, tmp_path):
     """train --data DIR, generate --label MAP --sample: styles are made on the way."""
     (tmp_path / 'street').symlink_to(scenes)
-    label = layouts.find_pairs(scenes, 'val').pairs[0].label
+    label = layouts.find_pairs(scenes, 'val')[1][0].label
     (tmp_path / 'map.png').write_bytes(label.read_bytes())
     p2phd('train', '--data', 'street/', '--steps', 2, *TINY)
     out = p2phd('generate', '--label', 'map.png', '--sample')
@@ -67,8 +68,8 @@ def test_cluster_counts_every_instance(p2phd, trained, scenes):
     made = np.load(trained / 'styles.npz', allow_pickle=False)
     assert made['centres'].shape == (35, 4, 3) and made['label_names'][26] == 'car'
     expected = np.zeros(35, int)
-    for pair in layouts.find_pairs(scenes).pairs:
-        label, inst = data.read_map(pair.label), data.read_map(pair.inst)
+    for pair in layouts.find_pairs(scenes)[1]:
+        label, inst = decoding.read_map(pair.label), decoding.read_map(pair.inst)
         for i in np.unique(inst):
             expected[np.bincount(label[inst == i]).argmax()] += 1
     assert made['counts'].sum(1).tolist() == expected.tolist()
@@ -175,7 +176,7 @@ def test_finetune_goes_on_as_the_run_did(p2phd, scenes, tmp_path):
     p2phd('finetune', '--from', 'runs/street', '--steps', 2, '--batch', 1, '--fix-global', 0)
     assert 'runs/street-128x64: going on at step 2 of 4' in p2phd('train', '--resume', '--steps', 4)    # the newest run
     config = json.loads((tmp_path / 'runs' / 'street-128x64' / 'config.json').read_text())
-    assert [config[name] for name in ('gan', 'lr', 'batch', 'flip', 'log_every')] == ['vanilla', 1e-4, 1, False, 50]
+    assert [config['training'][name] for name in ('gan', 'lr', 'batch', 'flip', 'log_every')] == ['vanilla', 1e-4, 1, False, 50]
 
 
 def moved(before, after, name):
@@ -209,7 +210,7 @@ def test_finetuning_moves_the_global_generator_once_it_is_unfrozen(p2phd, traine
 def test_finetuned_encoder_paints_the_vectors_of_its_own_size(trained, scenes):
     """What the large stage sees of an instance is what the encoder makes of it at the size it was trained at."""
     state = runs.load(trained, CPU)
-    dataset = data.Pictures(layouts.find_pairs(scenes).pairs, layouts.readers(state.config), 35, (128, 64))
+    dataset = data.Pictures(layouts.find_pairs(scenes)[1], layouts.readers_of(state.config), 35, (128, 64))
     item = {role: tensor[None] for role, tensor in dataset[0, 0].items()}
     label, inst, image = data.to_device(item, CPU)
     state.config.encoder_scale = 2
@@ -261,14 +262,14 @@ def test_train_says_what_is_wrong_and_leaves_nothing_behind(p2phd, scenes, tmp_p
                            (('--data', 'empty'), 'empty: expected train_label/'),
                            ((), 'needs --data'),
                            (('--data', scenes, '--size', '62x32'), 'multiples of 4, at least 8; 64x32 fits'),
-                           (('--data', scenes, '--size', 'big'), 'invalid WIDTHxHEIGHT or native value'),
-                           (('--data', scenes, '--steps', '0'), 'invalid positive whole number'),
+                           (('--data', scenes, '--size', 'big'), 'expected WIDTHxHEIGHT, .* or native'),
+                           (('--data', scenes, '--steps', '0'), 'expected a whole number from 1'),
                            (('--data', scenes, '--crop', '128x128'), 'larger than --size'),
-                           (('--data', scenes, '--lr', '-1'), 'invalid number between 0 and 1'),
-                           (('--data', scenes, '--seed', 10 ** 20), 'invalid whole number'),
+                           (('--data', scenes, '--lr', '-1'), 'expected a number between 0 and 1'),
+                           (('--data', scenes, '--seed', 10 ** 20), 'expected a whole number'),
                            (('--data', scenes, '--epochs', 0, '--decay-epochs', 0), 'nothing to train'),
                            (('--data', scenes, '--n-scales', 8), 'at least 256; 256x256 fits'),
-                           (('--data', scenes, '--ngf', 10 ** 9), '--ngf 1000000000: expected .* from 1 to 4096'),
+                           (('--data', scenes, '--ngf', 10 ** 9), "--ngf: '1000000000': expected .* from 1 to 4096"),
                            (('--data', scenes, '--vgg', 'missing.pth'), '--vgg missing.pth: .*No such file')):
         stderr = p2phd('train', *TINY, *words, code=2)
         assert re.search(message, stderr), stderr
@@ -301,7 +302,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
           '--n-blocks', 2, '--ndf', 16, '--n-scales', 2, '--nef', 8, '--n-down-encoder', 2, '--log-every', 350)
     p2phd('cluster', '--run', 'runs/street', '--k', 5)
     state = runs.load(tmp_path / 'runs' / 'street', CPU)
-    known = styles.read(state, tmp_path / 'runs' / 'street')
+    known = styles.load(tmp_path / 'runs' / 'street', state.config)
     centres = torch.from_numpy(known['centres'][car])
 
     paints = np.zeros((5, 5), int)                                             # cluster, paint
@@ -323,11 +324,11 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
     for i in range(3):
         scene = toy.scene(i, size, seed=1)
         label, inst = (data.to_tensor(array)[None] for array in scene[:2])
-        slot, labels, _ = data.describe_instances(label, inst, 35)
-        vectors = styles.choose(labels, known)
+        at_hand = synthesis.make_scene(state.config, label, inst)
+        vectors = styles.choose(at_hand.labels, known)
         for k, centre in enumerate(centres):
-            vectors[labels == car] = centre
-            picture = synthesis.to_picture(synthesis.synthesise(state, label, inst, styles.paint(vectors, slot)))
+            vectors[at_hand.labels == car] = centre
+            picture = synthesis.to_picture(synthesis.synthesise(state, at_hand, vectors))
             colours[k].append(picture[scene.label == car].mean(0))
     # Glass, wheels and light are the same for all paints: what differs from the mean over the paints is compared.
     made, real = (np.array([np.mean(seen, 0) for seen in of]) for of in (colours, looks))

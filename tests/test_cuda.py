@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from bench import make_state
+from bench import make_run
 import data
 import training
 import toy
@@ -11,30 +11,30 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA d
 
 
 def step(device, **changes):
-    state = make_state(device, ngf=8, n_down=2, n_blocks=1, ndf=8, nef=4, n_down_encoder=2, **changes)
+    run = make_run(device, ngf=8, n_down=2, n_blocks=1, ndf=8, nef=4, n_down_encoder=2, **changes)
     label, inst, image = (data.to_tensor(array)[None].to(device) for array in toy.scene(0, (64, 64))[:3])
-    return state, (label, inst, data.to_float(image))
+    return run, (label, inst, data.to_float(image))
 
 
 def test_a_step_is_the_step_of_the_cpu():
     results = []
     for device in map(torch.device, ('cpu', 'cuda')):
-        state, batch = step(device)
-        results.append([value.item() for value in training.train_step(state, *batch).values()])
+        run, batch = step(device)
+        results.append([value.item() for value in training.train_step(run, *batch).values()])
     assert results[0] == pytest.approx(results[1], rel=1e-2)
 
 
 @pytest.mark.parametrize('bf16', [False, True])
 def test_a_step_does_not_wait_for_the_device(bf16):
-    state, batch = step(torch.device('cuda'), bf16=bf16)
-    training.train_step(state, *batch)
+    run, batch = step(torch.device('cuda'), bf16=bf16)
+    training.train_step(run, *batch)
     torch.cuda.set_sync_debug_mode('error')
     try:
-        training.train_step(state, *batch)
-        before = [parameter.detach().clone() for parameter in (*state.G.parameters(), *state.D.parameters())]
+        training.train_step(run, *batch)
+        before = [parameter.detach().clone() for parameter in (*run.G.parameters(), *run.D.parameters())]
         label, inst, image = batch
-        terms = training.train_step(state, label, inst, image * float('nan'))     # skipped, which is decided there
+        terms = training.train_step(run, label, inst, image * float('nan'))     # skipped, which is decided there
     finally:
         torch.cuda.set_sync_debug_mode('default')
     assert terms['skipped'] == 1
-    assert all(map(torch.equal, before, (*state.G.parameters(), *state.D.parameters())))
+    assert all(map(torch.equal, before, (*run.G.parameters(), *run.D.parameters())))

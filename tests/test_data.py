@@ -6,11 +6,13 @@ from PIL import Image
 import pytest
 import torch
 
+import cache
 import data
+import decoding
 from files import UserError
 import layouts
 
-PLAIN = data.Readers(data.read_map, data.read_map, data.read_photo, '')
+PLAIN = data.Readers(decoding.read_map, decoding.read_map, decoding.read_photo, '')
 
 
 def write(path, array, mode=None):
@@ -109,15 +111,15 @@ def test_maps_of_all_depths(tmp_path):
     palette.putpalette([9, 8, 7] * 256)
     palette.save(tmp_path / 'palette.png')
     for name, factor in (('grey.png', 1), ('deep.png', 256), ('deepest.tif', 2 ** 20), ('palette.png', 1)):
-        assert data.read_map(tmp_path / name).tolist() == (ids * factor).tolist(), name
-        assert data.read_map(tmp_path / name, (4, 4))[::2, ::2].tolist() == (ids * factor).tolist(), name
+        assert decoding.read_map(tmp_path / name).tolist() == (ids * factor).tolist(), name
+        assert decoding.read_map(tmp_path / name, (4, 4))[::2, ::2].tolist() == (ids * factor).tolist(), name
     write(tmp_path / 'colour.png', np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(UserError, match='colour.png: .* RGB'):
-        data.read_map(tmp_path / 'colour.png')
+        decoding.read_map(tmp_path / 'colour.png')
 
 
 def test_items_are_a_function_of_seed_epoch_and_index(flat):
-    pairs = layouts.find_pairs(flat).pairs
+    pairs = layouts.find_pairs(flat)[1]
     make = lambda: data.Pictures(pairs, PLAIN, 5, (8, 6), crop=(4, 4), flip=True, seed=1)
     one, other = make(), make()
     other.decoded = None                                                       # read anew each time
@@ -137,7 +139,7 @@ def test_maps_and_photograph_move_together(tmp_path, jitter):
     write(tmp_path / 'train_label' / 'x.png', ids)
     write(tmp_path / 'train_inst' / 'x.png', ids)
     write(tmp_path / 'train_img' / 'x.png', np.repeat(ids[..., None], 3, 2))
-    dataset = data.Pictures(layouts.find_pairs(tmp_path).pairs, PLAIN, 48, crop=(5, 3), flip=True, jitter=jitter)
+    dataset = data.Pictures(layouts.find_pairs(tmp_path)[1], PLAIN, 48, crop=(5, 3), flip=True, jitter=jitter)
     for epoch in range(20):
         item = dataset[epoch, 0]
         assert torch.equal(item['label'].int(), item['inst']) and item['label'].shape == (1, 3, 5)
@@ -155,11 +157,11 @@ def test_order_covers_every_picture_once_an_epoch_and_starts_anywhere():
 
 def test_a_label_out_of_range_is_named(flat):
     with pytest.raises(UserError, match=r'label 4 at x=\d, y=\d, but labels go from 0 to 3'):
-        data.Pictures(layouts.find_pairs(flat).pairs, PLAIN, 4)[0, 0]
+        data.Pictures(layouts.find_pairs(flat)[1], PLAIN, 4)[0, 0]
 
 
 def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
-    pairs = layouts.find_pairs(flat).pairs
+    pairs = layouts.find_pairs(flat)[1]
 
     def make(cache):
         return data.Pictures(pairs, PLAIN, 6, (4, 4), flip=True, cache=cache)
@@ -180,32 +182,32 @@ def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
 
 
 def test_a_cache_that_does_not_fit_is_refused(flat, tmp_path, monkeypatch):
-    monkeypatch.setattr(data.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=100))
+    monkeypatch.setattr(cache.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=100))
     with pytest.raises(UserError, match='--cache .*cache: needs 0 MiB, more than is free there'):
-        data.Pictures(layouts.find_pairs(flat).pairs, PLAIN, 5, (4, 4), cache=tmp_path / 'cache')
+        data.Pictures(layouts.find_pairs(flat)[1], PLAIN, 5, (4, 4), cache=tmp_path / 'cache')
 
 
 def test_arrays_of_any_number_of_channels(tmp_path):
     values = np.random.default_rng(0).uniform(-1, 1, (6, 8, 5)).astype(np.float32)
     np.save(tmp_path / 'five.npy', values)
-    assert np.array_equal(data.read_photo(tmp_path / 'five.npy', channels=5), values)
-    assert data.read_photo(tmp_path / 'five.npy', (4, 3), channels=5).shape == (3, 4, 5)
+    assert np.array_equal(decoding.read_photo(tmp_path / 'five.npy', channels=5), values)
+    assert decoding.read_photo(tmp_path / 'five.npy', (4, 3), channels=5).shape == (3, 4, 5)
     np.save(tmp_path / 'ids.npy', np.arange(48).reshape(6, 8) * 100000)
-    assert data.read_map(tmp_path / 'ids.npy')[5, 7] == 4700000
+    assert decoding.read_map(tmp_path / 'ids.npy')[5, 7] == 4700000
     write(tmp_path / 'grey.png', np.arange(48, dtype=np.uint8).reshape(6, 8))
-    assert data.read_photo(tmp_path / 'grey.png', channels=1).shape == (6, 8, 1)
-    assert data.read_photo(tmp_path / 'grey.png').shape == (6, 8, 3)
+    assert decoding.read_photo(tmp_path / 'grey.png', channels=1).shape == (6, 8, 1)
+    assert decoding.read_photo(tmp_path / 'grey.png').shape == (6, 8, 3)
     for array, message in ((values * 2, r'must lie in \[-1, 1\]'), (values[..., :2], '2 channels'),
                            (values * np.nan, 'must lie'), (np.zeros((2, 2, 2, 2)), 'shape'),
                            (np.array([{}]), 'as an array')):
         np.save(tmp_path / 'bad.npy', array)
         with pytest.raises(UserError, match=message):
-            data.read_photo(tmp_path / 'bad.npy', channels=5)
+            decoding.read_photo(tmp_path / 'bad.npy', channels=5)
 
 
 def test_resize_takes_the_nearest_pixel():
     ids = np.arange(16).reshape(4, 4)
-    assert data.resize(ids, (2, 2), nearest=True).tolist() == [[5, 7], [13, 15]]
-    assert data.resize(ids, (8, 8), nearest=True)[::2, ::2].tolist() == ids.tolist()
-    assert np.array_equal(data.resize(ids, (2, 2), nearest=True),
+    assert decoding.resize(ids, (2, 2), nearest=True).tolist() == [[5, 7], [13, 15]]
+    assert decoding.resize(ids, (8, 8), nearest=True)[::2, ::2].tolist() == ids.tolist()
+    assert np.array_equal(decoding.resize(ids, (2, 2), nearest=True),
                           np.asarray(Image.fromarray(ids.astype(np.uint8)).resize((2, 2), 0)))

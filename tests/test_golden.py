@@ -1,20 +1,19 @@
 """Parity with the official implementation, in numbers that its own networks, losses and update rule computed."""
 import json
-from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 import pytest
 import torch
 
+import config
 import data
 import losses
 import nets
-import p2phd
-import training
 import runs
 import styles
 import synthesis
+import training
 
 
 def read(path):
@@ -37,7 +36,7 @@ def assert_close(actual, expected, tolerance):
                                            ('generator_local1', nets.LocalEnhancer),
                                            ('generator_local2', nets.LocalEnhancer)])
 def test_generators(golden, file, network):
-    tensors, config = read(golden / f'{file}.npz')
+    tensors, config = read(golden(f'{file}.npz'))
     net = network(**config)
     net.load_state_dict(within(tensors, 'param/'), strict=True)
     # The exact output is up to 1.1e-5 from the official float32 numbers, and so is ours, each CPU rounding its own way.
@@ -45,7 +44,7 @@ def test_generators(golden, file, network):
 
 
 def test_encoder(golden):
-    tensors, config = read(golden / 'encoder.npz')
+    tensors, config = read(golden('encoder.npz'))
     net = nets.Encoder(**config)
     net.load_state_dict(within(tensors, 'param/'), strict=True)
     assert_close(net.model(tensors['input']), tensors['raw'], 1e-5)
@@ -53,7 +52,7 @@ def test_encoder(golden):
 
 
 def test_discriminator(golden):
-    tensors, config = read(golden / 'discriminator.npz')
+    tensors, config = read(golden('discriminator.npz'))
     net = nets.MultiscaleDiscriminator(**config)
     net.load_state_dict(within(tensors, 'param/'), strict=True)
     scales = net(tensors['input'])
@@ -64,7 +63,7 @@ def test_discriminator(golden):
 
 
 def test_losses(golden):
-    tensors, config = read(golden / 'losses.npz')
+    tensors, config = read(golden('losses.npz'))
 
     def scales(kind):
         layers = len(within(tensors, f'{kind}/scale0/'))
@@ -82,29 +81,33 @@ def test_losses(golden):
 
 
 def test_boundary_map(golden):
-    tensors, _ = read(golden / 'boundary.npz')
+    tensors, _ = read(golden('boundary.npz'))
     assert torch.equal(data.boundary_map(tensors['inst']), tensors['boundary'])
 
 
 def test_training_steps(golden):
-    """Five steps of p2phd.train_step from the official starting weights."""
-    tensors, config = read(golden / 'train_steps.npz')
-    c = SimpleNamespace(**runs.settings(p2phd.parse(['train'])))
-    for name, value in config.items():
-        setattr(c, name, value)
-    assert config['betas'] == [0.5, 0.999] and config['lambda_feat'] == losses.LAMBDA_FEATURE
-    c.features, c.instances, c.encoder_scale, c.fix_global_steps, c.out_channels = True, 'files', 1, 0, 3
-    c.total_steps = c.decay_start = config['steps']
-    state = runs.build(c, torch.device('cpu'))
+    """Five steps of training.train_step from the official starting weights."""
+    tensors, parameters = read(golden('train_steps.npz'))
+    assert parameters['betas'] == [0.5, 0.999]
+    assert parameters['lambda_feat'] == losses.LAMBDA_FEATURE
+    steps = parameters['steps']
+    c = config.make({**{name: value for name, value in parameters.items() if name in config.NETWORK},
+                     'features': True, 'instances': 'files', 'n_enhancers': 0},
+                    {**{name: value for name, value in parameters.items() if name in config.TRAINING},
+                     'data': '.', 'pictures': [1, 0], 'total_steps': steps, 'decay_start': steps})
+    config.check(c)
+    run = runs.build(c, torch.device('cpu'))
     for name in 'GDE':
-        getattr(state, name).load_state_dict(within(tensors, f'before/{name}/'), strict=True)
-    columns = [{'G_GAN': 'gan', 'G_GAN_Feat': 'feature_matching', 'D_real': 'd_real', 'D_fake': 'd_fake'}[name]
-               for name in config['loss_columns']]
+        getattr(run, name).load_state_dict(within(tensors, f'before/{name}/'), strict=True)
+    names = {'G_GAN': 'gan', 'G_GAN_Feat': 'feature_matching', 'D_real': 'd_real',
+             'D_fake': 'd_fake'}
+    columns = [names[name] for name in parameters['loss_columns']]
     for expected in tensors['losses']:
-        terms = training.train_step(state, tensors['label'], tensors['inst'], tensors['image'])
-        torch.testing.assert_close(torch.stack([terms[name] for name in columns]).double(), expected, rtol=1e-5, atol=0)
+        terms = training.train_step(run, tensors['label'], tensors['inst'], tensors['image'])
+        actual = torch.stack([terms[name] for name in columns]).double()
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)
     for name in 'GDE':
-        net, after = getattr(state, name), within(tensors, f'after/{name}/')
+        net, after = getattr(run, name), within(tensors, f'after/{name}/')
         assert after.keys() == net.state_dict().keys()
         for parameter, weight in net.state_dict().items():
             if parameter not in normalised_biases(net):
@@ -123,15 +126,17 @@ def normalised_biases(net):
 
 
 def test_official_run(golden):
-    """A folder that the official code wrote: architecture from the shapes, styles from its pickle, the same picture."""
-    run = golden / 'official_run'
-    expected = np.load(run / 'expected.npz')
-    state = runs.load(run, torch.device('cpu'))
-    known = styles.read(state, run)
-    label, inst = synthesis.read_scene(state.config, run / 'label.png', run / 'inst.png', None)
-    assert label.shape[-2:] == Image.open(run / 'label.png').size[::-1]
-    assert np.array_equal(data.boundary_map(inst)[0, 0], expected['boundary'])
-    slot, labels, _ = data.describe_instances(label, inst, state.config.n_labels)
-    features = styles.paint(styles.choose(labels, known), slot)
-    assert_close(features[0], torch.from_numpy(expected['features']), 1e-4)
-    assert_close(synthesis.synthesise(state, label, inst, features)[0], torch.from_numpy(expected['image']), 1e-4)
+    """A folder that the official code wrote: architecture from the shapes, styles from its pickle,
+    the same picture."""
+    folder = golden('official_run')
+    expected = np.load(folder / 'expected.npz')
+    run = runs.load(folder, torch.device('cpu'))
+    assert run.config.training is None and run.config.layout == 'Cityscapes'
+    known = styles.load(folder, run.config)
+    scene = synthesis.read_scene(run.config, folder / 'label.png', folder / 'inst.png')
+    assert scene.label.shape[-2:] == Image.open(folder / 'label.png').size[::-1]
+    assert np.array_equal(data.boundary_map(scene.inst)[0, 0], expected['boundary'])
+    vectors = styles.choose(scene.labels, known)
+    assert_close(styles.paint(vectors, scene.slot)[0], torch.from_numpy(expected['features']), 1e-4)
+    assert_close(synthesis.synthesise(run, scene, vectors)[0], torch.from_numpy(expected['image']),
+                 1e-4)

@@ -1,0 +1,72 @@
+"""A data set decoded once and for all: resized pictures in memory-mapped arrays."""
+import json
+import os
+import shutil
+
+import numpy as np
+
+from decoding import in_parallel
+from files import UserError, blame, lock, make_folder, write_whole
+
+
+class Cached:
+    """Decoded pictures in memory-mapped arrays, read by index like a list of what Pictures.read
+    returns."""
+
+    def __init__(self, folder, roles, n, size):
+        self.arrays = {role: np.load(folder / f'{role}.npy', mmap_mode='r') for role in roles}
+        for role, array in self.arrays.items():
+            if array.shape[:3] != (n, *size[::-1]) or array.ndim > 3 + (role != 'inst'):
+                raise ValueError(f'{role} of shape {array.shape}')
+
+    def __getitem__(self, index):
+        return {role: array[index] for role, array in self.arrays.items()}
+
+
+def open_cache(folder, dataset):
+    """The pictures of `dataset`, which has one size, decoded into folder/<role>.npy -> Cached.
+
+    Built once, in parallel; built anew when a name, a size or a modification time of the files, or
+    the way of reading them, is not what folder/index.json says.
+    """
+    def stamp(path):
+        with blame(path):
+            status = os.stat(path if os.path.lexists(path) else path.parents[1])
+            return [os.fsdecode(path), status.st_size, status.st_mtime_ns]
+
+    index = {'readers': dataset.readers.signature, 'size': list(dataset.size),
+             'n_labels': dataset.n_labels, 'instances': dataset.instances,
+             'files': in_parallel(lambda pair: [stamp(path) for path in pair[1:] if path],
+                                  dataset.pairs)}
+    roles = ['label', 'image'] + ['inst'] * (dataset.instances != 'none')
+    make_folder(folder)
+    with lock(folder, wait=True):                   # another run may be building it
+        fill_cache(folder, dataset, roles, json.dumps(index))
+        with blame(folder, 'not a whole cache; delete it'):
+            return Cached(folder, roles, len(dataset), dataset.size)
+
+
+def fill_cache(folder, dataset, roles, text):
+    """Write the arrays of a cache, and then `text` into folder/index.json, unless it says that
+    already. Who has mapped older arrays keeps them."""
+    listed = folder / 'index.json'
+    if listed.is_file() and listed.read_bytes() == text.encode():
+        return
+    listed.unlink(missing_ok=True)
+    first = dataset.read(dataset.pairs[0])
+    needed = len(dataset) * sum(first[role].nbytes for role in roles)
+    if needed > shutil.disk_usage(folder).free:     # else writing would kill the process
+        raise UserError(f'--cache {folder}: needs {needed >> 20} MiB, more than is free there')
+    arrays = {role: np.lib.format.open_memmap(
+        folder / f'{role}.partial', 'w+', first[role].dtype, (len(dataset), *first[role].shape))
+        for role in roles}
+
+    def fill(i):
+        for role, array in dataset.read(dataset.pairs[i]).items():
+            arrays[role][i] = array
+
+    in_parallel(fill, range(len(dataset)))
+    for role, array in arrays.items():
+        array.flush()
+        os.replace(folder / f'{role}.partial', folder / f'{role}.npy')
+    write_whole(listed, lambda file: file.write(text.encode()))
