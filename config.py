@@ -1,10 +1,11 @@
 """The configuration of a run: every field with its default and its bounds, written here and nowhere
 else.
 
-The command line takes its flags' types and defaults from here, and what a checkpoint says of itself
-is held against the same bounds. A configuration is a SimpleNamespace of the fields of NETWORK, what
-a picture is made with, and of `training`, a SimpleNamespace of the fields of TRAINING, which is None
-in runs of the official code. Imports nothing heavy, so that --help answers at once.
+The command line takes its flags' types, defaults and help from here, and what a checkpoint says of
+itself is held against the same bounds. A configuration is a SimpleNamespace of the fields of
+NETWORK, what a picture is made with, and of `training`, a SimpleNamespace of the fields of
+TRAINING, which is None in runs of the official code. Imports nothing heavy, so that --help answers
+at once.
 """
 import argparse
 from collections import namedtuple
@@ -20,10 +21,11 @@ from files import UserError
 
 class Bound:
     """What values a field may have: `parse` makes one of the words of a command line, `holds` tells
-    whether it is within bounds, `expected` says so in words."""
+    whether it is within bounds, `expected` says so in words, `metavar` in one."""
 
-    def __init__(self, expected, parse, holds):
+    def __init__(self, expected, parse, holds, metavar='N', choices=None):
         self.expected, self.parse, self.holds = expected, parse, holds
+        self.metavar, self.choices = metavar, choices
 
     def __call__(self, text):
         """As a type of argparse."""
@@ -36,30 +38,33 @@ class Bound:
         return value
 
 
-def whole(least, most):
+def whole(least, most, metavar='N'):
     return Bound(f'a whole number from {least} to {most}', int,
-                 lambda value: type(value) is int and least <= value <= most)
+                 lambda value: type(value) is int and least <= value <= most, metavar)
 
 
-def number(expected, holds):
+def number(expected, holds, metavar):
     return Bound(expected, float, lambda value: (
-        type(value) in (int, float) and math.isfinite(value) and holds(value)))
+        type(value) in (int, float) and math.isfinite(value) and holds(value)), metavar)
 
 
 def choice(*values):
-    bound = Bound('one of ' + ', '.join(map(str, values)), str,
-                  lambda value: type(value) in (str, bool) and value in values)
-    bound.choices = values
-    return bound
+    return Bound('one of ' + ', '.join(map(str, values)), str,
+                 lambda value: type(value) in (str, bool) and value in values, choices=values)
+
+
+def path(metavar):
+    return Bound('a path', str, lambda value: is_text(value) and value != '', metavar)
 
 
 def maybe(bound):
-    return Bound(bound.expected, bound.parse, lambda value: value is None or bound.holds(value))
+    return Bound(bound.expected, bound.parse, lambda value: value is None or bound.holds(value),
+                 bound.metavar, bound.choices)
 
 
-def of(expected, holds):
-    """A field that no word of a command line becomes as it is."""
-    return Bound(expected, str, holds)
+def of(expected, holds, metavar=None):
+    """A field of a kind that words of a command line do not have, or text."""
+    return Bound(expected, str, holds, metavar)
 
 
 def every(holds, length=None):
@@ -82,103 +87,128 @@ def width_and_height(text):
 
 FLAG, WIDTH, DEPTH = choice(True, False), whole(1, 4096), whole(1, 12)
 BLOCKS, SCALE, COUNT = whole(0, 256), whole(1, 256), whole(0, 1 << 40)
-POSITIVE, NATURAL, EPOCHS = whole(1, 1 << 40), whole(0, (1 << 32) - 1), whole(0, 10 ** 6)
-TEXT = of('text', is_text)
-PATH = Bound('a path', str, lambda value: is_text(value) and value != '')
+POSITIVE, STEPS, NATURAL = whole(1, 1 << 40), whole(1, 1 << 40, 'STEPS'), whole(0, (1 << 32) - 1)
+EPOCHS = whole(0, 10 ** 6, 'EPOCHS')
+FOLDER, FILE = path('DIR'), path('FILE')
+FOLDER_OR_BESIDE = of('a path', is_text, 'DIR')     # '': beside the run
 SIZE = Bound('WIDTHxHEIGHT, each from 1 to 32768', width_and_height,
-             every(whole(1, 1 << 15).holds, 2))
+             every(whole(1, 1 << 15).holds, 2), 'WxH')
 SIZE_OR_NATIVE = Bound(f'{SIZE.expected}, or native',
                        lambda text: text if text == 'native' else width_and_height(text),
-                       lambda value: value == 'native' or SIZE.holds(value))
+                       lambda value: value == 'native' or SIZE.holds(value), 'WxH')
 LABEL = whole(0, (1 << 16) - 1)                     # a label, before and after tables
 LABEL_OR_NONE = Bound(f'{LABEL.expected}, or none',
                       lambda text: text if text == 'none' else int(text),
-                      lambda value: value == 'none' or LABEL.holds(value))
-FRACTION = number('a number between 0 and 1', lambda value: 0 < value < 1)
+                      lambda value: value == 'none' or LABEL.holds(value), 'ID')
+FRACTION = number('a number between 0 and 1', lambda value: 0 < value < 1, 'RATE')
+FACTOR = number('a factor from 1 to 2', lambda value: 1 <= value <= 2, 'FACTOR')
+NAME = Bound('letters, digits, _ and -', str,
+             lambda value: is_text(value) and re.fullmatch(r'[\w-]+', value), 'NAME')
+NAMES = of('names', every(is_text))
+TABLE = of('labels by id', lambda table: (
+    isinstance(table, dict) and len(table) <= 1 << 16
+    and all(map(LABEL.holds, [*table, *table.values()]))))
+COLOURS = of('colours', every(lambda row: (         # rows [R, G, B, label, name]
+    every(is_plain, 5)(row) and every(whole(0, 255).holds)(row[:3]) and LABEL.holds(row[3])
+    and is_text(row[4]))))
 
 
 # --------------------------------------------------------------------------------------- fields
 
-Field = namedtuple('Field', 'bound default')
+Field = namedtuple('Field', 'bound default help', defaults=[None])
 NEEDED = object()                                   # stands for a default where there is none
 
-# What a picture is made with: the networks, what they were taught to see, how maps are read.
-NETWORK = {name: Field(*field) for name, field in {
-    'model': (choice('global', 'local'), 'global'),         # paper section 3.2: G1, or G2 around it
-    'ngf': (WIDTH, 64),
-    'n_down': (DEPTH, 4),
-    'n_blocks': (BLOCKS, 9),
-    'n_enhancers': (whole(0, 8), 1),
-    'n_blocks_local': (BLOCKS, 3),
-    'ndf': (WIDTH, 64),
-    'n_layers': (DEPTH, 3),
-    'n_scales': (DEPTH, 3),                                 # paper section 3.2: D1, D2, D3
-    'features': (FLAG, NEEDED),
-    'feat': (SCALE, 3),                                     # paper section 4: 3 per instance
-    'nef': (WIDTH, 16),
-    'n_down_encoder': (DEPTH, 4),
-    'encoder_scale': (SCALE, 1),                            # G's size in sizes of the encoder
-    'n_labels': (whole(0, 1 << 16), NEEDED),                # 0: pictures to pictures
-    'in_channels': (WIDTH, 3),                              # of the maps, where n_labels is 0
-    'out_channels': (WIDTH, 3),
-    'instances': (choice('files', 'components', 'none'), NEEDED),
-    'layout': (TEXT, 'flat'),                               # a name of layouts.LAYOUTS
-    'label_names': (maybe(of('names', every(is_text))), None),
-    'label_table': (maybe(of('labels by id', lambda table: (
-        isinstance(table, dict) and len(table) <= 1 << 16
-        and all(map(LABEL.holds, [*table, *table.values()]))))), None),
-    'palette': (maybe(of('colours', every(lambda row: (
-        every(is_plain, 5)(row) and every(whole(0, 255).holds)(row[:3]) and LABEL.holds(row[3])
-        and is_text(row[4]))))), None),                     # rows [R, G, B, label, name]
-    'jpeg_labels': (FLAG, False),
-    'size': (maybe(SIZE), None),                            # None: native
-}.items()}
+
+def table(**fields):
+    return {name: Field(*field) for name, field in fields.items()}
+
+
+# What a picture is made with: the networks, what they were taught to see, how maps are read. Those
+# without a text for --help follow from the data.
+NETWORK = table(
+    model=(choice('global', 'local'), 'global',             # paper section 3.2
+           'G1, or local enhancers around it from the start'),
+    ngf=(WIDTH, 64, 'channels of the (outermost) first layer (default: as many as give G1 64)'),
+    n_down=(DEPTH, 4, 'downsamplings of G1'),
+    n_blocks=(BLOCKS, 9, 'residual blocks of G1'),
+    n_enhancers=(whole(0, 8), 1, 'local enhancers of --model local'),
+    n_blocks_local=(BLOCKS, 3, 'residual blocks of each local enhancer'),
+    ndf=(WIDTH, 64, 'width of the discriminators'),
+    n_layers=(DEPTH, 3, 'strided layers of each discriminator'),
+    n_scales=(DEPTH, 3, 'discriminators'),                  # paper section 3.2: D1, D2, D3
+    features=(FLAG, NEEDED, 'train the encoder along (default: if there are instances)'),
+    feat=(SCALE, 3, 'features per instance'),               # paper section 4
+    nef=(WIDTH, 16, 'width of the encoder'),
+    n_down_encoder=(DEPTH, 4, 'downsamplings of the encoder'),
+    encoder_scale=(SCALE, 1),                               # G's size in sizes of the encoder
+    n_labels=(whole(0, 1 << 16), NEEDED),                   # 0: pictures to pictures
+    in_channels=(WIDTH, 3),                                 # of the maps, where n_labels is 0
+    out_channels=(WIDTH, 3),
+    instances=(choice('files', 'components', 'none'), NEEDED),
+    layout=(of('text', is_text), 'flat'),                   # a name of layouts.LAYOUTS
+    label_names=(maybe(NAMES), None),
+    label_table=(maybe(TABLE), None),
+    palette=(maybe(COLOURS), None),
+    jpeg_labels=(FLAG, False, 'accept label maps that JPEG has changed'),
+    size=(maybe(SIZE), None))                               # None: native
 
 # What it was, and is, trained with.
-TRAINING = {name: Field(*field) for name, field in {
-    'data': (PATH, NEEDED),
-    'split': (Bound('letters, digits, _ and -', str,
-                    lambda value: is_text(value) and re.fullmatch(r'[\w-]+', value)), 'train'),
-    'left_out': (of('names', every(is_text)), ()),          # scenes that cannot be used
-    'pictures': (of('a number and a checksum', every(COUNT.holds, 2)), NEEDED),
-    'crop': (maybe(SIZE), None),
-    'jitter': (number('a factor from 1 to 2', lambda value: 1 <= value <= 2), 1.0),
-    'flip': (FLAG, True),
-    'cache': (maybe(TEXT), None),                           # '': beside the run
-    'workers': (whole(0, 1024), 4),
-    'epochs': (EPOCHS, 100),                                # paper appendix: 100, and 100 more
-    'decay_epochs': (EPOCHS, 100),
-    'steps': (maybe(POSITIVE), None),
-    'fix_global': (EPOCHS, 10),                             # of finetune
-    'batch': (whole(1, 1 << 16), 1),
-    'lr': (FRACTION, 2e-4),                                 # paper appendix: Adam, 0.0002
-    'gan': (choice('lsgan', 'vanilla'), 'lsgan'),           # paper section 4: least squares
-    'vgg': (maybe(TEXT), None),
-    'bf16': (FLAG, False),
-    'seed': (NATURAL, 0),
-    'log_every': (POSITIVE, 50),
-    'sample_every': (POSITIVE, 500),
-    'save_every': (POSITIVE, 1000),
-    'keep': (POSITIVE, 2),
-    'max_bad_steps': (POSITIVE, 20),
-    'total_steps': (POSITIVE, NEEDED),
-    'decay_start': (COUNT, NEEDED),                         # step from which the rate decays
-    'fix_global_steps': (COUNT, 0),                         # steps for which the inside is frozen
-    'flags': (of('flags', lambda value: isinstance(value, dict) and all(
-        is_plain(x) or every(is_plain, 2)(x) for x in value.values())), {}),
-}.items()}
+TRAINING = table(
+    data=(FOLDER, NEEDED,
+          'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; or train_label/ train_img/ and '
+          'perhaps train_inst/; or train_A/ train_B/'),
+    split=(NAME, 'train', 'which part of the data set'),
+    left_out=(NAMES, ()),                                   # scenes that cannot be used
+    pictures=(of('a number and a checksum', every(COUNT.holds, 2)), NEEDED),
+    crop=(maybe(SIZE), None, 'train on random sections of this size'),
+    jitter=(FACTOR, 1.0, 'resize up by this factor, 1 to 2, and crop back at random'),
+    flip=(FLAG, True, 'mirror with a probability of one half'),
+    cache=(maybe(FOLDER_OR_BESIDE), None,
+           'keep decoded, resized pictures in memory-mapped files (default: DIR is the run folder '
+           'with -cache behind its name)'),
+    workers=(whole(0, 1024), 4, 'processes that load data'),
+    epochs=(EPOCHS, 100, 'epochs at the full learning rate'),       # paper appendix: 100, 100
+    decay_epochs=(EPOCHS, 100, 'further epochs in which it decays linearly to zero'),
+    steps=(maybe(STEPS), None,
+           'so many steps, whatever the epochs: half at the full rate, half decaying'),
+    fix_global=(EPOCHS, 10, 'epochs in which only the new enhancer learns'),
+    batch=(whole(1, 1 << 16), 1, 'pictures per step'),
+    lr=(FRACTION, 2e-4, 'learning rate of Adam, betas (0.5, 0.999)'),       # paper appendix
+    gan=(choice('lsgan', 'vanilla'), 'lsgan', 'least squares or cross-entropy'),    # section 4
+    vgg=(maybe(of('a path', is_text, 'PATH')), None,
+         'add the VGG-19 perceptual loss, from the weights that torchvision publishes; without '
+         'PATH they are fetched'),
+    bf16=(FLAG, False, 'bfloat16 arithmetic in the networks: faster where the hardware has it'),
+    seed=(NATURAL, 0, 'of every random draw'),
+    log_every=(STEPS, 50, 'a line and a row of log.csv'),
+    sample_every=(STEPS, 500, 'a picture: label | synthesised | real'),
+    save_every=(STEPS, 1000, 'a checkpoint; there is one at the end of an epoch, too'),
+    keep=(POSITIVE, 2, 'the newest N checkpoints, older ones are deleted'),
+    max_bad_steps=(POSITIVE, 20, 'steps whose loss or gradient is not finite are skipped; after N '
+                                 'in a row the run stops'),
+    total_steps=(POSITIVE, NEEDED),
+    decay_start=(COUNT, NEEDED),                            # step from which the rate decays
+    fix_global_steps=(COUNT, 0),                            # steps for which the inside is frozen
+    flags=(of('flags', lambda value: isinstance(value, dict) and all(
+        is_plain(x) or every(is_plain, 2)(x) for x in value.values())), {}))
 
 # What belongs to the data set, which `survey.survey` resolves.
-DATA = {name: Field(*field) for name, field in {
-    'data': TRAINING['data'],
-    'split': TRAINING['split'],
-    'instances': (choice('auto', 'components', 'none'), 'auto'),
-    'palette': (maybe(PATH), None),
-    'n_labels': (maybe(whole(1, 1 << 16)), None),
-    'ignore_label': (maybe(LABEL_OR_NONE), None),
+DATA = {
+    'data': TRAINING['data'], 'split': TRAINING['split'],
+    **table(
+        instances=(choice('auto', 'components', 'none'), 'auto',
+                   'auto: instance maps where there are any; components: the connected components '
+                   'of each label; none: no boundary map and no features'),
+        palette=(maybe(FILE), None, 'label maps are stored as colours: lines R,G,B,id[,name]'),
+        n_labels=(maybe(whole(1, 1 << 16)), None,
+                  'how many, where the layout does not say and the training maps lack some '
+                  "(default: 1 + the largest); 40: NYU's usual ones, by classMapping40.mat"),
+        ignore_label=(maybe(LABEL_OR_NONE), None,
+                      'this id means unknown: it gets a channel of its own; `none`: every id is a '
+                      'label (default: 255, where the others stop far below)')),
     'jpeg_labels': NETWORK['jpeg_labels'],
-    'skip_bad': (FLAG, False),
-}.items()}
+    **table(skip_bad=(FLAG, False,
+                      'train: read everything first, and leave out what cannot be used'))}
 
 
 def defaults(fields):
@@ -229,6 +259,18 @@ def check(config, path=None):
         refuse('n_enhancers', config.n_enhancers, 'enhancers in a local model alone')
     if config.training and config.training.fix_global_steps and config.model != 'local':
         refuse('fix_global_steps', config.training.fix_global_steps, '0')
+
+
+def check_effect(given, network):
+    """UserError for a flag, of those given, that the network makes no use of."""
+    for names, effective, why in (
+            (('n_enhancers', 'n_blocks_local'), network['model'] == 'local',
+             '--model global has no local enhancers'),
+            (('feat', 'nef', 'n_down_encoder'), network['features'],
+             'without instances and --features there is no encoder')):
+        for name in names:
+            if name in given and not effective:
+                raise UserError(f'{flag(name)} {given[name]}: {why}; leave it out')
 
 
 def unpack(stored, path):

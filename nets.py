@@ -1,9 +1,9 @@
-"""The networks of pix2pixHD (Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation
-with Conditional GANs", CVPR 2018), in plain PyTorch.
+"""The networks of pix2pixHD (Wang et al., "High-Resolution Image Synthesis and Semantic
+Manipulation with Conditional GANs", CVPR 2018), in plain PyTorch.
 
-Parameters carry the names of the official state dicts, so official weights load as they are.
-Every network is fully convolutional and normalises with InstanceNorm without affine parameters or
-running statistics: it behaves alike in training and in use, and no picture of a batch sees another.
+Parameters carry the names of the official state dicts, so official weights load as they are. Every
+network is fully convolutional and normalises with InstanceNorm without affine parameters or running
+statistics: it behaves alike in training and in use, and no picture of a batch sees another.
 """
 import re
 
@@ -13,7 +13,8 @@ from torch import nn
 
 
 def init_weights(net):
-    """Draw every convolution's weights from N(0, 0.02) as the official code does; biases keep PyTorch's default."""
+    """Draw every convolution's weights from N(0, 0.02) (paper appendix A); biases keep PyTorch's
+    default, as in the official code."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0.0, 0.02)
@@ -21,11 +22,12 @@ def init_weights(net):
 
 
 def check_size(x, multiple, smallest, who):
-    """Raise ValueError unless height and width of `x` (N, C, H, W) are multiples of `multiple` and >= `smallest`."""
+    """Raise ValueError unless height and width of `x` (N, C, H, W) are multiples of `multiple` and
+    at least `smallest`."""
     h, w = x.shape[-2:]
     if h % multiple or w % multiple or min(h, w) < smallest:
-        raise ValueError(f'{who} needs a width and a height that are multiples of {multiple} and at least {smallest}, '
-                         f'and got {w}x{h}')
+        raise ValueError(f'{who} needs a width and a height that are multiples of {multiple} and '
+                         f'at least {smallest}, and got {w}x{h}')
 
 
 def conv_block(c_in, c_out, kernel, **kwargs):
@@ -38,12 +40,15 @@ def up_block(c_in, c_out):
 
 
 def half_size(x):
-    """(N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)): the 3x3 average pooling of the official image pyramids."""
+    """(N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)): the 3x3 average pooling of the official image
+    pyramids."""
     return F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
 
 
+# ------------------------------------------------------------------------------ the generators
+
 class ResidualBlock(nn.Module):
-    """x + f(x), two reflect-padded 3x3 convolutions: (N, C, H, W) -> the same."""
+    """x + f(x), f: two reflect-padded 3x3 convolutions. (N, C, H, W) -> the same."""
 
     def __init__(self, channels):
         super().__init__()
@@ -56,21 +61,23 @@ class ResidualBlock(nn.Module):
 
 
 class GlobalGenerator(nn.Module):
-    """G1, the global generator: paper section 3.2 and appendix A (c7s1-64, d128 ... d1024, R1024 x 9, u512 ... u64,
-    c7s1-3).
+    """G1, the global generator: paper section 3.2 and appendix A (c7s1-64, d128, d256, d512, d1024,
+    R1024 x 9, u512, u256, u128, u64, c7s1-3).
 
-    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float in [-1, 1]. H and W must be
-    multiples of 2 ** n_down and at least twice that (ValueError), else the output's size would differ.
+    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float in [-1, 1]. H and W must
+    be multiples of 2 ** n_down and at least twice that (ValueError), else the output's size would
+    differ.
     """
 
     def __init__(self,
-                 in_channels,            # one-hot labels + boundary + features
-                 out_channels=3,         # RGB
-                 ngf=64,                 # channels after the stem; doubled by each downsampling
-                 n_down=4,               # strided convolutions
-                 n_blocks=9):            # residual blocks at the coarsest size
+                 in_channels,               # one-hot labels + boundary + features
+                 out_channels=3,            # RGB
+                 ngf=64,                    # channels after the stem, doubled by each downsampling
+                 n_down=4,                  # strided convolutions
+                 n_blocks=9):               # residual blocks at the coarsest size
         super().__init__()
         self.multiple = 2 ** n_down
+
         layers = [nn.ReflectionPad2d(3), *conv_block(in_channels, ngf, 7)]
         for i in range(n_down):
             layers += conv_block(ngf << i, ngf << i + 1, 3, stride=2, padding=1)
@@ -78,42 +85,46 @@ class GlobalGenerator(nn.Module):
         for i in reversed(range(n_down)):
             layers += up_block(ngf << i + 1, ngf << i)
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh()]
+
         self.model = nn.Sequential(*layers)
         init_weights(self)
 
     def forward(self, x):
         check_size(x, self.multiple, 2 * self.multiple, 'the global generator')
-        return self.model(x)             # (N, out_channels, H, W)
+        return self.model(x)                # (N, out_channels, H, W)
 
 
 class LocalEnhancer(nn.Module):
-    """G2 (and G3): `n_enhancers` local enhancers around G1, each at twice the size of the one inside; paper
-    section 3.2.
+    """G2 (and G3): `n_enhancers` local enhancers around G1, each at twice the size of the one
+    inside; paper section 3.2.
 
-    Each adds its downsampled features to the last feature map of the network inside (figure 3); only the
-    outermost ends in the 7x7 convolution to a picture. `ngf` is the width of the outermost enhancer; the
-    global generator inside has ngf * 2 ** n_enhancers. Submodules: `model` (G1 without its output layer),
-    `model{n}_1` and `model{n}_2` (enhancer n's way down and way up).
+    Each adds its downsampled features to the last feature map of the network inside (figure 3);
+    only the outermost ends in the 7x7 convolution to a picture. `ngf` is the width of the outermost
+    enhancer; the global generator inside has ngf * 2 ** n_enhancers. Submodules: `model` (G1
+    without its output layer), `model{n}_1` and `model{n}_2` (enhancer n's way down and way up).
 
-    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float in [-1, 1]. H and W must be
-    multiples of 2 ** (n_down + n_enhancers) and at least twice that (ValueError).
+    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float in [-1, 1]. H and W must
+    be multiples of 2 ** (n_down + n_enhancers) and at least twice that (ValueError).
     """
 
     def __init__(self, in_channels, out_channels=3,
-                 ngf=32,                 # channels of the outermost enhancer's stem
-                 n_down=4,               # downsamplings inside G1
-                 n_blocks=9,             # residual blocks inside G1
-                 n_enhancers=1,          # 1: G2 (2048x1024), 2: G3 (4096x2048)
-                 n_blocks_local=3):      # residual blocks of each enhancer
+                 ngf=32,                    # channels of the outermost enhancer's stem
+                 n_down=4,                  # downsamplings inside G1
+                 n_blocks=9,                # residual blocks inside G1
+                 n_enhancers=1,             # 1: G2 (2048x1024), 2: G3 (4096x2048)
+                 n_blocks_local=3):         # residual blocks of each enhancer
         super().__init__()
         self.n_enhancers = n_enhancers
         self.multiple = 2 ** (n_down + n_enhancers)
-        self.model = GlobalGenerator(in_channels, out_channels, ngf << n_enhancers, n_down, n_blocks).model[:-3]
+        self.model = GlobalGenerator(in_channels, out_channels, ngf << n_enhancers, n_down,
+                                     n_blocks).model[:-3]
+
         for n in range(1, n_enhancers + 1):
             width = ngf << n_enhancers - n
             down = [nn.ReflectionPad2d(3), *conv_block(in_channels, width, 7),
                     *conv_block(width, 2 * width, 3, stride=2, padding=1)]
-            up = [ResidualBlock(2 * width) for _ in range(n_blocks_local)] + up_block(2 * width, width)
+            up = [ResidualBlock(2 * width) for _ in range(n_blocks_local)]
+            up += up_block(2 * width, width)
             if n == n_enhancers:
                 up += [nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7), nn.Tanh()]
             self.add_module(f'model{n}_1', nn.Sequential(*down))
@@ -122,110 +133,133 @@ class LocalEnhancer(nn.Module):
 
     def forward(self, x):
         check_size(x, self.multiple, 2 * self.multiple, 'the local enhancer')
-        pyramid = [x]                                      # full size first
+        pyramid = [x]                       # full size first
         for _ in range(self.n_enhancers):
             pyramid.append(half_size(pyramid[-1]))
-        y = self.model(pyramid.pop())                      # (N, 2w, H/2^n, W/2^n), w: width of the enhancer around it
+
+        # w: the width of the enhancer around it
+        y = self.model(pyramid.pop())       # (N, 2w, H / 2^n_enhancers, W / 2^n_enhancers)
         for n in range(1, self.n_enhancers + 1):
             down, up = getattr(self, f'model{n}_1'), getattr(self, f'model{n}_2')
-            y = up(down(pyramid.pop()) + y)                # doubles the size
-        return y                                           # (N, out_channels, H, W)
+            y = up(down(pyramid.pop()) + y)     # paper figure 3; doubles the size
+        return y                            # (N, out_channels, H, W)
 
     def inner_parameters(self):
-        """The parameters of everything inside the outermost enhancer: what stays frozen while that one is trained."""
-        return [p for name, p in self.named_parameters() if not name.startswith(f'model{self.n_enhancers}_')]
+        """The parameters of everything inside the outermost enhancer: what stays frozen while that
+        one is trained."""
+        return [p for name, p in self.named_parameters()
+                if not name.startswith(f'model{self.n_enhancers}_')]
 
     def load_inner(self, state):
-        """Fill everything but the outermost enhancer from the state dict of the network that was trained inside it.
+        """Fill everything but the outermost enhancer from the state dict of the network that was
+        trained inside it.
 
-        Only that network's output convolution may be left over, and only the outermost enhancer may go
-        unfilled; anything else is a mismatched architecture (ValueError that names the first entry).
+        Only that network's output convolution may be left over, and only the outermost enhancer may
+        go unfilled; anything else is a mismatched architecture (ValueError that names the first
+        entry).
         """
         own = self.state_dict()
         outer = f'model{self.n_enhancers}_'
         last = 'model' if self.n_enhancers == 1 else f'model{self.n_enhancers - 1}_2'
         wanted = {name for name in own if not name.startswith(outer)}
         left_over = set(state) - wanted
-        wrong = sorted(name for name in wanted if name not in state or state[name].shape != own[name].shape)
-        wrong += sorted(name for name in left_over if not re.fullmatch(rf'{last}\.\d+\.(weight|bias)', name))
+        wrong = sorted(name for name in wanted
+                       if name not in state or state[name].shape != own[name].shape)
+        wrong += sorted(name for name in left_over
+                        if not re.fullmatch(rf'{last}\.\d+\.(weight|bias)', name))
         if wrong or len(left_over) != 2:
             raise ValueError('the inner network does not fit this local enhancer: see '
                              f'{(wrong or sorted(left_over))[:1]}')
         self.load_state_dict({**own, **{name: state[name] for name in wanted}}, strict=True)
 
 
-def instance_mean(features, inst):
-    """Replace every pixel's features by their mean over the pixel's instance: paper section 3.4.
+# --------------------------------------------------------------------------------- the encoder
 
-    features: (N, C, H, W) float. inst: (N, 1, H, W) integer, ids of any value; equal ids in two pictures of the
-    batch stay two instances. Returns (N, C, H, W) float32.
-    One sort, one scatter and one gather over the whole batch. There are never more instances than pixels, so
-    buffers of that length serve without asking the device how many there are.
+def instance_mean(features, inst):
+    """Replace every pixel's features by their mean over the pixel's instance: the instance-wise
+    average pooling of paper section 3.4.
+
+    features: (N, C, H, W) float. inst: (N, 1, H, W) integer, ids of any value; equal ids in two
+    pictures of the batch stay two instances. Returns (N, C, H, W) float32.
+
+    One sort, one scatter and one gather over the whole batch. There are never more instances than
+    pixels, so buffers of that length serve without asking the device how many there are.
     """
     n, c, h, w = features.shape
     ids, order = inst.reshape(n, h * w).sort(dim=1)
-    rank = F.pad(ids[:, 1:] != ids[:, :-1], (1, 0)).cumsum(1)              # 0, 1, 2 ... along the sorted pixels
-    rank += torch.arange(n, device=inst.device)[:, None] * (h * w)         # each picture has buffer space of its own
-    slot = torch.empty_like(rank).scatter_(1, order, rank).flatten()       # (N*H*W,) the buffer row of each pixel
+    rank = F.pad(ids[:, 1:] != ids[:, :-1], (1, 0)).cumsum(1)   # 0, 1, 2 ... along sorted pixels
+    rank += torch.arange(n, device=inst.device)[:, None] * (h * w)      # each picture its own rows
+    slot = torch.empty_like(rank).scatter_(1, order, rank).flatten()    # (N*H*W,) a pixel's row
+
     # Summed in float64: in float32 a road of a million pixels would lose digits.
     pixels = features.permute(0, 2, 3, 1).reshape(n * h * w, c).double()
     sums = torch.zeros_like(pixels).index_add(0, slot, pixels)
     counts = pixels.new_zeros(n * h * w, 1).index_add(0, slot, pixels.new_ones(n * h * w, 1))
     means = (sums / counts.clamp(min=1)).float()
-    # index_select, for its gradient is an index_add; that of means[slot] walks equal indices one by one on CUDA.
+
+    # index_select, for its gradient is an index_add; that of means[slot] walks equal indices one by
+    # one on CUDA.
     return means.index_select(0, slot).reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
 class Encoder(nn.Module):
-    """E, the feature encoder: paper section 3.4. A small encoder-decoder, then instance-wise average pooling.
+    """E, the feature encoder: paper section 3.4. A small encoder-decoder, then instance-wise
+    average pooling.
 
-    forward: image (N, in_channels, H, W) float in [-1, 1] and inst (N, 1, H, W) integer -> (N, feat, H, W) float,
-    constant over each instance. H and W must be multiples of 2 ** n_down and at least twice that (ValueError).
-    An instance map some whole number of times larger than the image is painted at its own size: so an encoder
-    trained at 1024x512 serves a generator at 2048x1024, and an instance too thin to survive the reduction of
-    the image still gets the mean of what lies under it.
+    forward: image (N, in_channels, H, W) float in [-1, 1] and inst (N, 1, H, W) integer ->
+    (N, feat, H, W) float, constant over each instance. H and W must be multiples of 2 ** n_down and
+    at least twice that (ValueError). An instance map some whole number of times larger than the
+    image is painted at its own size: so an encoder trained at 1024x512 serves a generator at
+    2048x1024, and an instance too thin to survive the reduction of the image still gets the mean of
+    what lies under it.
     """
 
     def __init__(self,
                  in_channels=3,
-                 feat=3,                 # features per instance
-                 nef=16,                 # channels after the stem
-                 n_down=4):              # strided convolutions
+                 feat=3,                    # features per instance
+                 nef=16,                    # channels after the stem
+                 n_down=4):                 # strided convolutions
         super().__init__()
         self.multiple = 2 ** n_down
         self.model = GlobalGenerator(in_channels, feat, nef, n_down, n_blocks=0).model
 
     def forward(self, image, inst):
         check_size(image, self.multiple, 2 * self.multiple, 'the encoder')
-        raw = self.model(image)                                            # (N, feat, h, w)
+        raw = self.model(image)             # (N, feat, h, w)
         if raw.shape[-2:] != inst.shape[-2:]:
-            raw = F.interpolate(raw, inst.shape[-2:], mode='nearest')      # (N, feat, H, W)
-        return instance_mean(raw, inst)                                    # (N, feat, H, W)
+            raw = F.interpolate(raw, inst.shape[-2:], mode='nearest')       # (N, feat, H, W)
+        return instance_mean(raw, inst)     # (N, feat, H, W)
 
+
+# -------------------------------------------------------------------------- the discriminators
 
 class MultiscaleDiscriminator(nn.Module):
-    """D1, D2, D3: identical 70x70 PatchGANs on the picture at full, half and quarter size; paper section 3.2.
+    """D1, D2, D3: identical 70x70 PatchGANs on the picture at full, half and quarter size; paper
+    section 3.2 and appendix A (C64, C128, C256, C512).
 
-    forward: (N, in_channels, H, W) float, the condition and the picture side by side -> list over scales, full
-    size first, of lists over layers of (N, c, h, w): the features that feature matching compares, and last the
-    (N, 1, h, w) map of raw scores. The official parameter names count scales from the smallest:
-    `scale{n_scales-1}_layer{j}` sees the full size.
+    forward: (N, in_channels, H, W) float, the condition and the picture side by side -> list over
+    scales, full size first, of lists over layers of (N, c, h, w): the features that feature
+    matching compares, and last the (N, 1, h, w) map of raw scores. The official parameter names
+    count scales from the smallest: `scale{n_scales-1}_layer{j}` sees the full size.
     """
 
     def __init__(self,
-                 in_channels,            # one-hot labels + boundary + RGB
-                 ndf=64,                 # channels of the first layer; doubled by each further one, up to 512
-                 n_layers=3,             # strided convolutions; 3 gives the receptive field of 70x70
-                 n_scales=3):            # discriminators
+                 in_channels,               # one-hot labels + boundary + RGB
+                 ndf=64,                    # channels of the first layer, doubled up to 512
+                 n_layers=3,                # strided convolutions; 3: a receptive field of 70x70
+                 n_scales=3):               # discriminators
         super().__init__()
         self.n_scales, self.n_layers = n_scales, n_layers
         widths = [min(ndf << i, 512) for i in range(n_layers + 1)]
+
         for scale in range(n_scales):
-            layers = [[nn.Conv2d(in_channels, ndf, 4, stride=2, padding=2), nn.LeakyReLU(0.2, True)]]
+            layers = [[nn.Conv2d(in_channels, ndf, 4, stride=2, padding=2),
+                       nn.LeakyReLU(0.2, True)]]
             for i in range(1, n_layers + 1):
                 stride = 2 if i < n_layers else 1
-                layers.append([nn.Conv2d(widths[i - 1], widths[i], 4, stride=stride, padding=2),
-                               nn.InstanceNorm2d(widths[i]), nn.LeakyReLU(0.2, True)])
+                layers.append([
+                    nn.Conv2d(widths[i - 1], widths[i], 4, stride=stride, padding=2),
+                    nn.InstanceNorm2d(widths[i]), nn.LeakyReLU(0.2, True)])
             layers.append([nn.Conv2d(widths[-1], 1, 4, padding=2)])
             for j, layer in enumerate(layers):
                 self.add_module(f'scale{scale}_layer{j}', nn.Sequential(*layer))
@@ -235,28 +269,32 @@ class MultiscaleDiscriminator(nn.Module):
         check_size(x, 1, 2 ** self.n_scales, 'the discriminator')
         scales = []
         for scale in reversed(range(self.n_scales)):
+            if scales:
+                x = half_size(x)
             features = [x]
             for j in range(self.n_layers + 2):
                 features.append(getattr(self, f'scale{scale}_layer{j}')(features[-1]))
             scales.append(features[1:])
-            x = half_size(x)
         return scales
 
 
 class VGG19(nn.Module):
-    """VGG-19 up to relu5_1 (Simonyan and Zisserman, 2015), fixed: the features of the perceptual loss.
+    """VGG-19 up to relu5_1 (Simonyan and Zisserman, 2015), fixed: the features of the perceptual
+    loss.
 
-    forward: (N, 3, H, W) float, at least 16x16 -> the list of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1. `state` is
-    the state dict that torchvision publishes for its vgg19; entries of the classifier and past relu5_1 are
-    not needed and may be absent; a missing or misshapen one of the rest is an error (RuntimeError).
+    forward: (N, 3, H, W) float, at least 16x16 -> the list of relu1_1, relu2_1, relu3_1, relu4_1,
+    relu5_1. `state` is the state dict that torchvision publishes for its vgg19; entries of the
+    classifier and past relu5_1 are not needed and may be absent; a missing or misshapen one of the
+    rest is an error (RuntimeError).
     """
     LAYERS = [64, 64, 'M', 128, 128, 'M', 256, 256, 256, 256, 'M', 512, 512, 512, 512, 'M', 512]
-    URL = 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth'         # the name ends in the hash that is checked
+    # The name ends in the hash that is checked.
+    URL = 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth'
 
     def __init__(self, state):
         super().__init__()
         layers, channels = [], 3
-        self.taps = []                                                     # indices of relu{1..5}_1
+        self.taps = []                      # indices of relu{1..5}_1
         for before, width in zip(['M'] + self.LAYERS, self.LAYERS):
             if width == 'M':
                 layers.append(nn.MaxPool2d(2))

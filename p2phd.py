@@ -1,8 +1,8 @@
 """pix2pixHD from label map to photograph.
 
-    python p2phd.py demo                                  # the whole chain on built-in street scenes
-    python p2phd.py train --data cityscapes/              # G1 and the encoder at 1024x512
-    python p2phd.py finetune --from runs/cityscapes       # G2 around it at 2048x1024, then G3
+    python p2phd.py demo                                 # the whole chain on built-in street scenes
+    python p2phd.py train --data cityscapes/             # G1 and the encoder at 1024x512
+    python p2phd.py finetune --from runs/cityscapes      # G2 around it at 2048x1024, then G3
     python p2phd.py cluster --run runs/cityscapes --data cityscapes/
     python p2phd.py generate --label map.png --sample
 
@@ -13,14 +13,14 @@ from pathlib import Path
 import re
 import sys
 from types import SimpleNamespace
-import zlib
 
-# The rest, and torch with it, is imported by the subcommand that needs it: so --help answers at once.
+# The rest, and torch with it, is imported by the subcommand that needs it: --help answers at once.
 import config as configuration
-from config import DATA, FLAG, NETWORK, PATH, POSITIVE, SIZE, SIZE_OR_NATIVE, TRAINING
+from config import DATA, FILE, FLAG, FOLDER, NEEDED, NETWORK, POSITIVE, SIZE, TRAINING
 from files import UserError, lock, make_folder, out_of_memory, say, warn
 
 PYTHON, TORCH = (3, 11), (2, 6)                             # older ones lack what is used here
+STYLES = 10                                                 # paper section 4: K = 10
 
 
 # ----------------------------------------------------------------------------- the command line
@@ -35,93 +35,54 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: {" ".join(message.split())} (see {self.prog} --help)\n')
 
 
-def add_fields(parser, title, fields, texts, stay=()):
-    """Flags for fields of a configuration, whose bounds and defaults config.py knows. Only those
-    that are given get into the namespace. texts: {field: what it is, or (metavar, what it is)}.
-    stay: fields whose default is another run's."""
+def add_fields(parser, title, fields, names, stay=(), **texts):
+    """Flags for the fields `names` of a configuration, whose types, defaults and help are in
+    config.py. Only those that are given get into the namespace.
+
+    stay: fields whose default is another run's. texts: other help than there.
+    """
     group = parser.add_argument_group(title)
-    for name, text in texts.items():
-        metavar, text = text if isinstance(text, tuple) else (None, text)
-        bound, default = fields[name]
-        bound = SIZE_OR_NATIVE if name == 'size' else bound
-        kind = {'type': bound, 'metavar': metavar or 'N'}
+    for name in names.split():
+        bound, default, text = fields[name]
+        bound = configuration.SIZE_OR_NATIVE if name == 'size' else bound
+        text = texts.get(name, text)
+        if default not in (None, False, NEEDED) and name not in stay and 'default' not in text:
+            text += ' (default: yes)' if default is True else f' (default: {default})'
+        kind = {'type': bound, 'metavar': bound.metavar}
         if bound is FLAG:
             kind = {'action': argparse.BooleanOptionalAction}
-        elif hasattr(bound, 'choices'):
+        elif bound.choices:
             kind = {'choices': bound.choices}
-        if name in stay:
-            default = None
-        if default not in (None, False, configuration.NEEDED) and 'default' not in text:
-            text += ' (default: yes)' if default is True else f' (default: {default})'
-        if name in ('cache', 'vgg'):
-            kind['nargs'], kind['const'] = '?', {'cache': '', 'vgg': 'fetch'}[name]
+        if name in ('cache', 'vgg'):                        # their path may be left out
+            kind |= {'nargs': '?', 'const': {'cache': '', 'vgg': 'fetch'}[name]}
         group.add_argument(configuration.flag(name), default=argparse.SUPPRESS, help=text, **kind)
+    return group
 
 
-def add_training(parser, finetune):
-    """The flags that train and finetune share; most of those of finetune stay as they were."""
-    stay = [name for name in TRAINING if finetune and name not in (
-        'epochs', 'decay_epochs', 'fix_global', 'log_every', 'sample_every', 'save_every', 'keep',
-        'max_bad_steps')]
-    name = '<name of --from>-<size>' if finetune else '<name of the data folder>'
-    size = ('twice the size of --from' if finetune else
-            'the most frequent size of the data set, at most 1024 wide')
+def add_training(parser, run, size, own=None):
+    """The flags that train and finetune share. run, size: what those are by default. own: the
+    fields whose default is not that of finetune's --from; None: all."""
+    stay = [] if own is None else set(TRAINING) - set(own.split())
     group = parser.add_argument_group('run')
-    group.add_argument('--run', type=PATH, metavar='DIR',
-                       help=f'folder to write (default: runs/{name})')
+    group.add_argument('--run', type=FOLDER, metavar='DIR',
+                       help=f'folder to write (default: runs/{run})')
     group.add_argument('--resume', nargs='?', const='', metavar='RUN',
                        help='go on with this run (default: the newest), with its own settings')
-    add_fields(parser, 'pictures', {**TRAINING, 'size': NETWORK['size']}, {
-        'size': ('WxH', f'resize pictures to this; `native`: as they are (default: {size})'),
-        'crop': ('WxH', 'train on random sections of this size'),
-        'jitter': ('FACTOR', 'resize up by this factor, 1 to 2, and crop back at random'),
-        'flip': 'mirror with a probability of one half',
-        'cache': ('DIR', 'keep decoded, resized pictures in memory-mapped files (default: DIR is '
-                         'the run folder with -cache behind its name)'),
-        'workers': 'processes that load data'}, stay)
-    add_fields(parser, 'schedule', TRAINING, {
-        'epochs': 'epochs at the full learning rate',
-        'decay_epochs': 'further epochs in which it decays linearly to zero',
-        'steps': 'so many steps, whatever the epochs: half at the full rate, half decaying',
-        **({'fix_global': ('EPOCHS', 'epochs in which only the new enhancer learns')}
-           if finetune else {}),
-        'batch': 'pictures per step',
-        'lr': ('RATE', 'learning rate of Adam, betas (0.5, 0.999)')}, stay)
-    add_fields(parser, 'objective', TRAINING, {
-        'gan': 'least squares or cross-entropy',
-        'vgg': ('PATH', 'add the VGG-19 perceptual loss, from the weights that torchvision '
-                        'publishes; without PATH they are fetched')}, stay)
-    parser.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
+
+    add_fields(parser, 'pictures', {**TRAINING, 'size': NETWORK['size']},
+               'size crop jitter flip cache workers', stay,
+               size=f'resize pictures to this; `native`: as they are (default: {size})')
+    add_fields(parser, 'schedule', TRAINING, 'epochs decay_epochs steps batch lr', stay)
+    group = add_fields(parser, 'objective', TRAINING, 'gan vgg', stay)
+    group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
                         default=argparse.SUPPRESS, help='without the perceptual loss')
-    add_fields(parser, 'running', TRAINING, {
-        'bf16': 'bfloat16 arithmetic in the networks: faster where the hardware has it',
-        'seed': 'of every random draw',
-        'log_every': ('STEPS', 'a line and a row of log.csv'),
-        'sample_every': ('STEPS', 'a picture: label | synthesised | real'),
-        'save_every': ('STEPS', 'a checkpoint; there is one at the end of an epoch, too'),
-        'keep': 'the newest N checkpoints, older ones are deleted',
-        'max_bad_steps': 'steps whose loss or gradient is not finite are skipped; after N in a row '
-                         'the run stops'}, stay)
+    add_fields(parser, 'running', TRAINING,
+               'bf16 seed log_every sample_every save_every keep max_bad_steps', stay)
 
 
 def add_data(parser):
-    add_fields(parser, 'data set', DATA, {
-        'data': ('DIR', 'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; or train_label/ '
-                        'train_img/ and perhaps train_inst/; or train_A/ train_B/'),
-        'split': ('NAME', 'which part of the data set'),
-        'instances': 'auto: instance maps where there are any; components: the connected '
-                     'components of each label; none: no boundary map and no features',
-        'palette': ('FILE', 'label maps are stored as colours: lines R,G,B,id[,name]'),
-        'n_labels': 'how many, where the layout does not say and the training maps lack some '
-                    "(default: 1 + the largest); 40: NYU's usual ones, by classMapping40.mat",
-        'ignore_label': ('ID', 'this id means unknown: it gets a channel of its own; `none`: every '
-                               'id is a label (default: 255, where the others stop far below)'),
-        'jpeg_labels': 'accept label maps that JPEG has changed',
-        'skip_bad': 'train: read everything first, and leave out what cannot be used'})
-
-
-def add_seed(parser):
-    add_fields(parser, 'running', TRAINING, {'seed': 'of every random draw'})
+    add_fields(parser, 'data set', DATA,
+               'data split instances palette n_labels ignore_label jpeg_labels skip_bad')
 
 
 def make_parser():
@@ -136,56 +97,49 @@ def make_parser():
                          help='auto: CUDA where there is any (default: auto)')
         return sub
 
+    def folder(sub, flag, text, **more):
+        sub.add_argument(flag, type=FOLDER, metavar='DIR', help=text, **more)
+
     sub = command('check', 'read a data set through and report what it holds and what is wrong '
                            'with it')
     add_data(sub)
-    add_seed(sub)
+    add_fields(sub, 'running', TRAINING, 'seed')
 
     sub = command('train', 'train the generator, the discriminators and the encoder')
     add_data(sub)
-    add_training(sub, finetune=False)
-    add_fields(sub, 'networks', NETWORK, {
-        'model': 'G1, or local enhancers around it from the start',
-        'ngf': 'channels of the (outermost) first layer (default: as many as give G1 64)',
-        'n_down': 'downsamplings of G1',
-        'n_blocks': 'residual blocks of G1',
-        'n_enhancers': 'local enhancers of --model local',
-        'n_blocks_local': 'residual blocks of each local enhancer',
-        'ndf': 'width of the discriminators',
-        'n_layers': 'strided layers of each discriminator',
-        'n_scales': 'discriminators',
-        'features': 'train the encoder along (default: if there are instances)',
-        'feat': 'features per instance',
-        'nef': 'width of the encoder',
-        'n_down_encoder': 'downsamplings of the encoder'})
+    add_training(sub, '<name of the data folder>',
+                 'the most frequent size of the data set, at most 1024 wide')
+    add_fields(sub, 'networks', NETWORK,
+               'model ngf n_down n_blocks n_enhancers n_blocks_local ndf n_layers n_scales '
+               'features feat nef n_down_encoder')
 
     sub = command('finetune', 'add a local enhancer at twice the size to a trained run. Flags '
                               'without a default stay as they were in --from.')
-    sub.add_argument('--from', dest='base', type=PATH, metavar='RUN', default=argparse.SUPPRESS,
-                     help='the run whose networks to start from')
-    sub.add_argument('--data', type=PATH, metavar='DIR', default=argparse.SUPPRESS,
-                     help='(default: the data of --from)')
-    add_training(sub, finetune=True)
-    add_fields(sub, 'networks', NETWORK, {
-        'n_blocks_local': 'residual blocks of the new enhancer (default: 3, or as in --from)'})
+    folder(sub, '--from', 'the run whose networks to start from', dest='base',
+           default=argparse.SUPPRESS)
+    folder(sub, '--data', '(default: the data of --from)', default=argparse.SUPPRESS)
+    add_training(sub, '<name of --from>-<size>', 'twice the size of --from',
+                 'epochs decay_epochs log_every sample_every save_every keep max_bad_steps')
+    add_fields(sub, 'enhancer', {**TRAINING, **NETWORK}, 'fix_global n_blocks_local',
+               n_blocks_local='residual blocks of the new enhancer (default: 3, or as in --from)')
 
     sub = command('cluster', "cluster the training set's instance features into styles, label by "
                              'label')
-    sub.add_argument('--run', type=PATH, metavar='DIR', help='(default: the newest run in runs/)')
-    sub.add_argument('--data', type=PATH, metavar='DIR', help='(default: the data of the run)')
+    folder(sub, '--run', '(default: the newest run in runs/)')
+    folder(sub, '--data', '(default: the data of the run)')
     sub.add_argument('--k', type=configuration.whole(1, 1000), default=STYLES, metavar='N',
                      help=f'styles per label (default: {STYLES})')
     sub.add_argument('--min-pixels', type=POSITIVE, default=1, metavar='N',
                      help='leave out instances with fewer pixels (default: 1)')
-    add_seed(sub)
+    add_fields(sub, 'running', TRAINING, 'seed')
 
     sub = command('generate', 'turn label maps into photographs')
-    more = {'nargs': '+', 'action': 'extend', 'metavar': 'PATH', 'type': PATH}
+    more = {'nargs': '+', 'action': 'extend', 'metavar': 'PATH', 'type': FILE}
     sub.add_argument('--label', required=True, help='label maps, or folders of them', **more)
     sub.add_argument('--inst', help='their instance maps, or folders of them (default: the '
                                     'connected components of each label)', **more)
-    sub.add_argument('--run', type=PATH, metavar='DIR', help='(default: the newest run in runs/)')
-    sub.add_argument('--out', type=PATH, metavar='DIR', help='(default: <run>/generated)')
+    folder(sub, '--run', '(default: the newest run in runs/)')
+    folder(sub, '--out', '(default: <run>/generated)')
     sub.add_argument('--size', type=SIZE, metavar='WxH',
                      help="resize the maps to this first (default: the maps' own size)")
     sub.add_argument('--sample', action='store_true', help="draw every instance's style at random "
@@ -196,17 +150,14 @@ def make_parser():
                      help='style K for all instances of LABEL (name or number)')
     sub.add_argument('--encode', help='take the styles from these photographs of the same scenes',
                      **more)
-    add_seed(sub)
+    add_fields(sub, 'running', TRAINING, 'seed')
 
     sub = command('demo', 'train, finetune, cluster and generate on built-in street scenes, in a '
                           'few minutes')
-    sub.add_argument('--run', type=PATH, metavar='DIR', default='runs/demo',
-                     help='folder for the scenes, the runs and the picture (default: runs/demo)')
-    add_seed(sub)
+    folder(sub, '--run', 'for the scenes, the runs and the picture (default: runs/demo)',
+           default='runs/demo')
+    add_fields(sub, 'running', TRAINING, 'seed')
     return parser
-
-
-STYLES = 10                                                 # paper section 4: K = 10
 
 
 def given(args, fields):
@@ -252,7 +203,7 @@ def train(args):
     # What is there to see.
     source = source_of(args)
     found = survey.survey(source, thorough=source.skip_bad)
-    folder = new_folder(args, Path(args.data).resolve().name or 'root')
+    folder = runs.new_folder(args.run, Path(args.data).resolve().name or 'root')
     device = runs.pick_device(args.device)
     survey.announce(source, found)
     if found.problems and not source.skip_bad or not found.pairs:
@@ -274,7 +225,7 @@ def train(args):
     if network['features'] and found.instances == 'none':
         raise UserError(f'--features: {args.data} has no instance maps; --instances components '
                         'makes them from the labels')
-    check_effect(args, network)
+    configuration.check_effect(given(args, NETWORK), network)
 
     # ... and how they are trained.
     config = configuration.make(network, {
@@ -287,52 +238,13 @@ def train(args):
     configuration.check(config)
     say(survey.in_words(found, 'training')
         + (', encoder trained along' if config.features else ''))
-    return start(runs.build(config, device), folder, found.pairs)
-
-
-def check_effect(args, network):
-    """UserError for a flag that would have no effect."""
-    local, features = network['model'] == 'local', network['features']
-    for names, effective, why in (
-            (('n_enhancers', 'n_blocks_local'), local, '--model global has no local enhancers'),
-            (('feat', 'nef', 'n_down_encoder'), features, 'without instances and --features '
-                                                          'there is no encoder')):
-        for name in names:
-            if hasattr(args, name) and not effective:
-                raise UserError(f'{configuration.flag(name)} {getattr(args, name)}: {why}; leave it '
-                                'out')
+    return training.start(runs.build(config, device), folder, found.pairs)
 
 
 def flags(args):
     """What was written out on the command line, for a run to remember."""
     return {name: value for name, value in vars(args).items()
             if name not in ('command', 'device', 'run', 'resume')}
-
-
-def new_folder(args, name):
-    """The folder of a run to be made; UserError if it holds one already."""
-    import runs
-    folder = Path(args.run or Path('runs') / name)
-    runs.check_new(folder)
-    return folder
-
-
-def start(run, folder, pairs):
-    """Say what is about to be trained, and train."""
-    import runs
-    import training
-    c, t = run.config, run.config.training
-    dataset = training.prepare(run, folder, pairs)          # before anything is written
-    make_folder(folder)
-    with lock(folder):
-        runs.check_new(folder)                              # another process may have come first
-        weights = ', '.join(
-            f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
-            for name in 'GDE' if getattr(run, name))
-        size = configuration.in_words(c.size) if c.size else 'native size'
-        say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device}, weights '
-            f'{weights}')
-        return training.fit(run, folder, dataset)
 
 
 def finetune(args):
@@ -347,32 +259,17 @@ def finetune(args):
     import training
     device = runs.pick_device(args.device)
     path, base = runs.read(args.base)
-    b = base['config']
-    before = vars(b.training) if b.training else {}
+    before = vars(base['config'].training) if base['config'].training else {}
     root = getattr(args, 'data', before.get('data'))
     if not root:
         raise UserError(f'{args.base}: does not say what it was trained on; name it with --data '
                         'DIR')
 
-    # The network around the one that there is: half as wide, at twice the size.
-    if b.ngf % 2:
-        raise UserError(f'{args.base}: --ngf {b.ngf} is odd; the enhancer around it has half as '
-                        'many channels')
-    network = {**vars(b), **given(args, NETWORK), 'model': 'local', 'ngf': b.ngf // 2,
-               'n_enhancers': b.n_enhancers + 1, 'encoder_scale': 2 * b.encoder_scale}
-    del network['training']
-    if b.model == 'local' and network['n_blocks_local'] != b.n_blocks_local:
-        raise UserError(f'--n-blocks-local {network["n_blocks_local"]}: {args.base} has '
-                        f'{b.n_blocks_local}, and all its enhancers are alike')
-    if not hasattr(args, 'size'):
-        if not b.size:
-            raise UserError(f'{args.base} was trained at native size; say with --size WxH (or '
-                            'native) what to finetune at')
-        network['size'] = tuple(2 * side for side in b.size)
-
-    # Schedule, crop, log and cache are this stage's own; whatever else is not given stays.
+    # A network around the one that there is. Schedule, crop, log and cache are this stage's own;
+    # whatever else is not given stays.
     stay = {name: before[name] for name in ('split', 'jitter', 'flip', 'workers', 'batch', 'lr',
                                             'gan', 'vgg', 'bf16', 'seed') if name in before}
+    network = runs.enlarged(base['config'], args.base, given(args, NETWORK))
     config = configuration.make(network, {
         **stay, **given(args, TRAINING), 'data': str(Path(root).resolve()), 'flags': flags(args)})
     t = config.training
@@ -383,7 +280,7 @@ def finetune(args):
     training.schedule(config, len(pairs))
     configuration.check(config)
     name = re.sub(r'-(\d+x\d+|native)$', '', Path(args.base).resolve().name) or 'root'
-    folder = new_folder(args, f'{name}-{configuration.in_words(config.size or "native")}')
+    folder = runs.new_folder(args.run, f'{name}-{configuration.in_words(config.size or "native")}')
 
     run = runs.build(config, device)
     runs.take_over(run, path, base['weights'])
@@ -394,7 +291,7 @@ def finetune(args):
         warn(f'warning: --fix-global {t.fix_global} is {t.fix_global_steps} steps, all of this '
              'run: only the new enhancer will learn')
     del base
-    return start(run, folder, pairs)
+    return training.start(run, folder, pairs)
 
 
 def resume(args):
@@ -403,7 +300,8 @@ def resume(args):
     import runs
     import survey
     import training
-    folder, device = resumed_folder(args), runs.pick_device(args.device)
+    folder = runs.resumed_folder(args.resume, args.run, getattr(args, 'data', ''))
+    device = runs.pick_device(args.device)
     if not checkpoints.numbered(folder):
         runs.read(folder)                                   # says what is wrong with it
         raise UserError(f'{folder}: a run of the official code cannot be resumed; finetune --from '
@@ -417,15 +315,8 @@ def resume(args):
             warn(f'note: {t.cache} holds no cache; one is made beside {folder}, or where --cache '
                  'DIR says')
             t.cache = ''
-        if not Path(t.data).exists():
-            raise UserError(f'{t.data}: the data set of {folder} is not there; say with --data DIR '
-                            'where it is now')
-        _, pairs, sizes = survey.known_pairs(c, t.data, t.left_out, t.split)
+        pairs, sizes = survey.same_pairs(c, folder)
         runs.check_sizes(c, sizes)
-        if list(t.pictures) != survey.fingerprint(pairs):
-            raise UserError(f'{t.data}: holds {len(pairs)} pictures, and {folder} was started with '
-                            f'{t.pictures[0]}, or with others; put back what was there, or start '
-                            'another run')
         training.schedule(c, len(pairs))
         configuration.check(c)
         if run.step >= t.total_steps:
@@ -435,20 +326,6 @@ def resume(args):
         dataset = training.prepare(run, folder, pairs)
         say(f'{folder}: going on at step {run.step} of {t.total_steps}')
         return training.fit(run, folder, dataset)
-
-
-def resumed_folder(args):
-    """The folder of the run to go on with: the one named, or that of the data set named, or the
-    newest."""
-    import checkpoints
-    import runs
-    if args.resume and args.run and Path(args.run).resolve() != Path(args.resume).resolve():
-        raise UserError(f'--run {args.run}: --resume {args.resume} goes on in its own folder; leave '
-                        '--run out')
-    if args.resume or args.run:
-        return Path(args.resume or args.run)
-    named = Path('runs') / Path(getattr(args, 'data', '.')).resolve().name
-    return named if checkpoints.numbered(named) else runs.newest()
 
 
 def cluster(args):
@@ -488,26 +365,30 @@ def generate(args):
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise UserError(f'--out {out} lies in {path}: its pictures would be taken for label '
                             'maps next time; choose another')
-    known = synthesis.ready_styles(run, folder, STYLES) if run.E else None
-    chosen = styles.chosen_by_hand(args.style, known) if run.E else {}
+    known = None
+    if run.E and (args.style or not photos):
+        known = synthesis.ready_styles(run, folder, STYLES)
+    chosen = styles.chosen_by_hand(args.style, known)
     make_folder(out)
 
     ending = 'encoded' if photos else 'generated'
+    seed = getattr(args, 'seed', TRAINING['seed'].default)
     unknown, failed, noted = set(), 0, False
     for name, path in labels.items():
         try:
             scene = synthesis.read_scene(run.config, path, insts.get(name), args.size)
-            noted = noted or note_size(folder, run.config, path, scene)
+            noted = noted or synthesis.note_size(folder, run.config, path, scene)
             if run.E and not photos:
                 unknown |= styles.unknown(scene.labels, known)
             for i in range(args.n):
                 if args.sample:
-                    ending = f'seed{getattr(args, "seed", 0)}_{i + 1}'
+                    ending = f'seed{seed}_{i + 1}'
                 vectors = None
                 if photos:
                     vectors = synthesis.encode_photo(run, photos[name], scene)
                 elif run.E:
-                    vectors = styles.choose(scene.labels, known, draw(args, name, i))
+                    drawn = styles.randomness(seed, name, i) if args.sample else None
+                    vectors = styles.choose(scene.labels, known, drawn)
                 for label, k in chosen.items():
                     vectors[scene.labels == label] = styles.centre(known, label, k)
                 picture = synthesis.synthesise(run, scene, vectors)
@@ -538,31 +419,6 @@ def check_wishes(args, folder, run):
                         'photographs')
     if args.n > 1 and not args.sample:
         raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
-
-
-def note_size(folder, config, path, scene):
-    """Say so where a label map is far larger or smaller than what the run learned -> whether."""
-    if not config.size:
-        return False
-    h, w = scene.label.shape[-2:]
-    size = '%dx%d' % tuple(config.size)
-    far = not 0.7 < (w * h / (config.size[0] * config.size[1])) ** 0.5 < 1.5
-    if far:
-        warn(f'note: {path} is {w}x{h} and {folder} learned at {size}; --size {size} would suit it '
-             'better')
-    return far
-
-
-def draw(args, name, i):
-    """With --sample a generator for the styles of picture i of a map, whose draws depend on the
-    map's name, not on what other maps are there; else None."""
-    if not args.sample:
-        return None
-    import numpy as np
-    import torch
-    entropy = (getattr(args, 'seed', 0), zlib.crc32(name.encode(errors='surrogateescape')), i)
-    seed = np.random.SeedSequence(entropy).generate_state(1)[0]
-    return torch.Generator().manual_seed(int(seed))
 
 
 def demo(args):

@@ -92,6 +92,27 @@ def build(config, device, training=True, weights=None):
     return run
 
 
+def enlarged(base, path, given):
+    """Coarse to fine (paper section 3.2): the network part of a configuration -> that of a local
+    enhancer around it, half as wide, at twice the size. path: the run it is of, for UserErrors.
+    given: {field: value} of the command line."""
+    if base.ngf % 2:
+        raise UserError(f'{path}: --ngf {base.ngf} is odd; the enhancer around it has half as many '
+                        'channels')
+    network = {name: value for name, value in vars(base).items() if name != 'training'}
+    network |= {**given, 'model': 'local', 'ngf': base.ngf // 2,
+                'n_enhancers': base.n_enhancers + 1, 'encoder_scale': 2 * base.encoder_scale}
+    if base.model == 'local' and network['n_blocks_local'] != base.n_blocks_local:
+        raise UserError(f'--n-blocks-local {network["n_blocks_local"]}: {path} has '
+                        f'{base.n_blocks_local}, and all its enhancers are alike')
+    if 'size' not in given:
+        if not base.size:
+            raise UserError(f'{path} was trained at native size; say with --size WxH (or native) '
+                            'what to finetune at')
+        network['size'] = tuple(2 * side for side in base.size)
+    return network
+
+
 def take_over(run, path, weights):
     """Fill what is inside a new local enhancer, and D and E, from the state dicts of the run that
     it was put around, read from `path`. UserError where they do not fit."""
@@ -273,6 +294,26 @@ def newest():
     if not any(times.values()):
         raise UserError('runs/: no trained run there; train one, or name one with --run')
     return max(times, key=times.get)
+
+
+def new_folder(named, name):
+    """The folder of a run to be made: the one `named`, else runs/<name>. UserError if it holds one
+    already."""
+    folder = Path(named or Path('runs') / name)
+    check_new(folder)
+    return folder
+
+
+def resumed_folder(resume, named, data):
+    """The folder of the run to go on with: the one named by --resume or --run, or that of the data
+    set named, or the newest."""
+    if resume and named and Path(named).resolve() != Path(resume).resolve():
+        raise UserError(f'--run {named}: --resume {resume} goes on in its own folder; leave --run '
+                        'out')
+    if resume or named:
+        return Path(resume or named)
+    of_data = Path('runs') / Path(data).resolve().name
+    return of_data if checkpoints.numbered(of_data) else newest()
 
 
 def check_new(folder):

@@ -5,6 +5,7 @@ instance, or a centre of the clusters of its label. Clusters are kept in the run
 """
 from functools import partial
 import zipfile
+import zlib
 
 import numpy as np
 import torch
@@ -150,6 +151,14 @@ def unknown(labels, styles):
     return {i for i in labels.unique().tolist() if not styles['counts'][i].any()}
 
 
+def randomness(seed, name, i):
+    """A generator for the styles of picture i of the map of that name, whose draws do not depend on
+    what other maps there are."""
+    entropy = seed, zlib.crc32(name.encode(errors='surrogateescape')), i
+    return torch.Generator().manual_seed(
+        int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+
 def centre(styles, label, k):
     """Style k of a label -> (feat,) tensor."""
     return torch.from_numpy(styles['centres'][label, k])
@@ -158,6 +167,8 @@ def centre(styles, label, k):
 def chosen_by_hand(choices, styles):
     """The words of --style, as ['car=3', '11=0'] -> {label: number of its style}. UserError where
     there is no such label or style."""
+    if not choices:
+        return {}
     names, chosen = styles['label_names'].tolist(), {}
     for choice in choices:
         name, equals, k = choice.rpartition('=')

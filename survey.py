@@ -218,6 +218,21 @@ def known_pairs(config, root, left_out, split='train'):
     return layout.name, pairs, {pair.name: size for pair, (size, _, _) in zip(pairs, headers)}
 
 
+def same_pairs(config, folder):
+    """The pairs that the run in `folder` was started with -> [Pair], {scene: (width, height)}.
+    UserError where they are not there, or others are."""
+    t = config.training
+    if not Path(t.data).exists():
+        raise UserError(f'{t.data}: the data set of {folder} is not there; say with --data DIR '
+                        'where it is now')
+    _, pairs, sizes = known_pairs(config, t.data, t.left_out, t.split)
+    if list(t.pictures) != fingerprint(pairs):
+        raise UserError(f'{t.data}: holds {len(pairs)} pictures, and {folder} was started with '
+                        f'{t.pictures[0]}, or with others; put back what was there, or start '
+                        'another run')
+    return pairs, sizes
+
+
 def still_bad(config, root, left_out, split='train'):
     """Those of the scenes `left_out` that cannot be used today either."""
     layout, pairs, problems = layouts.find_pairs(root, split)

@@ -46,6 +46,20 @@ def make_scene(config, label, inst):
     return Scene(label, inst, slot, labels)
 
 
+def note_size(folder, config, path, scene):
+    """Say so where the map in `path` is far larger or smaller than what the run in `folder` learned
+    -> whether."""
+    if not config.size:
+        return False
+    h, w = scene.label.shape[-2:]
+    far = not 0.7 < (w * h / (config.size[0] * config.size[1])) ** 0.5 < 1.5
+    if far:
+        size = configuration.in_words(config.size)
+        warn(f'note: {path} is {w}x{h} and {folder} learned at {size}; --size {size} would suit it '
+             'better')
+    return far
+
+
 @torch.inference_mode()
 def encode_photo(run, path, scene):
     """The styles of a scene's instances in a photograph of it, which is resized to the map's size

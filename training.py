@@ -18,7 +18,8 @@ import torch
 import checkpoints
 import config as configuration
 import data
-from files import UserError, append, attempt, brief, check_regular, say, warn, write_whole
+from files import (UserError, append, attempt, brief, check_regular, lock, make_folder, say, warn,
+                   write_whole)
 import layouts
 import losses
 import nets
@@ -123,6 +124,22 @@ def autocast(run):
 
 
 # ------------------------------------------------------------------------------------- the loop
+
+def start(run, folder, pairs):
+    """Say what is about to be trained, make its folder and train -> exit code."""
+    c, t = run.config, run.config.training
+    dataset = prepare(run, folder, pairs)           # before anything is written
+    make_folder(folder)
+    with lock(folder):
+        runs.check_new(folder)                      # another process may have come first
+        weights = ', '.join(
+            f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
+            for name in 'GDE' if getattr(run, name))
+        size = configuration.in_words(c.size) if c.size else 'native size'
+        say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device}, weights '
+            f'{weights}')
+        return fit(run, folder, dataset)
+
 
 def prepare(run, folder, pairs):
     """Load what a run trains with and is not in its checkpoint: VGG-19, and the data.Pictures,

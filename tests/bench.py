@@ -1,6 +1,7 @@
 """What the design gains, as ratios measured in one run: python tests/bench.py [--device cuda]
 
-Each row compares this project's way with the plain way on the same inputs; the best of three repetitions counts.
+Each row compares this project's way with the plain way on the same inputs; the best of three
+repetitions counts.
 """
 import argparse
 from pathlib import Path
@@ -26,7 +27,7 @@ import toy
 
 def seconds(function, device, repeat=3):
     best = float('inf')
-    for _ in range(repeat + 1):                            # the first time warms up
+    for _ in range(repeat + 1):                             # the first time warms up
         started = time.perf_counter()
         function()
         if device.type == 'cuda':
@@ -57,6 +58,7 @@ def plain_step(run, label, inst, image):
     condition = data.condition(label, inst, run.config.n_labels)
     fake = G(torch.cat([condition, E(image, inst)], 1))
     d_terms = losses.discriminator_loss(D(torch.cat([condition, fake.detach()], 1)),
+
                                         real := D(torch.cat([condition, image], 1)))
     g_terms = losses.generator_loss(D(torch.cat([condition, fake], 1)), real)
     run.opt_G.zero_grad()
@@ -68,34 +70,38 @@ def plain_step(run, label, inst, image):
 
 
 def loading():
-    """Pictures per second and core on the way in: 2048x1024 PNG files to a training picture of 1024x512, and from the
-    cache."""
+    """Pictures per second and core on the way in: 2048x1024 PNG files to a training picture of
+    1024x512, and from the cache."""
     with tempfile.TemporaryDirectory() as folder:
         root = REAL / 'cityscapes'
         if not root.is_dir():
             root = Path(folder) / 'scenes'
             toy.write(root, 'train', 5, (2048, 1024))
         found = examine(root)
+
         rates = []
         for cache in (None, Path(folder) / 'cache'):
-            dataset = data.Pictures(found.pairs, layouts.readers_of(found), found.n_labels, (1024, 512), flip=True,
-                                    cache=cache)
+            dataset = data.Pictures(found.pairs, layouts.readers_of(found), found.n_labels,
+                                    (1024, 512), flip=True, cache=cache)
             if not cache:
-                dataset.decoded = None                     # as with a data set too large for memory
-            took = seconds(lambda: [dataset[epoch, i] for epoch in range(4) for i in range(len(dataset))],
-                           torch.device('cpu'))
+                dataset.decoded = None      # as with a data set too large for memory
+            keys = [(epoch, i) for epoch in range(4) for i in range(len(dataset))]
+            took = seconds(lambda: [dataset[key] for key in keys], torch.device('cpu'))
             rates.append(4 * len(dataset) / took)
     print(f'{f"loading {root.name} at 1024x512, one core: from PNG, from the cache":70s} '
-          f'{rates[0]:8.1f} /s {rates[1]:7.1f} /s   {rates[1] / rates[0]:5.1f} times faster', flush=True)
+          f'{rates[0]:8.1f} /s {rates[1]:7.1f} /s   {rates[1] / rates[0]:5.1f} times faster',
+          flush=True)
 
 
 def saving(run, device):
-    """How long a training step waits for a save, and how long it would without a thread for writing."""
+    """How long a training step waits for a save, and how long it would without a thread for
+    writing."""
     contents = runs.contents(run)
     megabytes = sum(tensor.nbytes for tensor in checkpoints.tensors(contents)) / 1e6
     with tempfile.TemporaryDirectory() as folder:
         row(f'a step waits for a save of {megabytes:.0f} MB, and without a thread to write',
-            lambda: checkpoints.copied(contents, 'cpu'), lambda: checkpoints.write(Path(folder), contents, 1), device)
+            lambda: checkpoints.copied(contents, 'cpu'),
+            lambda: checkpoints.write(Path(folder), contents, 1), device)
 
 
 def make_run(device, bf16=False, **network):
@@ -116,7 +122,8 @@ def main():
           f'{torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"}')
 
     torch.manual_seed(0)
-    points = (torch.randn(200_000, 3) * 0.15 + torch.rand(10, 3)[torch.randint(10, (200_000,))])[None].to(device)
+    centres = torch.rand(10, 3)[torch.randint(10, (200_000,))]
+    points = (torch.randn(200_000, 3) * 0.15 + centres)[None].to(device)
     n = torch.tensor([200_000])
     print(f'{"K-means, 200,000 points, 3 dimensions, 10 centres, 24 restarts":70s} '
           f'{seconds(lambda: kmeans(points, n, 10), device):8.3f} s')
@@ -143,7 +150,8 @@ def main():
         label, inst, image = (data.to_tensor(array)[None] for array in scene[:3])
         image = data.to_float(image)
     widths = dict(ngf=ngf, ndf=ngf, n_blocks=9 if cuda else 3)
-    made = [make_run(device, **widths), make_run(device, **widths), make_run(device, True, **widths)]
+    made = [make_run(device, **widths), make_run(device, **widths),
+            make_run(device, True, **widths)]
     row(f'training step at {w[0]}x{w[1]}, and with the official passes',
         lambda: training.train_step(made[0], label, inst, image),
         lambda: plain_step(made[1], label, inst, image), device)

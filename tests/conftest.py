@@ -1,4 +1,5 @@
-"""What the tests share: the project's folder on the import path, folders of real data, scenes on disk, the command."""
+"""What the tests share: the project's folder on the import path, folders of real data, scenes on
+disk, the command."""
 import multiprocessing
 import os
 from pathlib import Path
@@ -17,12 +18,13 @@ GOLDEN = [Path(folder) for folder in (os.environ.get('P2PHD_GOLDEN'), ROOT / 'te
 REAL = Path(os.environ.get('P2PHD_DATA', ROOT.parent / 'shared' / 'data'))
 
 # The smallest networks that have every part, for tests that train.
-TINY = ('--size 64x32 --ngf 8 --n-down 2 --n-blocks 1 --ndf 8 --n-scales 2 --nef 4 --n-down-encoder 2 '
-        '--log-every 2').split()
+TINY = ('--size 64x32 --ngf 8 --n-down 2 --n-blocks 1 --ndf 8 --n-scales 2 --nef 4 '
+        '--n-down-encoder 2 --log-every 2').split()
 
 
 def pytest_addoption(parser):
-    parser.addoption('--long', action='store_true', help='the long versions of the tests that have one')
+    parser.addoption('--long', action='store_true',
+                     help='the long versions of the tests that have one')
 
 
 @pytest.fixture
@@ -70,7 +72,8 @@ def equal(a, b):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """Run the command in this process, which is faster: command('check', ...) -> (exit code, stdout, stderr)."""
+    """Run the command in this process, which is faster:
+    command('check', ...) -> (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
     import p2phd as program
@@ -79,7 +82,7 @@ def command(tmp_path, monkeypatch, capsys):
         capsys.readouterr()
         try:
             code = program.main(program.parse([str(word) for word in words]))
-        except SystemExit as stop:                                             # of the parser
+        except SystemExit as stop:                          # of the parser
             code = stop.code
         return code, *capsys.readouterr()
     return run
@@ -89,7 +92,8 @@ def run_command(words, folder):
     """In a process of its own: the command in `folder`, its output added to out.txt there."""
     import p2phd
     os.setpgrp()
-    signal.signal(signal.SIGINT, signal.default_int_handler)    # ignored where the tests run in the background
+    # It is ignored where the tests run in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1), os.dup2(out, 2)
@@ -98,8 +102,9 @@ def run_command(words, folder):
 
 @pytest.fixture(scope='session')
 def launch():
-    """launch(words, folder) -> a multiprocessing.Process that runs the command. It is forked off one that has imported
-    torch, which saves seconds, and has not used it, which keeps its threads whole."""
+    """launch(words, folder) -> a multiprocessing.Process that runs the command. It is forked off
+    one that has imported torch, which saves seconds, and has not used it, which keeps its threads
+    whole."""
     os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['conftest', 'p2phd'])
@@ -116,19 +121,21 @@ def launch():
 def trained(scenes, tmp_path_factory):
     """A folder with runs/street, trained for six steps, to be left as it is."""
     folder = tmp_path_factory.mktemp('trained')
-    subprocess.run([sys.executable, ROOT / 'p2phd.py', 'train', '--data', scenes, '--steps', '6', *TINY], cwd=folder,
-                   check=True)
+    subprocess.run([sys.executable, ROOT / 'p2phd.py', 'train', '--data', scenes, '--steps', '6',
+                    *TINY], cwd=folder, check=True)
     return folder / 'runs' / 'street'
 
 
 @pytest.fixture
 def p2phd(tmp_path):
-    """Run the command in an empty folder, as a user does: p2phd('train', ...) -> its standard output.
+    """Run the command in an empty folder, as a user does: p2phd('train', ...) -> its standard
+    output.
 
-    `code` is the exit code to expect. With 2, the answer is one line on stderr, which is returned."""
+    `code` is the exit code to expect. With 2, the answer is one line on stderr, which is returned.
+    """
     def run(*words, code=0, cwd=tmp_path):
-        done = subprocess.run([sys.executable, ROOT / 'p2phd.py', *map(str, words)], cwd=cwd, capture_output=True,
-                              text=True, timeout=600)
+        done = subprocess.run([sys.executable, ROOT / 'p2phd.py', *map(str, words)], cwd=cwd,
+                              capture_output=True, text=True, timeout=600)
         assert done.returncode == code, done.stdout + done.stderr
         assert 'Traceback' not in done.stderr, done.stderr
         if code == 2:

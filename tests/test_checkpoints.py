@@ -1,5 +1,5 @@
-"""Nothing lost, nothing let in: runs that are killed, disks that fill, files that are damaged or hostile, training that
-goes wrong. `pytest --long` kills and damages more often."""
+"""Nothing lost, nothing let in: runs that are killed, disks that fill, files that are damaged or
+hostile, training that goes wrong. `pytest --long` kills and damages more often."""
 import errno
 import hashlib
 import io
@@ -43,13 +43,15 @@ def outputs(folder):
 
 @pytest.fixture
 def finish(launch, tmp_path):
-    """Run the command to its end in a process of its own: finish(words, code=0) -> what it printed."""
+    """Run the command to its end in a process of its own: finish(words, code=0) -> what it
+    printed."""
     def run(*words, code=0):
         before = len(outputs(tmp_path))
         process = launch(words, tmp_path)
         process.join(120)
         printed = outputs(tmp_path)[before:]
-        assert process.exitcode == code and 'Traceback' not in printed, (process.exitcode, printed)
+        assert process.exitcode == code, (process.exitcode, printed)
+        assert 'Traceback' not in printed, printed
         return printed
     return run
 
@@ -58,39 +60,46 @@ def assert_same_run(a, b):
     """Weights, moments, history, log and pictures of two run folders, to the bit."""
     (_, left), (_, right) = checkpoints.newest(a), checkpoints.newest(b)
     for kind in ('step', 'weights', 'optimizers', 'sums', 'bad_steps', 'won_since', 'rows'):
-        same = equal(left[kind], right[kind])               # pytest would spell out millions of numbers
+        # pytest would spell out millions of numbers.
+        same = equal(left[kind], right[kind])
         assert same, kind
     assert (a / 'log.csv').read_text() == (b / 'log.csv').read_text() == left['rows'] != ''
-    pictures = [{path.name: path.read_bytes() for path in (run / 'samples').iterdir()} for run in (a, b)]
+    pictures = [{path.name: path.read_bytes() for path in (run / 'samples').iterdir()}
+                for run in (a, b)]
     assert pictures[0] == pictures[1] != {}
 
 
-# ------------------------------------------------------------------------------------------------------ exact resume
+# ---------------------------------------------------------------------------------- exact resume
 
 # With crops and batches across epochs; with a cache; with loader processes, as pictures of native
-# size are not decoded beforehand; around the step at which the inner generator begins to learn. Half of it is decay.
+# size are not decoded beforehand; around the step at which the inner generator begins to learn.
+# Half of it is decay.
 KINDS = {
     'crops': ('train', *TINY, '--steps', 40, '--batch', 2, '--crop', '48x32', '--workers', 0),
     'cache': ('train', *TINY, '--epochs', 3, '--decay-epochs', 4, '--cache', '--jitter', 1.2),
     'workers': ('train', *TINY, '--size', 'native', '--steps', 40, '--workers', 2),
-    'finetune': ('finetune', '--steps', 30, '--fix-global', 2, '--n-blocks-local', 1, '--log-every', 3)}
+    'finetune': ('finetune', '--steps', 30, '--fix-global', 2, '--n-blocks-local', 1,
+                 '--log-every', 3)}
 
 
 @pytest.fixture
 def words(request, scenes, trained):
     kind = KINDS[request.param]
-    return [*kind, *(('--from', trained) if kind[0] == 'finetune' else ('--data', scenes)), '--sample-every', 7]
+    source = ('--from', trained) if kind[0] == 'finetune' else ('--data', scenes)
+    return [*kind, *source, '--sample-every', 7]
 
 
 @pytest.mark.parametrize('words', KINDS, indirect=True)
-def test_killed_at_random_and_resumed_is_never_stopped(words, launch, finish, tmp_path, pytestconfig):
-    """kill -9 at random moments, saves included: nothing unreadable is ever found, and the run ends as the straight
-    one."""
+def test_killed_at_random_and_resumed_is_never_stopped(words, launch, finish, tmp_path,
+                                                       pytestconfig):
+    """kill -9 at random moments, saves included: nothing unreadable is ever found, and the run ends
+    as the straight one."""
     kills = 25 if pytestconfig.getoption('--long') else 4
     straight = tmp_path / 'straight'
     started = time.monotonic()
     finish(*words, '--run', straight)
     took = time.monotonic() - started
+
     rng, killed, runs = random.Random(0), 0, 0
     while killed < kills:
         run, code = tmp_path / f'killed{runs}', None
@@ -104,13 +113,14 @@ def test_killed_at_random_and_resumed_is_never_stopped(words, launch, finish, tm
             assert code in (0, -signal.SIGKILL), outputs(tmp_path)
             killed += code != 0
             for path in checkpoints.numbered(run):
-                checkpoints.read(path)                                          # raises where it is not whole
+                checkpoints.read(path)                      # raises where it is not whole
         assert_same_run(straight, run)
         runs += 1
     print(f'{killed} kills in {runs} runs')
 
 
-@pytest.mark.parametrize('words, number', [('crops', signal.SIGINT), ('workers', signal.SIGTERM)], indirect=['words'])
+@pytest.mark.parametrize('words, number', [('crops', signal.SIGINT), ('workers', signal.SIGTERM)],
+                         indirect=['words'])
 def test_stopped_by_a_signal_and_resumed_is_never_stopped(words, number, launch, finish, tmp_path):
     """Ctrl-C, and SIGTERM to all processes of the job, as Slurm sends it."""
     finish(*words, '--run', 'straight')
@@ -152,7 +162,8 @@ def small_disk(tmp_path):
     folder.mkdir()
 
     def resize(megabytes, *again):
-        done = subprocess.run(['mount', '-t', 'tmpfs', '-o', ','.join([f'size={megabytes}m', *again]), 'tmpfs', folder],
+        options = ','.join([f'size={megabytes}m', *again])
+        done = subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', folder],
                               capture_output=True)
         if done.returncode:
             pytest.skip('may not mount a small file system here')
@@ -163,38 +174,44 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize('words', ['crops'], indirect=True)
 def test_a_full_disk(words, finish, small_disk, tmp_path):
-    """The disk is full after a few checkpoints: the run says so and goes on; the last checkpoint loads, and with more
-    room the run ends as it would have."""
+    """The disk is full after a few checkpoints: the run says so and goes on; the last checkpoint
+    loads, and with more room the run ends as it would have."""
     finish(*words, '--run', 'straight')
     run = small_disk(5) / 'run'
     printed = finish(*words, '--run', run, '--save-every', 2, code=2)
-    assert re.search(r'warning: .*checkpoint-\d+.pt: not written, it needs 2.\d MB and \d.\d MB are free there; '
-                     '.*; training goes on', printed)
-    assert 'step 40/40' in printed and re.match('p2phd train: .*0000040.pt: not written', printed.splitlines()[-1])
+    assert re.search(r'warning: .*checkpoint-\d+.pt: not written, it needs 2.\d MB and \d.\d MB '
+                     'are free there; .*; training goes on', printed)
+    assert 'step 40/40' in printed
+    assert re.match('p2phd train: .*0000040.pt: not written', printed.splitlines()[-1])
     step = runs.load(run, CPU).step
     assert 0 <= step < 40
+
     small_disk(40, 'remount')
     assert f'going on at step {step} of 40' in finish('train', '--resume', run)
     assert_same_run(tmp_path / 'straight', run)
 
 
 def test_a_disk_that_fills_while_it_is_written_to(trained, small_disk, monkeypatch):
-    """When the system had promised more: what was there is whole, and nothing half-written stays."""
+    """When the system had promised more: what was there is whole, and nothing half-written
+    stays."""
     folder = small_disk(3)
     _, checkpoint = checkpoints.newest(trained)
     checkpoints.write(folder, {**checkpoint, 'step': 1}, 2)
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=1 << 40))
-    with pytest.raises(UserError, match='checkpoint-0000002.pt: cannot be written .*; what was there before is unt'):
+    with pytest.raises(UserError, match='checkpoint-0000002.pt: cannot be written .*; '
+                                        'what was there before is unt'):
         checkpoints.write(folder, {**checkpoint, 'step': 2}, 2)
     assert [path.name for path in folder.iterdir()] == ['checkpoint-0000001.pt']
     assert checkpoints.newest(folder)[1]['step'] == 1
+
     room = os.statvfs(folder)
     (folder / 'ballast').write_bytes(bytes(room.f_bavail * room.f_frsize))
     with pytest.raises(OSError) as full:
         files.append(folder / 'log.csv', 'step\n' * 10000)
     assert full.value.errno == errno.ENOSPC
     (folder / 'ballast').unlink()
-    files.append(folder / 'log.csv', 'step\n' * 10000)                        # also what did not fit before
+    # Also what did not fit before.
+    files.append(folder / 'log.csv', 'step\n' * 10000)
     assert (folder / 'log.csv').read_text() == 'step\n' * 10000
 
 
@@ -216,25 +233,32 @@ def refused(command):
 def test_flags_that_contradict_the_run(command, refused, trained, scenes, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(trained, run)
-    for flags, name in ((('--lr', 0.1), 'lr'), (('--size', '128x64'), 'size'), (('--batch', 2), 'batch'),
-                        (('--no-flip',), 'flip'), (('--ngf', 16), 'ngf'), (('--seed', 1), 'seed'),
-                        (('--bf16',), 'bf16'), (('--log-every', 3), 'log-every'),
-                        (('--ignore-label', 255), 'ignore-label'), (('--n-scales', 3, '--epochs', 9), 'n-scales')):
+    for flags, name in (
+            (('--lr', 0.1), 'lr'), (('--size', '128x64'), 'size'), (('--batch', 2), 'batch'),
+            (('--no-flip',), 'flip'), (('--ngf', 16), 'ngf'), (('--seed', 1), 'seed'),
+            (('--bf16',), 'bf16'), (('--log-every', 3), 'log-every'),
+            (('--ignore-label', 255), 'ignore-label'),
+            (('--n-scales', 3, '--epochs', 9), 'n-scales')):
         assert re.search(f'--{name} .*: .*run was started with.*, and that cannot change now',
                          refused('train', '--resume', run, *flags))
-    assert '--keep 20000000000000: expected a whole number' in refused('train', '--resume', run, '--keep', 2 * 10 ** 13)
+    assert '--keep 20000000000000: expected a whole number' in refused(
+        'train', '--resume', run, '--keep', 2 * 10 ** 13)
     assert '--from other: ' in refused('finetune', '--resume', run, '--from', 'other')
     assert '--run other: --resume' in refused('train', '--resume', run, '--run', 'other')
     assert 'other: no checkpoint there' in refused('train', '--resume', 'other')
+
     same = ['--lr', 2e-4, *TINY, '--features', '--no-bf16']
     assert 'trained to the end, 6 steps' in command('train', '--resume', run, *same)[1]
     assert 'other: no checkpoint there' in refused('train', '--resume', 'other')
     assert not (tmp_path / 'other').exists() and not list(Path().glob('*lock'))
+
     moved = tmp_path / 'moved'
     shutil.copytree(scenes, moved)
-    code, out, err = command('train', '--resume', run, '--epochs', 1, '--decay-epochs', 1, '--workers', 0,
-                             '--save-every', 3, '--device', 'cpu', '--keep', 3, '--data', f'{moved}/')
-    assert code == 0 and 'going on at step 6 of 12' in out and '12' == checkpoints.numbered(run)[-1].stem[-2:]
+    code, out, err = command('train', '--resume', run, '--epochs', 1, '--decay-epochs', 1,
+                             '--workers', 0, '--save-every', 3, '--device', 'cpu', '--keep', 3,
+                             '--data', f'{moved}/')
+    assert code == 0 and 'going on at step 6 of 12' in out
+    assert checkpoints.numbered(run)[-1].stem[-2:] == '12'
     for path in list(moved.rglob('toy_0000_*')):
         if 'train' in path.parts:
             path.unlink()
@@ -242,7 +266,7 @@ def test_flags_that_contradict_the_run(command, refused, trained, scenes, tmp_pa
                      refused('train', '--resume', run, '--epochs', 2))
 
 
-# ------------------------------------------------------------------------------------------------------- checkpoints
+# ----------------------------------------------------------------------------------- checkpoints
 
 def damage(blob, rng):
     """Cut at random, with flipped bits, or with a zeroed page."""
@@ -251,7 +275,8 @@ def damage(blob, rng):
         return blob[:rng.randrange(len(blob))]
     if kind == 1:
         for _ in range(rng.choice([1, 1, 8])):
-            blob[rng.choice([rng.randrange(len(blob)), -1 - rng.randrange(200)])] ^= 1 << rng.randrange(8)
+            place = rng.choice([rng.randrange(len(blob)), -1 - rng.randrange(200)])
+            blob[place] ^= 1 << rng.randrange(8)
     else:
         start = rng.randrange(len(blob)) & ~4095
         blob[start:start + 4096] = bytes(len(blob[start:start + 4096]))
@@ -259,29 +284,34 @@ def damage(blob, rng):
 
 
 def test_damaged_checkpoints(trained, tmp_path, capsys, pytestconfig):
-    """Each is recovered from the one before with a warning that names it, or refused in one line if that is damaged,
-    too; none loads otherwise than as it was written."""
+    """Each is recovered from the one before with a warning that names it, or refused in one line if
+    that is damaged, too; none loads otherwise than as it was written."""
     rng = random.Random(0)
     _, checkpoint = checkpoints.newest(trained)
     checkpoints.write(tmp_path, {**checkpoint, 'step': 5}, 2)
     checkpoints.write(tmp_path, checkpoint, 2)
     files = checkpoints.numbered(tmp_path)
     whole = [path.read_bytes() for path in files]
+
     counts = {'unharmed': 0, 'recovered': 0, 'refused': 0}
     for _ in range(1000 if pytestconfig.getoption('--long') else 100):
         both = rng.random() < 0.2
         now = [damage(whole[0], rng) if both else whole[0], damage(whole[1], rng)]
         for path, blob in zip(files, now):
             path.write_bytes(blob)
-        good = [i for i in (1, 0) if now[i] == whole[i]]                        # a zeroed page may have been zero
+        # A zeroed page may have been zero.
+        good = [i for i in (1, 0) if now[i] == whole[i]]
         try:
             state = runs.load(tmp_path, CPU)
         except UserError as error:
-            assert not good and re.search(r'checkpoint-0000006.pt: .*(cut short|checksum)', str(error)), error
+            assert not good, error
+            assert re.search(r'checkpoint-0000006.pt: .*(cut short|checksum)', str(error)), error
             counts['refused'] += 1
             continue
+
         assert state.step == (5, 6)[good[0]]
-        assert equal(checkpoints.copied(state.G.state_dict(), 'cpu'), dict(checkpoint['weights']['G']))
+        loaded = checkpoints.copied(state.G.state_dict(), 'cpu')
+        assert equal(loaded, dict(checkpoint['weights']['G']))
         warned = capsys.readouterr().err
         assert (good[0] == 1) == (warned == '') and warned.count('\n') == (good[0] == 0), warned
         assert good[0] == 1 or f'warning: {files[1]}: ' in warned
@@ -309,17 +339,22 @@ def test_numbered_checkpoints_are_kept(p2phd, scenes, tmp_path):
     assert [path.stem[-2:] for path in checkpoints.numbered(tmp_path / 'run')] == ['00', '06']
     p2phd('train', '--data', scenes, '--epochs', 1, '--decay-epochs', 1, '--run', 'epoch', *TINY)
     assert [path.stem[-2:] for path in checkpoints.numbered(tmp_path / 'epoch')] == ['06', '12']
+
     run = tmp_path / 'many'
     run.mkdir()
-    for step in range(9_999_990, 10_000_002):                                   # also beyond seven digits
+    for step in range(9_999_990, 10_000_002):               # also beyond seven digits
         checkpoints.write(run, {'step': step}, 3)
-    assert [checkpoints.read(path)['step'] for path in checkpoints.numbered(run)] == [9_999_999, 10 ** 7, 10 ** 7 + 1]
+    steps = [checkpoints.read(path)['step'] for path in checkpoints.numbered(run)]
+    assert steps == [9_999_999, 10 ** 7, 10 ** 7 + 1]
+
     blob = checkpoints.numbered(run)[0].read_bytes()
     seal = blob[-checkpoints.SEAL_BYTES:].replace(b'format    3', b'format    4')
     later = blob[:-checkpoints.SEAL_BYTES] + seal[:-65]
-    (run / 'checkpoint-10000002.pt').write_bytes(later + hashlib.sha256(later).hexdigest().encode() + b'\n')
-    with pytest.raises(UserError, match='of format 4, and this version of the program reads format 3'):
-        checkpoints.newest(run)                                                 # no going back quietly
+    digest = hashlib.sha256(later).hexdigest().encode()
+    (run / 'checkpoint-10000002.pt').write_bytes(later + digest + b'\n')
+    with pytest.raises(UserError,
+                       match='of format 4, and this version of the program reads format 3'):
+        checkpoints.newest(run)                             # no going back quietly
 
 
 def test_odd_things_in_a_run_folder(command, refused, trained, scenes, tmp_path):
@@ -333,9 +368,11 @@ def test_odd_things_in_a_run_folder(command, refused, trained, scenes, tmp_path)
     (run / 'checkpoint-0000007.pt.123.partial').write_text('half')
     assert runs.load(run, CPU).step == 6
     code, out, err = command('train', '--resume', run, '--steps', 8)
-    assert code == 0 and 'checkpoint-0000008.pt: Is a directory; going back to checkpoint-0000006.pt' in err
-    assert runs.load(run, CPU).step == 8 and sorted(path.name for path in run.glob('*.partial')) == [
-        'a.partial', 'mine.partial']
+    assert code == 0
+    assert 'checkpoint-0000008.pt: Is a directory; going back to checkpoint-0000006.pt' in err
+    assert runs.load(run, CPU).step == 8
+    assert sorted(path.name for path in run.glob('*.partial')) == ['a.partial', 'mine.partial']
+
     (tmp_path / 'precious').write_text('precious')
     (run / '.lock').unlink()
     (run / '.lock').symlink_to(tmp_path / 'precious')
@@ -367,8 +404,10 @@ def test_a_checkpoint_can_be_read_while_a_trainer_replaces_it(trained, tmp_path)
 def test_output_that_cannot_be_written_is_no_reason_to_stop(scenes, tmp_path):
     words = ' '.join(map(str, ['train', '--data', scenes, '--steps', 4, *TINY]))
     for run, pipe in (('full', '> /dev/full 2> /dev/full'), ('head', '| head -1')):
-        done = subprocess.run(f'set -o pipefail; {sys.executable} {ROOT / "p2phd.py"} {words} --run {run} {pipe}',
-                              shell=True, executable='/bin/bash', cwd=tmp_path, capture_output=True, text=True)
+        program = f'{sys.executable} {ROOT / "p2phd.py"}'
+        done = subprocess.run(f'set -o pipefail; {program} {words} --run {run} {pipe}',
+                              shell=True, executable='/bin/bash', cwd=tmp_path,
+                              capture_output=True, text=True)
         assert done.returncode == 0 and not done.stderr, done.stderr
         assert runs.load(tmp_path / run, CPU).step == 4
 
@@ -383,14 +422,14 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     weight = torch.zeros(3)
     writer = checkpoints.Writer(tmp_path, 2)
     writer.save({'step': 1, 'weight': weight})
-    weight += 1                                                                 # a step
+    weight += 1                                             # a step
     assert writer.busy and not written
     release.set()
     writer.wait()
     assert not writer.busy and torch.equal(written[0]['weight'], torch.zeros(3))
 
 
-# ------------------------------------------------------------------------------------------------------------ the lock
+# -------------------------------------------------------------------------------------- the lock
 
 def children(process):
     """The process ids of a process's children, where the system tells."""
@@ -399,27 +438,31 @@ def children(process):
 
 
 def test_two_trainers_on_one_folder(p2phd, launch, scenes, tmp_path):
-    words = ['train', '--data', scenes, '--steps', 10 ** 6, '--run', 'run', '--save-every', 5, *TINY,
-             '--size', 'native', '--workers', 2]
+    words = ['train', '--data', scenes, '--steps', 10 ** 6, '--run', 'run', '--save-every', 5,
+             *TINY, '--size', 'native', '--workers', 2]
     both = [launch(words, tmp_path) for _ in range(2)]
     while all(process.is_alive() for process in both):
         time.sleep(0.05)
     loser, winner = sorted(both, key=lambda process: process.is_alive())
     assert loser.exitcode == 2
     holder = f'process {winner.pid} on {socket.gethostname()}'
+
     assert holder in outputs(tmp_path)
     while not checkpoints.numbered(tmp_path / 'run'):
         time.sleep(0.05)
+
     assert f'run: {holder} is at work there' in p2phd('train', '--resume', 'run', code=2)
     loaders = children(winner)
+    # Its loader processes live on for seconds, and hold nothing.
     winner.kill()
-    winner.join()                                       # its loader processes live on for seconds, and hold nothing
+    winner.join()
     last = launch(['train', '--resume', 'run'], tmp_path)
     while f'process {last.pid} ' not in (tmp_path / 'run' / '.lock').read_text():
         assert last.is_alive()
         time.sleep(0.05)
     os.killpg(last.pid, signal.SIGTERM)
     last.join()
+
     deadline = time.monotonic() + 60
     while any(Path(f'/proc/{pid}').exists() for pid in loaders):
         assert time.monotonic() < deadline, 'loader processes of a trainer that was killed live on'
@@ -427,9 +470,10 @@ def test_two_trainers_on_one_folder(p2phd, launch, scenes, tmp_path):
 
 
 def test_a_loader_process_that_dies_is_one_line(launch, scenes, tmp_path):
-    """As where there is too little memory: the checkpoint before is whole, and the way on is named."""
-    process = launch(['train', '--data', scenes, '--steps', 10 ** 6, '--run', 'run', *TINY, '--size', 'native',
-                      '--workers', 1], tmp_path)
+    """As where there is too little memory: the checkpoint before is whole, and the way on is
+    named."""
+    process = launch(['train', '--data', scenes, '--steps', 10 ** 6, '--run', 'run', *TINY,
+                      '--size', 'native', '--workers', 1], tmp_path)
     while '\nstep ' not in outputs(tmp_path):
         assert process.is_alive()
         time.sleep(0.05)
@@ -444,7 +488,7 @@ def test_a_loader_process_that_dies_is_one_line(launch, scenes, tmp_path):
     runs.load(tmp_path / 'run', CPU)
 
 
-# ------------------------------------------------------------------------------------------------ files from strangers
+# -------------------------------------------------------------------------- files from strangers
 
 class Malice:
     """A pickle of it touches `executed` in the working folder when it is read as pickles are."""
@@ -467,14 +511,18 @@ def test_a_pickle_is_not_executed(command, refused, trained, scenes, tmp_path):
     label = next((scenes / 'gtFine' / 'val' / 'toy').glob('*labelIds.png'))
     _, checkpoint = checkpoints.newest(trained)
     run = tmp_path / 'run'
-    for bad in ({'config': Malice()}, {**checkpoint, 'weights': {'G': Malice()}}, {**checkpoint, 'rows': Malice()}):
+    for bad in ({'config': Malice()}, {**checkpoint, 'weights': {'G': Malice()}},
+                {**checkpoint, 'rows': Malice()}):
         seal(run, bad)
         for words in (('generate', '--run', run, '--label', label), ('cluster', '--run', run),
                       ('train', '--resume', run), ('finetune', '--from', run)):
             assert 'not a checkpoint of this program' in refused(*words)
+
     torch.save(Malice(), tmp_path / 'legacy.pt', _use_new_zipfile_serialization=False)
-    blob = (tmp_path / 'legacy.pt').read_bytes() + checkpoints.SEAL.format(checkpoints.FORMAT).encode()
-    checkpoints.numbered(run)[0].write_bytes(blob + f'{hashlib.sha256(blob).hexdigest()}\n'.encode())
+    blob = (tmp_path / 'legacy.pt').read_bytes()
+    blob += checkpoints.SEAL.format(checkpoints.FORMAT).encode()
+    digest = hashlib.sha256(blob).hexdigest()
+    checkpoints.numbered(run)[0].write_bytes(blob + f'{digest}\n'.encode())
     assert 'not a checkpoint of this program' in refused('generate', '--run', run, '--label', label)
 
     seal(run, checkpoint)
@@ -485,13 +533,14 @@ def test_a_pickle_is_not_executed(command, refused, trained, scenes, tmp_path):
     theirs.mkdir()
     for zipped in (True, False):
         torch.save(Malice(), theirs / 'latest_net_G.pth', _use_new_zipfile_serialization=zipped)
-        assert 'latest_net_G.pth: cannot be read' in refused('generate', '--run', theirs, '--label', label)
+        assert 'latest_net_G.pth: cannot be read' in refused(
+            'generate', '--run', theirs, '--label', label)
         torch.save(Malice(), tmp_path / 'vgg.pth', _use_new_zipfile_serialization=zipped)
         assert '--vgg' in refused('train', '--data', scenes, '--vgg', 'vgg.pth', *TINY)
 
     config = SimpleNamespace(n_labels=35, feat=3, label_names=None)
-    for content, message in (({1: Malice()}, 'asks for posix.system'), (Malice(), 'asks for posix.system'),
-                             ([[1]], 'not clustered')):
+    for content, message in (({1: Malice()}, 'asks for posix.system'),
+                             (Malice(), 'asks for posix.system'), ([[1]], 'not clustered')):
         np.save(tmp_path / 'features.npy', np.array(content, object), allow_pickle=True)
         with pytest.raises(UserError, match=message):
             official.read_styles(tmp_path / 'features.npy', config)
@@ -502,7 +551,8 @@ def test_a_pickle_is_not_executed(command, refused, trained, scenes, tmp_path):
     np.savez(tmp_path / 'archive.npz', array=array)
     (tmp_path / 'archive.npz').rename(tmp_path / 'zip.npy')
     for name in ('map.npy', 'zip.npy'):
-        assert f'{name}: cannot be read as an array' in refused('generate', '--run', trained, '--label', name)
+        assert f'{name}: cannot be read as an array' in refused(
+            'generate', '--run', trained, '--label', name)
         for role in ('--inst', '--encode'):
             assert f'{name}: cannot be read as an array' in refused(
                 'generate', '--run', trained, '--label', label, role, name)
@@ -530,15 +580,18 @@ def test_numpy_itself_is_not_called_with_what_a_pickle_holds():
 
 def test_an_eps_file_is_no_picture(refused, trained, tmp_path):
     """Whatever its name: Pillow would run Ghostscript on it."""
-    (tmp_path / 'map.png').write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 32\n%%EndComments\nshowpage\n')
-    assert 'map.png: cannot be read as a picture' in refused('generate', '--run', trained, '--label', 'map.png')
+    (tmp_path / 'map.png').write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 32\n'
+                                      '%%EndComments\nshowpage\n')
+    assert 'map.png: cannot be read as a picture' in refused(
+        'generate', '--run', trained, '--label', 'map.png')
 
 
 def test_names_never_reach_a_shell(command, scenes, tmp_path):
     evil = '$(touch executed); touch executed; `touch executed` & "'
     shutil.copytree(scenes, tmp_path / evil)
     assert command('train', '--data', evil, '--steps', 1, *TINY)[0] == 0
-    shutil.copy(next((scenes / 'gtFine' / 'val' / 'toy').glob('*labelIds.png')), tmp_path / f'{evil}.png')
+    label = next((scenes / 'gtFine' / 'val' / 'toy').glob('*labelIds.png'))
+    shutil.copy(label, tmp_path / f'{evil}.png')
     assert command('generate', '--label', f'{evil}.png', '--sample')[0] == 0
     config = tmp_path / 'runs' / evil / 'config.json'
     config.write_text(config.read_text().replace('Cityscapes', 'x"; touch executed; "'))
@@ -547,8 +600,8 @@ def test_names_never_reach_a_shell(command, scenes, tmp_path):
 
 
 def test_hostile_configurations(command, trained, scenes, tmp_path, pytestconfig):
-    """Every value of a checkpoint's configuration exchanged for every kind of nonsense: refused, or harmless; and never
-    memory for more than the file holds."""
+    """Every value of a checkpoint's configuration exchanged for every kind of nonsense: refused, or
+    harmless; and never memory for more than the file holds."""
     label = next((scenes / 'gtFine' / 'val' / 'toy').glob('*labelIds.png'))
     _, checkpoint = checkpoints.newest(trained)
     checkpoint = checkpoints.copied(checkpoint, 'cpu')
@@ -569,13 +622,18 @@ def test_hostile_configurations(command, trained, scenes, tmp_path, pytestconfig
                 assert re.search(r'checkpoint-0000006.pt: not a checkpoint of this program \(',
                                  str(error)), error
                 continue
-            assert equal(dict(run.G.state_dict()), dict(checkpoint['weights']['G'])), (name, nonsense)
+            same = equal(dict(run.G.state_dict()), dict(checkpoint['weights']['G']))
+            assert same, (name, nonsense)
             if pytestconfig.getoption('--long'):
-                assert command('generate', '--run', 'run', '--label', label, '--size', '16x16')[0] in (0, 2)
-                if name not in ('size', 'crop', 'batch', 'epochs', 'decay_epochs'):     # which would last
+                assert command('generate', '--run', 'run', '--label', label,
+                               '--size', '16x16')[0] in (0, 2)
+                # Those would last.
+                if name not in ('size', 'crop', 'batch', 'epochs', 'decay_epochs'):
                     assert command('train', '--resume', 'run', '--steps', 8)[0] in (0, 2)
+
         missing = changed(part, lambda fields: {key: fields[key] for key in fields if key != name})
-        known = {**configuration.NETWORK, 'training': configuration.Field(None, configuration.NEEDED)}
+        known = {**configuration.NETWORK,
+                 'training': configuration.Field(None, configuration.NEEDED)}
         if (configuration.TRAINING if part else known)[name].default is configuration.NEEDED:
             with pytest.raises(UserError, match='not a checkpoint of this program'):
                 runs.load(seal(tmp_path / 'run', {**checkpoint, 'config': missing}), CPU)
@@ -589,30 +647,41 @@ def test_hostile_tensors(trained, tmp_path):
     giant = torch.zeros(1).expand(1 << 40)
     laughs = 'ha'
     for _ in range(30):
-        laughs = [laughs] * 10                                                  # 10 ** 30 of them
-    both, training_part = checkpoint['optimizers'], checkpoint['config']['training']
-    for change in ({'weights': {**checkpoint['weights'], 'G': {**weights, first: giant}}},
-                   {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first][:1]}}},
-                   {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first].to_sparse()}}},
-                   {'weights': {**checkpoint['weights'], 'G': {**weights, 'more': torch.zeros(1)}}},
-                   {'weights': {**checkpoint['weights'], 'G': dict(list(weights.items())[1:])}},
-                   {'weights': {**checkpoint['weights'], 'G': 'none'}},
-                   {'weights': [1, 2]}, {'weights': {}}, {'weights': {'G': weights}}, {'optimizers': {}},
-                   {'optimizers': {'G': moments}}, {'step': 1.5}, {'step': -1}, {'step': 'x'}, {'rows': 5},
-                   {'sums': 'x'}, {'sums': {'gan': torch.zeros(99)}}, {'sums': {1: torch.zeros(())}},
-                   {'bad_steps': torch.zeros(3)}, {'bad_steps': torch.tensor(30.)}, {'bad_steps': laughs},
-                   {'sums': laughs}, {'weights': laughs}, {'rows': laughs}, {'won_since': 'x'},
-                   {'config': {**checkpoint['config'], 'more': laughs}},
-                   {'config': {**checkpoint['config'], 'training': {**training_part, 'flags': laughs}}},
-                   {'config': {**checkpoint['config'], 'training': {**training_part, 'left_out': laughs}}},
-                   {'config': {**checkpoint['config'], 'training': laughs}},
-                   {'config': {**checkpoint['config'], 'training': {}}},
-                   {'config': {**checkpoint['config'], 'training': None}, 'weights': {}},
-                   {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first] * math.nan}}},
-                   {'weights': {**checkpoint['weights'], 'G': {**weights, first: weights[first].cfloat()}}},
-                   {'weights': {**checkpoint['weights'], 'G': {**weights, first: laughs}}},
-                   {'optimizers': {**both, 'G': {**moments, 0: {**moments[0], 'exp_avg': giant[:3]}}}},
-                   {'optimizers': {**both, 'G': {**moments, 10 ** 9: moments[0]}}}):
+        laughs = [laughs] * 10              # 10 ** 30 of them
+
+    def of_weights(G):
+        return {'weights': {**checkpoint['weights'], 'G': G}}
+
+    def of_moments(G):
+        return {'optimizers': {**checkpoint['optimizers'], 'G': G}}
+
+    def of_config(**changes):
+        return {'config': {**checkpoint['config'], **changes}}
+
+    def of_training(**changes):
+        return of_config(training={**checkpoint['config']['training'], **changes})
+
+    for change in (
+            of_weights({**weights, first: giant}),
+            of_weights({**weights, first: weights[first][:1]}),
+            of_weights({**weights, first: weights[first].to_sparse()}),
+            of_weights({**weights, 'more': torch.zeros(1)}),
+            of_weights(dict(list(weights.items())[1:])),
+            of_weights('none'),
+            {'weights': [1, 2]}, {'weights': {}}, {'weights': {'G': weights}}, {'optimizers': {}},
+            {'optimizers': {'G': moments}}, {'step': 1.5}, {'step': -1}, {'step': 'x'},
+            {'rows': 5}, {'sums': 'x'}, {'sums': {'gan': torch.zeros(99)}},
+            {'sums': {1: torch.zeros(())}}, {'bad_steps': torch.zeros(3)},
+            {'bad_steps': torch.tensor(30.)}, {'bad_steps': laughs}, {'sums': laughs},
+            {'weights': laughs}, {'rows': laughs}, {'won_since': 'x'},
+            of_config(more=laughs), of_training(flags=laughs), of_training(left_out=laughs),
+            of_config(training=laughs), of_config(training={}),
+            {**of_config(training=None), 'weights': {}},
+            of_weights({**weights, first: weights[first] * math.nan}),
+            of_weights({**weights, first: weights[first].cfloat()}),
+            of_weights({**weights, first: laughs}),
+            of_moments({**moments, 0: {**moments[0], 'exp_avg': giant[:3]}}),
+            of_moments({**moments, 10 ** 9: moments[0]})):
         with pytest.raises(UserError, match='not a checkpoint of this program|G are not finite'):
             runs.load(seal(tmp_path / 'run', {**checkpoint, **change}), CPU)
 
@@ -624,29 +693,34 @@ def test_hostile_styles(command, refused, trained, scenes, tmp_path):
     words = ('generate', '--run', run, '--label', label, '--sample', '--style', 'car=0')
     assert command('cluster', '--run', run)[0] == 0 == command(*words)[0]
     good = dict(np.load(run / 'styles.npz'))
-    for change in ({'counts': good['counts'][:5]}, {'counts': -good['counts']}, {'counts': good['counts'] * np.nan},
-                   {'counts': good['counts'][:, :0], 'centres': good['centres'][:, :0]}, {'mean': np.zeros(7, 'f')},
-                   {'centres': good['centres'].astype(str)}, {'centres': good['centres'] * np.inf},
-                   {'step': np.zeros((2, 2), int)}, {'label_names': np.full((3, 3), 'x')},
-                   {'min_pixels': np.array('x')},
-                   {'mean': np.zeros(10 ** 8, 'f')}):
+    for change in (
+            {'counts': good['counts'][:5]}, {'counts': -good['counts']},
+            {'counts': good['counts'] * np.nan},
+            {'counts': good['counts'][:, :0], 'centres': good['centres'][:, :0]},
+            {'mean': np.zeros(7, 'f')}, {'centres': good['centres'].astype(str)},
+            {'centres': good['centres'] * np.inf}, {'step': np.zeros((2, 2), int)},
+            {'label_names': np.full((3, 3), 'x')}, {'min_pixels': np.array('x')},
+            {'mean': np.zeros(10 ** 8, 'f')}):
         np.savez_compressed(run / 'styles.npz', **{**good, **change})
         assert 'styles.npz: not a whole file of styles' in refused(*words)
+
     checkpoint, = checkpoints.numbered(run)[-1:]
-    with zipfile.ZipFile(checkpoint) as archive, zipfile.ZipFile(run / 'deflated', 'w', zipfile.ZIP_DEFLATED) as small:
+    deflated = run / 'deflated'
+    with (zipfile.ZipFile(checkpoint) as archive,
+          zipfile.ZipFile(deflated, 'w', zipfile.ZIP_DEFLATED) as small):
         for name in archive.namelist():
             small.writestr(name, archive.read(name))
-    blob = (run / 'deflated').read_bytes() + checkpoints.SEAL.format(checkpoints.FORMAT).encode()
+    blob = deflated.read_bytes() + checkpoints.SEAL.format(checkpoints.FORMAT).encode()
     checkpoint.write_bytes(blob + f'{hashlib.sha256(blob).hexdigest()}\n'.encode())
     assert 'not a checkpoint of this program (compressed)' in refused(*words)
 
 
-# --------------------------------------------------------------------------------------------- training that goes wrong
+# -------------------------------------------------------------------- training that goes wrong
 
 @pytest.fixture
 def spoiled(scenes, tmp_path, monkeypatch, capsys):
-    """Train in this process, with photographs that are not finite at the steps in `bad`: spoiled(bad, *flags) -> exit
-    code, stdout, stderr, rows of the log."""
+    """Train in this process, with photographs that are not finite at the steps in `bad`:
+    spoiled(bad, *flags) -> exit code, stdout, stderr, rows of the log."""
     monkeypatch.chdir(tmp_path)
     to_device = data.to_device
 
@@ -660,7 +734,8 @@ def spoiled(scenes, tmp_path, monkeypatch, capsys):
             return label, inst, image * float('nan') if step in bad else image
         monkeypatch.setattr(data, 'to_device', spoil)
         code = program.main(program.parse([str(word) for word in (
-            'train', '--data', scenes, *TINY, '--log-every', 1, '--device', 'cpu', '--sample-every', 99, *flags)]))
+            'train', '--data', scenes, *TINY, '--log-every', 1, '--device', 'cpu',
+            '--sample-every', 99, *flags)]))
         monkeypatch.setattr(data, 'to_device', to_device)
         return code, *capsys.readouterr()
     return run
@@ -676,28 +751,39 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_logged(spoiled):
     assert code == 0 and 'skipped 1' in out
     assert [row['skipped'] for row in rows('bad')] == [0, 0, 1, 1]
     assert all(np.isfinite(row['gan']) == (row['skipped'] == 0) for row in rows('bad'))
+
     spoiled((), '--steps', 4, '--run', 'good')
     good, bad = rows('good'), rows('bad')
-    assert good[:2] == [{**row} for row in bad[:2]] and all(row['map_min'] < -2 and row['map_max'] > 2 for row in good)
+    assert good[:2] == [{**row} for row in bad[:2]]
+    assert all(row['map_min'] < -2 and row['map_max'] > 2 for row in good)
+
     after = runs.load('bad', CPU)
-    assert all(torch.isfinite(value).all() for net in (after.G, after.D, after.E) for value in net.parameters())
+    assert all(torch.isfinite(value).all()
+               for net in (after.G, after.D, after.E) for value in net.parameters())
     assert {float(moment['step']) for moment in after.opt_G.state_dict()['state'].values()} == {2}
 
 
 def test_after_many_bad_steps_in_a_row_the_run_stops(spoiled, tmp_path):
-    code, out, err = spoiled(range(8, 100), '--steps', 30, '--run', 'run', '--max-bad-steps', 5, '--save-every', 1)
+    code, out, err = spoiled(range(8, 100), '--steps', 30, '--run', 'run', '--max-bad-steps', 5,
+                             '--save-every', 1)
     assert code == 2 and err.count('\n') == 1
-    assert re.search('run: stopped at step 12, .* not finite 5 times in a row; its checkpoints are from before.*--lr',
-                     err), err
+    assert re.search('run: stopped at step 12, .* not finite 5 times in a row; its checkpoints are '
+                     'from before.*--lr', err), err
     assert runs.load('run', CPU).step <= 7
-    code, out, err = spoiled({1, 2, 3, 4, 6, 7, 8, 9}, '--steps', 10, '--run', 'other', '--max-bad-steps', 5)
-    assert code == 0 and sum(row['skipped'] for row in rows('other')) == 8     # four in a row, twice
+
+    # Four in a row, twice.
+    code, out, err = spoiled({1, 2, 3, 4, 6, 7, 8, 9}, '--steps', 10, '--run', 'other',
+                             '--max-bad-steps', 5)
+    assert code == 0 and sum(row['skipped'] for row in rows('other')) == 8
 
 
 def test_a_discriminator_that_has_won_is_warned_of_once(spoiled, monkeypatch):
     monkeypatch.setattr(training, 'WON_STEPS', 4)
     code, out, err = spoiled((), '--steps', 12, '--run', 'fair')
     assert code == 0 and err == ''
+
     monkeypatch.setattr(training.losses, 'undecided', lambda n_scales, mode: 1e6)
     code, out, err = spoiled((), '--steps', 12, '--run', 'won')
-    assert code == 0 and err.count('warning: won: for 4 steps the discriminator has been right about') == 1
+    assert code == 0
+    said = 'warning: won: for 4 steps the discriminator has been right about'
+    assert err.count(said) == 1

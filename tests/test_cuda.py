@@ -12,7 +12,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA d
 
 def step(device, **changes):
     run = make_run(device, ngf=8, n_down=2, n_blocks=1, ndf=8, nef=4, n_down_encoder=2, **changes)
-    label, inst, image = (data.to_tensor(array)[None].to(device) for array in toy.scene(0, (64, 64))[:3])
+    scene = toy.scene(0, (64, 64))
+    label, inst, image = (data.to_tensor(array)[None].to(device) for array in scene[:3])
     return run, (label, inst, data.to_float(image))
 
 
@@ -27,13 +28,16 @@ def test_a_step_is_the_step_of_the_cpu():
 @pytest.mark.parametrize('bf16', [False, True])
 def test_a_step_does_not_wait_for_the_device(bf16):
     run, batch = step(torch.device('cuda'), bf16=bf16)
+
     training.train_step(run, *batch)
     torch.cuda.set_sync_debug_mode('error')
     try:
         training.train_step(run, *batch)
-        before = [parameter.detach().clone() for parameter in (*run.G.parameters(), *run.D.parameters())]
+        before = [parameter.detach().clone()
+                  for parameter in (*run.G.parameters(), *run.D.parameters())]
         label, inst, image = batch
-        terms = training.train_step(run, label, inst, image * float('nan'))     # skipped, which is decided there
+        # A step that is skipped, which is decided there.
+        terms = training.train_step(run, label, inst, image * float('nan'))
     finally:
         torch.cuda.set_sync_debug_mode('default')
     assert terms['skipped'] == 1

@@ -27,7 +27,8 @@ def flat(tmp_path):
     rng = np.random.default_rng(0)
     for name in ('b', 'a', 'c d'):
         write(tmp_path / 'train_label' / f'{name}.png', rng.integers(0, 5, (6, 8), np.uint8))
-        write(tmp_path / 'train_inst' / f'{name}.png', rng.integers(0, 60000, (6, 8)).astype(np.uint16))
+        inst = rng.integers(0, 60000, (6, 8)).astype(np.uint16)
+        write(tmp_path / 'train_inst' / f'{name}.png', inst)
         write(tmp_path / 'train_img' / f'{name}.bmp', rng.integers(0, 255, (6, 8, 3), np.uint8))
     return tmp_path
 
@@ -43,7 +44,8 @@ def test_boundary_map_by_hand():
                 [0, 0, 1, 1]]
     assert data.boundary_map(inst).tolist() == expected
     batch = data.boundary_map(torch.stack([inst, inst * 70000])[:, None])
-    assert batch.shape == (2, 1, 4, 4) and batch.dtype == torch.uint8 and batch[1, 0].tolist() == expected
+    assert batch.shape == (2, 1, 4, 4) and batch.dtype == torch.uint8
+    assert batch[1, 0].tolist() == expected
 
 
 def test_connected_components_by_hand():
@@ -51,29 +53,37 @@ def test_connected_components_by_hand():
                       [1, 0, 1, 0],
                       [1, 0, 0, 0],
                       [1, 1, 2, 1]])
-    assert data.connected_components(label).tolist() == [[0, 0, 1, 0], [2, 0, 1, 0], [2, 0, 0, 0], [2, 2, 3, 4]]
+    assert data.connected_components(label).tolist() == [[0, 0, 1, 0],
+                                                         [2, 0, 1, 0],
+                                                         [2, 0, 0, 0],
+                                                         [2, 2, 3, 4]]
 
 
 def test_connected_components_of_a_spiral():
     label = np.zeros((41, 41), np.int32)
     top, left, bottom, right = 0, 0, 40, 40
-    while top < bottom:                                                        # one wall that winds inwards
-        label[top, left:right + 1] = label[top:bottom + 1, right] = label[bottom, left + 2:right + 1] = 1
+    while top < bottom:                                     # one wall that winds inwards
+        label[top, left:right + 1] = label[top:bottom + 1, right] = 1
+        label[bottom, left + 2:right + 1] = 1
         label[top + 2:bottom + 1, left + 2] = 1
         top, left, bottom, right = top + 2, left + 2, bottom - 2, right - 2
+
     components = data.connected_components(label)
     for value in (0, 1):
         flood = np.zeros_like(label, bool)
         flood[tuple(np.argwhere(label == value)[0])] = True
-        for _ in range(label.size):                                            # grow until nothing changes
+        for _ in range(label.size):                         # grow until nothing changes
             grown = flood.copy()
-            grown[1:] |= flood[:-1]; grown[:-1] |= flood[1:]
-            grown[:, 1:] |= flood[:, :-1]; grown[:, :-1] |= flood[:, 1:]
+            grown[1:] |= flood[:-1]
+            grown[:-1] |= flood[1:]
+            grown[:, 1:] |= flood[:, :-1]
+            grown[:, :-1] |= flood[:, 1:]
             grown &= label == value
             if (grown == flood).all():
                 break
             flood = grown
-        assert len(np.unique(components[flood])) == 1 and not np.isin(components[~flood], components[flood]).any()
+        assert len(np.unique(components[flood])) == 1
+        assert not np.isin(components[~flood], components[flood]).any()
 
 
 def test_condition_is_one_hot_and_boundary():
@@ -90,15 +100,19 @@ def test_pictures_survive_the_way_to_float_and_back():
 
 def test_padding_repeats_the_edge():
     x = torch.arange(6).reshape(1, 1, 2, 3)
-    assert data.pad_to_multiple(x, 4)[0, 0].tolist() == [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]
+    assert data.pad_to_multiple(x, 4)[0, 0].tolist() == [[0, 1, 2, 2],
+                                                         [3, 4, 5, 5],
+                                                         [3, 4, 5, 5],
+                                                         [3, 4, 5, 5]]
     assert data.pad_to_multiple(x, 1, smallest=3).shape == (1, 1, 3, 3)
 
 
 def test_an_instance_has_the_label_of_its_majority():
     label = torch.tensor([[3, 3, 1, 0]])[None, None]
-    inst = torch.tensor([[50, 50, 50, 2]])[None, None]                         # ids that do not encode the label
+    inst = torch.tensor([[50, 50, 50, 2]])[None, None]      # ids that do not encode the label
     slot, labels, pixels = data.describe_instances(label, inst, 4)
-    assert slot.flatten().tolist() == [1, 1, 1, 0] and labels.tolist() == [0, 3] and pixels.tolist() == [1, 3]
+    assert slot.flatten().tolist() == [1, 1, 1, 0]
+    assert labels.tolist() == [0, 3] and pixels.tolist() == [1, 3]
 
 
 def test_maps_of_all_depths(tmp_path):
@@ -110,9 +124,14 @@ def test_maps_of_all_depths(tmp_path):
     palette.putdata(ids.flatten().tolist())
     palette.putpalette([9, 8, 7] * 256)
     palette.save(tmp_path / 'palette.png')
-    for name, factor in (('grey.png', 1), ('deep.png', 256), ('deepest.tif', 2 ** 20), ('palette.png', 1)):
-        assert decoding.read_map(tmp_path / name).tolist() == (ids * factor).tolist(), name
-        assert decoding.read_map(tmp_path / name, (4, 4))[::2, ::2].tolist() == (ids * factor).tolist(), name
+
+    for name, factor in (('grey.png', 1), ('deep.png', 256), ('deepest.tif', 2 ** 20),
+                         ('palette.png', 1)):
+        expected = (ids * factor).tolist()
+        assert decoding.read_map(tmp_path / name).tolist() == expected, name
+        larger = decoding.read_map(tmp_path / name, (4, 4))
+        assert larger[::2, ::2].tolist() == expected, name
+
     write(tmp_path / 'colour.png', np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(UserError, match='colour.png: .* RGB'):
         decoding.read_map(tmp_path / 'colour.png')
@@ -120,9 +139,10 @@ def test_maps_of_all_depths(tmp_path):
 
 def test_items_are_a_function_of_seed_epoch_and_index(flat):
     pairs = layouts.find_pairs(flat)[1]
-    make = lambda: data.Pictures(pairs, PLAIN, 5, (8, 6), crop=(4, 4), flip=True, seed=1)
-    one, other = make(), make()
-    other.decoded = None                                                       # read anew each time
+    one, other = (data.Pictures(pairs, PLAIN, 5, (8, 6), crop=(4, 4), flip=True, seed=1)
+                  for _ in range(2))
+    other.decoded = None                                    # read anew each time
+
     views = set()
     for epoch in range(12):
         item, again = one[epoch, 2], other[epoch, 2]
@@ -139,7 +159,8 @@ def test_maps_and_photograph_move_together(tmp_path, jitter):
     write(tmp_path / 'train_label' / 'x.png', ids)
     write(tmp_path / 'train_inst' / 'x.png', ids)
     write(tmp_path / 'train_img' / 'x.png', np.repeat(ids[..., None], 3, 2))
-    dataset = data.Pictures(layouts.find_pairs(tmp_path)[1], PLAIN, 48, crop=(5, 3), flip=True, jitter=jitter)
+    dataset = data.Pictures(layouts.find_pairs(tmp_path)[1], PLAIN, 48, crop=(5, 3), flip=True,
+                            jitter=jitter)
     for epoch in range(20):
         item = dataset[epoch, 0]
         assert torch.equal(item['label'].int(), item['inst']) and item['label'].shape == (1, 3, 5)
@@ -176,7 +197,9 @@ def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
     assert same(make(None), make(cache)) and make(cache).decoded.arrays['label'].dtype == np.uint8
     built = (cache / 'image.npy').stat().st_mtime_ns
     make(cache)
-    assert (cache / 'image.npy').stat().st_mtime_ns == built                   # nothing changed, nothing built
+    # Nothing changed, so nothing is built.
+    assert (cache / 'image.npy').stat().st_mtime_ns == built
+
     write(flat / 'train_label' / 'a.png', np.full((6, 8), 5, np.uint8))
     assert same(make(None), make(cache)) and (make(cache)[0, 0]['label'] == 5).all()
 

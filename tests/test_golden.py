@@ -1,4 +1,5 @@
-"""Parity with the official implementation, in numbers that its own networks, losses and update rule computed."""
+"""Parity with the official implementation, in numbers that its own networks, losses and update rule
+computed."""
 import json
 
 import numpy as np
@@ -24,7 +25,8 @@ def read(path):
 
 
 def within(tensors, prefix):
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()
+            if name.startswith(prefix)}
 
 
 def assert_close(actual, expected, tolerance):
@@ -39,7 +41,8 @@ def test_generators(golden, file, network):
     tensors, config = read(golden(f'{file}.npz'))
     net = network(**config)
     net.load_state_dict(within(tensors, 'param/'), strict=True)
-    # The exact output is up to 1.1e-5 from the official float32 numbers, and so is ours, each CPU rounding its own way.
+    # The exact output is up to 1.1e-5 from the official float32 numbers, and so is ours, each CPU
+    # rounding its own way.
     assert_close(net.double()(tensors['input'].double()), tensors['output'], 2e-5)
 
 
@@ -56,7 +59,8 @@ def test_discriminator(golden):
     net = nets.MultiscaleDiscriminator(**config)
     net.load_state_dict(within(tensors, 'param/'), strict=True)
     scales = net(tensors['input'])
-    assert len(scales) == config['n_scales'] and all(len(layers) == config['n_layers'] + 2 for layers in scales)
+    assert len(scales) == config['n_scales']
+    assert all(len(layers) == config['n_layers'] + 2 for layers in scales)
     for i, layers in enumerate(scales):
         for j, features in enumerate(layers):
             assert_close(features, tensors[f'scale{i}/layer{j}'], 1e-5)
@@ -67,7 +71,8 @@ def test_losses(golden):
 
     def scales(kind):
         layers = len(within(tensors, f'{kind}/scale0/'))
-        return [[tensors[f'{kind}/scale{i}/layer{j}'] for j in range(layers)] for i in range(config['n_scales'])]
+        return [[tensors[f'{kind}/scale{i}/layer{j}'] for j in range(layers)]
+                for i in range(config['n_scales'])]
 
     fake, real = scales('fake'), scales('real')
     for mode in ('lsgan', 'vanilla'):
@@ -76,8 +81,9 @@ def test_losses(golden):
         for actual, name in ((g['gan'], 'generator'), (d['d_fake'], 'discriminator_fake'),
                              (d['d_real'], 'discriminator_real')):
             torch.testing.assert_close(actual, tensors[f'{mode}_{name}'], rtol=1e-5, atol=0)
-    torch.testing.assert_close(losses.feature_matching(fake, real, config['n_layers']), tensors['feature_matching'],
-                               rtol=1e-5, atol=0)
+
+    matched = losses.feature_matching(fake, real, config['n_layers'])
+    torch.testing.assert_close(matched, tensors['feature_matching'], rtol=1e-5, atol=0)
 
 
 def test_boundary_map(golden):
@@ -91,14 +97,17 @@ def test_training_steps(golden):
     assert parameters['betas'] == [0.5, 0.999]
     assert parameters['lambda_feat'] == losses.LAMBDA_FEATURE
     steps = parameters['steps']
-    c = config.make({**{name: value for name, value in parameters.items() if name in config.NETWORK},
-                     'features': True, 'instances': 'files', 'n_enhancers': 0},
-                    {**{name: value for name, value in parameters.items() if name in config.TRAINING},
-                     'data': '.', 'pictures': [1, 0], 'total_steps': steps, 'decay_start': steps})
+    network, of_training = ({name: value for name, value in parameters.items() if name in fields}
+                            for fields in (config.NETWORK, config.TRAINING))
+    c = config.make({**network, 'features': True, 'instances': 'files', 'n_enhancers': 0},
+                    {**of_training, 'data': '.', 'pictures': [1, 0], 'total_steps': steps,
+                     'decay_start': steps})
     config.check(c)
     run = runs.build(c, torch.device('cpu'))
+
     for name in 'GDE':
         getattr(run, name).load_state_dict(within(tensors, f'before/{name}/'), strict=True)
+
     names = {'G_GAN': 'gan', 'G_GAN_Feat': 'feature_matching', 'D_real': 'd_real',
              'D_fake': 'd_fake'}
     columns = [names[name] for name in parameters['loss_columns']]
@@ -106,6 +115,7 @@ def test_training_steps(golden):
         terms = training.train_step(run, tensors['label'], tensors['inst'], tensors['image'])
         actual = torch.stack([terms[name] for name in columns]).double()
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)
+
     for name in 'GDE':
         net, after = getattr(run, name), within(tensors, f'after/{name}/')
         assert after.keys() == net.state_dict().keys()
@@ -115,12 +125,13 @@ def test_training_steps(golden):
 
 
 def normalised_biases(net):
-    """Names of the biases of convolutions that InstanceNorm follows: it takes them out again, so their true gradient is
-    0, and Adam makes whole steps of the rounding noise."""
+    """Names of the biases of convolutions that InstanceNorm follows: it takes them out again, so
+    their true gradient is 0, and Adam makes whole steps of the rounding noise."""
     names = []
     for name, module in net.named_modules():
         children = list(module.named_children())
-        names += [f'{name}.{child}.bias'.lstrip('.') for (child, layer), (_, following) in zip(children, children[1:])
+        names += [f'{name}.{child}.bias'.lstrip('.')
+                  for (child, layer), (_, following) in zip(children, children[1:])
                   if hasattr(layer, 'bias') and isinstance(following, torch.nn.InstanceNorm2d)]
     return names
 

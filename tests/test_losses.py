@@ -1,5 +1,5 @@
-"""The objective on numbers small enough for mental arithmetic. (tests/test_golden.py compares it with the official
-one.)"""
+"""The objective on numbers small enough for mental arithmetic. (tests/test_golden.py compares it
+with the official one.)"""
 import torch
 
 import losses
@@ -13,7 +13,8 @@ def scales(*scores):
 def test_gan_loss_sums_over_scales():
     assert losses.gan_loss(scales([3.0], [0.5]), real=True).item() == 2.0 ** 2 + 0.5 ** 2
     assert losses.gan_loss(scales([3.0], [0.5]), real=False).item() == 3.0 ** 2 + 0.5 ** 2
-    torch.testing.assert_close(losses.gan_loss(scales([0.0]), True, 'vanilla'), torch.tensor(2.0).log())
+    undecided = losses.gan_loss(scales([0.0]), True, 'vanilla')
+    torch.testing.assert_close(undecided, torch.tensor(2.0).log())
 
 
 def test_feature_matching_leaves_the_scores_out_and_the_real_features_alone():
@@ -21,7 +22,7 @@ def test_feature_matching_leaves_the_scores_out_and_the_real_features_alone():
     fake[0][0] = torch.full((1, 2, 2, 2), 3.0, requires_grad=True)
     real[0][0].requires_grad_()
     value = losses.feature_matching(fake, real, n_layers=3)
-    assert value.item() == 3.0 / 2                                             # weight 4 / (3 + 1), two scales
+    assert value.item() == 3.0 / 2                          # weight 4 / (3 + 1), two scales
     value.backward()
     assert fake[0][0].grad is not None and real[0][0].grad is None
 
@@ -32,5 +33,6 @@ def test_terms_have_names_and_weights():
     taps = [[torch.full((1, 1, 2, 2), float(value))] * 5 for value in (1, 0)]
     terms = losses.generator_loss(fake, scales([1.0]), 3, 'lsgan', *taps)
     assert {name: round(term.item(), 5) for name, term in terms.items()} == {
-        'gan': 0, 'feature_matching': 10, 'vgg': round(10 * (1 / 32 + 1 / 16 + 1 / 8 + 1 / 4 + 1), 5)}
+        'gan': 0, 'feature_matching': 10,
+        'vgg': round(10 * (1 / 32 + 1 / 16 + 1 / 8 + 1 / 4 + 1), 5)}
     assert losses.discriminator_loss(fake, scales([1.0])).keys() == {'d_fake', 'd_real'}

@@ -39,17 +39,19 @@ def test_local_enhancer_contains_the_network_it_was_made_from():
 def test_instance_mean_by_hand():
     features = torch.arange(16.).reshape(1, 1, 4, 4).repeat(2, 1, 1, 1)
     features[1] += 100
+    # 7 is two parts of one instance.
     inst = torch.tensor([[7, 7, 3, 3],
                          [7, 7, 3, 3],
                          [9, 9, 9, 9],
-                         [7, 2**40, 2**40, -1]]).repeat(2, 1, 1, 1)            # 7: two parts of one instance
+                         [7, 2**40, 2**40, -1]]).repeat(2, 1, 1, 1)
     expected = torch.tensor([[4.4, 4.4, 4.5, 4.5],
                              [4.4, 4.4, 4.5, 4.5],
                              [9.5, 9.5, 9.5, 9.5],
                              [4.4, 13.5, 13.5, 15.]])
     means = nets.instance_mean(features, inst)
     torch.testing.assert_close(means[0, 0], expected)
-    torch.testing.assert_close(means[1, 0], expected + 100)                    # the same ids in another picture
+    # The same ids in another picture are other instances.
+    torch.testing.assert_close(means[1, 0], expected + 100)
 
 
 def test_gradient_of_instance_mean_is_shared_by_the_instance():
@@ -66,7 +68,7 @@ def test_encoder_paints_small_vectors_on_a_large_instance_map():
     image, inst = torch.randn(1, 3, 16, 24), torch.randint(0, 5, (1, 1, 16, 24))
     large = inst.repeat_interleave(2, 2).repeat_interleave(2, 3)
     thin = large.clone()
-    thin[0, 0, :, 1] = 99                                                      # one pixel wide: gone at the small size
+    thin[0, 0, :, 1] = 99                   # one pixel wide: gone at the small size
     assert net(image, inst).shape == (1, 3, 16, 24)
     torch.testing.assert_close(net(image, large)[..., ::2, ::2], net(image, inst))
     painted = net(image, thin)
@@ -80,12 +82,13 @@ def test_discriminator_lists_scales_of_layers():
     full, half = net(torch.randn(2, 7, 32, 64))
     assert [tuple(x.shape) for x in full] == [
         (2, 8, 17, 33), (2, 16, 9, 17), (2, 32, 5, 9), (2, 64, 6, 10), (2, 1, 7, 11)]
-    assert [tuple(x.shape) for x in half] == [(2, 8, 9, 17), (2, 16, 5, 9), (2, 32, 3, 5), (2, 64, 4, 6), (2, 1, 5, 7)]
+    assert [tuple(x.shape) for x in half] == [
+        (2, 8, 9, 17), (2, 16, 5, 9), (2, 32, 3, 5), (2, 64, 4, 6), (2, 1, 5, 7)]
 
 
 def test_a_score_sees_70x70_pixels():
     net = nets.MultiscaleDiscriminator(1, ndf=4, n_scales=1).double()
-    for module in net.modules():                                        # InstanceNorm would let a pixel see all others
+    for module in net.modules():            # InstanceNorm would let a pixel see all others
         if isinstance(module, torch.nn.Sequential) and len(module) == 3:
             module[1] = torch.nn.Identity()
     x = torch.randn(1, 1, 160, 160, dtype=torch.double, requires_grad=True)
@@ -96,23 +99,26 @@ def test_a_score_sees_70x70_pixels():
 
 def test_vgg19_taps_and_strict_weights():
     torch.manual_seed(0)
-    layers, channels, state = [64, 64, 'M', 128, 128, 'M', *[256] * 4, 'M', *[512] * 4, 'M', *[512] * 4], 3, {}
-    index = 0
+    layers = [64, 64, 'M', 128, 128, 'M', *[256] * 4, 'M', *[512] * 4, 'M', *[512] * 4]
+    channels, index, state = 3, 0, {}
     for width in layers:
         if width != 'M':
-            state[f'features.{index}.weight'] = torch.randn(width, channels, 3, 3) * (2 / channels / 9) ** 0.5
+            weight = torch.randn(width, channels, 3, 3) * (2 / channels / 9) ** 0.5
+            state[f'features.{index}.weight'] = weight
             state[f'features.{index}.bias'] = torch.randn(width) * 0.1
             channels, index = width, index + 1
         index += 1
     state['classifier.0.weight'] = torch.zeros(1)
+
     net = nets.VGG19(state)
     x = torch.randn(1, 3, 32, 48)
     taps = net(x)
     assert [tuple(t.shape) for t in taps] == [
         (1, 64, 32, 48), (1, 128, 16, 24), (1, 256, 8, 12), (1, 512, 4, 6), (1, 512, 2, 3)]
-    first = torch.nn.functional.conv2d(x, state['features.0.weight'], state['features.0.bias'], padding=1).relu()
+    weight, bias = state['features.0.weight'], state['features.0.bias']
+    first = torch.nn.functional.conv2d(x, weight, bias, padding=1).relu()
     torch.testing.assert_close(taps[0], first)
     assert not any(p.requires_grad for p in net.parameters())
-    del state['features.28.bias']                                              # of the layer of relu5_1
+    del state['features.28.bias']           # of the layer of relu5_1
     with pytest.raises(RuntimeError, match='features.28.bias'):
         nets.VGG19(state)
