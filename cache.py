@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 
 from decoding import in_parallel
-from files import UserError, blame, lock, make_folder, write_whole
+from files import UserError, blame, check_regular, lock, make_folder, write_whole
 
 
 class Cached:
@@ -14,6 +14,8 @@ class Cached:
     returns."""
 
     def __init__(self, folder, roles, n, size):
+        for role in roles:                          # a pipe would be waited for
+            check_regular(folder / f'{role}.npy')
         self.arrays = {role: np.load(folder / f'{role}.npy', mmap_mode='r') for role in roles}
         for role, array in self.arrays.items():
             if array.shape[:3] != (n, *size[::-1]) or array.ndim > 3 + (role != 'inst'):
@@ -52,7 +54,8 @@ def fill_cache(folder, dataset, roles, text):
     listed = folder / 'index.json'
     if listed.is_file() and listed.read_bytes() == text.encode():
         return
-    listed.unlink(missing_ok=True)
+    with blame(listed, 'cannot be replaced; delete it'):
+        listed.unlink(missing_ok=True)
     first = dataset.read(dataset.pairs[0])
     needed = len(dataset) * sum(first[role].nbytes for role in roles)
     if needed > shutil.disk_usage(folder).free:     # else writing would kill the process

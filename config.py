@@ -175,7 +175,7 @@ TRAINING = table(
     batch=(whole(1, 1 << 16), 1, 'pictures per step'),
     lr=(FRACTION, 2e-4, 'learning rate of Adam, betas (0.5, 0.999)'),       # paper appendix
     gan=(choice('lsgan', 'vanilla'), 'lsgan', 'least squares or cross-entropy'),    # section 4
-    vgg=(maybe(of('a path', is_text, 'PATH')), None,
+    vgg=(maybe(path('PATH')), None,
          'add the VGG-19 perceptual loss, from the weights that torchvision publishes; without '
          'PATH they are fetched'),
     bf16=(FLAG, False, 'bfloat16 arithmetic in the networks: faster where the hardware has it'),
@@ -299,10 +299,13 @@ def amend(config, now, folder):
     for name, value in sorted(now.items()):
         was = t.flags.get(name, getattr(t, name, getattr(config, name, None)))
         on_or_off = name == 'vgg' and (value is None) != (was is None)
+        if name == 'size':
+            value, was = value or 'native', was or 'native'
         if name in MAY_CHANGE and not on_or_off:
             setattr(t, name, value)
         elif in_words(value) != in_words(was):
-            raise UserError(f'{flag(name)} {in_words(value)}: {folder} was started '
+            said = f'--no-{name}' if value is None else f'{flag(name)} {in_words(value)}'
+            raise UserError(f'{said}: {folder} was started '
                             + (f'with {in_words(was)}' if was is not None else 'without it')
                             + ', and that cannot change now')
     if {'epochs', 'decay_epochs'} & now.keys() and 'steps' not in now:

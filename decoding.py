@@ -52,6 +52,7 @@ def upright(picture):
     if picture.format != 'TIFF':
         return ImageOps.exif_transpose(picture)
     size = picture.size                             # what it is once Pillow has turned it
+    picture.filename = ''                           # it does not turn what it maps into memory
     picture.load()
     if picture.size != size:
         raise ValueError('an orientation that Pillow cannot apply')
@@ -148,7 +149,7 @@ def read_photo(path, size=None, channels=3, nearest=False):
         if array.shape[2] != channels or not numbers:
             raise UserError(f'{path}: {array.shape[2]} channels of {array.dtype}, expected '
                             f'{channels} of uint8, or float in [-1, 1]')
-        with blame(path):
+        with blame(path), np.errstate(over='ignore'):           # what is too large is told below
             dtype = np.uint8 if array.dtype == np.uint8 else np.float32
             array = resize(np.array(array, dtype), size, nearest)
             if dtype != np.uint8 and not np.abs(array).max() <= 1:

@@ -21,7 +21,10 @@ class UserError(Exception):
 
     def __init__(self, message):
         # A loader process wraps its error into a traceback, as text; the message ends it.
-        super().__init__(message.strip().splitlines()[-1].removeprefix('files.UserError: '))
+        if message.startswith('Caught UserError in '):
+            message = message.strip().splitlines()[-1].removeprefix('files.UserError: ')
+        # The name of a file may have line ends in it.
+        super().__init__(r'\n'.join(message.splitlines()))
 
 
 def out_of_memory(error):
@@ -82,6 +85,11 @@ def attempt(write, otherwise):
 
 
 # -------------------------------------------------------------------------------------- reading
+
+def resolved(path):
+    """A path from the root, links followed, as Path.resolve; a loop of links stays as it is."""
+    return Path(os.path.realpath(path))
+
 
 def check_regular(path):
     """UserError where `path` is no file, as a pipe, which would be waited for."""

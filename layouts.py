@@ -120,7 +120,12 @@ def find_nyu(root, split):
     with open_hdf5(mat) as file, blame(mat, 'not the labelled pictures of NYU Depth v2'):
         lengths = {len(file[key]) for key in ('labels', 'instances', 'images')}
         if len(lengths) > 1:
-            raise ValueError('as many labels, instances and images')
+            raise ValueError('not as many labels, instances and images')
+        for key, kinds, shape in (('labels', 'iu', 3), ('instances', 'iu', 3), ('images', 'u', 4)):
+            part = file[key]
+            if part.dtype.kind not in kinds or part.ndim != shape or key == 'images' and (
+                    part.dtype.itemsize > 1 or part.shape[1] != 3):
+                raise ValueError(f'{key}: {part.dtype} of shape {part.shape}')
     numbers = range(1, lengths.pop() + 1)
     splits = mat.parent / 'splits.mat'
     if splits.is_file():
@@ -371,6 +376,8 @@ def find_pairs(root, split='train'):
     root = Path(root)
     if not root.exists():
         raise UserError(f'{root}: no such folder')
+    if not root.is_dir() and root.suffix != '.mat':
+        raise UserError(f'{root}: is a file, expected the folder of a data set')
     layout, files = recognise(root, split)
     if not files.get('label'):
         others = splits(root)
@@ -429,7 +436,7 @@ def partners(paths, role, layout, labels):
     if len(found) == len(labels) == 1:
         return dict(zip(labels, found.values()))
     for name, path in labels.items():
-        if name not in found:
+        if name not in found or found[name] == path and roles(path) is None:
             raise UserError(f'{path}: no file of the same name in {" ".join(map(str, paths))}')
     return found
 
@@ -496,7 +503,7 @@ def by_colour(palette):
 def read_palette(path):
     """Lines R,G,B,id[,name] -> rows [R, G, B, id, name]; blank lines and lines that begin with #
     are passed over. UserError that names the line."""
-    rows = []
+    rows, known = [], {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip() and not line.startswith('#'):
             try:
@@ -507,6 +514,9 @@ def read_palette(path):
             except ValueError:
                 raise UserError(f'{path}, line {number}: expected R,G,B,id[,name], got '
                                 f'{line[:80]!r}') from None
+            if label != known.setdefault((r, g, b), label):
+                raise UserError(f'{path}, line {number}: {r},{g},{b} stands for {label}, and for '
+                                f'{known[r, g, b]} above; leave one out')
             rows.append([r, g, b, label, name.strip() or str(label)])
     if not rows:
         raise UserError(f'{path}: no colours in it; expected lines R,G,B,id[,name]')

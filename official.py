@@ -1,5 +1,5 @@
-"""Runs that the official code of 2018 wrote (github.com/NVIDIA/pix2pixHD): plain state dicts without
-a configuration, and clustered features in a pickle."""
+"""Runs that the official code of 2018 wrote (github.com/NVIDIA/pix2pixHD): plain state dicts
+without a configuration, and clustered features in a pickle."""
 from pathlib import Path
 import pickle
 import re

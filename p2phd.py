@@ -17,7 +17,7 @@ from types import SimpleNamespace
 # The rest, and torch with it, is imported by the subcommand that needs it: --help answers at once.
 import config as configuration
 from config import DATA, FILE, FLAG, FOLDER, NEEDED, NETWORK, POSITIVE, SIZE, TRAINING
-from files import UserError, lock, make_folder, out_of_memory, say, warn
+from files import UserError, lock, make_folder, out_of_memory, resolved, say, warn
 
 PYTHON, TORCH = (3, 11), (2, 6)                             # older ones lack what is used here
 STYLES = 10                                                 # paper section 4: K = 10
@@ -165,7 +165,7 @@ def given(args, fields):
     values = {name: value for name, value in vars(args).items() if name in fields}
     for name in ('data', 'vgg', 'cache'):                   # paths outlive the folder one is in
         if values.get(name) and values[name] != 'fetch':
-            values[name] = str(Path(values[name]).resolve())
+            values[name] = str(resolved(values[name]))
     if values.get('size') == 'native':
         values['size'] = None
     return values
@@ -203,7 +203,7 @@ def train(args):
     # What is there to see.
     source = source_of(args)
     found = survey.survey(source, thorough=source.skip_bad)
-    folder = runs.new_folder(args.run, Path(args.data).resolve().name or 'root')
+    folder = runs.new_folder(args.run, resolved(args.data).name or 'root')
     device = runs.pick_device(args.device)
     survey.announce(source, found)
     if found.problems and not source.skip_bad or not found.pairs:
@@ -264,6 +264,9 @@ def finetune(args):
     if not root:
         raise UserError(f'{args.base}: does not say what it was trained on; name it with --data '
                         'DIR')
+    if not Path(root).exists():
+        raise UserError(f'{root}: the data set of {args.base} is not there; say with --data DIR '
+                        'where it is now')
 
     # A network around the one that there is. Schedule, crop, log and cache are this stage's own;
     # whatever else is not given stays.
@@ -271,7 +274,7 @@ def finetune(args):
                                             'gan', 'vgg', 'bf16', 'seed') if name in before}
     network = runs.enlarged(base['config'], args.base, given(args, NETWORK))
     config = configuration.make(network, {
-        **stay, **given(args, TRAINING), 'data': str(Path(root).resolve()), 'flags': flags(args)})
+        **stay, **given(args, TRAINING), 'data': str(resolved(root)), 'flags': flags(args)})
     t = config.training
     t.left_out = survey.still_bad(config, root, before.get('left_out', ()), t.split)
     config.layout, pairs, sizes = survey.known_pairs(config, root, t.left_out, t.split)
@@ -279,7 +282,7 @@ def finetune(args):
     runs.check_sizes(config, sizes)
     training.schedule(config, len(pairs))
     configuration.check(config)
-    name = re.sub(r'-(\d+x\d+|native)$', '', Path(args.base).resolve().name) or 'root'
+    name = re.sub(r'-(\d+x\d+|native)$', '', resolved(args.base).name) or 'root'
     folder = runs.new_folder(args.run, f'{name}-{configuration.in_words(config.size or "native")}')
 
     run = runs.build(config, device)
@@ -362,7 +365,7 @@ def generate(args):
     photos = layouts.partners(args.encode, 'image', layout, labels) if args.encode else {}
     out = Path(args.out) if args.out else folder / 'generated'
     for path in map(Path, args.label):
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        if path.is_dir() and resolved(out).is_relative_to(resolved(path)):
             raise UserError(f'--out {out} lies in {path}: its pictures would be taken for label '
                             'maps next time; choose another')
     known = None

@@ -11,7 +11,7 @@ from torch import nn
 
 import checkpoints
 import config as configuration
-from files import UserError, blame
+from files import UserError, blame, resolved
 import layouts
 import nets
 import official
@@ -146,7 +146,8 @@ def network_multiple(config):
 
 def smallest_side(config):
     """The least width and height of a picture to train on."""
-    return max(2 * network_multiple(config), 1 << config.n_scales)
+    vgg = 16 if config.training and config.training.vgg else 1      # it halves them four times
+    return max(2 * network_multiple(config), 1 << config.n_scales, vgg)
 
 
 def check_sizes(config, sizes):
@@ -220,6 +221,8 @@ def read(folder, set_aside=False):
         path, checkpoint = checkpoints.newest(folder, set_aside)
         optional = set()
     with blame(path, 'not a checkpoint of this program'):
+        if not isinstance(checkpoint, dict):
+            raise ValueError(type(checkpoint).__name__)
         checkpoint['config'] = config = configuration.unpack(checkpoint['config'], path)
         if config.layout not in layouts.LAYOUTS:
             raise ValueError(f'layout {reprlib.repr(config.layout)}')
@@ -307,12 +310,12 @@ def new_folder(named, name):
 def resumed_folder(resume, named, data):
     """The folder of the run to go on with: the one named by --resume or --run, or that of the data
     set named, or the newest."""
-    if resume and named and Path(named).resolve() != Path(resume).resolve():
+    if resume and named and resolved(named) != resolved(resume):
         raise UserError(f'--run {named}: --resume {resume} goes on in its own folder; leave --run '
                         'out')
     if resume or named:
         return Path(resume or named)
-    of_data = Path('runs') / Path(data).resolve().name
+    of_data = Path('runs') / resolved(data).name
     return of_data if checkpoints.numbered(of_data) else newest()
 
 
@@ -330,7 +333,7 @@ def check_new(folder):
 
 def beside(folder, ending):
     """The folder beside a run's with `ending` behind its name: runs/x -> runs/x-cache."""
-    folder = folder if folder.name else folder.resolve()
+    folder = folder if folder.name else resolved(folder)
     if not folder.name:
         raise UserError(f'{folder}: there is no folder beside it; name one')
     return folder.with_name(f'{folder.name}{ending}')

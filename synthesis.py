@@ -60,7 +60,7 @@ def note_size(folder, config, path, scene):
     return far
 
 
-@torch.inference_mode()
+@torch.no_grad()                            # not inference_mode: some styles may be replaced
 def encode_photo(run, path, scene):
     """The styles of a scene's instances in a photograph of it, which is resized to the map's size
     -> (K, feat)."""

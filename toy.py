@@ -14,8 +14,9 @@ import shlex
 import numpy as np
 from PIL import Image, ImageDraw
 
-from files import UserError, say
+from files import UserError, make_folder, say
 from layouts import CITYSCAPES
+import runs
 
 EGO, ROAD, SIDEWALK, BUILDING, POLE, TRAFFIC_LIGHT, SIGN = 1, 7, 8, 11, 17, 19, 20
 VEGETATION, TERRAIN, SKY, PERSON, CAR = 21, 22, 23, 24, 26
@@ -267,10 +268,11 @@ def demo(folder, seed, device, command):
     """The subcommands one after the other, as a user would type them, and one picture of what came
     of it -> exit code. command: a function of the words of a command line -> exit code. UserError
     where the folder is there already."""
-    scenes, fine = folder / 'scenes', folder.with_name(f'{folder.name}-256x128')
+    scenes, fine = folder / 'scenes', runs.beside(folder, '-256x128')
     for there in (folder, fine):
         if there.exists():
             raise UserError(f'{there}: there already; --run DIR puts another demo elsewhere')
+    make_folder(scenes)
     say(f'drawing street scenes into {scenes}')
     write(scenes, 'train', 80, (256, 128), seed=seed)
     write(scenes, 'val', 1, (256, 128), seed=seed + 1)

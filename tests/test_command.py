@@ -10,7 +10,7 @@ from PIL import Image
 import pytest
 import torch
 
-from conftest import ROOT, TINY, equal
+from conftest import BARE, ROOT, TINY, equal
 import checkpoints
 import data
 import decoding
@@ -272,10 +272,10 @@ def test_other_kinds_of_data(p2phd, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).resize((66 + 4 * i, 50), 0).save(path)
 
-    assert 'no labels, no instances' in p2phd('train', '--data', 'pairs', '--steps', 2, *TINY)
+    assert 'no labels, no instances' in p2phd('train', '--data', 'pairs', '--steps', 2, *BARE)
     p2phd('generate', '--label', tmp_path / 'pairs' / 'train_A', '--run', 'runs/pairs')
 
-    assert '4 labels, no instances' in p2phd('train', '--data', 'flat', '--steps', 2, *TINY)
+    assert '4 labels, no instances' in p2phd('train', '--data', 'flat', '--steps', 2, *BARE)
     out = p2phd('generate', '--label', tmp_path / 'flat' / 'train_label' / '1.png',
                 '--run', 'runs/flat')
     assert Image.open(tmp_path / out.splitlines()[-1]).size == (70, 50)
@@ -292,7 +292,7 @@ def test_other_kinds_of_data(p2phd, tmp_path):
     p2phd('generate', '--label', 'flat/train_label', '--run', 'runs/components', '--sample')
 
     p2phd('train', '--data', 'flat', '--steps', 2, '--model', 'local', '--n-blocks-local', 1,
-          '--gan', 'vanilla', '--bf16', *TINY, '--run', 'runs/local')
+          '--gan', 'vanilla', '--bf16', *BARE, '--run', 'runs/local')
 
 
 def test_train_says_what_is_wrong_and_leaves_nothing_behind(p2phd, scenes, tmp_path):
@@ -311,7 +311,7 @@ def test_train_says_what_is_wrong_and_leaves_nothing_behind(p2phd, scenes, tmp_p
             (('--data', scenes, '--n-scales', 8), 'at least 256; 256x256 fits'),
             (('--data', scenes, '--ngf', 10 ** 9),
              "--ngf: '1000000000': expected .* from 1 to 4096"),
-            (('--data', scenes, '--vgg', 'missing.pth'), '--vgg missing.pth: .*No such file')):
+            (('--data', scenes, '--vgg', 'missing.pth'), '--vgg .*missing.pth: no such file; give the path')):
         stderr = p2phd('train', *TINY, *words, code=2)
         assert re.search(message, stderr), stderr
     assert not (tmp_path / 'runs').exists()

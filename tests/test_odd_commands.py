@@ -1,7 +1,7 @@
-"""Odd commands, and what each must say: a table with a row for each, and one test that runs them all.
+"""Odd commands, and what each must say: a table with a row for each, and one test for them all.
 
-A user's error is one line on stderr that names the file, the value and the remedy, with exit code 2,
-and leaves everything as it was. What only looks odd is done.
+A user's error is one line on stderr that names the file, the value and the remedy, with exit code
+2, and leaves everything as it was. What only looks odd is done.
 """
 import errno
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 import re
 import shlex
 import shutil
+import stat
 import struct
 import subprocess
 import sys
@@ -24,14 +25,1234 @@ import checkpoints
 import decoding
 import files
 import nets
-import runs
 
-# Words that stand for several: tiny networks and one step, the same without an encoder, and a
-# picture by the run that most rows use.
+# Words that stand for several: tiny networks and one step, the same without an encoder, a picture
+# by the run that most rows use, and one in the styles of a photograph.
 TINIEST = f'--size 16x16 {" ".join(TINY[2:])} --steps 1 --workers 0 --device cpu'
 SHORT = {'TINY': TINIEST, 'BARE': re.sub('--(nef|n-down-encoder) . ?', '', TINIEST),
-         'PICTURE': 'generate --run run --out made --label', 'ENCODE':
-         'generate --run run --out made --label maps/fine.png --encode'}
+         'PICTURE': 'generate --run run --out made --label',
+         'ENCODE': 'generate --run run --out made --label maps/fine.png --encode'}
+
+
+# ------------------------------------------------------------------------------------- the table
+
+PROBLEMS, SOME = '2, problems on stdout', '2, a line for each bad map, and their number'
+STOPPED = '2, and what was written until then stays'
+
+# Numbers that are none, for each flag that takes one.
+WHOLE = "'' nan inf -1 1.5 1e3 0x10 99999999999999999999 one ½ --3"
+REAL = "'' nan inf -inf -1 1e400 0x1p-3 99999999999999999999 one ½"
+NUMBERS = [
+    ('train --data own --steps', 'a whole number from 1', WHOLE),
+    ('train --data own --epochs', 'a whole number from 0 to 1000000', WHOLE),
+    ('train --data own --decay-epochs', 'a whole number from 0 to 1000000', WHOLE),
+    ('train --data own --batch', 'a whole number from 1 to 65536', WHOLE),
+    ('train --data own --workers', 'a whole number from 0 to 1024', WHOLE),
+    ('train --data own --seed', 'a whole number from 0 to 4294967295', WHOLE),
+    ('train --data own --log-every', 'a whole number from 1', WHOLE),
+    ('train --data own --sample-every', 'a whole number from 1', WHOLE),
+    ('train --data own --save-every', 'a whole number from 1', WHOLE),
+    ('train --data own --keep', 'a whole number from 1', WHOLE),
+    ('train --data own --max-bad-steps', 'a whole number from 1', WHOLE),
+    ('train --data own --ngf', 'a whole number from 1 to 4096', WHOLE),
+    ('train --data own --ndf', 'a whole number from 1 to 4096', WHOLE),
+    ('train --data own --nef', 'a whole number from 1 to 4096', WHOLE),
+    ('train --data own --n-down', 'a whole number from 1 to 12', WHOLE),
+    ('train --data own --n-blocks', 'a whole number from 0 to 256', WHOLE),
+    ('train --data own --n-enhancers', 'a whole number from 0 to 8', WHOLE),
+    ('train --data own --n-blocks-local', 'a whole number from 0 to 256', WHOLE),
+    ('train --data own --n-layers', 'a whole number from 1 to 12', WHOLE),
+    ('train --data own --n-scales', 'a whole number from 1 to 12', WHOLE),
+    ('train --data own --feat', 'a whole number from 1 to 256', WHOLE),
+    ('train --data own --n-down-encoder', 'a whole number from 1 to 12', WHOLE),
+    ('train --data own --n-labels', 'a whole number from 1 to 65536', WHOLE),
+    ('check --data own --ignore-label', 'a whole number from 0 to 65535, or none', WHOLE),
+    ('finetune --from run --fix-global', 'a whole number from 0 to 1000000', WHOLE),
+    ('cluster --run run --k', 'a whole number from 1 to 1000', WHOLE),
+    ('cluster --run run --min-pixels', 'a whole number from 1', WHOLE),
+    ('generate --label maps --n', 'a whole number from 1 to 1000000', WHOLE),
+    ('demo --seed', 'a whole number from 0 to 4294967295', WHOLE),
+    ('train --data own --lr', 'a number between 0 and 1', REAL),
+    ('train --data own --jitter', 'a factor from 1 to 2', REAL),
+    ('train --data own --size', 'WIDTHxHEIGHT', "'' nan 9x 1e3x16 -16x16 0x10 9999999999x16"),
+    ('train --data own --crop', 'WIDTHxHEIGHT', "'' nan x9 16x1e3 16x-16 0x0 ½x16 16x16x16"),
+    ('generate --label maps --size', 'WIDTHxHEIGHT', "'' native 16 16by16 16x99999"),
+]
+
+# (the command, its exit code, what it says or makes). `A && B`: B, after A has succeeded;
+# `$ C`: C in a shell; [..]: a circumstance, see below. Steps of the shell replace files, never
+# write into them: they are links.
+ROWS = [
+    # ---- no command, or none that there is
+    ('', 2, 'the following arguments are required: COMMAND .see p2phd.py --help'),
+    ('frobnicate', 2, "invalid choice: 'frobnicate'"),
+    ('TRAIN --data own', 2, "invalid choice: 'TRAIN'"),
+    ('trai --data own', 2, "invalid choice: 'trai'"),
+    ('train check --data own', 2, 'unrecognized arguments: check'),
+    ('--data own train', 2, "invalid choice: 'own'|unrecognized|required"),
+    ('--version', 2, 'required: COMMAND|unrecognized arguments: --version'),
+    ("''", 2, "invalid choice: ''"),
+    ("'two\nlines'", 2, r"invalid choice: 'two\\nlines'"),
+    ('check', 2, 'p2phd check: check needs --data DIR, the folder of the data set$'),
+    ('train', 2, 'train needs --data DIR'),
+    ('finetune', 2, 'finetune needs --from RUN, the folder of the run to start from'),
+    ('cluster', 2, 'runs/: no trained run there; train one, or name one with --run'),
+    ('generate', 2, 'required: --label'),
+    ('generate --label maps/fine.png', 2, 'runs/: no trained run there'),
+    ('$ mkdir runs && generate --label maps/fine.png', 2, 'runs/: no trained run there'),
+    ('$ touch runs && cluster', 2, 'runs/: no trained run there'),
+    ('train --resume', 2, 'runs/: no trained run there'),
+    ('[old PyTorch] check --data own', 2, 'PyTorch 2.5.1: this program needs 2.6 or newer'),
+
+    # ---- flags without a value, twice, abbreviated, unknown, of another command
+    ('train --data', 2, '--data: expected one argument'),
+    ("train --data ''", 2, "--data: '': expected a path"),
+    ("check --data ' '", 2, ' : no such folder'),
+    ('train --data own --size', 2, '--size: expected one argument'),
+    ('train --data own --palette', 2, '--palette: expected one argument'),
+    ("train --data own --palette ''", 2, "--palette: '': expected a path"),
+    ("train --data own --run ''", 2, "--run: '': expected a path"),
+    ('generate --label', 2, '--label: expected at least one argument'),
+    ("generate --label ''", 2, "--label: '': expected a path"),
+    ('PICTURE maps/fine.png --inst', 2, '--inst: expected at least one argument'),
+    ("PICTURE maps/fine.png --out ''", 2, "--out: '': expected a path"),
+    ('PICTURE maps/fine.png --style', 2, '--style: expected at least one argument'),
+    ('PICTURE maps/fine.png --sample 3', 2, 'unrecognized arguments: 3'),
+    ('PICTURE maps/fine.png --sample=yes', 2, "ignored explicit argument 'yes'"),
+    ('train --dat own', 2, 'unrecognized arguments: --dat own'),
+    ('train --data own --no-size', 2, 'unrecognized arguments: --no-size'),
+    ('train --data own own', 2, 'unrecognized arguments: own'),
+    ('train --data own -v', 2, 'unrecognized arguments: -v'),
+    ('train --data own --label maps', 2, 'unrecognized arguments: --label maps'),
+    ('train --data own --from run', 2, 'unrecognized arguments: --from run'),
+    ('finetune --from run --ngf 8', 2, 'unrecognized arguments: --ngf 8'),
+    ('finetune --from run --features', 2, 'unrecognized arguments: --features'),
+    ('cluster --run run --size 16x16', 2, 'unrecognized arguments: --size 16x16'),
+    ('generate --label maps/fine.png --data own', 2, 'unrecognized arguments: --data own'),
+    ('check --data own --crop 8x8', 2, 'unrecognized arguments: --crop 8x8'),
+    ('train --data own --n_down 2', 2, 'unrecognized arguments: --n_down 2'),
+    ('check --data own --device gpu', 2, "--device: invalid choice: 'gpu'"),
+    ('check --data own --device cuda:0', 2, "--device: invalid choice: 'cuda:0'"),
+    ('check --data own --data plain', 0, 'flat: 3 train pairs, 5 labels, no instances'),
+    ('train --data own TINY --steps 0 --steps 1', 2,
+     "--steps: '0': expected a whole number from 1"),
+    ('PICTURE maps/fine.png --label maps/bmp.bmp', 0, 'made/bmp_generated.png 24x20\n.*made/fine_'),
+    ('PICTURE maps/fine.png --style 0=0 --style 1=0', 0, 'made/fine_generated.png 24x20'),
+    ('PICTURE maps/fine.png --style 0=0 --style 1=99', 2, '--style 1=99: 1 has the styles 0 to'),
+    ('PICTURE maps/fine.png maps/bmp.bmp --encode photos/fine.png --encode photos/bmp.png', SOME,
+     'photos/bmp.png: no such file'),
+    ('PICTURE maps/fine.png --inst insts/fine.png --inst insts/other.png', 0, 'fine_generated.png'),
+    ('PICTURE insts/fine.png insts/other.png --inst insts/fine.png --inst insts/fine.png', 2,
+     'insts/fine.png and insts/fine.png have the same name|other.png: no file of the same name'),
+    ('PICTURE maps/fine.png --label maps/fine.png', 2,
+     'have the same name: take them one at a time'),
+    ('PICTURE maps/fine.png --n 2 --n 1', 0, 'made/fine_generated.png'),
+
+    # ---- choices and switches
+    ('train --data own --model huge', 2, "--model: invalid choice: 'huge'"),
+    ('train --data own --gan wgan', 2, "--gan: invalid choice: 'wgan'"),
+    ('check --data own --instances all', 2, "--instances: invalid choice: 'all'"),
+    ('check --data own --instances files', 2, "--instances: invalid choice: 'files'"),
+    ('train --data own TINY --flip no', 2, 'unrecognized arguments: no'),
+    ('train --data own TINY --no-no-flip', 2, 'unrecognized arguments: --no-no-flip'),
+    ('train --data own TINY --no-cache', 2, 'unrecognized arguments: --no-cache'),
+    ('check --data own --split ../val', 2, "--split: '../val': expected letters, digits, _ and -"),
+    ("check --data own --split ''", 2, "--split: '': expected letters, digits, _ and -"),
+    ('check --data own --split .', 2, "--split: '.': expected letters"),
+    ("check --data own --split 'train\n'", 2, r"--split: 'train\\n': expected letters"),
+    ('check --data own --split nowhere', 2,
+     "own: no label maps of the split 'nowhere', but of train; choose with --split"),
+    ('check --data val_only', 2, "no label maps of the split 'train', but of val; choose with"),
+    ('check --data val_only --split val', 0, 'flat: 1 val pairs, 5 labels'),
+    ('check --data street --split test', 2, "of the split 'test', but of train, val; choose"),
+    ('check --data street --split val', 0, 'Cityscapes: 2 val pairs, 35 labels, instance maps'),
+    ('train --data street TINY --split val', 0, 'Cityscapes: 2 training pairs'),
+
+    # ---- sizes and crops
+    ('train --data own --size 16', 2, "--size: '16': expected WIDTHxHEIGHT, each from 1 to 32768"),
+    ('train --data own --size x', 2, "--size: 'x': expected WIDTHxHEIGHT"),
+    ('train --data own --size 16x16x3', 2, "--size: '16x16x3': expected WIDTHxHEIGHT"),
+    ('train --data own --size 16*16', 2, "expected WIDTHxHEIGHT"),
+    ('train --data own --size 1.5x2', 2, "--size: '1.5x2': expected WIDTHxHEIGHT"),
+    ('train --data own --size 0x16', 2, "--size: '0x16': expected WIDTHxHEIGHT"),
+    ('train --data own --size -16x16', 2, "expected (one argument|WIDTHxHEIGHT)"),
+    ('train --data own --size 99999x16', 2, "--size: '99999x16': expected WIDTHxHEIGHT"),
+    ('train --data own --size Native', 2, "--size: 'Native': expected WIDTHxHEIGHT, .*or native"),
+    ('train --data own TINY --size 16X16', 0, 'runs/own: 16x16, 1 steps'),
+    ("train --data own TINY --size ' 16 x 16 '", 0, 'runs/own: 16x16, 1 steps'),
+    ('train --data own TINY --size ١٦x١٦', 0, 'runs/own: 16x16, 1 steps'),
+    ('train --data own TINY --size 18x16', 2,
+     '--size 18x16: these networks need multiples of 4, at least 8; 16x16 fits'),
+    ('train --data own TINY --size 4x4', 2, '--size 4x4: .*at least 8; 8x8 fits'),
+    ('train --data own TINY --crop 8x10', 2, '--crop 8x10: these networks need multiples of 4'),
+    ('train --data own TINY --crop 32x8', 2, '--crop 32x8 is larger than --size 16x16'),
+    ('train --data own TINY --crop native', 2, "--crop: 'native': expected WIDTHxHEIGHT"),
+    ('train --data own TINY --crop 8x8', 0, 'own: 16x16, 1 steps'),
+    ('train --data own TINY --size native --crop 32x16', 2,
+     '--crop 32x16: a in .*own is only 24x20; leave it out, or take a smaller --crop or a --size'),
+    ('train --data mixed BARE --size native --crop 40x16', 2,
+     '--crop 40x16: small in .*only 24x20'),
+    ('train --data mixed BARE --size native --crop 24x16', 0, 'mixed: native size, 1 steps'),
+    ('train --data mixed BARE --size native --batch 2', 2,
+     '--batch 2: the pictures of .*mixed differ in size; add --crop, or --size instead of native'),
+    ('train --data mixed BARE --batch 2', 0, 'mixed: 16x16, 1 steps of 2'),
+    ('train --data own TINY --size native', 0, 'own: native size'),
+    ('train --data one_pixel BARE --size native', 2,
+     'one_pixel: a is a picture of 1x1, too small for these networks .at least 8x8.; leave it out'),
+    ('train --data own TINY --size native --n-down 4', 2, 'a picture of 24x20, too small .*32x32'),
+    ('train --data own TINY --n-scales 6', 2, '--size 16x16: .*at least 64; 64x64 fits'),
+    ('train --data own TINY --n-down 12', 2, '--size 16x16: .*multiples of 4096'),
+    ('train --data own TINY --n-down-encoder 5', 2, '--size 16x16: .*multiples of 32, at least 64'),
+    ('train --data own TINY --jitter 0.5', 2, "--jitter: '0.5': expected a factor from 1 to 2"),
+    ('train --data own TINY --jitter 2', 0, 'step 1/1'),
+    ('PICTURE maps/fine.png --size native', 2, "--size: 'native': expected WIDTHxHEIGHT"),
+    ('PICTURE maps/fine.png --size 7x9', 0, 'made/fine_generated.png 7x9'),
+    ('PICTURE maps/fine.png --size 1x1', 0, 'made/fine_generated.png 1x1'),
+    ('PICTURE maps/fine.png --size 100x2', 0, 'made/fine_generated.png 100x2'),
+
+    # ---- contradictions
+    ('train --data own TINY --n-enhancers 1', 2,
+     '--n-enhancers 1: --model global has no local enhancers; leave it out'),
+    ('train --data own TINY --n-blocks-local 3', 2,
+     '--n-blocks-local 3: --model global has no local'),
+    ('train --data own TINY --model local --n-enhancers 0', 2, '--n-enhancers 0: expected'),
+    ('train --data own TINY --model local --n-enhancers 9', 2,
+     "--n-enhancers: '9': expected a whole"),
+    ('train --data own TINY --model local --n-enhancers 2 --size native', 2,
+     'a picture of 24x20, too small for these networks .at least 32x32.; leave it out'),
+    ('train --data own BARE --no-features --feat 3', 2,
+     '--feat 3: without instances and --features'),
+    ('train --data plain TINY', 2, '--nef 4: without instances and --features there is no encoder'),
+    ('train --data plain BARE --features', 2,
+     '--features: plain has no instance maps; --instances components makes them from the labels'),
+    ('train --data own BARE --instances none --features', 2,
+     '--features: own has no instance maps'),
+    ('train --data own BARE --instances none', 0, 'flat: 3 training pairs, 5 labels, no instances'),
+    ('train --data plain TINY --instances components', 0,
+     'components as instances, encoder trained'),
+    ('train --data own BARE --no-features', 0, '5 labels, instance maps\n'),
+    ('train --data pairs BARE --instances components', 2,
+     '--instances components: pairs holds pictures, not label maps'),
+    ('train --data pairs BARE --n-labels 3', 2, '--n-labels 3: A to B has no; leave it out'),
+    ('train --data pairs BARE --ignore-label 0', 2, '--ignore-label 0: pairs holds pictures'),
+    ('train --data pairs BARE --palette palettes/fine', 2,
+     '--palette palettes/fine: pairs holds pictures, not label maps; leave it out'),
+    ('train --data pairs TINY --features', 2, '--features: pairs has no instance maps'),
+    ('train --data own TINY --epochs 0 --decay-epochs 0', 0, 'own: 16x16, 1 steps'),
+    ('train --data mixed --n-down 2 --n-scales 2 --epochs 0 --decay-epochs 0', 2,
+     '--epochs 0 --decay-epochs 0: nothing to'),
+    ('train --data own TINY --size native --cache c', 2, '--cache keeps pictures of one size: say'),
+    ('train --data own TINY --fix-global 1', 2, 'unrecognized arguments: --fix-global 1'),
+    ('train --data street TINY --n-labels 40', 2, '--n-labels 40: Cityscapes has 35; leave it out'),
+    ('train --data street TINY --n-labels 35', 0, 'Cityscapes: 6 training pairs, 35 labels'),
+    ('check --data ade --n-labels 3', 2,
+     '--n-labels 3: ADE20K scene parsing has 151; leave it out'),
+    ('check --data helen --n-labels 12', 2, '--n-labels 12: Helen has 11; leave it out'),
+    ('check --data nyu --n-labels 41', 2,
+     '--n-labels 41: NYU Depth v2 has 895 or 40; leave it out'),
+    ('check --data nyu --n-labels 40', 2,
+     'no classMapping40.mat .or .txt with its 894 numbers. in nyu'),
+    ('check --data nyu --labels 40', 2, 'unrecognized arguments: --labels 40'),
+    ('PICTURE maps/fine.png --n 3', 2, '--n 3: the pictures would all be the same; add --sample'),
+    ('PICTURE maps/fine.png --sample --encode photos/fine.png', 2,
+     '--sample and --encode: the styles'),
+    ('generate --run bare --label maps/fine.png --sample', 2,
+     'bare: trained without --features, so it has one style only; leave out --sample, --style'),
+    ('generate --run bare --label maps/fine.png --inst insts/fine.png', 2,
+     '--inst: bare was trained without instances; leave it out'),
+    ('generate --run bare --label maps/fine.png --encode photos/fine.png', 2, 'without --features'),
+    ('generate --run ab --label photos/grey.png --style 0=0', 2, 'ab: trained without --features'),
+    ('cluster --run bare', 2, 'bare: trained without --features, there are no styles to cluster'),
+    ('cluster --run ab', 2, 'ab: trained without --features'),
+
+    # ---- the data folder
+    ('check --data nowhere', 2, 'nowhere: no such folder'),
+    ('check --data empty', 2,
+     'empty: expected train_label/ and train_img/ .*or train_A/ and train_B/'),
+    ('check --data file', 2, 'file: is a file, expected the folder of a data set'),
+    ('check --data loop', 2, 'loop: no such folder'),
+    ('check --data linked', 0, 'flat: 3 train pairs'),
+    ('check --data /dev/null', 2, '/dev/null: is a file, expected the folder of a data set'),
+    ('check --data own/train_label', 2, 'own/train_label: expected train_label/ and train_img/'),
+    ('check --data own/train_label/a.png', 2,
+     'own/train_label/a.png: is a file, expected the folder'),
+    ('check --data own/', 0, 'no problems'),
+    ('cd own && check --data .', 0, 'flat: 3 train pairs'),
+    ("check --data 'two words'", 0, 'flat: 1 train pairs'),
+    ("train --data 'two words' BARE", 0, 'runs/two words: 16x16'),
+    ('cd own && train --data . TINY', 0, 'runs/own: 16x16'),
+    ('train --data own/../plain BARE', 0, 'runs/plain: 16x16'),
+    ('check --data no_maps', 2, 'no_maps: flat, but there are no label maps'),
+    ('check --data no_photos', PROBLEMS, 'a.png: no photograph of the same name'),
+    ('train --data no_photos BARE --skip-bad', 2, 'a.png: no photograph of the same name$'),
+    ('check --data label_is_file', 2, 'label_is_file: expected train_label/'),
+    ('check --data img_is_file', 2, 'img_is_file/train_img: cannot be read .Not a directory'),
+    ('check --data inst_is_empty', 0, 'flat: 1 train pairs, 5 labels, no instances'),
+    ('check --data partly', PROBLEMS, 'b.png: no instance map of the same name\n1 problem$'),
+    ('train --data partly TINY', 2,
+     'b.png: no instance map of the same name; --skip-bad trains on'),
+    ('train --data partly TINY --skip-bad', 0, 'left out: .*b.png: no instance map'),
+    ('check --data same_names', 2, 'a.jpg and .*a.png have the same name: remove or rename one'),
+    ('check --data endless', 0, 'flat: 1 train pairs'),
+    ('check --data macos', 0,
+     'flat: 1 train pairs, 5 labels, no instances\n.*\n.*\n.*\nno problems'),
+    ('check --data uppercase', 0, 'flat: 1 train pairs'),
+    ('check --data other_suffix', PROBLEMS, 'a.png: no photograph of the same name'),
+    ('check --data pipes', PROBLEMS, 'b.png: not a regular file .a pipe or a device.'),
+    ('train --data pipes BARE', 2, 'b.png: not a regular file .*; --skip-bad trains on the rest'),
+    ('train --data pipes BARE --skip-bad', 0, 'left out: .*b.png: not a regular file'),
+    ('check --data only_A', PROBLEMS, 'a.png: no photograph of the same name'),
+    ('check --data channels', PROBLEMS, r'b.npy: 4 channels of float64, expected 5'),
+    ('check --data outside', PROBLEMS, r'a.npy: float values must lie in \[-1, 1\]'),
+    ('check --data not_helen', 2, 'not_helen: expected train_label/'),
+    ('[no rights to list] check --data own', 2, 'cannot be read .Permission denied'),
+    ("[ASCII terminal] check --data 'naïve'", 2, r'na\\xefve: no such folder'),
+
+    # ---- pictures and maps that look odd and are fine
+    ('check --data exif', 0, 'sizes: 20x24 .1.'),
+    ('check --data exif_tiff', 0, 'sizes: 20x24 .1.'),
+    ('check --data exif_ignored', PROBLEMS, 'a.png is 24x20 and .*a.jpg is 20x24: they must show'),
+    ('train --data exif BARE --size native', 0, 'step 1/1'),
+    ('train --data exif_tiff BARE --size native', 0, 'step 1/1'),
+    ('check --data grey1', 0, '2 labels, (.*\n)*labels: 0 60%, 1 40%'),
+    ('check --data grey2', 0, '4 labels, (.*\n)*labels: 0 40%, 1 20%, 2 20%, 3 20%'),
+    ('check --data grey4', 0, '5 labels, (.*\n)*labels: 0 20%, 1 20%, 2 20%, 3 20%, 4 20%'),
+    ('check --data unit', 0, 'no problems'),
+    ('train --data unit BARE', 0, 'step 1/1'),
+    ('check --data grey16', 0, 'no problems'),
+    ('check --data beyond_inst', 0, 'instances per picture: 7 to 7'),
+    ('check --data half_map', 0, 'sizes: 24x20'),
+    ('check --data one_label', 0, '1 labels(.*\n)*labels: 0 100%'),
+    ('check --data rare', 0, r'labels: 0 99\.8%, 1 0\.208%'),
+    ('check --data one_pixel', 0, 'sizes: 1x1 .1.'),
+
+    # ---- pictures and maps that cannot be used
+    ('check --data beyond', PROBLEMS,
+     'a.npy: ids from 4294967296 to 4294967300; labels have at most 31'),
+    ('train --data beyond BARE', 2, 'a.npy: ids from 4294967296 to'),
+    ('check --data negative', PROBLEMS, 'a.npy: values from -1 to 3; labels are numbers from 0'),
+    ('check --data float_labels', PROBLEMS,
+     'a.npy: .*one channel of integers, this array .*float64'),
+    ('check --data float255', PROBLEMS,
+     'a.tif: a photograph with values from 0 to 254; expected 8 or'),
+    ('check --data grey32', PROBLEMS,
+     'a.tif: a photograph with values from .*; expected 8 or 16 bits'),
+    ('check --data jpeg_png', PROBLEMS, 'a.png: JPEG changes the values of labels; make PNG files'),
+    ('check --data jpeg_tiff', PROBLEMS,
+     'a.tif: JPEG changes the values of labels; make PNG files'),
+    ('check --data jpeg_png --jpeg-labels', 0,
+     'warning: jpeg_png: JPEG changes the values of labels'),
+    ('check --data 1x1', PROBLEMS,
+     'a.png is 1x1 and .*a.png is 96x72: they must show the same section'),
+    ('check --data 2x1', PROBLEMS,
+     'a.png is 2x1 and .*a.png is 96x72: they must show the same section'),
+    ('check --data wide_inst', PROBLEMS, 'a.png is 24x10 and .*a.png is 24x20: they must show'),
+    ('check --data rgb', PROBLEMS, 'a.png: .* this picture is RGB; .*train with --palette FILE'),
+    ('check --data ids', PROBLEMS, 'a.png: values from 0 to 6000; .* .is this an instance map'),
+    ('check --data bad_b', PROBLEMS, 'b.png: cannot be read as a picture'),
+    ('train --data bad_b TINY', 2, 'b.png: cannot be read as a picture .*; --skip-bad trains on'),
+    ('train --data bad_b TINY --skip-bad', 0, 'left out: .*b.png: (.*\n)*flat: 2 training pairs'),
+    ('train --data bad_b TINY --skip-bad && $ cp own/train_label/b.png x.png && '
+     '$ mv x.png bad_b/train_label/b.png && finetune --from runs/bad_b --data bad_b --steps 1', 0,
+     'runs/bad_b-32x32: 32x32, 1 steps(.*\n)*step 1/1'),
+    ('train --data bad_b TINY --skip-bad && finetune --from runs/bad_b --steps 1', 0, 'step 1/1'),
+    ('train --data bad_b TINY --skip-bad && $ cp own/train_label/b.png x.png && '
+     '$ mv x.png bad_b/train_label/b.png && train --resume runs/bad_b --steps 2', 0, 'going on at'),
+    ('train --data bad_b TINY --skip-bad && cluster --run runs/bad_b', 0, 'instances\n'),
+    ('[no memory] train --data own TINY', 2, 'p2phd train: there is not enough memory; try --bf16'),
+    ('[no memory] check --data own', 2, 'p2phd check: there is not enough memory'),
+    ('[no memory] PICTURE maps/fine.png', 2, 'p2phd generate: there is not enough memory'),
+    ('[no memory to map] PICTURE maps/fine.npy', 2, 'p2phd generate: there is not enough memory'),
+    ('[no memory for networks] train --data own TINY', STOPPED, 'there is not enough memory'),
+    ('[no memory for networks] PICTURE some_bad', 2, 'there is not enough memory'),
+
+    # ---- labels that are unknown
+    ('check --data unknown', 0,
+     'note: unknown: label 255 is taken as unknown, .*--ignore-label none'),
+    ('check --data unknown', 0, 'flat: 1 train pairs, 5 labels(.*\n)*labels: 0 20%'),
+    ('check --data unknown --ignore-label none', 0,
+     '256 labels(.*\n)*labels: 0 20%, 1 20%.*255 20%'),
+    ('check --data unknown --ignore-label 255', 0, '5 labels'),
+    ('check --data unknown --ignore-label 0', 0, '257 labels'),
+    ('check --data unknown --n-labels 4', 0, 'label 255 is taken as unknown(.*\n)*.*5 labels'),
+    ('check --data unknown --n-labels 256', 0, '256 labels'),
+    ('check --data unknown --n-labels 3', PROBLEMS, 'a.png: label 3 at x=0, y=1, .*|none of the'),
+    ('check --data only_unknown', 0, '2 labels(.*\n)*labels: ignored 100%|1 100%'),
+    ('check --data high_labels', 0, '245 labels'),
+    ('check --data own --ignore-label 4', 0, '5 labels'),
+    ('check --data own --ignore-label 77', 0, '6 labels'),
+    ('check --data own --ignore-label 4000000000', 2,
+     "--ignore-label: '4000000000': expected a whole number from 0 to 65535, or none"),
+    ('check --data own --ignore-label -1', 2,
+     "--ignore-label: '-1': expected a whole number from 0"),
+    ('check --data own --ignore-label None', 2, "--ignore-label: 'None': expected .*, or none"),
+    ('check --data rgb --palette palettes/fine --ignore-label 3', 2,
+     '--ignore-label 3: has no effect beside --palette, .*; leave it out'),
+    ('check --data own --n-labels 2', PROBLEMS,
+     'a.png: label 2 at x=16, y=0, but labels go from 0 to 1'),
+    ('train --data own TINY --n-labels 2', 2, r'own/train_label/a.png: label 2 at x=\d+, y=0'),
+    ('check --data own --n-labels 4000', 0, 'flat: 3 train pairs, 4000 labels'),
+
+    # ---- palettes
+    ('check --data rgb --palette palettes/fine', 0, 'flat: 1 train pairs, 5 labels'),
+    ('check --data rgb --palette palettes/bom', 0, '5 labels'),
+    ('check --data rgb --palette palettes/windows', 0, '5 labels'),
+    ('check --data rgb --palette palettes/spaces', 0, '5 labels'),
+    ('check --data rgb --palette palettes/utf16', 0, '5 labels'),
+    ('check --data rgb --palette palettes/latin', 0, 'café'),
+    ('[ASCII terminal] check --data rgb --palette palettes/latin', 0, r'caf\\xe9'),
+    ('check --data rgb --palette palettes/names', 0, 'thing, or so 2'),
+    ('check --data rgb --palette palettes/gaps', 0, '15 labels(.*\n)*labels: .*14 3'),
+    ('check --data rgb --palette palettes/twice_same', 0, '5 labels'),
+    ('check --data rgb --palette palettes/twice', 2,
+     'palettes/twice, line 2: 1,2,3 stands for 1, and for 0 above; leave one out'),
+    ('check --data rgb --palette palettes/few', PROBLEMS, 'a.png: colour .* is not in the palette'),
+    ('check --data rgb --palette palettes/empty', 2,
+     'palettes/empty: no colours in it; expected lines'),
+    ('check --data rgb --palette palettes/comments', 2, 'palettes/comments: no colours in it'),
+    ('check --data rgb --palette palettes/short', 2,
+     r"short, line 1: expected R,G,B,id\[,name\], got"),
+    ('check --data rgb --palette palettes/words', 2, "words, line 1: .*got 'red,green,blue,1'"),
+    ('check --data rgb --palette palettes/high_colour', 2, "line 1: .*got '256,0,0,1'"),
+    ('check --data rgb --palette palettes/negative', 2, "line 1: .*got '0,0,0,-1'"),
+    ('check --data rgb --palette palettes/high_id', 2, "line 1: .*got '0,0,0,70000'"),
+    ('check --data rgb --palette palettes/float', 2, "line 1: .*got '0.5,0,0,1'"),
+    ('check --data rgb --palette palettes/tabs', 2, r"line 1: .*got '0\\t0\\t0\\t1'"),
+    ('check --data rgb --palette palettes/hex', 2, "line 1: .*got '0x10,0,0,1'"),
+    ('check --data rgb --palette palettes/huge', 2, "line 1: .*got '9999"),
+    ('check --data rgb --palette palettes/binary', 2, r"palettes/binary, line 1: .*got '\\x00"),
+    ('check --data rgb --palette palettes/pipe', 2, 'palettes/pipe: not a regular file'),
+    ('check --data rgb --palette palettes', 2, 'palettes: is a folder, expected a file'),
+    ('check --data rgb --palette nowhere', 2, 'nowhere: no such file'),
+    ('check --data rgb --palette loop', 2, 'loop: cannot be read .*symbolic links'),
+    ('check --data rgb --palette palettes/fine --n-labels 3', 2, '--n-labels 3: .*has the label 4'),
+    ('check --data rgb --palette palettes/fine --n-labels 9', 0, '9 labels'),
+    ('check --data street --palette palettes/fine', PROBLEMS, 'is not in the palette'),
+
+    # ---- Cityscapes, ADE20K, Helen, NYU
+    ('check --data city', 0, 'Cityscapes: 1 train pairs, 35 labels, instance maps'),
+    ('check --data city_no_photos', PROBLEMS, 'labelIds.png: no photograph of the same name'),
+    ('check --data city_high', PROBLEMS, 'label 40 at x=0, y=0, but labels go from 0 to 34'),
+    ('check --data city_zip', 2, 'city_zip: expected train_label/'),
+    ('check --data city/gtFine', 2, 'city/gtFine: expected train_label/'),
+    ('check --data ade', 0, '151 labels(.*\n)*labels: other 20%, .*caf'),
+    ('check --data ade_empty', 0, '151 labels(.*\n)*labels: 0 20%, 1 20%'),
+    ('check --data ade_latin', 0, 'labels: other 20%, café 20%, thing1 20%'),
+    ('check --data ade_utf16', 0, 'labels: other 20%, café 20%, thing1 20%'),
+    ('check --data ade_nameless', 0, 'labels: 0 20%, 1 20%'),
+    ('check --data ade_short', 0, 'labels: 0 20%, 1 20%'),
+    ('check --data ade_folder', 0, 'labels: 0 20%, 1 20%'),
+    ('check --data ade --split val', 2, "of the split 'val', but of train; choose with --split"),
+    ('check --data ade_full', 0, 'ADE20K full: 1 train pairs'),
+    ('check --data ade_seg_only', PROBLEMS, 'A_seg.png: no photograph of the same name'),
+    ('check --data helen', 0, 'Helen: 2 train pairs, 11 labels, no instances'),
+    ('check --data helen_latin', 0, 'Helen: 1 train pairs'),
+    ('check --data helen_sizes', PROBLEMS, '1_1: its masks do not fit together'),
+    ('check --data helen_ten', PROBLEMS, '1_1: 10 masks there, expected 11'),
+    ('check --data helen_rgb', PROBLEMS, '1_1_lbl03.png: .*this picture is RGB'),
+    ('check --data helen_binary', 2, "helen_binary: (no label maps|Helen, but)"),
+    ('check --data helen_nobody', 2, "helen_nobody: (no label maps|Helen, but there are no label)"),
+    ('generate --run face --label helen/labels/1_1', 0, '1_1_generated.png 24x20'),
+    ('generate --run face --out made --label helen_ten/labels/1_1', 2,
+     '1_1: 10 masks there, expected 11'),
+    ('generate --run face --label helen/labels', 0, '1_1_generated.png 24x20'),
+    ('check --data nyu', 0, 'NYU Depth v2: 2 train pairs, 895 labels, instance maps'),
+    ('check --data nyu/nyu_depth_v2_labeled.mat', 0, 'NYU Depth v2: 2 train pairs'),
+    ('train --data nyu/nyu_depth_v2_labeled.mat TINY', 0, 'runs/nyu_depth_v2_labeled.mat: 16x16'),
+    ('[no h5py] check --data nyu', 2, 'nyu_depth_v2_labeled.mat: .*h5py.*: pip install h5py'),
+    ('check --data nyu --split test', 0, 'NYU Depth v2: 2 test pairs'),
+    ('check --data nyu_no_keys', 2,
+     'labeled.mat: not the labelled pictures of NYU Depth v2 .*labels'),
+    ('check --data nyu_no_images', 2, 'labeled.mat: not the labelled pictures of NYU Depth v2'),
+    ('check --data nyu_lengths', 2,
+     'labeled.mat: not the labelled .*not as many labels, instances and'),
+    ('check --data nyu_flat', 2, 'labeled.mat: not the labelled pictures'),
+    ('check --data nyu_line', 2, 'labeled.mat: not the labelled pictures .*labels: uint16 of'),
+    ('check --data nyu_text', 2, 'labeled.mat: not the labelled pictures'),
+    ('check --data nyu_float', 2, 'labeled.mat: not the labelled pictures .*labels: float64'),
+    ('check --data nyu_number', 2, 'labeled.mat: not the labelled pictures'),
+    ('check --data nyu_group', 2, 'labeled.mat: not the labelled pictures'),
+    ('check --data nyu_empty', 2,
+     'nyu_empty: NYU Depth v2, but there are no label maps|labeled.mat'),
+    ('check --data nyu_float_images', 2, 'labeled.mat: not the labelled .*images: float64'),
+    ('check --data nyu_not_hdf5', 2, 'labeled.mat: cannot be read as MATLAB 7.3'),
+    ('check --data nyu_old_matlab', 2, 'labeled.mat: cannot be read as MATLAB 7.3'),
+    ('check --data nyu_no_bytes', 2, 'labeled.mat: cannot be read as MATLAB 7.3'),
+    ('check --data nyu_folder', 2, 'nyu_folder: expected train_label/'),
+    ('check --data nyu_splits', 0, 'NYU Depth v2: 1 train pairs'),
+    ('check --data nyu_splits --split test', 2, 'splits.mat: cannot be read .*testNdxs'),
+    ('check --data nyu_splits --split other', 2,
+     "no label maps of the split 'other', but of train"),
+    ('check --data nyu_splits_text', 2, 'splits.mat: cannot be read'),
+    ('check --data nyu_splits_far', 2, 'splits.mat: cannot be read .*numbers beyond 2'),
+    ('check --data nyu_splits_other', 2, 'splits.mat: cannot be read .*trainNdxs'),
+    ('check --data nyu_splits_empty', 2, 'splits.mat: cannot be read .*trainNdxs'),
+    ('check --data nyu_splits_pipe', 0, '2 train pairs'),
+    ('check --data nyu_40 --n-labels 40', 0, '41 labels'),
+    ('check --data nyu_40_few --n-labels 40', 2,
+     'classMapping40.txt: expected 894 numbers .*got 3'),
+    ('check --data nyu_40_high --n-labels 40', 2,
+     'classMapping40.txt: expected 894 numbers from 1 to'),
+    ('check --data nyu_40_text --n-labels 40', 2, "classMapping40.txt: cannot be read .*'one'"),
+
+    # ---- training: where to
+    ('train --data own TINY --run run', 2,
+     'run: holds a trained run already; --resume run goes on'),
+    ('train --data own TINY --run run/', 2, 'run: holds a trained run already'),
+    ('train --data own TINY --run link_pt', 2, 'link_pt: holds a trained run already'),
+    ('train --data own TINY --run official', 2, 'official: holds a run of the official code'),
+    ('train --data own TINY --run file', 2, 'file: is a file, not a folder; choose another'),
+    ('train --data own TINY --run file/x', 2, 'file/x: cannot be made .*Not a directory'),
+    ('train --data own TINY --run /dev/null/x', 2, '/dev/null/x: cannot be made .*Not a directory'),
+    ('train --data own TINY --run /proc/x', 2, '/proc/x: cannot be made'),
+    ('train --data own TINY --run loop', 2, 'loop: cannot be made .*File exists'),
+    ('train --data own TINY --run empty', 0, 'empty/checkpoint-0000001.pt'),
+    ('train --data own TINY --run a/b/c', 0, 'a/b/c/checkpoint-0000001.pt'),
+    ("train --data own TINY --run 'x\ny'", 0, 'step 1/1'),
+    ("train --data own TINY --run 'a b'", 0, 'a b/checkpoint-0000001.pt'),
+    ('train --data own TINY --run=-x', 0, '-x/checkpoint-0000001.pt'),
+    (f'train --data own TINY --run {"x" * 300}', 2, 'File name too long: .xxx'),
+    ('train --data own TINY --run .', 0, 'checkpoint-0000001.pt'),
+    ('$ mkdir d && cd d && train --data ../own TINY --run . --cache', 0, 'd-cache/index.json'),
+    ('$ mkdir d && cd d && train --data ../own TINY --run . && train --resume . --steps 2', 0,
+     'going on at step 1 of 2'),
+    ('train --data own TINY --run / --cache', 2, '/: there is no folder beside it; name one'),
+    ('train --data / TINY', 2, '/: expected train_label/'),
+    ('$ touch runs && train --data own TINY', 2,
+     'runs/own: cannot be made .*Not a directory|exists'),
+    ('$ mkdir -p runs; touch runs/own && train --data own TINY', 2, 'runs/own: is a file, not'),
+    ('[no rights] train --data own TINY', 2, 'runs/own: cannot be made .*Permission denied'),
+    ('[no room] train --data own TINY --run new', STOPPED,
+     'checkpoint-0000000.pt: not written, it needs'),
+    ('[full disk] train --data own TINY --run new', STOPPED,
+     'new.*: cannot be written .*No space left'),
+    ('[busy] train --data own TINY --run empty', 2,
+     'empty: another process is at work there; wait for it'),
+    ('[no locks] train --data own TINY --run new', 0, 'warning: new: cannot be locked against'),
+    ('train --data own TINY --run lock_folder', 2, 'lock_folder: holds a trained run already'),
+    ('train --data own TINY --run other_name', 0, 'other_name/checkpoint-0000001.pt'),
+    ('train --data own TINY --cache file', 2, 'file: is a file, not a folder; choose another'),
+    ('train --data own TINY --cache', 0, 'runs/own-cache/index.json'),
+    ("train --data own TINY --cache ''", 0, 'runs/own-cache/index.json'),
+    ('train --data own TINY --cache own', 0, 'own/index.json'),
+    ('[no room] train --data own TINY --cache c', STOPPED,
+     '--cache .*c: needs 0 MiB, more than is free'),
+    ('[full disk] train --data own TINY --cache c', STOPPED,
+     'index.json: cannot be written .*No space left'),
+    ('train --data own TINY --cache c --run x && $ printf x > c/y; mv c/y c/label.npy && '
+     'train --data own TINY --cache c', 2, 'c: not a whole cache; delete it'),
+    ('train --data own TINY --cache c --run x && $ cp maps/fine.npy c/label.npy && '
+     'train --data own TINY --cache c', 2, r'c: not a whole cache; .*label of shape \(20, 24\)'),
+    ('train --data own TINY --cache c --run x && $ rm c/image.npy && '
+     'train --data own TINY --cache c', 2, 'c.image.npy: no such file'),
+    ('train --data own TINY --cache c --run x && $ echo x > c/y; mv c/y c/index.json && '
+     'train --data own TINY --cache c', 0, 'step 1/1'),
+    ('train --data own TINY --cache c --run x && $ rm c/index.json; mkdir c/index.json && '
+     'train --data own TINY --cache c', 2, 'c/index.json: cannot be replaced; delete it'),
+    ('train --data own TINY --cache c --run x && $ rm c/image.npy; mkfifo c/image.npy && '
+     'train --data own TINY --cache c', 2, 'c.image.npy: not a regular file'),
+    ('train --data own TINY --workers 1025', 2,
+     "--workers: '1025': expected a whole number from 0"),
+    ('train --data own TINY --size native --workers 1024', 0, 'step 1/1'),
+    ('train --data own TINY --keep 1', 0, 'checkpoint-0000001.pt'),
+    ('train --data own TINY --log-every 1099511627776', 0, 'step 1/1'),
+    ('train --data own TINY --lr 0.999', 0, 'step 1/1'),
+    ('train --data own TINY --bf16', 0, 'step 1/1'),
+    ('train --data own TINY --seed 4294967295', 0, 'step 1/1'),
+
+    # ---- the weights of VGG-19
+    ('train --data own TINY --vgg', 2, '--vgg fetch: .*give the path of vgg19-dcbb9e9d.pth'),
+    ('train --data own TINY --vgg vgg.pth', 0, 'vgg 0.000'),
+    ('train --data own TINY --vgg nowhere.pth', 2,
+     '--vgg .*nowhere.pth: .*no such file; give the path'),
+    ('train --data own TINY --vgg vgg_part.pth', 2, '--vgg .*vgg_part.pth: .*Missing key'),
+    ('train --data own TINY --vgg vgg_shape.pth', 2, '--vgg .*vgg_shape.pth: .*size mismatch'),
+    ('train --data own TINY --vgg vgg_list.pth', 2, '--vgg .*vgg_list.pth: .*; give the path of'),
+    ('train --data own TINY --vgg vgg_text.pth', 2, '--vgg .*vgg_text.pth: .*; give the path of'),
+    ('train --data own TINY --vgg vgg_empty.pth', 2, '--vgg .*vgg_empty.pth: .*; give the path of'),
+    ('train --data own TINY --vgg vgg_pipe.pth', 2, '--vgg .*vgg_pipe.pth: .*not a regular file'),
+    ('train --data own TINY --vgg own', 2, '--vgg .*own: .*is a folder'),
+    ("train --data own TINY --vgg ''", 2, "--vgg: '': expected a path"),
+    ('train --data own TINY --vgg vgg.pth --no-vgg', 0, 'step 1/1 .*matching [^v]* d_fake'),
+    ('train --data own TINY --size 8x8 --vgg vgg.pth', 2, '--size 8x8: .*at least 16; 16x16 fits'),
+    ('train --resume vgg_gone --steps 2', 2,
+     '--vgg .*gone.pth: .*no such file; .*to go on with a run'),
+    ('train --resume vgg_gone --steps 2 --vgg vgg.pth', 0, 'going on at step 1 of 2'),
+    ('train --resume with_vgg --steps 2', 0, 'step 2/2 .*vgg'),
+    ('$ mkdir d && cd d && train --resume ../with_vgg --steps 2', 0, 'step 2/2 .*vgg'),
+    ('train --resume with_vgg --steps 2 --no-vgg', 2, '--no-vgg: with_vgg was started with'),
+    ('train --resume run --steps 2 --vgg vgg.pth', 2, '--vgg .*: run was started without it'),
+    ('train --resume run --steps 2 --no-vgg', 0, 'step 2/2'),
+    ('finetune --from with_vgg --steps 1 --no-vgg', 0, 'step 1/1 .*matching [^v]* d_fake'),
+    ('finetune --from with_vgg --steps 1', 0, 'step 1/1 .*vgg'),
+    ('finetune --from vgg_gone --steps 1', 2, '--vgg .*gone.pth: .*no such file; give the path'),
+    ('finetune --from vgg_gone --steps 1 --no-vgg', 0, 'step 1/1'),
+    ('cluster --run vgg_gone', 0, 'vgg_gone/styles.npz'),
+
+    # ---- going on
+    ('train --resume run', 0,
+     'run: trained to the end, 1 steps; --epochs or --steps makes it longer'),
+    ('train --resume run --steps 3', 0, 'run: going on at step 1 of 3'),
+    ('train --resume run/ --steps 3', 0, 'going on at step 1 of 3'),
+    ('cd run && train --resume . --steps 3', 0, 'going on at step 1 of 3'),
+    ('train --run run --resume --steps 3', 0, 'run: going on at step 1 of 3'),
+    ('train --run run --resume run/../run --steps 3', 0, 'going on at step 1 of 3'),
+    ('train --run bare --resume run', 2,
+     '--run bare: --resume run goes on in its own folder; leave'),
+    ('finetune --resume run --steps 3', 0, 'run: going on at step 1 of 3'),
+    ('train --resume nowhere', 2, 'nowhere: no checkpoint there; expected the folder of a run'),
+    ('train --resume own', 2, 'own: no checkpoint there'),
+    ("train --resume ''", 2, 'runs/: no trained run there'),
+    ('train --resume .', 2, r'\.: no checkpoint there'),
+    ('train --resume /', 2, '/: no checkpoint there'),
+    ('train --resume file', 2, 'file: no checkpoint there'),
+    ('train --resume loop', 2, 'loop: '),
+    ('train --resume run/checkpoint-0000001.pt', 2,
+     'checkpoint-0000001.pt: no checkpoint there; exp'),
+    ('train --resume official', 2,
+     'official: a run of the official code cannot be resumed; finetune'),
+    ('train --resume other_name', 2, 'other_name: no checkpoint there'),
+    ('[busy] train --resume run --steps 2', 2, 'run: .* is at work there; wait for it or stop it'),
+    ('train --resume lock_folder --steps 2', 2, 'lock_folder/.lock'),
+    ('train --resume lock_link --steps 2', 2, 'lock_link/.lock'),
+    ('train --resume log_folder --steps 2', STOPPED,
+     'log_folder/log.csv: cannot be written .*directory'),
+    ('train --resume config_folder --steps 2', 2, 'config_folder/config.json: cannot be written'),
+    ('train --resume samples_file --steps 2', 0, 'warning: .*samples.*; training goes on'),
+    ('train --resume log_damaged --steps 2', 0, 'going on at step 1 of 2'),
+    ('train --resume later_bad --steps 2', 0,
+     'checkpoint-0000002.pt: damaged or cut short.*; going back'),
+    ('train --resume run --lr 0.1', 2,
+     '--lr 0.1: run was started with 0.0002, and that cannot change'),
+    ('train --resume run --size 32x32', 2, '--size 32x32: run was started with 16x16'),
+    ('train --resume run --size native', 2, '--size native: run was started with 16x16'),
+    ('train --resume native --size 16x16', 2, '--size 16x16: native was started with native'),
+    ('train --resume native --size native --steps 2', 0, 'going on at step 1'),
+    ('train --resume run --no-flip', 2, '--flip False: run was started with'),
+    ('train --resume run --no-features', 2, '--features False: run was started with'),
+    ('train --resume run --ngf 9', 2, '--ngf 9: run was started with 8'),
+    ('train --resume run --model local', 2, '--model local: run was started with global'),
+    ('train --resume run --n-enhancers 2', 2, '--n-enhancers 2: run was started with'),
+    ('train --resume run --gan vanilla', 2, '--gan vanilla: run was started with lsgan'),
+    ('train --resume run --crop 8x8', 2, '--crop 8x8: run was started without it'),
+    ('train --resume run --split val', 2, '--split val: run was started with train'),
+    ('train --resume run --palette palettes/fine', 2,
+     '--palette palettes/fine: run was started without'),
+    ('train --resume run --ignore-label 3', 2, '--ignore-label 3: run was started without it'),
+    ('train --resume run --n-labels 6', 2, '--n-labels 6: run was started with'),
+    ('train --resume run --skip-bad', 2, '--skip-bad True: run was started without it'),
+    ('train --resume run --instances none', 2, '--instances none: run was started with'),
+    ('train --resume run --seed 1', 2, '--seed 1: run was started with 0'),
+    ('train --resume run --steps 0', 2, "--steps: '0': expected a whole number from 1"),
+    ('train --resume run --epochs 0 --decay-epochs 0', 2,
+     '--epochs 0 --decay-epochs 0: nothing to'),
+    ('train --resume run --epochs 1 --decay-epochs 0', 0, 'going on at step 1 of 3'),
+    ('train --resume run --workers 2 --keep 9 --save-every 1 --steps 2', 0, 'step 2/2'),
+    ('train --resume gone --steps 2', 2,
+     'moved_away: the data set of gone is not there; say with --data'),
+    ('train --resume gone --steps 2 --data own', 0, 'going on at step 1 of 2'),
+    ('train --resume run --steps 2 --data own/', 0, 'going on at step 1 of 2'),
+    ('train --resume run --steps 2 --data street', 2,
+     'street: holds 6 pictures, and run was started with 3|street: Cityscapes'),
+    ('train --resume run --steps 2 --data plain', 2,
+     'plain: has no instance maps, and the run was'),
+    ('train --resume run --steps 2 --data pairs', 2,
+     'pairs: A to B, and the run was trained on flat'),
+    ('train --resume run --steps 2 --data nowhere', 2, 'nowhere: the data set of run is not there'),
+    ('train --resume run --steps 2 --data empty', 2, 'empty: expected train_label/'),
+    ('train --resume run --steps 2 --data bad_b', 2, 'b.png: cannot be read as a picture'),
+    ('train --resume cached --steps 2', 0, 'note: .*gone_cache holds no cache; one is made beside'),
+    ('train --resume cached --steps 2 --cache c', 0, 'c/index.json'),
+    ('[full disk] train --resume run --steps 2', 2, 'cannot be written .*No space left.*untouched'),
+
+    # ---- checkpoints that are none
+    ('generate --label maps/fine.png --run cut', 2,
+     'cut/checkpoint-0000001.pt: damaged or cut short'),
+    ('generate --label maps/fine.png --run flipped', 2,
+     'flipped/checkpoint-0000001.pt: damaged or cut'),
+    ('generate --label maps/fine.png --run unsealed', 2,
+     'unsealed/checkpoint-0000001.pt: damaged or'),
+    ('generate --label maps/fine.png --run empty_pt', 2,
+     'empty_pt/checkpoint-0000001.pt: cut short'),
+    ('generate --label maps/fine.png --run folder_pt', 2, 'checkpoint-0000001.pt: Is a directory'),
+    ('generate --label maps/fine.png --run pipe_pt', 2,
+     'checkpoint-0000001.pt: not a regular file'),
+    ('generate --label maps/fine.png --run link_pt', 2, 'link_pt.*: No such file'),
+    ('generate --label maps/fine.png --run later_bad', 0,
+     'checkpoint-0000002.pt: .*; going back to'),
+    ('generate --label maps/fine.png --run is_list', 2,
+     'is_list/.*: not a checkpoint of this program'),
+    ('generate --label maps/fine.png --run is_number', 2, 'is_number/.*: not a checkpoint of this'),
+    ('generate --label maps/fine.png --run is_tensor', 2, 'is_tensor/.*: not a checkpoint of this'),
+    ('generate --label maps/fine.png --run is_nothing', 2,
+     'is_nothing/.*: not a checkpoint of this'),
+    ('generate --label maps/fine.png --run nan', 2,
+     'nan/checkpoint-0000001.pt: weights of E are not finite; if there is an earlier checkpoint, '
+     'remove this one'),
+    ('train --resume nan --steps 2', 2, 'weights of E are not finite'),
+    ('cluster --run nan', 2, 'weights of E are not finite'),
+    ('finetune --from nan --steps 1', 2, 'weights of E are not finite'),
+    ('cluster --run no_weights', 2, 'no_weights/.*: not a checkpoint of this program .weights'),
+    ('cluster --run no_D', 2, 'no_D/.*: not a checkpoint of this program .weights'),
+    ('cluster --run text_weights', 2, 'text_weights/.*: not a checkpoint of this program'),
+    ('cluster --run text_step', 2, "text_step/.*: not a checkpoint of this program .step 'six'"),
+    ('cluster --run minus', 2, 'minus/.*: not a checkpoint of this program .step -1'),
+    ('cluster --run no_step', 2, 'no_step/.*: not a checkpoint of this program'),
+    ('cluster --run no_layout', 2, "no_layout/.*: not a checkpoint of this program .layout 'Mars'"),
+    ('cluster --run wide_feat', 2,
+     'wide_feat/.*: not a checkpoint of this program .*size mismatch'),
+    ('cluster --run wide_ngf', 2, 'wide_ngf/.*: not a checkpoint of this program .*size mismatch'),
+    ('cluster --run infinite', 2, 'infinite/.*: not a checkpoint of this program .inf for lr'),
+    ('cluster --run text_config', 2, 'text_config/.*: not a checkpoint of this program'),
+    ('cluster --run long_names', 2, "long_names/.*: not a checkpoint .*for label_names"),
+    ('cluster --run number_data', 2, 'number_data/.*: not a checkpoint .*3 for data'),
+    ('cluster --run table', 2, 'table/.*: not a checkpoint of this program .5 for n_labels'),
+    ('cluster --run nul', 2, 'nul/.*: not a checkpoint of this program .*for data'),
+    ('cluster --run odd_optimizers', 0, 'odd_optimizers/styles.npz'),
+    ('train --resume odd_optimizers --steps 2', 2, 'odd_optimizers/.*: not a checkpoint of this'),
+    ('train --resume no_optimizers --steps 2', 2, 'no_optimizers/.*: not a checkpoint of this'),
+    ('train --resume odd_rows --steps 2', 2,
+     'odd_rows/.*: not a checkpoint of this program .the log'),
+    ('train --resume odd_sums --steps 2', 2, 'odd_sums/.*: not a checkpoint of this program .sums'),
+    ('train --resume odd_bad --steps 2', 2,
+     'odd_bad/.*: not a checkpoint of this program .bad_steps'),
+
+    # ---- finetuning
+    ('finetune --from nowhere', 2, 'nowhere: no checkpoint there'),
+    ("finetune --from ''", 2, "--from: '': expected a path"),
+    ('finetune --from run --steps 1', 0, 'runs/run-32x32: 32x32, 1 steps'),
+    ('finetune --from run --steps 1 --fix-global 0', 0, 'the rest learns along from step 0 on'),
+    ('finetune --from run --steps 1', 0,
+     'warning: --fix-global 10 is 30 steps, all of this run: only'),
+    ('finetune --from odd_ngf --steps 1', 2,
+     'odd_ngf: --ngf 9 is odd; the enhancer around it has half'),
+    ('finetune --from native --steps 1', 2,
+     'native was trained at native size; say with --size WxH'),
+    ('finetune --from native --steps 1 --size native', 0, 'runs/native-native: native size'),
+    ('finetune --from native --steps 1 --size 32x32', 0, 'runs/native-32x32: 32x32'),
+    ('finetune --from run --steps 1 --size 20x20', 2,
+     '--size 20x20: these networks need multiples of 8'),
+    ('finetune --from run --steps 1 --crop 16x16', 0, 'runs/run-32x32: 32x32'),
+    ('finetune --from run --steps 1 --run run', 2, 'run: holds a trained run already'),
+    ('finetune --from run --steps 1 --run file', 2, 'file: is a file, not a folder'),
+    ('finetune --from gone --steps 1', 2,
+     'moved_away: the data set of gone is not there; say with --data'),
+    ('finetune --from gone --steps 1 --data own', 0, 'runs/gone-32x32: 32x32'),
+    ('finetune --from skipped --steps 1', 0, 'step 1/1'),
+    ('finetune --from local --steps 1', 2, 'a picture of 24x20, too small .*at least 32x32'),
+    ('finetune --from local --steps 1 --n-blocks-local 2', 2,
+     '--n-blocks-local 2: local has 1, and all its enhancers are alike'),
+    ('finetune --from run --steps 1 --data plain', 2,
+     'plain: has no instance maps, and the run was'),
+    ('finetune --from run --steps 1 --data street', 2, 'label .* but labels go from 0 to 4'),
+    ('finetune --from bare --steps 1 --data own', 0, 'bare-32x32'),
+    ('finetune --from official --steps 1', 2,
+     'official: does not say what it was trained on; name it with --data DIR'),
+    ('finetune --from official_no_E --steps 1 --data own --size 64x64', 2,
+     'official_no_E: G takes .* channels, 3 more than .*: features; copy latest_net_E.pth of'),
+    ('cd run && finetune --from . --steps 1', 0, 'runs/run-32x32'),
+    ('finetune --from run --steps 1 --epochs 0 --decay-epochs 0', 0, 'step 1/1'),
+    ('finetune --from run --data nowhere', 2,
+     'nowhere: the data set of run is not there; say with'),
+
+    # ---- clustering
+    ('cluster --run nowhere', 2, 'nowhere: no checkpoint there'),
+    ('cluster --run .', 2, r'\.: no checkpoint there'),
+    ('cluster --run /', 2, '/: no checkpoint there'),
+    ('cluster --run file', 2, 'file: no checkpoint there'),
+    ('cd run && cluster --run .', 0, 'styles.npz'),
+    ('cluster --run run --k 0', 2, "--k: '0': expected a whole number from 1 to 1000"),
+    ('cluster --run run --k 1001', 2, "--k: '1001': expected a whole number from 1 to 1000"),
+    ('cluster --run run --k 30', 0, 'run/styles.npz'),
+    ('cluster --run run --min-pixels 0', 2, "--min-pixels: '0': expected a whole number from 1"),
+    ('cluster --run run --min-pixels 99999', 2, '--min-pixels 99999: no instance .* is that large'),
+    ('cluster --run gone', 2,
+     'gone: its training data is not at hand at .*moved_away; run .*--data DIR'),
+    ('cluster --run gone --data own', 0, 'gone/styles.npz'),
+    ('cluster --run run --data bad_b', 2, 'b.png: cannot be read as a picture'),
+    ('cluster --run run --data plain', 2, 'plain: has no instance maps, and the run was trained'),
+    ('cluster --run run --data pairs', 2, 'pairs: A to B, and the run was trained on flat'),
+    ('cluster --run run --data nowhere', 2,
+     'run: its training data is not at hand at nowhere; .*--data'),
+    ('cluster --run run --data file', 2, 'file: is a file, expected the folder'),
+    ('cluster --run run --data street', 2, 'label .* but labels go from 0 to 4'),
+    ('cluster --run native_large', 2, 'a picture of 24x20, too small|not a checkpoint'),
+    ('cluster --run native --data one_pixel', 2, 'one_pixel: has no instance maps'),
+    ('cluster --run official', 2,
+     'official: does not say what it was trained on; run .*cluster --run'),
+    ('[full disk] cluster --run run', 2,
+     'styles.npz: cannot be written .*No space left.*untouched'),
+    ('cluster --run styles_folder', 2, 'styles.npz: cannot be written'),
+    ('cluster --run styles_text', 0, 'styles_text/styles.npz'),
+    ('cluster --run skipped', 0, 'skipped/styles.npz'),
+
+    # ---- styles that are none
+    ('generate --label maps/fine.png --run styles_text', 2,
+     'styles_text/styles.npz: not a whole file of styles; delete it and run cluster again'),
+    ('generate --label maps/fine.png --run styles_empty', 2,
+     'styles.npz: not a whole file of styles'),
+    ('generate --label maps/fine.png --run styles_cut', 2,
+     'styles.npz: not a whole file of styles'),
+    ('generate --label maps/fine.png --run styles_nan', 2, 'not a whole file of styles; .*mean'),
+    ('generate --label maps/fine.png --run styles_shape', 2,
+     'not a whole file of styles; .*centres'),
+    ('generate --label maps/fine.png --run styles_minus', 2,
+     'not a whole file of styles; .*counts'),
+    ('generate --label maps/fine.png --run styles_words', 2, 'not a whole file of styles; .*step'),
+    ('generate --label maps/fine.png --run styles_many', 2, 'not a whole file of .*label_names'),
+    ('generate --label maps/fine.png --run styles_object', 2,
+     'not a whole file of styles; .*pickle'),
+    ('generate --label maps/fine.png --run styles_pipe', 2, 'styles.npz: not a regular file'),
+    ('generate --label maps/fine.png --run styles_folder', 2,
+     'styles.npz: is a folder, expected a file'),
+    ('generate --label maps/fine.png --run styles_link', 0,
+     'clustering(.*\n)*.*fine_generated.png'),
+    ('generate --label maps/fine.png --run styles_old', 0,
+     'styles.npz is of step 0, the run has gone on to step 1: clustering again'),
+    ('generate --label maps/fine.png --run gone', 0, 'fine_generated.png 24x20'),
+    ('$ rm gone/styles.npz && generate --label maps/fine.png --run gone', 2,
+     'gone: its training data is not at hand at .*; run .*cluster --run gone --data DIR'),
+    ('[full disk] PICTURE maps/fine.png', 2,
+     'made/fine_generated.png: cannot be written .*No space'),
+    ('$ mkdir made; echo old > made/fine_generated.png && [full disk] PICTURE maps/fine.png', 2,
+     'fine_generated.png: cannot be written .*No space left.*; what was there before is untouched'),
+    ('PICTURE maps/fine.png --style', 2, 'expected at least one argument'),
+    ("PICTURE maps/fine.png --style ''", 2, '--style : expected LABEL=K'),
+    ('PICTURE maps/fine.png --style 1', 2,
+     '--style 1: expected LABEL=K, a label and the number of one'),
+    ('PICTURE maps/fine.png --style =', 2, "--style =: no label ''; there are styles of"),
+    ('PICTURE maps/fine.png --style 1=', 2, '--style 1=: 1 has the styles 0 to'),
+    ('PICTURE maps/fine.png --style =1', 2, "--style =1: no label ''"),
+    ('PICTURE maps/fine.png --style 1=-1', 2, '--style 1=-1: 1 has the styles 0 to'),
+    ('PICTURE maps/fine.png --style 1=one', 2, '--style 1=one: 1 has the styles 0 to'),
+    ('PICTURE maps/fine.png --style 1=²', 2, '--style 1=²: 1 has the styles'),
+    ('PICTURE maps/fine.png --style 1=٠', 0, 'fine_generated.png'),
+    ('PICTURE maps/fine.png --style 1=99999999999999999999', 2, '1 has the styles 0 to'),
+    ('PICTURE maps/fine.png --style 99=0', 2,
+     "--style 99=0: no label '99'; there are styles of 0, 1,"),
+    ('PICTURE maps/fine.png --style 99999999999=0', 2, "no label '99999999999'"),
+    ('PICTURE maps/fine.png --style -1=0', 2, "expected at least one|no label '-1'"),
+    ('PICTURE maps/fine.png --style a=b=c', 2, "--style a=b=c: no label 'a=b'"),
+    ("PICTURE maps/fine.png --style 'a\nb=0'", 2, r"no label 'a\\nb'"),
+    ('generate --run street_run --label maps/fine.png --out made --style car=99', 2,
+     'car has the styles'),
+    ('generate --run street_run --label maps/fine.png --out made --style Car=0', 2,
+     "no label 'Car'"),
+    ('generate --run street_run --label maps/fine.png --out made --style train=0', 2,
+     '--style train=0: train has no styles, it is not in the training data'),
+    ('PICTURE maps/fine.png --sample --style 1=0', 0, 'fine_seed0_1.png 24x20'),
+    ('PICTURE maps/fine.png --sample --n 2', 0, 'fine_seed0_2.png'),
+    ('PICTURE maps/fine.png --sample --n 0', 2,
+     "--n: '0': expected a whole number from 1 to 1000000"),
+    ('PICTURE maps/fine.png --sample --n 1000001', 2,
+     "--n: '1000001': expected a whole number from 1"),
+    ('PICTURE maps/fine.png --sample --seed 4294967295', 0, 'fine_seed4294967295_1.png'),
+    ('PICTURE maps/fine.png --sample --seed 4294967296', 2, '--seed: .*from 0 to 4294967295'),
+    ('PICTURE maps/fine.png --sample --seed -1', 2, "--seed: '-1': expected a whole number from 0"),
+
+    # ---- label maps
+    ('PICTURE maps/UPPER.PNG', 0, 'made/UPPER_generated.png 24x20'),
+    ("PICTURE 'maps/two words.png'", 0, 'made/two words_generated.png 24x20'),
+    ("PICTURE 'maps/two\nlines.png'", 0, 'made/two\nlines_generated.png 24x20'),
+    ("PICTURE 'maps/gone\ngone.png'", 2, r'maps/gone\\ngone.png: no such file'),
+    ('PICTURE "maps/quotes\'\\".png"', 0, 'made/quotes\'"_generated.png 24x20'),
+    ('PICTURE maps/=.png', 0, 'made/=_generated.png 24x20'),
+    ('cd maps && generate --run ../run --out ../made --label=-dash.png', 0,
+     'made/-dash_generated.png'),
+    ('PICTURE maps/naïve\\ 名.png', 0, 'made/naïve 名_generated.png 24x20'),
+    ('[ASCII terminal] PICTURE maps/naïve\\ 名.png', 0, r'made/na\\xefve \\u540d_generated.png'),
+    ('PICTURE maps/latin\udce9.png', 0, r'made/latin.*_generated.png'),
+    ('PICTURE maps/gone\udce9.png', 2, r'maps/gone\\udce9.png: no such file'),
+    ('PICTURE maps/.png.png', 0, 'made/.png_generated.png 24x20'),
+    (f'PICTURE maps/{"x" * 240}.png', 2, 'x_generated.png: cannot be written .*File name too long'),
+    (f'PICTURE maps/{"y" * 300}.png', 2, 'File name too long: .*yyy.png'),
+    ('PICTURE maps/no_suffix', 0, 'made/no_suffix_generated.png 24x20'),
+    ('PICTURE maps/gif.gif', 2, 'maps/gif.gif: cannot be read as a picture'),
+    ('PICTURE maps/bmp.bmp', 0, 'made/bmp_generated.png 24x20'),
+    ('PICTURE maps/lossless.webp', 2,
+     'maps/lossless.webp: .* this picture is RGB; .*--palette FILE'),
+    ('PICTURE maps/animated.webp', 2, 'maps/animated.webp: .* this picture is RGB'),
+    ('PICTURE maps/pages.tif', 0, 'made/pages_generated.png 24x20'),
+    ('PICTURE maps/interlaced_palette.png', 0, 'made/interlaced_palette_generated.png'),
+    ('PICTURE maps/one_colour_palette.png', 0, 'made/one_colour_palette_generated.png'),
+    ('PICTURE maps/transparent_palette.png', 0, 'made/transparent_palette_generated.png'),
+    ('PICTURE maps/transparent_grey.png', 0, 'made/transparent_grey_generated.png'),
+    ('PICTURE maps/grey1.png', 0, 'made/grey1_generated.png'),
+    ('PICTURE maps/grey2.png', 0, 'made/grey2_generated.png'),
+    ('PICTURE maps/grey4.png', 0, 'made/grey4_generated.png'),
+    ('PICTURE maps/bit.tif', 0, 'made/bit_generated.png'),
+    ('PICTURE maps/la.png', 2, 'maps/la.png: a map of ids has one channel of integers, .*LA'),
+    ('PICTURE maps/rgb.png', 2, 'maps/rgb.png: .* this picture is RGB'),
+    ('PICTURE maps/rgba.png', 2, 'maps/rgba.png: .* this picture is RGBA'),
+    ('PICTURE maps/cmyk.jpg', 2, 'maps/cmyk.jpg: JPEG changes the values of labels'),
+    ('PICTURE maps/lab.tif', 2, 'maps/lab.tif: .* this picture is LAB'),
+    ('PICTURE maps/i16.png', 0, 'made/i16_generated.png'),
+    ('PICTURE maps/i16b.tif', 0, 'made/i16b_generated.png'),
+    ('PICTURE maps/i32.tif', 0, 'made/i32_generated.png'),
+    ('PICTURE maps/float.tif', 2, 'maps/float.tif: .* this picture is F'),
+    ('PICTURE maps/jpeg.png', 2,
+     'maps/jpeg.png: JPEG changes the values of labels; make PNG files'),
+    ('PICTURE maps/jpeg.tif', 2, 'maps/jpeg.tif: JPEG changes the values of labels'),
+    ('PICTURE maps/deflate.tif', 0, 'made/deflate_generated.png 24x20'),
+    ('PICTURE maps/turned.tif', 0, 'made/turned_generated.png 20x24'),
+    ('PICTURE maps/text.png', 2, 'maps/text.png: cannot be read as a picture'),
+    ('PICTURE maps/empty.png', 2, 'maps/empty.png: cannot be read as a picture'),
+    ('PICTURE maps/cut.png', 2, 'maps/cut.png: damaged'),
+    ('PICTURE maps/checksum.png', 2, 'maps/checksum.png: damaged'),
+    ('PICTURE maps/bomb.png', 2, 'maps/bomb.png: cannot be read as a picture .*900000000 pixels'),
+    ('PICTURE maps/wide.png', 2, 'maps/wide.png: cannot be read as a picture .*pixels'),
+    ('PICTURE maps/no_width.png', 2, 'maps/no_width.png: (cannot be read as a picture|damaged)'),
+    ('PICTURE maps/odd_depth.png', 2, 'maps/odd_depth.png: (cannot be read as a picture|damaged)'),
+    ('PICTURE maps/eps.png', 2, 'maps/eps.png: cannot be read as a picture'),
+    ('PICTURE maps/svg.png', 2, 'maps/svg.png: cannot be read as a picture'),
+    ('PICTURE maps/1x1.png', 0, 'made/1x1_generated.png 1x1'),
+    ('PICTURE maps/2x1.png', 0, 'made/2x1_generated.png 2x1'),
+    ('PICTURE maps/1x300.png', 0, 'made/1x300_generated.png 1x300'),
+    ('PICTURE maps/large.png', 0,
+     'note: maps/large.png is 72x96 and run learned at 16x16; --size 16x16'),
+    ('PICTURE maps/high.png', 2, 'maps/high.png: label 77 at x=0, y=0, but labels go from 0 to 4'),
+    ('PICTURE maps/unknown.png', 2,
+     'maps/unknown.png: label 255 at x=8, y=1, but labels go from 0'),
+    ('PICTURE maps/folder.png', 2, 'maps/folder.png: no pictures there'),
+    ('PICTURE maps/none', 2, 'maps/none: no pictures there'),
+    ('PICTURE maps/text_only', 2, 'maps/text_only: no pictures there'),
+    ('PICTURE maps/pipe.png', 2, 'maps/pipe.png: not a regular file'),
+    ('PICTURE maps/pipe.npy', 2, 'maps/pipe.npy: not a regular file'),
+    ('PICTURE maps/device.png', 2, 'maps/device.png: not a regular file'),
+    ('PICTURE maps/device.npy', 2, 'maps/device.npy: not a regular file'),
+    ('PICTURE maps/loop.png', 2, 'maps/loop.png: cannot be read .*symbolic links'),
+    ('PICTURE maps/nowhere.png', 2, 'maps/nowhere.png: a link to a file that is not there'),
+    ('PICTURE maps/link.png', 0, 'made/link_generated.png 24x20'),
+    ('PICTURE maps/gone.png', 2, 'maps/gone.png: no such file'),
+    ('PICTURE maps/fine.png/x.png', 2, 'maps/fine.png/x.png: (no such file|cannot be read)'),
+    ('PICTURE http://example.org/map.png', 2, 'http:/+example.org/map.png: no such file'),
+    ("PICTURE 'maps/*.png'", 2, r'maps/\*.png: no such file'),
+    ('PICTURE maps/fine.npy', 0, 'made/fine_generated.png 24x20'),
+    ('PICTURE maps/bool.npy', 0, 'made/bool_generated.png 24x20'),
+    ('PICTURE maps/fortran.npy', 0, 'made/fortran_generated.png 24x20'),
+    ('PICTURE maps/big_endian.npy', 0, 'made/big_endian_generated.png 24x20'),
+    ('PICTURE maps/channel.npy', 0, 'made/channel_generated.png 24x20'),
+    ('PICTURE maps/i64.npy', 0, 'made/i64_generated.png 24x20'),
+    ('PICTURE maps/u64.npy', 2, 'maps/u64.npy: ids from 18446744073709551615 to'),
+    ('PICTURE maps/beyond.npy', 2, 'maps/beyond.npy: ids from 4294967296 to 4294967300'),
+    ('PICTURE maps/negative.npy', 2, 'maps/negative.npy: label -2 at x=0, y=0'),
+    ('PICTURE maps/least.npy', 2, 'maps/least.npy: ids from -9223372036854775808 to'),
+    ('PICTURE maps/float.npy', 2, 'maps/float.npy: .*one channel of integers, .*1 of float64'),
+    ('PICTURE maps/half.npy', 2, 'maps/half.npy: .*1 of float16'),
+    ('PICTURE maps/complex.npy', 2, 'maps/complex.npy: .*1 of complex128'),
+    ('PICTURE maps/text.npy', 2, 'maps/text.npy: .*1 of <U3'),
+    ('PICTURE maps/time.npy', 2, r'maps/time.npy: .*1 of datetime64\[s\]'),
+    ('PICTURE maps/records.npy', 2, 'maps/records.npy: .*one channel of integers'),
+    ('PICTURE maps/object.npy', 2, 'maps/object.npy: cannot be read as an array .*[Oo]bject'),
+    ('PICTURE maps/bands.npy', 2, 'maps/bands.npy: .*3 of uint8'),
+    ('PICTURE maps/empty.npy', 2,
+     r'maps/empty.npy: an array of shape \(0, 24\), expected .height, width'),
+    ('PICTURE maps/nothing.npy', 2, r'maps/nothing.npy: an array of shape \(20, 24, 0\)'),
+    ('PICTURE maps/line.npy', 2, r'maps/line.npy: an array of shape \(24,\), expected'),
+    ('PICTURE maps/number.npy', 2, r'maps/number.npy: an array of shape \(\), expected'),
+    ('PICTURE maps/four.npy', 2, r'maps/four.npy: an array of shape \(1, 20, 24, 3\), expected'),
+    ('PICTURE maps/long.npy', 2, r'maps/long.npy: an array of shape \(1, 40000\), expected'),
+    ('PICTURE maps/zip.npy', 2, 'maps/zip.npy: cannot be read as an array'),
+    ('PICTURE maps/cut.npy', 2, 'maps/cut.npy: cannot be read as an array'),
+    ('PICTURE maps/header.npy', 2, 'maps/header.npy: cannot be read as an array'),
+    ('PICTURE maps/no_bytes.npy', 2, 'maps/no_bytes.npy: cannot be read as an array'),
+    ('PICTURE maps/lie.npy', 2, 'maps/lie.npy: cannot be read as an array'),
+    ('PICTURE maps/version.npy', 2, 'maps/version.npy: cannot be read as an array'),
+
+    # ---- several, and folders of them
+    ('PICTURE some_bad', SOME,
+     'b.png: cannot be read (.*\n)*.*1 of 3 label maps(.*\n)*made/c_generated'),
+    ('PICTURE all_bad', SOME, '3 of 3 label maps could not be used'),
+    ('PICTURE maps/fine.png maps/gone.png', SOME,
+     'gone.png: no such file\n(.*\n)*.*1 of 2 label maps'),
+    ('PICTURE maps/gone.png maps/lost.png', SOME, '2 of 2 label maps could not be used'),
+    ('PICTURE maps/pipe.png maps/fine.png maps/loop.png', SOME,
+     '2 of 3 label maps could not be used'),
+    ('PICTURE some_named', 0, 'made/x_generated.png 24x20\nmade/y_generated.png 24x20'),
+    ('PICTURE some_named --inst some_named', 2, 'y.png: no file of the same name in some_named'),
+    ('PICTURE with_macos', 0, 'made/a_generated.png 24x20$'),
+    ('PICTURE twice', 2, 'twice/a.tif and twice/a.png have the same name: remove or rename one'),
+    ('PICTURE deep', 0, 'made/a_generated.png 24x20$'),
+    ('PICTURE some_bad twice/a.png', 2,
+     'a.png and .*a.png have the same name: take them one at a time'),
+    ('PICTURE maps/fine.png --inst maps/large.png', 2,
+     'maps/large.png is 72x96 and maps/fine.png is'),
+    ('PICTURE maps/fine.png --inst maps/2x1.png', 2,
+     'maps/2x1.png is 2x1 and maps/fine.png is 24x20'),
+    ('PICTURE maps/fine.png --inst maps/rgb.png', 2, 'maps/rgb.png: .*RGB'),
+    ('PICTURE maps/fine.png --inst maps/none', 2, 'maps/none: no pictures there'),
+    ('PICTURE maps/fine.png --inst gone', 2, 'gone: '),
+    ('PICTURE maps/fine.png --inst maps/u64.npy', 0, 'made/fine_generated.png'),
+    ('PICTURE maps/fine.png --inst maps/negative.npy', 0, 'made/fine_generated.png'),
+    ('PICTURE maps/fine.png --inst maps/cut.npy', 2, 'maps/cut.npy: cannot be read as an array'),
+    ('PICTURE maps/fine.png --inst insts', 0, 'made/fine_generated.png'),
+    ('PICTURE maps/bmp.bmp --inst insts', 2, 'maps/bmp.bmp: no file of the same name in insts'),
+    ('PICTURE maps/fine.png maps/bmp.bmp --inst insts/fine.png', 2,
+     'bmp.bmp: no file of the same name'),
+    ('PICTURE maps/fine.png maps/bmp.bmp --encode photos/fine.png', 2,
+     'bmp.bmp: no file of the same'),
+    ('PICTURE some_bad --out some_bad', 2,
+     '--out some_bad lies in some_bad: its pictures would be taken'),
+    ('PICTURE some_bad --out some_bad/../some_bad/x', 2, 'lies in some_bad'),
+    ('cd some_bad && generate --run ../run --label . --out made', 2, r'--out made lies in \.'),
+    ('generate --run run --label run', 2, 'lies in run: |run: no pictures there'),
+    ('PICTURE some_bad --out some_bad2', SOME, '1 of 3 label maps'),
+    ('PICTURE maps/fine.png --out file', 2, 'file: is a file, not a folder; choose another'),
+    ('PICTURE maps/fine.png --out maps/fine.png', 2, 'maps/fine.png: is a file, not a folder'),
+    ('PICTURE maps/fine.png --out file/x', 2, 'file/x: cannot be made .*Not a directory'),
+    ('PICTURE maps/fine.png --out /dev/null', 2, '/dev/null: is a file, not a folder'),
+    ('PICTURE maps/fine.png --out loop', 2, 'loop: cannot be made .*File exists'),
+    ('PICTURE maps/fine.png --out x/y/z', 0, 'x/y/z/fine_generated.png 24x20'),
+    ('[no rights] PICTURE maps/fine.png', 2, 'made: cannot be made .*Permission denied'),
+    ('$ mkdir -p made/fine_generated.png && PICTURE maps/fine.png', 2,
+     'fine_generated.png: cannot be written .*directory'),
+
+    # ---- photographs to take the styles from
+    ('ENCODE photos/fine.png', 0, 'made/fine_encoded.png 24x20'),
+    ('ENCODE photos', 2, '16.tif and photos/16.png have the same name: remove or rename one'),
+    ('ENCODE insts', 0, 'made/fine_encoded.png 24x20'),
+    ('ENCODE photos/fine.png --style 0=0', 0, 'made/fine_encoded.png 24x20'),
+    ('ENCODE photos/grey.png', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/la.png', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/rgba.png', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/palette.png', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/bit.png', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/cmyk.jpg', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/ycc.tif', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/animated.webp', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/png.jpg', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/16.png', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/16.tif', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/32.tif', 2,
+     'photos/32.tif: a photograph with values from .*; expected 8 or 16'),
+    ('ENCODE photos/unit.tif', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/255.tif', 2,
+     'photos/255.tif: a photograph with values from 0 to 254; expected'),
+    ('ENCODE photos/nan.tif', 2,
+     'photos/nan.tif: a photograph with values from nan to nan; expected'),
+    ('ENCODE photos/inf.tif', 2,
+     'photos/inf.tif: a photograph with values from 0 to inf; expected'),
+    ('ENCODE photos/turned.jpg', 0, 'made/fine_encoded.png 24x20'),
+    ('ENCODE photos/turned.tif', 0, 'made/fine_encoded.png 24x20'),
+    ('ENCODE photos/upside.jpg', 0, 'made/fine_encoded.png 24x20'),
+    ('ENCODE photos/odd_turn.jpg', 0, 'made/fine_encoded.png 24x20'),
+    ('ENCODE photos/sideways.png', 2,
+     'photos/sideways.png is 20x24 and its label map is 24x20: they'),
+    ('ENCODE photos/double.png', 0, 'made/fine_encoded.png 24x20'),
+    ('ENCODE photos/nearly.png', 0, 'made/fine_encoded.png 24x20'),
+    ('ENCODE photos/cut.jpg', 2, 'photos/cut.jpg: (cannot be read|damaged)'),
+    ('ENCODE photos/text.jpg', 2, 'photos/text.jpg: cannot be read as a picture'),
+    ('ENCODE photos/pipe.jpg', 2, 'photos/pipe.jpg: not a regular file'),
+    ('ENCODE photos/gone.jpg', 2, 'photos/gone.jpg: no such file'),
+    ('ENCODE maps/none', 2, 'maps/none: no pictures there'),
+    ('ENCODE photos/unit.npy', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/minus.npy', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/eight.npy', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/half.npy', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/long.npy', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/big_endian.npy', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/fortran.npy', 0, 'made/fine_encoded.png'),
+    ('ENCODE photos/255.npy', 2, r'photos/255.npy: float values must lie in \[-1, 1\]'),
+    ('ENCODE photos/nan.npy', 2, r'photos/nan.npy: float values must lie in \[-1, 1\]'),
+    ('ENCODE photos/huge.npy', 2, r'photos/huge.npy: float values must lie in \[-1, 1\]'),
+    ('ENCODE photos/int.npy', 2,
+     'photos/int.npy: 3 channels of int64, expected 3 of uint8, or float'),
+    ('ENCODE photos/i8.npy', 2, 'photos/i8.npy: 3 channels of int8, expected 3 of uint8'),
+    ('ENCODE photos/complex.npy', 2, 'photos/complex.npy: 3 channels of complex128'),
+    ('ENCODE photos/grey.npy', 2, 'photos/grey.npy: 1 channels of float64, expected 3 of uint8'),
+    ('ENCODE photos/five.npy', 2, 'photos/five.npy: 5 channels of float64, expected 3'),
+    ('PICTURE maps/1x1.png --encode photos/fine.png', 2,
+     'photos/fine.png is 24x20 and its label map'),
+
+    # ---- pictures to pictures
+    ('generate --run ab --out made --label pairs/train_A/a.png', 0, 'made/a_generated.png 24x20'),
+    ('generate --run ab --out made --label photos/fine.png', 0, 'made/fine_generated.png 24x20'),
+    ('generate --run ab --out made --label photos/turned.jpg', 0,
+     'made/turned_generated.png 24x20'),
+    ('generate --run ab --out made --label photos/cmyk.jpg', 0, 'made/cmyk_generated.png 24x20'),
+    ('generate --run ab --out made --label photos/five.npy', 2,
+     'five.npy: 5 channels .*expected 1'),
+    ('generate --run ab --out made --label photos/nan.npy', 2, 'nan.npy: .*'),
+    ('generate --run ab --out made --label photos/255.tif', 2, '255.tif: a photograph with values'),
+    ('generate --run ab --out made --label photos/pipe.jpg', 2, 'pipe.jpg: not a regular file'),
+
+    # ---- runs
+    ('generate --label maps/fine.png --run nowhere', 2,
+     'nowhere: no checkpoint there; expected the'),
+    ('generate --label maps/fine.png --run .', 2, r'\.: no checkpoint there'),
+    ('generate --label maps/fine.png --run /', 2, '/: no checkpoint there'),
+    ("generate --label maps/fine.png --run ''", 2, "--run: '': expected a path"),
+    ('generate --label maps/fine.png --run file', 2, 'file: no checkpoint there'),
+    ('generate --label maps/fine.png --run /dev/null', 2, '/dev/null: no checkpoint there'),
+    ('generate --label maps/fine.png --run loop', 2, 'loop: '),
+    ('generate --label maps/fine.png --run own', 2, 'own: no checkpoint there'),
+    ('generate --label maps/fine.png --run run/checkpoint-0000001.pt', 2,
+     'no checkpoint there; expected'),
+    ('cd run && generate --run . --label ../maps/fine.png', 0,
+     'generated/fine_generated.png 24x20'),
+    ('$ mkdir runs; cp -r run runs/x && generate --label maps/fine.png', 0,
+     'runs/x/generated/fine_gen'),
+    ('$ mkdir runs; cp -r run runs/x; touch runs/y && generate --label maps/fine.png', 0,
+     'runs/x/gen'),
+    ('generate --run street_run --label maps/fine.png --out made', 0,
+     'warning: no styles for .*dynamic|'
+     'no styles for unlabeled'),
+    ('generate --run native --label maps/1x300.png', 0,
+     'native/generated/1x300_generated.png 1x300'),
+    ('generate --run local --label maps/fine.png', 0, 'local/generated/fine_generated.png 24x20'),
+
+    # ---- runs of the official code
+    ('generate --run official --label maps/fine.png --out made', 0,
+     'made/fine_generated.png 24x20'),
+    ('generate --run official_no_E --label maps/fine.png --out made', 2,
+     'official_no_E: G takes .* copy latest_net_E.pth of the run that its encoder comes from into'),
+    ('generate --run official_bad_G --label maps/fine.png', 2,
+     'official_bad_G: not the networks of an'),
+    ('generate --run official_bad_E --label maps/fine.png', 2, 'official_bad_E: '),
+    ('generate --run official_text --label maps/fine.png', 2, 'latest_net_G.pth: cannot be read'),
+    ('generate --run official_folder --label maps/fine.png', 2, 'latest_net_D.pth: is a folder'),
+    ('generate --run official_nan --label maps/fine.png', 2,
+     'official_nan: weights of G are not finite'),
+    ('generate --run official_pipe --label maps/fine.png', 2, 'official_pipe.*: '),
+    ('generate --run official_styles --label maps/fine.png', 2,
+     'features_clustered_010.npy: not clustered features of the official code'),
+    ('cluster --run official --data street', 0, 'official/styles.npz'),
+    ('finetune --from official --data street --steps 1 --size 64x64', 0,
+     'runs/official-64x64: 64x64'),
+
+    # ---- the demo
+    ("demo --run ''", 2, "--run: '': expected a path"),
+    ('demo --run own', 2, 'own: there already; --run DIR puts another demo elsewhere'),
+    ('demo --run file', 2, 'file: there already'),
+    ('demo --run file/x', 2, 'file/x/scenes: cannot be made .*Not a directory'),
+    ('demo --run .', 2, r'\.: there already; --run DIR puts another demo elsewhere'),
+    ('demo --run /', 2, '/: there is no folder beside it; name one'),
+    ('demo --seed -1', 2, "--seed: '-1': expected a whole number from 0"),
+    ('demo own', 2, 'unrecognized arguments: own'),
+    ('$ mkdir x-256x128 && demo --run x', 2, 'x-256x128: there already'),
+
+    # ---- numbers: for each flag what is expected, and what is not that
+    *((f"{words}={value}", 2, re.escape(f'''{words.split()[-1]}: '{value.strip("'")}': expected '''
+                                        + expected))
+      for words, expected, values in NUMBERS for value in values.split()),
+]
+
+
+# ----------------------------------------------------------------------------- the circumstances
+
+def raising(error):
+    def fail(*args, **kwargs):
+        raise error
+    return fail
+
+
+# What may be said before a command in brackets.
+CIRCUMSTANCES = {
+    'no memory': lambda patch: patch.setattr(decoding, 'upright', raising(MemoryError())),
+    'no memory for networks': lambda patch: patch.setattr(
+        nets.GlobalGenerator, 'forward', raising(RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))),
+    'no memory to map': lambda patch: patch.setattr(
+        np.lib.format, 'open_memmap', raising(OSError(errno.ENOMEM, 'Cannot allocate memory'))),
+    'full disk': lambda patch: patch.setattr(
+        files.os, 'fsync', raising(OSError(errno.ENOSPC, 'No space left on device'))),
+    'no room': lambda patch: patch.setattr(
+        shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(1, 1, 0)),
+    'no rights': lambda patch: patch.setattr(
+        Path, 'mkdir', raising(PermissionError(errno.EACCES, 'Permission denied', 'made'))),
+    'no rights to list': lambda patch: patch.setattr(
+        os, 'scandir', lambda path: raising(PermissionError(13, 'Permission denied', path))()),
+    'no h5py': lambda patch: patch.setitem(sys.modules, 'h5py', None),
+    'ASCII terminal': lambda patch: [
+        stream.reconfigure(encoding='ascii') for stream in (sys.stdout, sys.stderr)],
+    'old PyTorch': lambda patch: patch.setattr(torch, '__version__', '2.5.1'),
+    'no locks': lambda patch: patch.setattr(
+        files.fcntl, 'lockf', raising(OSError(errno.ENOLCK, 'No locks available'))),
+    'busy': lambda patch: patch.setattr(
+        files.fcntl, 'lockf', raising(OSError(errno.EAGAIN, 'Resource temporarily unavailable'))),
+}
+
+
+# ------------------------------------------------------------------------------------ the test
+
+def contents(folder):
+    """{path: checksum, or None where it is no file} of all that is below a folder."""
+    found = {}
+    for place, folders, names in os.walk(folder):
+        found |= {os.path.join(place, name): None for name in folders}
+        for path in (os.path.join(place, name) for name in set(names) - {'.lock'}):
+            regular = stat.S_ISREG(os.lstat(path).st_mode)
+            found[path] = zlib.crc32(Path(path).read_bytes()) if regular else None
+    return found
+
+
+def made(before, after):
+    """The files that are new, and the sizes of pictures, as words."""
+    for path in sorted(after.keys() - before.keys()):
+        size = ''
+        if path.endswith('.png'):
+            with Image.open(path) as picture:
+                size = f' {picture.width}x{picture.height}'
+        yield os.path.relpath(path) + size
+
+
+@pytest.fixture(scope='module')
+def one_thread():
+    """The networks are tiny."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize('words, code, says', ROWS, ids=[row[0] for row in ROWS])
+def test_odd_command(words, code, says, world, command, monkeypatch, tmp_path, recwarn):
+    mentioned = spelt_out(words)
+    for thing in world.iterdir():
+        if thing.name in mentioned:
+            if thing.is_symlink() or thing.is_file():
+                (tmp_path / thing.name).symlink_to(thing)
+            elif thing.is_dir():
+                shutil.copytree(thing, tmp_path / thing.name, symlinks=True, copy_function=os.link)
+            else:
+                os.link(thing, tmp_path / thing.name)
+
+    *before, last = words.split(' && ')
+    for step in before:
+        if step.startswith('$ '):
+            subprocess.run(step[2:], shell=True, check=True, cwd=os.getcwd())
+        elif step.startswith('cd '):
+            monkeypatch.chdir(step[3:])
+        else:
+            assert command(*shlex.split(spelt_out(step)))[0] == 0
+    there = contents(tmp_path)
+    circumstance = re.match(r'\[(.*?)\] ', last)
+    if circumstance:
+        CIRCUMSTANCES[circumstance[1]](monkeypatch)
+        last = last[circumstance.end():]
+    got, out, err = command(*shlex.split(spelt_out(last)))
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+
+    now = contents(tmp_path)
+    said = f'{err}{out}' + '\n'.join(made(there, now))
+    assert got == (code if code == 0 else 2), said
+    assert 'Traceback' not in said and re.search(says, said), said
+    assert not recwarn.list                                         # they would be lines, too
+    if code == PROBLEMS:
+        assert re.fullmatch(r'\d+ problems?', out.splitlines()[-1])
+    elif got == 2:
+        bad = re.search(r'(\d+) of \d+ label maps could not be used\n$', err)
+        lines = re.sub(r'(warning: .*|note: .*|(headers|labels|pixels): \d+ of \d+)\n', '', err)
+        assert lines.count('\n') == 1 + (int(bad[1]) if code == SOME else 0), said
+        assert there.keys() <= now.keys()                           # nothing is lost ...
+        if code == 2:                                               # ... or changed, or left behind
+            assert {path: now[path] for path in there} == there
+            assert {os.path.relpath(path) for path in now.keys() - there.keys()} <= {'made'}
+
+
+def spelt_out(words):
+    return re.sub('|'.join(SHORT), lambda short: SHORT[short[0]], words)
 
 
 # ------------------------------------------------------------------------------------- the world
@@ -57,7 +1278,8 @@ def save(path, what, **kwargs):
         what.save(path, **kwargs)
 
 
-def flat(root, label=LABEL, image=PHOTO, inst=None, name='a', ends=('.png', '.png', '.png'), **kwargs):
+def flat(root, label=LABEL, image=PHOTO, inst=None, name='a', ends=('.png', '.png', '.png'),
+         **kwargs):
     """One scene more in the flat layout; kwargs go with the photograph."""
     save(root / 'train_label' / f'{name}{ends[0]}', label)
     save(root / 'train_img' / f'{name}{ends[1]}', image, **kwargs)
@@ -66,14 +1288,16 @@ def flat(root, label=LABEL, image=PHOTO, inst=None, name='a', ends=('.png', '.pn
 
 
 def png(array, depth=8, kind=0, w=W, h=H):
-    """The bytes of a PNG as Pillow does not write it: grey of so many bits, or whatever `kind` says."""
+    """The bytes of a PNG as Pillow does not write it: grey of so many bits, or another `kind`."""
     def chunk(name, blob):
-        return struct.pack('>I', len(blob)) + name + blob + struct.pack('>I', zlib.crc32(name + blob))
+        blob = name + blob
+        return struct.pack('>I', len(blob) - 4) + blob + struct.pack('>I', zlib.crc32(blob))
 
     bits = np.unpackbits(np.asarray(array, np.uint8)[..., None], -1)[..., -depth:]
     rows = np.packbits(bits.reshape(len(array), -1), 1)
     rows = np.pad(rows, ((0, 0), (1, 0)))
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, depth, kind, 0, 0, 0))
+    head = struct.pack('>IIBBBBB', w, h, depth, kind, 0, 0, 0)
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head)
             + chunk(b'IDAT', zlib.compress(rows.tobytes())) + chunk(b'IEND', b''))
 
 
@@ -99,8 +1323,6 @@ def altered(source, target, drop=(), **changes):
     if (source / 'styles.npz').exists():
         os.link(source / 'styles.npz', target / 'styles.npz')
     _, checkpoint = checkpoints.newest(source)
-    checkpoint['config'] = runs.configuration.pack(runs.configuration.unpack(
-        checkpoint['config'], source))
     for name, value in changes.items():
         for part in (checkpoint, checkpoint['config'], checkpoint['config']['training']):
             if name in part:
@@ -185,10 +1407,12 @@ def make_maps(maps):
 
     for name, array in {
             'fine': LABEL, 'bool': LABEL > 2, 'fortran': np.asfortranarray(LABEL),
-            'big_endian': LABEL.astype('>i4'), 'channel': LABEL[..., None], 'i64': LABEL.astype(int),
-            'u64': np.full((H, W), 2 ** 64 - 1, np.uint64), 'beyond': LABEL + 2 ** 32,
+            'big_endian': LABEL.astype('>i4'), 'channel': LABEL[..., None],
+            'i64': LABEL.astype(int),
+            'u64': np.full((H, W), 2 ** 64 - 1, np.uint64), 'beyond': LABEL.astype(int) + 2 ** 32,
             'negative': LABEL.astype(int) - 2, 'least': np.full((H, W), -2 ** 63),
-            'float': LABEL.astype(float), 'complex': LABEL.astype(complex), 'half': LABEL.astype('f2'),
+            'float': LABEL.astype(float), 'complex': LABEL.astype(complex),
+            'half': LABEL.astype('f2'),
             'text': LABEL.astype(str), 'time': LABEL.astype('M8[s]'), 'bands': PHOTO,
             'empty': LABEL[:0], 'line': LABEL[0], 'number': np.array(3), 'four': PHOTO[None],
             'records': np.zeros((H, W), [('id', int)]), 'long': np.zeros((1, 40000), np.uint8),
@@ -228,7 +1452,8 @@ def make_photos(photos):
     """Photographs of the scene maps/fine.png."""
     picture = Image.fromarray(PHOTO)
     save(photos / 'fine.png', PHOTO)
-    for name, mode in (('grey', 'L'), ('la', 'LA'), ('rgba', 'RGBA'), ('palette', 'P'), ('bit', '1')):
+    for name, mode in (('grey', 'L'), ('la', 'LA'), ('rgba', 'RGBA'), ('palette', 'P'),
+                       ('bit', '1')):
         save(photos / f'{name}.png', picture.convert(mode))
     save(photos / 'cmyk.jpg', picture.convert('CMYK'))
     save(photos / 'ycc.tif', picture.convert('YCbCr'))
@@ -254,7 +1479,8 @@ def make_photos(photos):
     os.mkfifo(photos / 'pipe.jpg')
     for name, array in {
             'unit': PHOTO / 255, 'minus': PHOTO / 127.5 - 1, 'eight': PHOTO, '255': PHOTO * 1.0,
-            'nan': np.full((H, W, 3), np.nan), 'int': PHOTO.astype(int), 'i8': PHOTO.astype(np.int8),
+            'nan': np.full((H, W, 3), np.nan), 'int': PHOTO.astype(int),
+            'i8': PHOTO.astype(np.int8),
             'grey': GREY / 255, 'five': np.zeros((H, W, 5)), 'complex': PHOTO.astype(complex),
             'huge': np.full((H, W, 3), 1e300), 'half': (PHOTO / 255).astype('f2'),
             'long': (PHOTO / 255).astype(np.longdouble), 'big_endian': (PHOTO / 255).astype('>f4'),
@@ -277,8 +1503,8 @@ def make_sets(root):
     flat(root / 'grey2', png(LABEL % 4, 2))
     flat(root / 'grey4', png(LABEL, 4))
     flat(root / 'grey1', png(LABEL % 2, 1))
-    flat(root / 'beyond', LABEL + 2 ** 32, ends=('.npy', '.png'))
-    flat(root / 'beyond_inst', inst=INST + 2 ** 40, ends=('.png', '.png', '.npy'))
+    flat(root / 'beyond', LABEL.astype(int) + 2 ** 32, ends=('.npy', '.png'))
+    flat(root / 'beyond_inst', inst=INST.astype(int) + 2 ** 40, ends=('.png', '.png', '.npy'))
     flat(root / 'negative', LABEL.astype(int) - 1, ends=('.npy', '.png'))
     flat(root / 'unit', image=(GREY / 255).astype(np.float32), ends=('.png', '.tif'))
     flat(root / 'float255', image=GREY.astype(np.float32), ends=('.png', '.tif'))
@@ -337,7 +1563,7 @@ def make_sets(root):
     (root / 'loop').symlink_to('loop')
     (root / 'linked').symlink_to('own')
     flat(root / 'endless')
-    (root / 'endless' / 'train_label' / 'again').symlink_to('..')
+    (root / 'endless' / 'train_label' / 'again').symlink_to('.')
     (root / 'only_A' / 'train_A').mkdir(parents=True)
     save(root / 'only_A' / 'train_A' / 'a.png', PHOTO)
     for name, array in (('a', np.zeros((H, W, 5))), ('b', np.zeros((H, W, 4)))):
@@ -350,14 +1576,19 @@ def make_sets(root):
     colours = sorted({tuple(map(int, colour)) for colour in PHOTO.reshape(-1, 3)})
     lines = [f'{r},{g},{b},{i % 5}' for i, (r, g, b) in enumerate(colours)]
     for name, text in {
-            'fine': '\n'.join(lines), 'bom': '\ufeff' + '\n'.join(lines), 'windows': '\r\n'.join(lines),
+            'fine': '\n'.join(lines), 'bom': '\ufeff' + '\n'.join(lines),
+            'windows': '\r\n'.join(lines),
             'spaces': '\n'.join(line.replace(',', ' , ') for line in lines), 'empty': '',
-            'comments': '# nothing\n\n# at all\n', 'short': '1,2,3\n', 'words': 'red,green,blue,1\n',
+            'comments': '# nothing\n\n# at all\n', 'short': '1,2,3\n',
+            'words': 'red,green,blue,1\n',
             'high_colour': '256,0,0,1\n', 'negative': '0,0,0,-1\n', 'high_id': '0,0,0,70000\n',
             'float': '0.5,0,0,1\n', 'tabs': '0\t0\t0\t1\n', 'twice': '1,2,3,0\n1,2,3,1\n',
-            'twice_same': '\n'.join(lines + lines), 'hex': '0x10,0,0,1\n', 'few': '\n'.join(lines[1:]),
-            'names': '\n'.join(f'{line},thing, or so' for line in lines), 'huge': '9' * 5000 + ',0,0,1\n',
-            'gaps': '\n'.join(f'{r},{g},{b},{7 * (i % 3)}' for i, (r, g, b) in enumerate(colours))}.items():
+            'twice_same': '\n'.join(lines + lines), 'hex': '0x10,0,0,1\n',
+            'few': '\n'.join(lines[1:]),
+            'names': '\n'.join(f'{line},thing, or so' for line in lines),
+            'huge': '9' * 5000 + ',0,0,1\n',
+            'gaps': '\n'.join(f'{r},{g},{b},{7 * (i % 3)}'
+                              for i, (r, g, b) in enumerate(colours))}.items():
         save(root / 'palettes' / name, text)
     save(root / 'palettes' / 'latin', ('\n'.join(lines) + ',caf\xe9').encode('latin-1'))
     save(root / 'palettes' / 'utf16', '\n'.join(lines).encode('utf-16'))
@@ -367,7 +1598,8 @@ def make_sets(root):
 
 def make_layouts(root):
     """Data sets as they are downloaded, with one odd thing each."""
-    for name in ('ade', 'ade_empty', 'ade_latin', 'ade_utf16', 'ade_nameless', 'ade_short', 'ade_folder'):
+    for name in ('ade', 'ade_empty', 'ade_latin', 'ade_utf16', 'ade_nameless', 'ade_short',
+                 'ade_folder'):
         save(root / name / 'annotations' / 'training' / 'ADE_train_1.png', LABEL)
         save(root / name / 'images' / 'training' / 'ADE_train_1.jpg', PHOTO)
     table = 'Idx,Ratio,Train,Val,Stuff,Name\n' + ''.join(
@@ -411,16 +1643,20 @@ def make_layouts(root):
     save(root / 'city_zip' / 'gtFine_trainvaltest.zip', b'PK')
 
     h5py = pytest.importorskip('h5py', reason='h5py is not installed')
-    parts = {'labels': np.stack([LABEL.T] * 2).astype(np.uint16), 'instances': np.stack([LABEL.T] * 2),
+    parts = {'labels': np.stack([LABEL.T] * 2).astype(np.uint16),
+             'instances': np.stack([LABEL.T] * 2),
              'images': np.stack([PHOTO.transpose(2, 1, 0)] * 2)}
     for name, change in {
             'nyu': {}, 'nyu_no_keys': dict.fromkeys(parts), 'nyu_no_images': {'images': None},
-            'nyu_lengths': {'images': parts['images'][:1]}, 'nyu_flat': {'labels': parts['labels'][0]},
+            'nyu_lengths': {'images': parts['images'][:1]},
+            'nyu_flat': {'labels': parts['labels'][0]},
             'nyu_line': {'labels': np.zeros(2, np.uint16)}, 'nyu_text': {'labels': [b'a', b'b']},
             'nyu_float': {'labels': parts['labels'] + 0.5}, 'nyu_number': {'labels': 3},
-            'nyu_group': {'labels': {}}, 'nyu_empty': {key: value[:0] for key, value in parts.items()},
+            'nyu_group': {'labels': {}},
+            'nyu_empty': {key: value[:0] for key, value in parts.items()},
             'nyu_float_images': {'images': parts['images'] / 255}, 'nyu_splits': {},
-            'nyu_splits_text': {}, 'nyu_splits_far': {}, 'nyu_splits_other': {}, 'nyu_splits_pipe': {},
+            'nyu_splits_text': {}, 'nyu_splits_far': {}, 'nyu_splits_other': {},
+            'nyu_splits_pipe': {},
             'nyu_splits_empty': {}, 'nyu_40_few': {}, 'nyu_40_high': {}, 'nyu_40_text': {},
             'nyu_40': {}, 'nyu_many': {}}.items():
         (root / name).mkdir()
@@ -448,17 +1684,13 @@ def make_layouts(root):
 
 def make_runs(root, command, trained, official):
     """Runs, whole, odd and damaged."""
-    def train(words):
-        code, out, err = command(*shlex.split(words))
-        assert code == 0, err
-
-    train(f'train --data own --run run {SHORT["TINY"]}')
-    train('cluster --run run --k 3 --device cpu')
-    train(f'train --data plain --run bare {SHORT["BARE"]}')
-    train(f'train --data pairs --run ab {SHORT["BARE"]}')
-    train(f'train --data own --run native {SHORT["TINY"]} --size native')
-    train(f'train --data own --run local {SHORT["TINY"]} --model local --n-blocks-local 1')
-    train(f'train --data helen --run face {SHORT["BARE"]}')
+    command(f'train --data own --run run {SHORT["TINY"]}')
+    command('cluster --run run --k 3 --device cpu')
+    command(f'train --data plain --run bare {SHORT["BARE"]}')
+    command(f'train --data pairs --run ab {SHORT["BARE"]}')
+    command(f'train --data own --run native {SHORT["TINY"]} --size native')
+    command(f'train --data own --run local {SHORT["TINY"]} --model local --n-blocks-local 1')
+    command(f'train --data helen --run face {SHORT["BARE"]}')
     run, copy = root / 'run', shutil.copytree
     os.symlink(trained, root / 'street_run')
     altered(run, root / 'skipped', left_out=['z'])
@@ -483,7 +1715,7 @@ def make_runs(root, command, trained, official):
     save(root / 'vgg_text.pth', 'no weights')
     save(root / 'vgg_empty.pth', b'')
     os.mkfifo(root / 'vgg_pipe.pth')
-    train(f'train --data own --run with_vgg {SHORT["TINY"]} --vgg vgg.pth')
+    command(f'train --data own --run with_vgg {SHORT["TINY"]} --vgg vgg.pth')
 
     # What is not there, or not a checkpoint.
     weights = checkpoints.newest(run)[1]['weights']
@@ -491,11 +1723,13 @@ def make_runs(root, command, trained, official):
             'nan': {'weights': {**weights, 'E': {
                 key: value * np.nan for key, value in weights['E'].items()}}},
             'no_weights': {'weights': {}}, 'no_D': {'weights': {k: weights[k] for k in 'GE'}},
-            'text_weights': {'weights': 'none'}, 'text_step': {'step': 'six'}, 'minus': {'step': -1},
+            'text_weights': {'weights': 'none'}, 'text_step': {'step': 'six'},
+            'minus': {'step': -1},
             'no_layout': {'layout': 'Mars'}, 'wide_feat': {'feat': 7}, 'wide_ngf': {'ngf': 4096},
             'infinite': {'lr': float('inf')}, 'text_config': {'config': 'none'},
             'long_names': {'label_names': ['x']}, 'number_data': {'data': 3},
-            'odd_rows': {'rows': 7}, 'odd_sums': {'sums': {'gan': 'x'}}, 'odd_bad': {'bad_steps': 3},
+            'odd_rows': {'rows': 7}, 'odd_sums': {'sums': {'gan': 'x'}},
+            'odd_bad': {'bad_steps': 3},
             'odd_optimizers': {'optimizers': {}}, 'table': {'label_table': {0: 99}},
             'nul': {'data': 'a\0b'}}.items():
         if name == 'text_config':
@@ -506,7 +1740,8 @@ def make_runs(root, command, trained, official):
         altered(run, root / name, **change)
     altered(run, root / 'no_step', drop=['step'])
     altered(run, root / 'no_optimizers', drop=['optimizers'])
-    for name, content in {'list': [1, 2], 'number': 3, 'tensor': torch.zeros(3), 'nothing': None}.items():
+    for name, content in {'list': [1, 2], 'number': 3, 'tensor': torch.zeros(3),
+                          'nothing': None}.items():
         (root / f'is_{name}').mkdir()
         with open(root / f'is_{name}' / 'checkpoint-0000001.pt', 'wb') as file:
             checkpoints.dump(content, file)
@@ -528,8 +1763,10 @@ def make_runs(root, command, trained, official):
     with np.load(run / 'styles.npz') as file:
         styles = dict(file)
     for name, change in {
-            'styles_nan': {'mean': styles['mean'] * np.nan}, 'styles_shape': {'centres': np.zeros((2, 2))},
-            'styles_minus': {'counts': styles['counts'] - 99}, 'styles_words': {'step': np.array('x')},
+            'styles_nan': {'mean': styles['mean'] * np.nan},
+            'styles_shape': {'centres': np.zeros((2, 2))},
+            'styles_minus': {'counts': styles['counts'] - 99},
+            'styles_words': {'step': np.array('x')},
             'styles_old': {'step': np.array(0)}, 'styles_many': {'label_names': np.array(['a'])},
             'styles_object': {'mean': np.array([None, 1], object)}}.items():
         copy(run, root / name, copy_function=os.link)
@@ -548,7 +1785,8 @@ def make_runs(root, command, trained, official):
 
     # The other files of a run.
     for name, file in (('log_folder', 'log.csv'), ('config_folder', 'config.json'),
-                       ('samples_file', 'samples'), ('lock_folder', '.lock'), ('lock_link', '.lock')):
+                       ('samples_file', 'samples'), ('lock_folder', '.lock'),
+                       ('lock_link', '.lock')):
         copy(run, root / name, copy_function=os.link)
         place = root / name / file
         shutil.rmtree(place) if place.is_dir() else place.unlink()
@@ -577,8 +1815,8 @@ def make_runs(root, command, trained, official):
     os.mkfifo(root / 'official_pipe' / 'latest_net_G.pth')
 
 
-@pytest.fixture(scope='session')
-def world(scenes, trained, tmp_path_factory):
+@pytest.fixture(scope='module')
+def world(scenes, trained, one_thread, tmp_path_factory):
     """The folder of all odd things, to be left as it is."""
     import p2phd
     root = tmp_path_factory.mktemp('world')
@@ -595,110 +1833,3 @@ def world(scenes, trained, tmp_path_factory):
         make_runs(root, command, trained, ROOT / 'tests' / 'golden' / 'official_run')
         (root / 'street').symlink_to(scenes)
     return root
-
-
-# ----------------------------------------------------------------------------- the circumstances
-
-def raising(error):
-    def fail(*args, **kwargs):
-        raise error
-    return fail
-
-
-# What may be said before a command in brackets.
-CIRCUMSTANCES = {
-    'no memory': lambda patch: patch.setattr(decoding, 'upright', raising(MemoryError())),
-    'no memory for networks': lambda patch: patch.setattr(
-        nets.GlobalGenerator, 'forward', raising(RuntimeError(
-            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))),
-    'no memory to map': lambda patch: patch.setattr(
-        np.lib.format, 'open_memmap', raising(OSError(errno.ENOMEM, 'Cannot allocate memory'))),
-    'full disk': lambda patch: patch.setattr(
-        files.os, 'fsync', raising(OSError(errno.ENOSPC, 'No space left on device'))),
-    'no room': lambda patch: patch.setattr(
-        shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(1, 1, 0)),
-    'no rights': lambda patch: patch.setattr(
-        Path, 'mkdir', raising(PermissionError(errno.EACCES, 'Permission denied', 'made'))),
-    'no rights to list': lambda patch: patch.setattr(
-        os, 'scandir', lambda path: raising(PermissionError(13, 'Permission denied', path))()),
-    'no h5py': lambda patch: patch.setitem(sys.modules, 'h5py', None),
-    'ASCII terminal': lambda patch: [
-        stream.reconfigure(encoding='ascii') for stream in (sys.stdout, sys.stderr)],
-    'old PyTorch': lambda patch: patch.setattr(torch, '__version__', '2.5.1'),
-    'no locks': lambda patch: patch.setattr(
-        files.fcntl, 'lockf', raising(OSError(errno.ENOLCK, 'No locks available'))),
-    'busy': lambda patch: patch.setattr(
-        files.fcntl, 'lockf', raising(OSError(errno.EAGAIN, 'Resource temporarily unavailable'))),
-}
-
-
-# ------------------------------------------------------------------------------------ the test
-
-def contents(folder):
-    """{path: what tells whether a file is the one that was there} below a folder."""
-    found = {}
-    for place, folders, names in os.walk(folder):
-        found |= {os.path.join(place, name): None for name in folders}
-        for name in set(names) - {'.lock'}:
-            status = os.lstat(path := os.path.join(place, name))
-            found[path] = status.st_ino, status.st_size, status.st_mtime_ns
-    return found
-
-
-def made(before, after):
-    """The files that are new, and the sizes of pictures, as words."""
-    for path in sorted(after.keys() - before.keys()):
-        size = ''
-        if path.endswith('.png'):
-            with Image.open(path) as picture:
-                size = ' %dx%d' % picture.size
-        yield os.path.relpath(path) + size
-
-
-@pytest.mark.parametrize('words, code, says', ROWS, ids=[row[0] for row in ROWS])
-def test_odd_command(words, code, says, world, command, monkeypatch, tmp_path):
-    for thing in world.iterdir():
-        if thing.name in words:
-            if thing.is_symlink() or thing.is_file():
-                (tmp_path / thing.name).symlink_to(thing.resolve() if thing.exists() else thing)
-            elif thing.is_dir():
-                shutil.copytree(thing, tmp_path / thing.name, symlinks=True, copy_function=os.link)
-            else:
-                os.link(thing, tmp_path / thing.name)
-
-    *before, last = words.split(' && ')
-    for step in before:
-        if step.startswith('$ '):
-            subprocess.run(step[2:], shell=True, check=True, cwd=os.getcwd())
-        elif step.startswith('cd '):
-            monkeypatch.chdir(step[3:])
-        else:
-            assert command(*spelt_out(step))[0] == 0
-    there = contents(tmp_path)
-    circumstance = re.match(r'\[(.*?)\] ', last)
-    if circumstance:
-        CIRCUMSTANCES[circumstance[1]](monkeypatch)
-        last = last[circumstance.end():]
-    got, out, err = command(*spelt_out(last))
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-
-    now = contents(tmp_path)
-    said = f'{err}{out}' + '\n'.join(made(there, now))
-    assert got == (2 if code in (PROBLEMS, SOME) else code), said
-    assert 'Traceback' not in said and re.search(says, said), said
-    if code == PROBLEMS:
-        assert re.fullmatch(r'\d+ problems?', out.splitlines()[-1])
-    elif code == SOME:
-        bad = re.search(r'(\d+) of \d+ label maps could not be used\n$', err)
-        assert err.count('\n') == int(bad[1]) + 1
-    elif code == 2:
-        assert err.count('\n') == 1 and err.endswith('\n') and not out, said
-        there_still = {path: now.get(path) for path in there}
-        assert there_still == there
-        assert {os.path.relpath(path) for path in now.keys() - there.keys()} <= {'made'}
-
-
-def spelt_out(text):
-    return [word for part in shlex.split(text) for word in SHORT.get(part, part).split(
-        ' ' if part in SHORT else '\0')]
