@@ -19,7 +19,7 @@ import torch
 
 from files import UserError, attempt, blame, warn, write_whole
 
-FORMAT = 3                                          # raised when what is in a checkpoint changes
+FORMAT = 4                                          # raised when what is in a checkpoint changes
 SEAL = '\np2phd checkpoint, format {:4d}, sha256 '  # and 64 hexadecimal digits, and the line's end
 SEAL_BYTES = len(SEAL.format(0)) + 64 + 1
 
@@ -89,6 +89,15 @@ def write(folder, checkpoint, keep):
     """Write folder/checkpoint-<checkpoint['step']>.pt, and when it is whole on the disk delete all
     but the newest `keep`. UserError, with what was there untouched, where it cannot be written."""
     path = folder / f'checkpoint-{checkpoint["step"]:07d}.pt'
+    write_to(path, checkpoint)
+    for old in numbered(folder)[:-keep]:
+        if old != path:
+            old.unlink(missing_ok=True)
+
+
+def write_to(path, checkpoint):
+    """Write one file, whole or not at all. UserError where there is no room."""
+    folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)       # moved away, it is no reason to lose anything
     needed = sum(tensor.nbytes + 512 for tensor in tensors(checkpoint))     # 512: for its header
     free = shutil.disk_usage(folder).free
@@ -96,9 +105,6 @@ def write(folder, checkpoint, keep):
         raise UserError(f'{path}: not written, it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} '
                         'MB are free there; make room, or keep fewer with --keep')
     write_whole(path, lambda file: dump(checkpoint, file))
-    for old in numbered(folder)[:-keep]:
-        if old != path:
-            old.unlink(missing_ok=True)
 
 
 class Writer:
@@ -189,6 +195,18 @@ def check_tensors(tree, path):
         raise ValueError('a tensor that is not dense')
     if sum(tensor.nbytes for tensor in tensors(tree)) > os.path.getsize(path):
         raise ValueError('tensors larger than the file')
+
+
+def best(folder):
+    """The best checkpoint in a run's folder -> path, contents. UserError where there is none, or it
+    is damaged."""
+    path = folder / 'best.pt'
+    if not path.exists():
+        raise UserError(f'{path}: not there; train --evaluate-every N keeps the best checkpoint')
+    try:
+        return path, read(path)
+    except Damaged as error:
+        raise UserError(f'{path}: {error}; leave out --checkpoint best') from None
 
 
 def newest(folder, set_aside=False):

@@ -96,11 +96,14 @@ SIZE = Bound('WIDTHxHEIGHT, each from 1 to 32768', width_and_height,
 SIZE_OR_NATIVE = Bound(f'{SIZE.expected}, or native',
                        lambda text: text if text == 'native' else width_and_height(text),
                        lambda value: value == 'native' or SIZE.holds(value), 'WxH')
+MODEL = choice('global', 'local', 'unet')
 LABEL = whole(0, (1 << 16) - 1)                     # a label, before and after tables
 LABEL_OR_NONE = Bound(f'{LABEL.expected}, or none',
                       lambda text: text if text == 'none' else int(text),
                       lambda value: value == 'none' or LABEL.holds(value), 'ID')
 FRACTION = number('a number between 0 and 1', lambda value: 0 < value < 1, 'RATE')
+WEIGHT = number('a number from 0 to 1e6', lambda value: 0 <= value <= 1e6, 'WEIGHT')
+DECAY = number('a number from 0 to below 1', lambda value: 0 <= value < 1, 'DECAY')
 FACTOR = number('a factor from 1 to 2', lambda value: 1 <= value <= 2, 'FACTOR')
 NAME = Bound('letters, digits, _ and -', str,
              lambda value: is_text(value) and re.fullmatch(r'[\w-]+', value), 'NAME')
@@ -126,17 +129,26 @@ def table(**fields):
 # What a picture is made with: the networks, what they were taught to see, how maps are read. Those
 # without a text for --help follow from the data.
 NETWORK = table(
-    model=(choice('global', 'local'), 'global',             # paper section 3.2
-           'G1, or local enhancers around it from the start'),
+    model=(MODEL, 'global',                                 # paper section 3.2
+           'global: G1; local: local enhancers around it from the start; unet: the U-Net of '
+           'pix2pix in its place; pix2pix: that baseline as a whole'),
     ngf=(WIDTH, 64, 'channels of the (outermost) first layer (default: as many as give G1 64)'),
-    n_down=(DEPTH, 4, 'downsamplings of G1'),
+    n_down=(DEPTH, 4, 'downsamplings of G1; levels of the U-Net, as many as the size allows by '
+                      'default'),
     n_blocks=(BLOCKS, 9, 'residual blocks of G1'),
     n_enhancers=(whole(0, 8), 1, 'local enhancers of --model local'),
     n_blocks_local=(BLOCKS, 3, 'residual blocks of each local enhancer'),
     ndf=(WIDTH, 64, 'width of the discriminators'),
     n_layers=(DEPTH, 3, 'strided layers of each discriminator'),
     n_scales=(DEPTH, 3, 'discriminators'),                  # paper section 3.2: D1, D2, D3
+    spectral_norm=(FLAG, False, 'spectral normalisation of the discriminators'),
+    up=(choice('transposed', 'nearest', 'bilinear'), 'transposed',
+        'upsampling of generator and encoder: transposed convolutions as in the paper, or resizing '
+        'and a 3x3 convolution'),
+    boundary=(FLAG, True, 'instance boundary map'),         # paper section 3.3
     features=(FLAG, NEEDED, 'train the encoder along (default: if there are instances)'),
+    features_of=(choice('instance', 'label'), 'instance',
+                 'what has a style of its own; label: also without instance maps'),
     feat=(SCALE, 3, 'features per instance'),               # paper section 4
     nef=(WIDTH, 16, 'width of the encoder'),
     n_down_encoder=(DEPTH, 4, 'downsamplings of the encoder'),
@@ -149,6 +161,7 @@ NETWORK = table(
     label_names=(maybe(NAMES), None),
     label_table=(maybe(TABLE), None),
     palette=(maybe(COLOURS), None),
+    void=(of('labels', every(LABEL.holds)), ()),            # which scores leave out
     jpeg_labels=(FLAG, False, 'accept label maps that JPEG has changed'),
     size=(maybe(SIZE), None))                               # None: native
 
@@ -159,6 +172,9 @@ TRAINING = table(
           'perhaps train_inst/; or train_A/ train_B/'),
     split=(NAME, 'train', 'which part of the data set'),
     left_out=(NAMES, ()),                                   # scenes that cannot be used
+    hold_out=(whole(0, 1 << 20), 0,
+              'pictures that are not trained on, but shown; those of the split val, where there is '
+              'one, are shown anyway'),
     pictures=(of('a number and a checksum', every(COUNT.holds, 2)), NEEDED),
     crop=(maybe(SIZE), None, 'train on random sections of this size'),
     jitter=(FACTOR, 1.0, 'resize up by this factor, 1 to 2, and crop back at random'),
@@ -174,14 +190,23 @@ TRAINING = table(
     fix_global=(EPOCHS, 10, 'epochs in which only the new enhancer learns'),
     batch=(whole(1, 1 << 16), 1, 'pictures per step'),
     lr=(FRACTION, 2e-4, 'learning rate of Adam, betas (0.5, 0.999)'),       # paper appendix
-    gan=(choice('lsgan', 'vanilla'), 'lsgan', 'least squares or cross-entropy'),    # section 4
+    gan=(choice('lsgan', 'vanilla', 'hinge'), 'lsgan',      # paper section 4
+         'least squares, cross-entropy or hinge'),
+    lambda_feature=(WEIGHT, 10.0, 'weight of feature matching; 0: without'),        # section 4
+    lambda_vgg=(WEIGHT, 10.0, 'weight of the perceptual loss'),
+    lambda_l1=(WEIGHT, 0.0, 'weight of the L1 distance of pix2pix'),
     vgg=(maybe(path('PATH')), None,
          'add the VGG-19 perceptual loss, from the weights that torchvision publishes; without '
          'PATH they are fetched'),
+    ema=(DECAY, 0.999,
+         'moving average of the weights of G and E, which is what makes pictures; 0: none'),
     bf16=(FLAG, False, 'bfloat16 arithmetic in the networks: faster where the hardware has it'),
     seed=(NATURAL, 0, 'of every random draw'),
     log_every=(STEPS, 50, 'a line and a row of log.csv'),
     sample_every=(STEPS, 500, 'a picture: label | synthesised | real'),
+    evaluate_every=(maybe(STEPS), None,
+                    'scores of the pictures that are not trained on, in scores.csv; the best '
+                    'checkpoint is kept as best.pt'),
     save_every=(STEPS, 1000, 'a checkpoint; there is one at the end of an epoch, too'),
     keep=(POSITIVE, 2, 'the newest N checkpoints, older ones are deleted'),
     max_bad_steps=(POSITIVE, 20, 'steps whose loss or gradient is not finite are skipped; after N '
@@ -209,6 +234,17 @@ DATA = {
     'jpeg_labels': NETWORK['jpeg_labels'],
     **table(skip_bad=(FLAG, False,
                       'train: read everything first, and leave out what cannot be used'))}
+
+
+STYLES = 10                                         # paper section 4: K = 10
+
+# Where a command line may say more than a configuration holds.
+ON_THE_LINE = {'size': SIZE_OR_NATIVE, 'model': choice(*MODEL.choices, 'pix2pix')}
+
+# What --model pix2pix stands for (Isola et al., CVPR 2017): U-Net, one discriminator, cross-entropy
+# and 100 times the L1 distance, the label map alone.
+PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False, 'gan': 'vanilla',
+           'lambda_feature': 0.0, 'lambda_l1': 100.0}
 
 
 def defaults(fields):
@@ -248,26 +284,34 @@ def check(config, path=None):
             if not fields[name].bound.holds(value):
                 refuse(name, value, fields[name].bound.expected)
 
-    labels = [*(config.label_table or {}).values(), *(row[3] for row in config.palette or [])]
+    labels = [*(config.label_table or {}).values(), *(row[3] for row in config.palette or []),
+              *config.void]
     if config.n_labels and max(labels, default=0) >= config.n_labels:
         refuse('n_labels', config.n_labels, f'more than {max(labels)}')
     if config.label_names is not None and len(config.label_names) != config.n_labels:
         refuse('label_names', config.label_names, f'{config.n_labels} names')
-    if config.features and config.instances == 'none':
+    if config.features and config.instances == 'none' and config.features_of == 'instance':
         refuse('features', config.features, 'instances')
+    if config.features and config.n_labels == 0 and config.features_of == 'label':
+        refuse('features_of', config.features_of, 'label maps, not pictures')
+    if config.model == 'unet' and config.n_down < 2:
+        refuse('n_down', config.n_down, 'at least 2 levels of a U-Net')
     if (config.model == 'local') != (config.n_enhancers > 0):
         refuse('n_enhancers', config.n_enhancers, 'enhancers in a local model alone')
     if config.training and config.training.fix_global_steps and config.model != 'local':
         refuse('fix_global_steps', config.training.fix_global_steps, '0')
 
 
-def check_effect(given, network):
-    """UserError for a flag, of those given, that the network makes no use of."""
+def check_effect(given, config):
+    """UserError for a flag, of those given, that a configuration makes no use of."""
     for names, effective, why in (
-            (('n_enhancers', 'n_blocks_local'), network['model'] == 'local',
-             '--model global has no local enhancers'),
-            (('feat', 'nef', 'n_down_encoder'), network['features'],
-             'without instances and --features there is no encoder')):
+            (('n_enhancers', 'n_blocks_local'), config.model == 'local',
+             f'--model {given.get("model", config.model)} has no local enhancers'),
+            (('n_blocks',), config.model != 'unet', 'a U-Net has no residual blocks'),
+            (('feat', 'nef', 'n_down_encoder', 'features_of'), config.features,
+             'without instances and --features there is no encoder'),
+            (('boundary',), config.instances != 'none', 'there are no instances'),
+            (('lambda_vgg',), config.training.vgg, 'there is no --vgg')):
         for name in names:
             if name in given and not effective:
                 raise UserError(f'{flag(name)} {given[name]}: {why}; leave it out')

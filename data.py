@@ -5,6 +5,7 @@ channels and [-1, 1] pictures on the device. Sizes are (width, height) as in Pil
 (N, C, H, W).
 """
 from collections import namedtuple
+import copy
 import multiprocessing
 from pathlib import Path
 import signal
@@ -21,6 +22,12 @@ IN_MEMORY_BYTES = 1 << 30                           # what is smaller decoded is
 # Functions (path, size or None) -> (H, W[, C]) ndarray, and a text that changes when what they
 # return does.
 Readers = namedtuple('Readers', 'label inst image signature')
+
+
+def seed_of(*numbers):
+    """One seed of many numbers (whole, 0 or more), as (seed, step): all draws are functions of such
+    numbers alone."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def connected_components(label):
@@ -56,7 +63,7 @@ class Pictures(torch.utils.data.Dataset):
     (1, H, W) int32. UserError names a file that cannot be used."""
 
     def __init__(self, pairs, readers, n_labels, size=None, crop=None, flip=False, jitter=1,
-                 multiple=1, instances='files', seed=0, cache=None, workers=0):
+                 multiple=1, instances='files', seed=0, cache=None, workers=0, keep=True):
         self.pairs, self.readers, self.n_labels = pairs, readers, n_labels
         self.size = size                            # resize to (width, height); None: as is
         self.crop = crop                            # random section of (width, height)
@@ -69,11 +76,17 @@ class Pictures(torch.utils.data.Dataset):
         self.decoded = None
         if cache:                                   # a folder of decoded pictures, see open_cache
             self.decoded = open_cache(Path(cache), self)
-        elif size and len(pairs) * size[0] * size[1] * 8 <= IN_MEMORY_BYTES:
+        elif keep and size and len(pairs) * size[0] * size[1] * 8 <= IN_MEMORY_BYTES:
             self.decoded = in_parallel(self.read, pairs)
 
     def __len__(self):
         return len(self.pairs)
+
+    def plain(self):
+        """The same pictures as they are, whole and without augmentation."""
+        pictures = copy.copy(self)
+        pictures.crop, pictures.flip, pictures.jitter = None, False, 1
+        return pictures
 
     def read(self, pair):
         """Decode and resize -> {role: (H, W[, C]) ndarray}; UserError names what is wrong."""
@@ -215,7 +228,7 @@ def one_hot(label, n_labels):
     return zeros.scatter_(1, label.long(), 1.0)
 
 
-def condition(label, inst, n_labels):
+def condition(label, inst, n_labels, boundary=True):
     """s, what generator and discriminators are told (paper sections 3.1 and 3.3): (N, n_labels
     [+ 1], H, W) float32.
 
@@ -223,7 +236,7 @@ def condition(label, inst, n_labels):
     made [-1, 1]. inst: (N, 1, H, W) integer, whose boundary map is appended; or None.
     """
     channels = one_hot(label, n_labels) if n_labels else to_float(label)
-    if inst is None:
+    if inst is None or not boundary:
         return channels
     return torch.cat([channels, boundary_map(inst).float()], 1)
 

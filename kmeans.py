@@ -99,7 +99,7 @@ def seed_centres(points, valid, k, uniform):
 
 
 def nearest(points, valid, centres):
-    """Squared distance (B, M) to each point's nearest centre, 0 at padding, and its index (B, M)."""
+    """Squared distance (B, M) to each point's nearest centre, 0 at padding; its index (B, M)."""
     scores = torch.baddbmm(centres.square().sum(-1, keepdim=True), centres, points.mT, alpha=-2)
     score, index = scores.min(1)                                            # of (B, k, M)
     return (score + points.square().sum(-1)).clamp(min=0) * valid, index

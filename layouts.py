@@ -323,6 +323,7 @@ class Layout:
     read_image: Callable = decoding.read_photo
     names: Callable = lambda root: None     # root -> the labels' names, or None
     colours: tuple = ()                     # (R, G, B) of the labels 0, 1, 2 ...
+    void: tuple = ()                        # ids of its maps that its benchmark does not count
     sparse: bool = False                    # its maps hold ids, of which those that occur count
     tables: dict = field(default_factory=dict)      # {--n-labels: root -> {id: label}}
     folders: Callable = lambda folder: {}   # folder -> {scene: path}, where a map is a folder
@@ -331,13 +332,14 @@ class Layout:
 LAYOUTS = {layout.name: layout for layout in (
     Layout('Cityscapes', find_cityscapes, len(CITYSCAPES),
            names=lambda root: [name for name, _ in CITYSCAPES],
-           colours=tuple(colour for _, colour in CITYSCAPES)),
+           colours=tuple(colour for _, colour in CITYSCAPES),
+           void=(0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 34)),
     Layout('ADE20K scene parsing', find_ade_scenes, 151, read_inst=read_ade_instances,
-           names=ade_names),
+           names=ade_names, void=(0,)),
     Layout('ADE20K full', find_ade_full, read_label=read_seg_classes, read_inst=read_seg_instances,
-           sparse=True),
+           void=(0,), sparse=True),
     Layout('NYU Depth v2', find_nyu, 895, read_nyu, read_nyu_instances, read_nyu_photo,
-           tables={40: forty_labels}),
+           void=(0,), tables={40: forty_labels}),
     Layout('Helen', find_helen, len(HELEN), read_helen, names=lambda root: HELEN,
            folders=helen_masks),
     Layout('flat', find_flat),

@@ -5,30 +5,41 @@ Discriminator outputs are lists over scales of lists over layers, as nets.Multis
 returns them; the last layer is the map of raw scores. Every function returns 0-dimensional float
 tensors, or a dict of them by name.
 """
-import math
-
 import torch
 import torch.nn.functional as F
 
-LAMBDA_FEATURE = 10                         # paper section 4: weight of feature matching
-LAMBDA_VGG = 10                             # and of the perceptual loss
 VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)     # official VGGLoss, relu1_1 ... relu5_1
+
+
+def lsgan(scores, real):
+    return F.mse_loss(scores, torch.full_like(scores, float(real)))
+
+
+def vanilla(scores, real):
+    return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
+
+
+def hinge(scores, real):
+    return F.relu(1 - scores if real else 1 + scores).mean()
+
+
+# A discriminator's distance from calling scores real or fake: Mao et al., 2017 (paper section 4);
+# eq. 2 itself; Lim and Ye, 2017.
+DISTANCES = {'lsgan': lsgan, 'vanilla': vanilla, 'hinge': hinge}
 
 
 def gan_loss(scales, real, mode='lsgan'):
     """How far the scores are from calling the picture `real` (bool): paper eqs. 1 and 2 for one
-    discriminator, summed over D1, D2, D3 as in eq. 3.
+    discriminator, summed over D1, D2, D3 as in eq. 3. mode: one of DISTANCES."""
+    return sum(DISTANCES[mode](layers[-1].float(), real) for layers in scales)
 
-    mode 'lsgan': mean squared distance to 1 or 0 (Mao et al., 2017; paper section 4); 'vanilla':
-    binary cross-entropy on the raw scores, eq. 2 itself. G minimises its distance to `real`, which
-    is eq. 1 with the usual non-saturating loss.
-    """
-    distance = {'lsgan': F.mse_loss, 'vanilla': F.binary_cross_entropy_with_logits}[mode]
-    total = 0
-    for layers in scales:                   # eq. 3: the sum over k = 1, 2, 3
-        scores = layers[-1].float()
-        total = total + distance(scores, torch.full_like(scores, float(real)))
-    return total
+
+def fooling_loss(scales, mode='lsgan'):
+    """G's side of the game: its distance from being called real, which is eq. 1 with the usual
+    non-saturating loss. With hinge the scores count as they are, beyond 1 as well."""
+    if mode == 'hinge':
+        return -sum(layers[-1].float().mean() for layers in scales)
+    return gan_loss(scales, True, mode)
 
 
 def feature_matching(fake_scales, real_scales, n_layers=3):
@@ -54,18 +65,23 @@ def vgg_loss(fake_taps, real_taps):
                for weight, fake, real in zip(VGG_WEIGHTS, fake_taps, real_taps))
 
 
-def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', fake_taps=None,
-                   real_taps=None):
+def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', taps=None, pictures=None,
+                   lambda_feature=10, lambda_vgg=10, lambda_l1=0):
     """The generator's and the encoder's side of paper eq. 5: a dict of weighted terms, to be
     summed.
 
-    `gan` and `feature_matching`, and `vgg` where the taps of nets.VGG19 are given.
+    `gan` and, where their weights are not 0, `feature_matching`; `vgg` where the taps of nets.VGG19
+    are given, (fake, real); `l1`, the term of pix2pix, of pictures (fake, real) (N, C, H, W).
     """
-    terms = {'gan': gan_loss(fake_scales, True, mode),
-             'feature_matching':
-                 LAMBDA_FEATURE * feature_matching(fake_scales, real_scales, n_layers)}
-    if fake_taps is not None:
-        terms['vgg'] = LAMBDA_VGG * vgg_loss(fake_taps, real_taps)
+    terms = {'gan': fooling_loss(fake_scales, mode)}
+    if lambda_feature:
+        terms['feature_matching'] = lambda_feature * feature_matching(fake_scales, real_scales,
+                                                                      n_layers)
+    if lambda_vgg and taps:
+        terms['vgg'] = lambda_vgg * vgg_loss(*taps)
+    if lambda_l1:
+        fake, real = pictures
+        terms['l1'] = lambda_l1 * F.l1_loss(fake.float(), real.float())
     return terms
 
 
@@ -79,4 +95,5 @@ def discriminator_loss(fake_scales, real_scales, mode='lsgan'):
 def undecided(n_scales, mode='lsgan'):
     """The sum of the terms of discriminator_loss where every score is halfway between real and fake
     (float)."""
-    return n_scales * {'lsgan': 2 * 0.5 ** 2, 'vanilla': 2 * math.log(2)}[mode]
+    half = torch.full((1,), 0.5 if mode == 'lsgan' else 0.0)
+    return n_scales * float(DISTANCES[mode](half, True) + DISTANCES[mode](half, False))

@@ -34,9 +34,27 @@ def conv_block(c_in, c_out, kernel, **kwargs):
     return [nn.Conv2d(c_in, c_out, kernel, **kwargs), nn.InstanceNorm2d(c_out), nn.ReLU(True)]
 
 
-def up_block(c_in, c_out):
-    return [nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=1),
-            nn.InstanceNorm2d(c_out), nn.ReLU(True)]
+class ResizeConv(nn.Conv2d):
+    """A map made twice as large, then a 3x3 convolution: (N, c_in, H, W) -> (N, c_out, 2H, 2W). In
+    place of a transposed convolution, whose pixels see one, two or four of its weights, which can
+    show as a grid (Odena et al., 2016)."""
+
+    def __init__(self, c_in, c_out, mode):
+        super().__init__(c_in, c_out, 3, padding=1, padding_mode='reflect')
+        self.mode = mode                    # 'nearest' or 'bilinear'
+
+    def forward(self, x):
+        return super().forward(F.interpolate(x, scale_factor=2, mode=self.mode))
+
+
+def up_block(c_in, c_out, up):
+    """Twice the size, by a transposed convolution as in the paper (up 'transposed') or ResizeConv
+    ('nearest', 'bilinear')."""
+    if up == 'transposed':
+        conv = nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=1)
+    else:
+        conv = ResizeConv(c_in, c_out, up)
+    return [conv, nn.InstanceNorm2d(c_out), nn.ReLU(True)]
 
 
 def half_size(x):
@@ -74,7 +92,8 @@ class GlobalGenerator(nn.Module):
                  out_channels=3,            # RGB
                  ngf=64,                    # channels after the stem, doubled by each downsampling
                  n_down=4,                  # strided convolutions
-                 n_blocks=9):               # residual blocks at the coarsest size
+                 n_blocks=9,                # residual blocks at the coarsest size
+                 up='transposed'):          # see up_block
         super().__init__()
         self.multiple = 2 ** n_down
 
@@ -83,7 +102,7 @@ class GlobalGenerator(nn.Module):
             layers += conv_block(ngf << i, ngf << i + 1, 3, stride=2, padding=1)
         layers += [ResidualBlock(ngf << n_down) for _ in range(n_blocks)]
         for i in reversed(range(n_down)):
-            layers += up_block(ngf << i + 1, ngf << i)
+            layers += up_block(ngf << i + 1, ngf << i, up)
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh()]
 
         self.model = nn.Sequential(*layers)
@@ -112,23 +131,24 @@ class LocalEnhancer(nn.Module):
                  n_down=4,                  # downsamplings inside G1
                  n_blocks=9,                # residual blocks inside G1
                  n_enhancers=1,             # 1: G2 (2048x1024), 2: G3 (4096x2048)
-                 n_blocks_local=3):         # residual blocks of each enhancer
+                 n_blocks_local=3,          # residual blocks of each enhancer
+                 up='transposed'):          # see up_block
         super().__init__()
         self.n_enhancers = n_enhancers
         self.multiple = 2 ** (n_down + n_enhancers)
         self.model = GlobalGenerator(in_channels, out_channels, ngf << n_enhancers, n_down,
-                                     n_blocks).model[:-3]
+                                     n_blocks, up).model[:-3]
 
         for n in range(1, n_enhancers + 1):
             width = ngf << n_enhancers - n
             down = [nn.ReflectionPad2d(3), *conv_block(in_channels, width, 7),
                     *conv_block(width, 2 * width, 3, stride=2, padding=1)]
-            up = [ResidualBlock(2 * width) for _ in range(n_blocks_local)]
-            up += up_block(2 * width, width)
+            rise = [ResidualBlock(2 * width) for _ in range(n_blocks_local)]
+            rise += up_block(2 * width, width, up)
             if n == n_enhancers:
-                up += [nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7), nn.Tanh()]
+                rise += [nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7), nn.Tanh()]
             self.add_module(f'model{n}_1', nn.Sequential(*down))
-            self.add_module(f'model{n}_2', nn.Sequential(*up))
+            self.add_module(f'model{n}_2', nn.Sequential(*rise))
         init_weights(self)
 
     def forward(self, x):
@@ -218,10 +238,11 @@ class Encoder(nn.Module):
                  in_channels=3,
                  feat=3,                    # features per instance
                  nef=16,                    # channels after the stem
-                 n_down=4):                 # strided convolutions
+                 n_down=4,                  # strided convolutions
+                 up='transposed'):          # see up_block
         super().__init__()
         self.multiple = 2 ** n_down
-        self.model = GlobalGenerator(in_channels, feat, nef, n_down, n_blocks=0).model
+        self.model = GlobalGenerator(in_channels, feat, nef, n_down, 0, up).model
 
     def forward(self, image, inst):
         check_size(image, self.multiple, 2 * self.multiple, 'the encoder')
@@ -247,7 +268,8 @@ class MultiscaleDiscriminator(nn.Module):
                  in_channels,               # one-hot labels + boundary + RGB
                  ndf=64,                    # channels of the first layer, doubled up to 512
                  n_layers=3,                # strided convolutions; 3: a receptive field of 70x70
-                 n_scales=3):               # discriminators
+                 n_scales=3,                # discriminators
+                 spectral_norm=False):      # divide weights by their largest singular value
         super().__init__()
         self.n_scales, self.n_layers = n_scales, n_layers
         widths = [min(ndf << i, 512) for i in range(n_layers + 1)]
@@ -264,6 +286,9 @@ class MultiscaleDiscriminator(nn.Module):
             for j, layer in enumerate(layers):
                 self.add_module(f'scale{scale}_layer{j}', nn.Sequential(*layer))
         init_weights(self)
+        if spectral_norm:                   # Miyato et al., 2018; not in the paper
+            for module in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:
+                nn.utils.parametrizations.spectral_norm(module)
 
     def forward(self, x):
         check_size(x, 1, 2 ** self.n_scales, 'the discriminator')

@@ -58,7 +58,8 @@ def configuration(folder, G, D=None, E=None):
               'n_blocks': blocks('model'), 'n_blocks_local': blocks('model1_2'),
               'features': E is not None, 'encoder_scale': 1 << enhancers,
               'instances': 'files' if n_labels else 'none', 'n_labels': n_labels,
-              'layout': layout, 'label_names': LAYOUTS[layout].names(Path(folder))}
+              'layout': layout, 'label_names': LAYOUTS[layout].names(Path(folder)),
+              'void': list(LAYOUTS[layout].void)}
     if E:
         config |= {'feat': feat, 'nef': len(layers[0]), 'n_down_encoder': (len(layers) - 1) // 2}
     if D:

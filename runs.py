@@ -1,7 +1,8 @@
 """What a run is: its configuration, the networks and optimizers that follow from it, and the folder
 from which everything comes back as it was."""
 from contextlib import suppress
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import reprlib
 from types import SimpleNamespace
@@ -11,10 +12,12 @@ from torch import nn
 
 import checkpoints
 import config as configuration
+from config import NETWORK, TRAINING
 from files import UserError, blame, resolved
 import layouts
 import nets
 import official
+from unet import UNet
 
 # MKL sets up its vector functions at the first call. Where two threads make that call, one of them
 # may get coarser ones (errors of 4e-5): here it is one thread, and a run that is repeated is
@@ -38,8 +41,12 @@ class Run:
     bad_steps: torch.Tensor | None = None   # steps in a row that were not finite; on the device
     sums: dict = field(default_factory=dict)        # {term: tensor} since the last row of the log
     rows: str = ''                          # the text of log.csv
+    scores: str = ''                        # the text of scores.csv
+    best: float | None = None               # the best score among them
     won_since: int | None = None            # step since which D has been right about everything
     last_map: tuple = ()                    # least and largest value of G's last feature map
+    variant: str = ''                       # '-best', '-raw': not the newest, not the averages
+    average: dict = field(default_factory=dict)     # {'G': module, 'E': ...}: moving averages
 
 
 def pick_device(name):
@@ -50,9 +57,44 @@ def pick_device(name):
     return torch.device('cuda' if name != 'cpu' and torch.cuda.is_available() else 'cpu')
 
 
+# ---------------------------------------------------------------------------- configurations
+
+def design(given, found):
+    """What a command line says, {field: value}, and what survey.survey found -> a configuration,
+    without its schedule. UserError for what has no effect, or cannot be."""
+    wishes = given
+    if given.get('model') == 'pix2pix':
+        wishes = {**configuration.PIX2PIX, **given, 'model': 'unet'}
+    network = {**configuration.defaults(NETWORK),
+               **{name: value for name, value in wishes.items() if name in NETWORK},
+               **{name: getattr(found, name) for name in NETWORK if hasattr(found, name)}}
+
+    unet = network['model'] == 'unet'
+    if network['model'] != 'local':
+        network['n_enhancers'] = 0
+    if unet and 'n_down' not in given:
+        network['n_down'] = 5                       # until the size is known
+    if 'ngf' not in given:
+        network['ngf'] = max(1, network['ngf'] >> network['n_enhancers'])
+    regions = found.instances != 'none' or network['features_of'] == 'label'
+    network.setdefault('features', regions)
+    if network['features'] and not regions:
+        raise UserError(f'--features: {given["data"]} has no instance maps; --instances components '
+                        'makes them from the labels, --features-of label needs none')
+
+    config = configuration.make(network, {
+        'fix_global': 0, **{name: value for name, value in wishes.items() if name in TRAINING}})
+    configuration.check_effect(given, config)
+    if 'size' not in given:
+        config.size = usual_size(config, list(found.sizes.values()))
+    if unet and 'n_down' not in given:
+        config.n_down = unet_levels(config)
+    return config
+
+
 # ------------------------------------------------------------------------------------- networks
 
-def build(config, device, training=True, weights=None):
+def build(config, device, training=True, weights=None, average=None):
     """A run's networks and optimizers -> Run.
 
     weights: {'G': state dict, 'D': ..., 'E': ...}, loaded by strict names and shapes before there
@@ -69,33 +111,54 @@ def build(config, device, training=True, weights=None):
 
     c, t = config, config.training
     torch.manual_seed(t.seed if t else 0)
-    condition = (c.n_labels or c.in_channels) + (c.instances != 'none')     # labels, boundary
+    condition = (c.n_labels or c.in_channels) + has_boundary(c)
     inputs = condition + c.feat * c.features
-    if c.model == 'global':
-        G = network('G', nets.GlobalGenerator, inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks)
+    if c.model == 'unet':
+        G = network('G', UNet, inputs, c.out_channels, c.ngf, c.n_down, c.up)
+    elif c.model == 'global':
+        G = network('G', nets.GlobalGenerator, inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks,
+                    c.up)
     else:
         G = network('G', nets.LocalEnhancer, inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks,
-                    c.n_enhancers, c.n_blocks_local)
+                    c.n_enhancers, c.n_blocks_local, c.up)
     run = Run(config, device, G, bad_steps=torch.zeros((), device=device))
     if c.features:
-        run.E = network('E', nets.Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder)
+        run.E = network('E', nets.Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder, c.up)
 
     if training:
         run.D = network('D', nets.MultiscaleDiscriminator, condition + c.out_channels, c.ndf,
-                        c.n_layers, c.n_scales)
+                        c.n_layers, c.n_scales, c.spectral_norm)
         # E learns with G (paper section 3.4), but for a run that was finetuned from another.
         learning = [*G.parameters(), *(run.E.parameters() if learns(config) else ())]
         adam = dict(lr=t.lr if t else 0, betas=(0.5, 0.999), fused=True)
         run.opt_G = torch.optim.Adam(learning, **adam)
         run.opt_D = torch.optim.Adam(run.D.parameters(), **adam)
         watch_last_map(run)
+        if t and t.ema:
+            start_average(run)
+            for name, state in (average or {}).items():
+                run.average[name].load_state_dict(checkpoints.copied(state, device))
     return run
+
+
+def start_average(run):
+    """Let the moving averages begin at the weights as they are."""
+    run.average = {name: copy.deepcopy(getattr(run, name)).requires_grad_(False)
+                   for name in 'GE' if getattr(run, name)}
+
+
+def averaged(run):
+    """A run as it generates: with the moving averages, where there are any, in place of G and E."""
+    return replace(run, **run.average)
 
 
 def enlarged(base, path, given):
     """Coarse to fine (paper section 3.2): the network part of a configuration -> that of a local
     enhancer around it, half as wide, at twice the size. path: the run it is of, for UserErrors.
     given: {field: value} of the command line."""
+    if base.model == 'unet':
+        raise UserError(f'{path}: its generator is a U-Net; local enhancers go around a global '
+                        'generator')
     if base.ngf % 2:
         raise UserError(f'{path}: --ngf {base.ngf} is odd; the enhancer around it has half as many '
                         'channels')
@@ -121,6 +184,8 @@ def take_over(run, path, weights):
         for name in 'DE':
             if name in weights:                     # the official code may leave D out
                 getattr(run, name).load_state_dict(weights[name])
+        if run.average:
+            start_average(run)
 
 
 def learns(config):
@@ -138,16 +203,36 @@ def watch_last_map(run):
     last.register_forward_hook(note)
 
 
+def has_boundary(config):
+    """Whether G and D see an instance boundary map."""
+    return config.boundary and config.instances != 'none'
+
+
 def network_multiple(config):
     """The number that width and height of a picture must be multiples of."""
     encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
     return max(1 << config.n_down + config.n_enhancers, encoder)
 
 
+def least_side(config):
+    """The least width and height of a picture that G and E take."""
+    encoder = 2 * (config.encoder_scale << config.n_down_encoder) if config.features else 1
+    generator = 1 << config.n_down + config.n_enhancers
+    return max(generator if config.model == 'unet' else 2 * generator, encoder)
+
+
 def smallest_side(config):
     """The least width and height of a picture to train on."""
     vgg = 16 if config.training and config.training.vgg else 1      # it halves them four times
-    return max(2 * network_multiple(config), 1 << config.n_scales, vgg)
+    return max(least_side(config), 1 << config.n_scales, vgg)
+
+
+def unet_levels(config):
+    """As many levels as the size of the pictures allows, at most pix2pix's 8; 5 for those of native
+    size."""
+    w, h = config.training.crop or config.size or (32, 32)
+    return max((level for level in range(2, 9) if w % (1 << level) == h % (1 << level) == 0),
+               default=2)
 
 
 def check_sizes(config, sizes):
@@ -201,25 +286,29 @@ def contents(run):
     and to go on training."""
     return {'config': configuration.pack(run.config), 'step': run.step, 'rows': run.rows,
             'sums': run.sums, 'won_since': run.won_since, 'bad_steps': run.bad_steps,
+            'scores': run.scores, 'best': run.best,
             'weights': {name: getattr(run, name).state_dict() for name in 'GDE'
                         if getattr(run, name)},
+            'average': {name: module.state_dict() for name, module in run.average.items()},
             'optimizers': {name: getattr(run, f'opt_{name}').state_dict()['state']
                            for name in 'GD'}}
 
 
-def read(folder, set_aside=False):
-    """The newest checkpoint in `folder`, or what is known of a run of the official code -> path,
-    contents as above, its configuration unpacked. UserError where there is none."""
-    folder = Path(folder)
+def read(folder, set_aside=False, which='newest'):
+    """The newest checkpoint in `folder`, or the best, or what is known of a run of the official
+    code -> path, contents as above, its configuration unpacked. UserError where there is none."""
+    folder, optional = Path(folder), set()
     if (folder / 'latest_net_G.pth').is_file():
         path, optional = folder, {'D'}
         weights = official.read_weights(folder)
         with blame(folder, 'not the networks of an official pix2pixHD run'):
             checkpoint = {'config': {**official.configuration(folder, **weights),
-                                     'training': None}, 'step': 0, 'weights': weights}
+                                     'training': None}, 'step': 0, 'weights': weights,
+                          'average': {}}
+    elif which == 'best':
+        path, checkpoint = checkpoints.best(folder)
     else:
         path, checkpoint = checkpoints.newest(folder, set_aside)
-        optional = set()
     with blame(path, 'not a checkpoint of this program'):
         if not isinstance(checkpoint, dict):
             raise ValueError(type(checkpoint).__name__)
@@ -228,25 +317,39 @@ def read(folder, set_aside=False):
             raise ValueError(f'layout {reprlib.repr(config.layout)}')
         if type(checkpoint['step']) is not int or checkpoint['step'] < 0:
             raise ValueError(f'step {reprlib.repr(checkpoint["step"])}')
-        weights = checkpoint['weights']
-        if set(weights) | optional != {'G', 'D', *['E'] * config.features} or not all(
-                isinstance(value, torch.Tensor) and value.is_floating_point()
-                for state in weights.values() for value in state.values()):
-            raise ValueError('weights')
-        for name, state in weights.items():
-            if not all(value.isfinite().all() for value in state.values()):
-                raise UserError(f'{path}: weights of {name} are not finite; if there is an earlier '
-                                'checkpoint, remove this one')
+        networks = {'G', 'D', *['E'] * config.features}
+        has_average = config.training is not None and config.training.ema > 0
+        check_weights(checkpoint['weights'], networks, optional, path)
+        check_weights(checkpoint['average'], networks - {'D'} if has_average else set(), set(),
+                      path)
     return path, checkpoint
 
 
-def load(folder, device, training=True, set_aside=False):
+def check_weights(states, networks, optional, path):
+    """ValueError unless `states` holds state dicts of the networks, UserError unless finite."""
+    if set(states) | optional != networks | optional or not all(
+            isinstance(value, torch.Tensor) and value.is_floating_point()
+            for state in states.values() for value in state.values()):
+        raise ValueError('weights')
+    for name, state in states.items():
+        if not all(value.isfinite().all() for value in state.values()):
+            raise UserError(f'{path}: weights of {name} are not finite; if there is an earlier '
+                            'checkpoint, remove this one')
+
+
+def load(folder, device, training=True, set_aside=False, which='newest', average=True):
     """The run in `folder`, as `contents` left it; or of the official code. UserError where there is
-    none. set_aside: as in checkpoints.newest."""
-    path, checkpoint = read(folder, set_aside)
+    none. set_aside, which: as in `read`. Not for training, the moving averages stand in for G and
+    E, unless `average` is false."""
+    path, checkpoint = read(folder, set_aside, which)
     with blame(path, 'not a checkpoint of this program'):
-        run = build(checkpoint['config'], device, training, checkpoint['weights'])
+        weights, averages = checkpoint['weights'], checkpoint['average']
+        if not training and average:
+            weights = {**weights, **averages}
+        run = build(checkpoint['config'], device, training, weights, averages)
         run.step = checkpoint['step']
+        run.variant = ('-best' * (which == 'best')
+                       + '-raw' * bool(averages and not average and not training))
         if training and run.config.training:
             restore(run, checkpoint)
     return run
@@ -277,11 +380,13 @@ def restore(run, checkpoint):
         raise ValueError('bad_steps')
     run.sums = checkpoints.copied(checkpoint['sums'], run.device)
     run.bad_steps = checkpoints.copied(checkpoint['bad_steps'], run.device)
-    run.rows, run.won_since = checkpoint['rows'], checkpoint['won_since']
-    if not (isinstance(run.rows, str)
-            and 0 <= run.bad_steps < run.config.training.max_bad_steps
-            and (run.won_since is None or type(run.won_since) is int)):
-        raise ValueError('the log')
+    for name, kind in (('rows', str), ('scores', str), ('best', float), ('won_since', int)):
+        value = checkpoint[name]
+        if type(value) is not kind and not (value is None and kind is not str):
+            raise ValueError(name)
+        setattr(run, name, value)
+    if not 0 <= run.bad_steps < run.config.training.max_bad_steps:
+        raise ValueError('bad_steps')
 
 
 # ----------------------------------------------------------------------------------- the folder

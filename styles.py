@@ -11,27 +11,33 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from config import STYLES
 import data
 from files import UserError, blame, check_regular, write_whole
 from kmeans import kmeans
 import official
 
-
 # --------------------------------------------------------------------------------- the encoder
 
-def encode(run, image, inst):
-    """Per-instance features (paper section 3.4): image (N, C, H, W) in [-1, 1], inst (N, 1, H, W)
-    -> (N, feat, H, W).
+def styled(config, label, inst):
+    """The map (N, 1, H, W) whose regions have a style each: the instances, or with --features-of
+    label the labels."""
+    return label if config.features_of == 'label' else inst
+
+
+def encode(run, image, regions):
+    """Per-instance features (paper section 3.4): image (N, C, H, W) in [-1, 1], regions (N, 1, H,
+    W), see `styled` -> (N, feat, H, W).
 
     In a finetuned run the encoder, which is not trained further, sees the picture at the size it
     was trained at; its vectors are painted on the large instance map.
     """
     scale = run.config.encoder_scale
     if scale == 1:
-        return run.E(image, inst)
+        return run.E(image, regions)
     with torch.no_grad():
         small = F.interpolate(image, scale_factor=1 / scale, mode='bicubic', antialias=True)
-        return run.E(small, inst)
+        return run.E(small, regions)
 
 
 def paint(vectors, slot):
@@ -50,25 +56,26 @@ def unpaint(features, slot):
 # ------------------------------------------------------------------------------------ clusters
 
 @torch.inference_mode()
-def encode_all(run, dataset, min_pixels):
-    """Features of every instance of a data.Pictures at least `min_pixels` large -> vectors
-    (T, feat), labels (T,) int64."""
+def encode_all(run, dataset, min_pixels, indices=None):
+    """Features of every instance of a data.Pictures, or of those of the given indices, at least
+    `min_pixels` large -> vectors (T, feat), labels (T,) int64."""
     vectors, labels = [], []
-    keys = [(0, i) for i in range(len(dataset))]
+    keys = [(0, i) for i in indices or range(len(dataset))]
     for batch in data.batches(dataset, run.device, sampler=keys):
         label, inst, image = data.to_device(batch, run.device)
-        slot, instance_labels, pixels = data.describe_instances(label, inst, run.config.n_labels)
-        vectors.append(unpaint(encode(run, image, inst), slot)[pixels >= min_pixels])
+        regions = styled(run.config, label, inst)
+        slot, instance_labels, pixels = data.describe_instances(label, regions, run.config.n_labels)
+        vectors.append(unpaint(encode(run, image, regions), slot)[pixels >= min_pixels])
         labels.append(instance_labels[pixels >= min_pixels])
     return torch.cat(vectors), torch.cat(labels)
 
 
-def cluster(run, dataset, k, min_pixels, seed):
+def cluster(run, dataset, k=STYLES, min_pixels=1, seed=0, indices=None):
     """K-means on the features of each label (paper section 3.4; K = 10 in section 4) -> what
     styles.npz holds: centres (n_labels, k, feat) float32; counts (n_labels, k) int64, largest
     first, 0 where a label has fewer; mean (feat,) of all features; label_names; min_pixels; and
     the step of the networks they belong to. UserError where no instance is that large."""
-    vectors, labels = encode_all(run, dataset, min_pixels)
+    vectors, labels = encode_all(run, dataset, min_pixels, indices)
     if not len(vectors):
         raise UserError(f'--min-pixels {min_pixels}: no instance of the training set is that large')
 
@@ -89,19 +96,22 @@ def cluster(run, dataset, k, min_pixels, seed):
             'label_names': np.array(run.config.label_names or [], np.str_)}
 
 
-def save(styles, folder):
-    """Write folder/styles.npz. UserError where that is not possible."""
-    write_whole(folder / 'styles.npz', partial(np.savez, **styles))
+def save(styles, folder, variant=''):
+    """Write folder/styles.npz, or that of a variant of the run's networks (Run.variant) -> its
+    path. UserError where that is not possible."""
+    path = folder / f'styles{variant}.npz'
+    write_whole(path, partial(np.savez, **styles))
+    return path
 
 
-def load(folder, config):
+def load(folder, config, variant=''):
     """The styles of a run's folder as a dict, as `cluster` returns it, or of the official code's
     features_clustered_*.npy, without a step; None where there are none. UserError where the file
     is not of this run, before there is memory for more than it can hold."""
     clustered = sorted(folder.glob('features_clustered_*.npy'))
     if clustered:
         return official.read_styles(clustered[-1], config)
-    path = folder / 'styles.npz'
+    path = folder / f'styles{variant}.npz'
     if not path.exists():
         return None
     check_regular(path)
@@ -154,9 +164,12 @@ def unknown(labels, styles):
 def randomness(seed, name, i):
     """A generator for the styles of picture i of the map of that name, whose draws do not depend on
     what other maps there are."""
-    entropy = seed, zlib.crc32(name.encode(errors='surrogateescape')), i
-    return torch.Generator().manual_seed(
-        int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+    return torch.Generator().manual_seed(noise_of(seed, name, i))
+
+
+def noise_of(seed, name, i):
+    """The seed of all that is random in picture i of the map of that name."""
+    return data.seed_of(seed, zlib.crc32(name.encode(errors='surrogateescape')), i)
 
 
 def centre(styles, label, k):

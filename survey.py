@@ -13,6 +13,7 @@ from files import UserError, say, warn
 import layouts
 
 UNKNOWN = 255           # the usual mark of pixels without a label
+VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
 UNKNOWN_GAP = 32        # so many labels below it are absent where it is taken for that
 
 
@@ -83,10 +84,10 @@ def survey(source, thorough=False, progress=None):
     the way.
 
     Returns a SimpleNamespace: those fields of config.NETWORK that depend on the data (layout,
-    n_labels, label_names, label_table, palette, in_channels, out_channels, instances, jpeg_labels);
-    pairs that can be used and `problems`, {scene: one line} for the rest; `unknown`, whether label
-    255 was taken for pixels without a label; `sizes`, {scene: (width, height)}; `histogram`
-    (n_labels,) and `instances_per_picture`, both None unless thorough.
+    n_labels, label_names, label_table, palette, void, in_channels, out_channels, instances,
+    jpeg_labels); pairs that can be used and `problems`, {scene: one line} for the rest; `unknown`,
+    whether label 255 was taken for pixels without a label; `sizes`, {scene: (width, height)};
+    `histogram` (n_labels,) and `instances_per_picture`, both None unless thorough.
     """
     root = Path(source.data)
     layout, pairs, problems = layouts.find_pairs(root, source.split)
@@ -115,8 +116,8 @@ def survey(source, thorough=False, progress=None):
 
 
 def find_labels(source, layout, checked):
-    """What the labels of a data set are -> {n_labels, label_names, label_table, palette, unknown}.
-    Reads the label maps where nothing else tells."""
+    """What the labels of a data set are -> {n_labels, label_names, label_table, palette, void,
+    unknown}. Reads the label maps where nothing else tells."""
     root, n_labels, ignored = Path(source.data), source.n_labels, source.ignore_label
     names = palette = table = None
     unknown = False
@@ -158,6 +159,8 @@ def find_labels(source, layout, checked):
             n_labels = len(table)
         else:
             n_labels = n_labels or 1 + max(seen - {ignored}, default=0)
+    void = [table[i] if table else i for i in layout.void if not table or i in table]
+    void += [row[3] for row in palette or [] if row[4].lower() in VOID_NAMES]
     if isinstance(ignored, int):
         if n_labels == 0:
             raise UserError(f'--ignore-label {ignored}: {root} holds pictures, not label maps')
@@ -165,9 +168,9 @@ def find_labels(source, layout, checked):
             raise UserError(f'--ignore-label {ignored}: has no effect beside --palette, which says '
                             'what every colour means; leave it out')
         table = {**(table or {i: i for i in range(n_labels)}), ignored: n_labels}
-        n_labels, names = n_labels + 1, names and [*names, 'ignored']
+        n_labels, names, void = n_labels + 1, names and [*names, 'ignored'], [*void, n_labels]
     return {'n_labels': n_labels, 'label_names': names, 'label_table': table, 'palette': palette,
-            'unknown': unknown}
+            'void': sorted(set(void)), 'unknown': unknown}
 
 
 MOST_LABELS = 4096      # a label map with higher ones is taken for an instance map
@@ -231,6 +234,36 @@ def same_pairs(config, folder):
                         f'{t.pictures[0]}, or with others; put back what was there, or start '
                         'another run')
     return pairs, sizes
+
+
+def hold_out(pairs, n):
+    """n pairs out of all, spread evenly -> those to train on, those to look at. UserError where
+    none would be left."""
+    if n >= len(pairs):
+        raise UserError(f'--hold-out {n}: there are {len(pairs)} pictures; leave some to train on')
+    held = {(2 * i + 1) * len(pairs) // (2 * n) for i in range(n)}
+    return ([pair for i, pair in enumerate(pairs) if i not in held],
+            [pair for i, pair in enumerate(pairs) if i in held])
+
+
+def others(config, most, least):
+    """At most so many pairs of another split, spread evenly, which are not trained on; whatever is
+    too small (least: width and height) or cannot be used by its headers is left out."""
+    t = config.training
+    for split in ('val', 'test'):
+        try:
+            _, pairs, _ = layouts.find_pairs(t.data, split)
+        except UserError:
+            continue
+        if split == t.split or config.instances == 'files' and not pairs[0].inst:
+            continue
+        pairs = pairs if len(pairs) <= most else hold_out(pairs, most)[1]
+        checked = Checked(pairs, {})
+        headers = checked.each(lambda pair: check_headers(
+            pair, config.instances, config.n_labels == 0, config.jpeg_labels), 'headers')
+        return [pair for pair, (size, _, _) in zip(checked.pairs, headers)
+                if config.size or min(size) >= least]
+    return []
 
 
 def still_bad(config, root, left_out, split='train'):

@@ -15,6 +15,8 @@ import runs
 import styles
 import survey
 
+CLUSTERED = 200             # training pictures, at most, whose styles are looked at while training
+
 # label (1, 1, H, W) integer (pictures to pictures: (1, C, H, W)); inst (1, 1, H, W) integer, or
 # None where the run has no instances; slot (1, 1, H, W), the number 0 ... K - 1 of each pixel's
 # instance, and labels (K,), the label of each, or None where it has no encoder.
@@ -42,7 +44,8 @@ def read_scene(config, label_path, inst_path=None, size=None):
 def make_scene(config, label, inst):
     slot = labels = None
     if config.features:
-        slot, labels, _ = data.describe_instances(label, inst, config.n_labels)
+        regions = styles.styled(config, label, inst)
+        slot, labels, _ = data.describe_instances(label, regions, config.n_labels)
     return Scene(label, inst, slot, labels)
 
 
@@ -60,47 +63,56 @@ def note_size(folder, config, path, scene):
     return far
 
 
-@torch.no_grad()                            # not inference_mode: some styles may be replaced
 def encode_photo(run, path, scene):
     """The styles of a scene's instances in a photograph of it, which is resized to the map's size
     -> (K, feat)."""
     h, w = scene.label.shape[-2:]
     survey.check_section(path, 'its label map', (w, h))
     photo = layouts.readers_of(run.config).image(path, (w, h))
-    image = data.to_float(data.to_tensor(photo)[None])
-    image, inst = pad(run, image, scene.inst)
-    inst[..., h:, :] = inst[..., w:] = inst.max() + 1       # what was padded belongs to none
-    features = styles.encode(run, image, inst)[..., :h, :w]
+    return encode_image(run, data.to_float(data.to_tensor(photo)[None]), scene)
+
+
+@torch.no_grad()                            # not inference_mode: some styles may be replaced
+def encode_image(run, image, scene):
+    """The styles of a scene's instances in a picture (1, C, H, W) in [-1, 1] of it -> (K, feat)."""
+    h, w = scene.label.shape[-2:]
+    regions = styles.styled(run.config, scene.label, scene.inst).long()
+    image, regions = pad(run, image, regions)
+    regions[..., h:, :] = regions[..., w:] = regions.max() + 1      # what was padded is of none
+    features = styles.encode(run, image, regions)[..., :h, :w]
     return styles.unpaint(features, scene.slot.to(run.device)).cpu()
 
 
 def pad(run, *maps):
     """(1, C, H, W) tensors, or None -> on the device of the run, the edge repeated until they have
     a size that its networks take (README, deviation 13)."""
-    multiple = runs.network_multiple(run.config)
-    return [x if x is None else data.pad_to_multiple(x.to(run.device), multiple, 2 * multiple)
+    multiple, least = runs.network_multiple(run.config), runs.least_side(run.config)
+    return [x if x is None else data.pad_to_multiple(x.to(run.device), multiple, least)
             for x in maps]
 
 
-def fake_picture(run, label, inst, features):
+def fake_picture(run, label, inst, features, noise=0):
     """G(s): the one place where G's input is put together, the label map one-hot, the boundary map
     and the features (paper sections 3.3 and 3.4).
 
     label (N, 1, H, W), inst (N, 1, H, W) or None, features (N, feat, H, W) or None, of a size that
-    the networks take, on the run's device -> picture (N, C, H, W) in [-1, 1], and the condition
-    (N, n_labels [+ 1], H, W), which D sees as well.
+    the networks take, on the run's device; noise: a seed of the U-Net's dropout -> picture (N, C,
+    H, W) in [-1, 1], and the condition (N, n_labels [+ 1], H, W), which D sees as well.
     """
-    condition = data.condition(label, inst, run.config.n_labels)
+    condition = data.condition(label, inst, run.config.n_labels, run.config.boundary)
+    if run.config.model == 'unet':
+        torch.manual_seed(noise)
     return run.G(torch.cat([condition, *([] if features is None else [features])], 1)), condition
 
 
 @torch.inference_mode()
-def synthesise(run, scene, vectors=None):
+def synthesise(run, scene, vectors=None, noise=0):
     """One picture of one scene, of any size: vectors (K, feat), a style for each of its instances,
-    or None without an encoder -> (1, C, H, W) in [-1, 1]."""
+    or None without an encoder; noise: a seed of the U-Net's dropout -> (1, C, H, W) in [-1, 1]."""
     h, w = scene.label.shape[-2:]
     features = None if vectors is None else styles.paint(vectors, scene.slot)
-    return fake_picture(run, *pad(run, scene.label, scene.inst, features))[0][..., :h, :w]
+    maps = pad(run, scene.label, scene.inst, features)
+    return fake_picture(run, *maps, noise)[0][..., :h, :w]
 
 
 # ---------------------------------------------------------------------------- the styles of a run
@@ -133,16 +145,17 @@ def cluster(run, folder, root, k, min_pixels, seed):
     return found
 
 
-def ready_styles(run, folder, k, min_pixels=1):
+def ready_styles(run, folder):
     """The styles of the run in `folder`; clustered now where there are none yet, or where they are
     of an earlier step."""
     t = run.config.training
-    known = styles.load(folder, run.config)
+    known = styles.load(folder, run.config, run.variant)
+    k, min_pixels = configuration.STYLES, 1
     if known and known.get('step', run.step) == run.step:
         return known
     if known:
         there = t and Path(t.data).exists()
-        warn(f'note: {folder / "styles.npz"} is of step {known["step"]}, the run has gone on to '
+        warn(f'note: {folder}: its styles are of step {known["step"]}, the run has gone on to '
              f'step {run.step}: ' + ('clustering again' if there else 'run cluster again'))
         if not there:
             return known
@@ -150,8 +163,18 @@ def ready_styles(run, folder, k, min_pixels=1):
     if t and Path(t.data).exists():
         say(f'{folder}: clustering {t.data}')
     known = cluster(run, folder, None, k, min_pixels, t.seed if t else 0)
-    attempt(lambda: styles.save(known, folder), 'the styles are not kept')  # a folder to read only
+    attempt(lambda: styles.save(known, folder, run.variant),
+            'the styles are not kept')  # a folder to read only
     return known
+
+
+def styles_now(run, dataset):
+    """The styles that `generate` would choose from at this moment of training, of a few hundred
+    pictures of the data.Pictures; None without an encoder."""
+    if not run.E:
+        return None
+    some = range(0, len(dataset), -(-len(dataset) // CLUSTERED))
+    return styles.cluster(run, dataset.plain(), indices=some)
 
 
 # -------------------------------------------------------------------------------------- showing

@@ -25,8 +25,10 @@ import losses
 import nets
 import runs
 import styles
+import survey
 import synthesis
 
+MOST_SHOWN = 32                             # pictures that are looked at and not trained on
 WON_STEPS = 1000                            # a discriminator that is right so long has won
 
 
@@ -84,16 +86,20 @@ def train_step(run, label, inst, image):
 
     with autocast(run):
         # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
-        features = styles.encode(run, image, inst) if c.features else None
-        fake, condition = synthesis.fake_picture(run, label, inst, features)
+        regions = styles.styled(c, label, inst)
+        features = styles.encode(run, image, regions) if c.features else None
+        noise = data.seed_of(t.seed, run.step)
+        fake, condition = synthesis.fake_picture(run, label, inst, features, noise)
         # D1, D2 and D3 judge (s, G(s)) and (s, x).
         fake_scores = D(torch.cat([condition, fake], 1))
         real_scores = D(torch.cat([condition, image], 1))
         # In [-1, 1] as they are: an official quirk, VGG-19 was trained on ImageNet's means.
-        taps = [run.vgg(fake), run.vgg(image)] if run.vgg else []
+        taps = (run.vgg(fake), run.vgg(image)) if run.vgg else None
         # Equation 5, its two sides. The official code runs D once more on a detached fake; the
         # graph at hand gives D the same gradients (README, deviation 5).
-        g_terms = losses.generator_loss(fake_scores, real_scores, c.n_layers, t.gan, *taps)
+        g_terms = losses.generator_loss(
+            fake_scores, real_scores, c.n_layers, t.gan, taps, (fake, image), t.lambda_feature,
+            t.lambda_vgg, t.lambda_l1)
         d_terms = losses.discriminator_loss(fake_scores, real_scores, t.gan)
 
     # `inputs` spares the gradients that nobody uses: of D's weights here, of the fake below.
@@ -113,9 +119,22 @@ def train_step(run, label, inst, image):
         optimizer.found_inf = skipped
         optimizer.step()
     run.step += 1
+    follow(run, skipped)
     low, high = (extreme.float() for extreme in run.last_map)
     return {**{name: term.detach() for name, term in {**g_terms, **d_terms}.items()},
             'map_min': low, 'map_max': high, 'skipped': skipped}
+
+
+@torch.no_grad()
+def follow(run, skipped):
+    """Draw the moving averages (not in the paper) towards the weights, where the step was not
+    skipped: with t.ema of them kept, or, while it is young, less."""
+    keep = min(run.config.training.ema, (1 + run.step) / (10 + run.step))
+    for name, average in run.average.items():
+        averages = list(average.parameters())
+        apart = torch._foreach_sub(list(getattr(run, name).parameters()), averages)
+        torch._foreach_mul_(apart, (1 - keep) * (1 - skipped))
+        torch._foreach_add_(averages, apart)
 
 
 def autocast(run):
@@ -125,10 +144,10 @@ def autocast(run):
 
 # ------------------------------------------------------------------------------------- the loop
 
-def start(run, folder, pairs):
-    """Say what is about to be trained, make its folder and train -> exit code."""
+def start(run, folder, pairs, score=None):
+    """Say what is about to be trained, make its folder and train -> exit code. score: see `fit`."""
     c, t = run.config, run.config.training
-    dataset = prepare(run, folder, pairs)           # before anything is written
+    dataset, shown = prepare(run, folder, pairs)    # before anything is written
     make_folder(folder)
     with lock(folder):
         runs.check_new(folder)                      # another process may have come first
@@ -138,23 +157,37 @@ def start(run, folder, pairs):
         size = configuration.in_words(c.size) if c.size else 'native size'
         say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device}, weights '
             f'{weights}')
-        return fit(run, folder, dataset)
+        return fit(run, folder, dataset, shown, score)
 
 
 def prepare(run, folder, pairs):
-    """Load what a run trains with and is not in its checkpoint: VGG-19, and the data.Pictures,
-    which is returned. UserError where one of them is of no use."""
+    """Load what a run trains with and is not in its checkpoint: VGG-19, and its pictures. UserError
+    where one of them is of no use.
+
+    Returns the data.Pictures to train on, and what is not trained on and can be read, as a list of
+    what data.Pictures gives.
+    """
     c, t = run.config, run.config.training
     if t.vgg:
         run.vgg = load_vgg(t.vgg).to(run.device)
     cache = None
     if t.cache is not None:
         cache = t.cache or runs.beside(folder, '-cache')
-    dataset = data.Pictures(pairs, layouts.readers_of(c), c.n_labels, c.size, t.crop, t.flip,
-                            t.jitter, runs.network_multiple(c), c.instances, t.seed, cache,
-                            t.workers)
+    others = survey.others(c, MOST_SHOWN, runs.smallest_side(c))
+    if t.hold_out:
+        pairs, others = survey.hold_out(pairs, t.hold_out)
+    readers, multiple = layouts.readers_of(c), runs.network_multiple(c)
+    dataset = data.Pictures(pairs, readers, c.n_labels, c.size, t.crop, t.flip, t.jitter, multiple,
+                            c.instances, t.seed, cache, t.workers)
     dataset[0, 0]
-    return dataset
+
+    readable = data.Pictures(others[:MOST_SHOWN], readers, c.n_labels, c.size, t.crop,
+                             multiple=multiple, instances=c.instances, keep=False)
+    shown = []
+    for i in range(len(readable)):
+        with suppress(UserError):
+            shown.append(readable[0, i])
+    return dataset, shown
 
 
 def load_vgg(source):
@@ -197,9 +230,14 @@ class Signals:
             signal.signal(number, handler)
 
 
-def fit(run, folder, dataset):
+def fit(run, folder, dataset, shown, score=None):
     """The training loop, from run.step to the end, to a signal, or to a UserError -> exit code.
-    Writes `folder`, which the caller holds locked."""
+    Writes `folder`, which the caller holds locked.
+
+    shown: pictures that are not trained on, for the sheets. score: a function of a run and
+    styles -> {name: number}, called every t.evaluate_every steps; the first number is the one to be
+    largest.
+    """
     t, started, pictures = run.config.training, run.step, len(dataset)
     torch.backends.cudnn.benchmark = bool(t.crop or run.config.size)    # pays where sizes stay
     begin(run, folder)
@@ -223,7 +261,10 @@ def fit(run, folder, dataset):
                     report(run, folder, pictures, before)
                 if last or run.step % t.sample_every == 0:
                     sheet = folder / 'samples' / f'{run.step:07d}.png'
-                    attempt(lambda: save_sheet(run, dataset, sheet), 'training goes on')
+                    attempt(lambda: save_sheet(run, dataset, shown, sheet), 'training goes on')
+                if score and (last or run.step % t.evaluate_every == 0):
+                    average = runs.averaged(run)
+                    add_scores(run, folder, score(average, synthesis.styles_now(average, dataset)))
                 if last or stop:
                     break
                 if save and not bad_steps:          # what is from before the trouble stays
@@ -245,6 +286,7 @@ def fit(run, folder, dataset):
         say(f'stopped at step {run.step} of {t.total_steps}, all saved; to go on: '
             f'python p2phd.py train --resume {folder}')
         return 128 + signals.caught
+    compare(run, dataset, shown, (run.step - started) // 20)
     say(f'done: {checkpoints.numbered(folder)[-1]}, pictures in {folder / "samples"}')
     return 0
 
@@ -259,6 +301,8 @@ def begin(run, folder):
     write_whole(folder / 'config.json', lambda file: file.write(text.encode()))
     # Rows past the checkpoint go.
     write_whole(folder / 'log.csv', lambda file: file.write(run.rows.encode()))
+    if run.scores:
+        write_whole(folder / 'scores.csv', lambda file: file.write(run.scores.encode()))
     if not run.step:                    # that it can be saved is known before days are spent on it
         checkpoints.write(folder, runs.contents(run), run.config.training.keep)
 
@@ -327,36 +371,85 @@ def report(run, folder, pictures, before):
 
 
 def add_row(run, means):
-    """Append a line, and before the first one the names, to run.rows, the text of log.csv. Terms
-    that its first line does not name, of a later version of the program, are left out."""
-    values = {'step': run.step, 'pictures': run.step * run.config.training.batch,
-              'lr': learning_rate(run.step - 1, run.config.training), **means}
-    names = run.rows.splitlines()[0].split(',') if run.rows else list(values)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    if not run.rows:
+    """Append to run.rows, the text of log.csv."""
+    run.rows = with_row(run.rows, {
+        'step': run.step, 'pictures': run.step * run.config.training.batch,
+        'lr': learning_rate(run.step - 1, run.config.training), **means})
+
+
+def add_scores(run, folder, scores):
+    """Append to run.scores, the text of scores.csv, and keep the best checkpoint."""
+    run.scores = with_row(run.scores, {'step': run.step, **scores})
+    attempt(lambda: append(folder / 'scores.csv', run.scores), 'training goes on')
+    say(f'step {run.step}: ' + '  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
+    score = float(next(iter(scores.values())))
+    if run.best is None or score > run.best:
+        run.best = score
+        best = {name: value for name, value in runs.contents(run).items() if name != 'optimizers'}
+        attempt(lambda: checkpoints.write_to(folder / 'best.pt', best), 'training goes on')
+
+
+def with_row(text, values):
+    """The text of a .csv with one more line, and before the first one the names. What its first
+    line does not name, a term of a later version of the program, is left out."""
+    names = text.splitlines()[0].split(',') if text else list(values)
+    more = io.StringIO()
+    writer = csv.writer(more, lineterminator='\n')
+    if not text:
         writer.writerow(names)
     writer.writerow([value if isinstance(value, int) else f'{value:.6g}'
                      for value in (values.get(name, math.nan) for name in names)])
-    run.rows += text.getvalue()
+    return text + more.getvalue()
 
 
 # ----------------------------------------------------------------------------------- the sheets
 
 @torch.inference_mode()
-def save_sheet(run, dataset, path):
-    """Write what the first two training pictures look like now: label | synthesised | real."""
+def versions(run, item, known):
+    """What a run makes of a picture's maps -> [(1, C, H, W)]: with the styles of the photograph and
+    with the main ones among those `known`; without an encoder the one that there is. item: as
+    data.Pictures gives it."""
+    label, inst, image = data.to_device(
+        {role: tensor[None] for role, tensor in item.items()}, run.device)
+    scene = synthesis.make_scene(run.config, label, inst)
+    chosen = [None]
+    if run.E:
+        chosen = [synthesis.encode_image(run, image, scene),
+                  styles.choose(scene.labels.cpu(), known)]
+    with autocast(run):
+        return [synthesis.synthesise(run, scene, vectors, run.step) for vectors in chosen]
+
+
+def save_sheet(run, dataset, shown, path):
+    """Write what two training pictures and two others look like now, a row each: label | with the
+    styles of the photograph | with those that `generate` would choose | real."""
+    run = runs.averaged(run)
+    known = synthesis.styles_now(run, dataset)
     strips = []
-    for index in range(min(2, len(dataset))):
-        batch = {role: tensor[None] for role, tensor in dataset[0, index].items()}
-        label, inst, image = data.to_device(batch, run.device)
-        with autocast(run):
-            features = styles.encode(run, image, inst) if run.E else None
-            fake, _ = synthesis.fake_picture(run, label, inst, features)
-        shown = [synthesis.show_label(run.config, batch['label'][0]),
-                 *(synthesis.as_rgb(synthesis.to_picture(x)) for x in (fake, image))]
-        strips.append(np.concatenate(shown, 1))
+    for item in [*(dataset[0, i] for i in range(min(2, len(dataset)))), *shown[:2]]:
+        pictures = [*versions(run, item, known), data.to_float(item['image'][None])]
+        strips.append(np.concatenate([
+            synthesis.show_label(run.config, item['label']),
+            *(synthesis.as_rgb(synthesis.to_picture(x)) for x in pictures)], 1))
     width = max(strip.shape[1] for strip in strips)
     strips = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips]
     path.parent.mkdir(exist_ok=True)
     synthesis.write_png(path, np.concatenate(strips))
+
+
+def compare(run, dataset, shown, most):
+    """Say how far pictures are from their photographs, those trained on and others: at most so many
+    of each."""
+    most = min(most, MOST_SHOWN)
+    if not most or not shown:
+        return
+    run = runs.averaged(run)
+    known, plain = synthesis.styles_now(run, dataset), dataset.plain()
+    names = ['styles of the photograph', 'main styles'] if run.E else ['']
+    for which, items in (('trained on', (plain[0, i] for i in range(min(most, len(plain))))),
+                         ('not trained on', shown[:most])):
+        apart = np.mean([[
+            float((fake.cpu().float() - data.to_float(item['image'])).abs().mean()) * 127.5
+            for fake in versions(run, item, known)] for item in items], 0)
+        say(f'pictures {which}: mean distance from the photograph in grey levels '
+            + ', '.join(f'{value:.1f} {name}'.strip() for value, name in zip(apart, names)))

@@ -95,7 +95,7 @@ def test_training_steps(golden):
     """Five steps of training.train_step from the official starting weights."""
     tensors, parameters = read(golden('train_steps.npz'))
     assert parameters['betas'] == [0.5, 0.999]
-    assert parameters['lambda_feat'] == losses.LAMBDA_FEATURE
+    assert parameters['lambda_feat'] == config.defaults(config.TRAINING)['lambda_feature']
     steps = parameters['steps']
     network, of_training = ({name: value for name, value in parameters.items() if name in fields}
                             for fields in (config.NETWORK, config.TRAINING))

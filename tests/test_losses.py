@@ -31,7 +31,7 @@ def test_terms_have_names_and_weights():
     fake = scales([1.0])
     fake[0][0] += 1
     taps = [[torch.full((1, 1, 2, 2), float(value))] * 5 for value in (1, 0)]
-    terms = losses.generator_loss(fake, scales([1.0]), 3, 'lsgan', *taps)
+    terms = losses.generator_loss(fake, scales([1.0]), 3, 'lsgan', taps)
     assert {name: round(term.item(), 5) for name, term in terms.items()} == {
         'gan': 0, 'feature_matching': 10,
         'vgg': round(10 * (1 / 32 + 1 / 16 + 1 / 8 + 1 / 4 + 1), 5)}
