@@ -16,11 +16,10 @@ from types import SimpleNamespace
 
 # The rest, and torch with it, is imported by the subcommand that needs it: --help answers at once.
 import config as configuration
-from config import DATA, FILE, FLAG, FOLDER, NEEDED, NETWORK, POSITIVE, SIZE, TRAINING
+from config import DATA, FILE, FLAG, FOLDER, NEEDED, NETWORK, POSITIVE, SIZE, STYLES, TRAINING
 from files import UserError, lock, make_folder, out_of_memory, resolved, say, warn
 
 PYTHON, TORCH = (3, 11), (2, 6)                             # older ones lack what is used here
-STYLES = 10                                                 # paper section 4: K = 10
 
 
 # ----------------------------------------------------------------------------- the command line
@@ -44,7 +43,7 @@ def add_fields(parser, title, fields, names, stay=(), **texts):
     group = parser.add_argument_group(title)
     for name in names.split():
         bound, default, text = fields[name]
-        bound = configuration.SIZE_OR_NATIVE if name == 'size' else bound
+        bound = configuration.ON_THE_LINE.get(name, bound)
         text = texts.get(name, text)
         if default not in (None, False, NEEDED) and name not in stay and 'default' not in text:
             text += ' (default: yes)' if default is True else f' (default: {default})'
@@ -70,14 +69,17 @@ def add_training(parser, run, size, own=None):
                        help='go on with this run (default: the newest), with its own settings')
 
     add_fields(parser, 'pictures', {**TRAINING, 'size': NETWORK['size']},
-               'size crop jitter flip cache workers', stay,
+               'size crop jitter flip hold_out cache workers', stay,
                size=f'resize pictures to this; `native`: as they are (default: {size})')
-    add_fields(parser, 'schedule', TRAINING, 'epochs decay_epochs steps batch lr', stay)
-    group = add_fields(parser, 'objective', TRAINING, 'gan vgg', stay)
+    add_fields(parser, 'schedule', TRAINING, 'epochs decay_epochs steps batch lr ema',
+               stay)
+    group = add_fields(parser, 'objective', TRAINING,
+                       'gan lambda_feature vgg lambda_vgg lambda_l1', stay)
     group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
                         default=argparse.SUPPRESS, help='without the perceptual loss')
     add_fields(parser, 'running', TRAINING,
-               'bf16 seed log_every sample_every save_every keep max_bad_steps', stay)
+               'bf16 seed log_every sample_every evaluate_every save_every keep max_bad_steps',
+               stay)
 
 
 def add_data(parser):
@@ -100,6 +102,13 @@ def make_parser():
     def folder(sub, flag, text, **more):
         sub.add_argument(flag, type=FOLDER, metavar='DIR', help=text, **more)
 
+    def trained(sub):
+        sub.add_argument('--checkpoint', choices=['newest', 'best'], default='newest',
+                         help='best: of those that train --evaluate-every scored (default: newest)')
+        sub.add_argument('--average', action=argparse.BooleanOptionalAction, default=True,
+                         help='with the moving average of the weights, where there is one '
+                              '(default: yes)')
+
     sub = command('check', 'read a data set through and report what it holds and what is wrong '
                            'with it')
     add_data(sub)
@@ -110,8 +119,8 @@ def make_parser():
     add_training(sub, '<name of the data folder>',
                  'the most frequent size of the data set, at most 1024 wide')
     add_fields(sub, 'networks', NETWORK,
-               'model ngf n_down n_blocks n_enhancers n_blocks_local ndf n_layers n_scales '
-               'features feat nef n_down_encoder')
+               'model ngf n_down n_blocks n_enhancers n_blocks_local up ndf n_layers n_scales '
+               'spectral_norm boundary features features_of feat nef n_down_encoder')
 
     sub = command('finetune', 'add a local enhancer at twice the size to a trained run. Flags '
                               'without a default stay as they were in --from.')
@@ -127,6 +136,7 @@ def make_parser():
                              'label')
     folder(sub, '--run', '(default: the newest run in runs/)')
     folder(sub, '--data', '(default: the data of the run)')
+    trained(sub)
     sub.add_argument('--k', type=configuration.whole(1, 1000), default=STYLES, metavar='N',
                      help=f'styles per label (default: {STYLES})')
     sub.add_argument('--min-pixels', type=POSITIVE, default=1, metavar='N',
@@ -140,6 +150,7 @@ def make_parser():
                                     'connected components of each label)', **more)
     folder(sub, '--run', '(default: the newest run in runs/)')
     folder(sub, '--out', '(default: <run>/generated)')
+    trained(sub)
     sub.add_argument('--size', type=SIZE, metavar='WxH',
                      help="resize the maps to this first (default: the maps' own size)")
     sub.add_argument('--sample', action='store_true', help="draw every instance's style at random "
@@ -150,6 +161,32 @@ def make_parser():
                      help='style K for all instances of LABEL (name or number)')
     sub.add_argument('--encode', help='take the styles from these photographs of the same scenes',
                      **more)
+    add_fields(sub, 'running', TRAINING, 'seed')
+
+    sub = command('evaluate', 'score runs side by side on pictures that they were not trained on')
+    sub.add_argument('--run', help='(default: the newest run in runs/)',
+                     **{**more, 'metavar': 'DIR'})
+    folder(sub, '--data', '(default: the data of the first run)')
+    sub.add_argument('--split', type=configuration.NAME, metavar='NAME',
+                     help='part of the data set (default: val, or what --hold-out left out: held)')
+    trained(sub)
+    sub.add_argument('--styles', choices=['main', 'sampled', 'encoded'], default='main',
+                     help="of the instances: their label's most frequent, drawn at random, or "
+                          'those of the photograph (default: main)')
+    sub.add_argument('--size', type=SIZE, metavar='WxH',
+                     help='to compare pictures at (default: the smallest that a run learned)')
+    sub.add_argument('--void', nargs='+', action='extend', metavar='LABEL',
+                     help='labels (names or numbers) that do not count, or none (default: as the '
+                          'data set has it, and --ignore-label)')
+    sub.add_argument('--judge', type=FILE, metavar='FILE',
+                     help='segmentation network that recognises the pictures; trained and kept '
+                          'there if need be (default: one beside the run)')
+    folder(sub, '--predictions', 'label maps that another network predicted for what --write '
+                                 'wrote, under the same names')
+    folder(sub, '--write', 'write the pictures, real/ and fake/, paired by name')
+    folder(sub, '--out', 'for scores.json and sheet.png (default: <first run>/evaluation)')
+    sub.add_argument('--vgg', nargs='?', const='fetch', metavar='PATH',
+                     help='diversity over the features of VGG-19 as well, see train --vgg')
     add_fields(sub, 'running', TRAINING, 'seed')
 
     sub = command('demo', 'train, finetune, cluster and generate on built-in street scenes, in a '
@@ -214,31 +251,28 @@ def train(args):
     for problem in found.problems.values():
         say(f'left out: {problem}')
 
-    # What is made of it: the networks ...
-    network = {**configuration.defaults(NETWORK), **given(args, NETWORK),
-               **{name: getattr(found, name) for name in NETWORK if hasattr(found, name)}}
-    if network['model'] == 'global':
-        network['n_enhancers'] = 0
-    if not hasattr(args, 'ngf'):
-        network['ngf'] = max(1, network['ngf'] >> network['n_enhancers'])
-    network.setdefault('features', found.instances != 'none')
-    if network['features'] and found.instances == 'none':
-        raise UserError(f'--features: {args.data} has no instance maps; --instances components '
-                        'makes them from the labels')
-    configuration.check_effect(given(args, NETWORK), network)
-
-    # ... and how they are trained.
-    config = configuration.make(network, {
-        **given(args, TRAINING), 'fix_global': 0, 'flags': flags(args),
-        'left_out': sorted(found.problems), 'pictures': survey.fingerprint(found.pairs)})
-    if not hasattr(args, 'size'):
-        config.size = runs.usual_size(config, list(found.sizes.values()))
+    # What is made of it.
+    config = runs.design({
+        **given(args, {**NETWORK, **TRAINING}), 'flags': flags(args),
+        'left_out': sorted(found.problems), 'pictures': survey.fingerprint(found.pairs)}, found)
     runs.check_sizes(config, {pair.name: found.sizes[pair.name] for pair in found.pairs})
     training.schedule(config, len(found.pairs))
     configuration.check(config)
     say(survey.in_words(found, 'training')
         + (', encoder trained along' if config.features else ''))
-    return training.start(runs.build(config, device), folder, found.pairs)
+    score = scorer(config, found.pairs, folder, device)
+    return training.start(runs.build(config, device), folder, found.pairs, score)
+
+
+def scorer(config, pairs, folder, device):
+    """What scores a run while it is trained, or None without --evaluate-every."""
+    t = config.training
+    if not t.evaluate_every:
+        return None
+    import evaluate
+    import survey
+    seen, held = survey.hold_out(pairs, t.hold_out)
+    return evaluate.WhileTraining(config, seen, held, device, folder)
 
 
 def flags(args):
@@ -271,7 +305,9 @@ def finetune(args):
     # A network around the one that there is. Schedule, crop, log and cache are this stage's own;
     # whatever else is not given stays.
     stay = {name: before[name] for name in ('split', 'jitter', 'flip', 'workers', 'batch', 'lr',
-                                            'gan', 'vgg', 'bf16', 'seed') if name in before}
+                                            'gan', 'vgg', 'bf16', 'seed', 'ema', 'hold_out',
+                                            'lambda_feature', 'lambda_vgg', 'lambda_l1')
+            if name in before}
     network = runs.enlarged(base['config'], args.base, given(args, NETWORK))
     config = configuration.make(network, {
         **stay, **given(args, TRAINING), 'data': str(resolved(root)), 'flags': flags(args)})
@@ -286,7 +322,7 @@ def finetune(args):
     folder = runs.new_folder(args.run, f'{name}-{configuration.in_words(config.size or "native")}')
 
     run = runs.build(config, device)
-    runs.take_over(run, path, base['weights'])
+    runs.take_over(run, path, {**base['weights'], **base['average']})
     if t.fix_global_steps < t.total_steps:
         say(f'{args.base}: enhancer {config.n_enhancers} around it; the rest learns along from '
             f'step {t.fix_global_steps} on')
@@ -294,7 +330,7 @@ def finetune(args):
         warn(f'warning: --fix-global {t.fix_global} is {t.fix_global_steps} steps, all of this '
              'run: only the new enhancer will learn')
     del base
-    return training.start(run, folder, pairs)
+    return training.start(run, folder, pairs, scorer(config, pairs, folder, device))
 
 
 def resume(args):
@@ -326,36 +362,39 @@ def resume(args):
             say(f'{folder}: trained to the end, {run.step} steps; --epochs or --steps makes it '
                 'longer')
             return 0
-        dataset = training.prepare(run, folder, pairs)
+        dataset, shown = training.prepare(run, folder, pairs)
         say(f'{folder}: going on at step {run.step} of {t.total_steps}')
-        return training.fit(run, folder, dataset)
+        return training.fit(run, folder, dataset, shown, scorer(c, pairs, folder, device))
 
 
 def cluster(args):
     """Cluster the features of the training set's instances, label by label (paper section 3.4)."""
-    import runs
     import styles
     import synthesis
-    folder = Path(args.run) if args.run else runs.newest()
-    run = runs.load(folder, runs.pick_device(args.device), training=False)
+    folder, run = trained_run(args)
     if not run.E:
         raise UserError(f'{folder}: trained without --features, there are no styles to cluster')
     seed = getattr(args, 'seed', TRAINING['seed'].default)
     found = synthesis.cluster(run, folder, args.data, args.k, args.min_pixels, seed)
-    styles.save(found, folder)
-    say(folder / 'styles.npz')
+    say(styles.save(found, folder, run.variant))
     return 0
+
+
+def trained_run(args):
+    """The run that --run names, or the newest, as --checkpoint and --average say -> folder, Run."""
+    import runs
+    folder = Path(args.run) if args.run else runs.newest()
+    return folder, runs.load(folder, runs.pick_device(args.device), False, which=args.checkpoint,
+                             average=args.average)
 
 
 def generate(args):
     """Turn label maps into pictures: G(s, styles), each instance in the most frequent style of its
     label, in one drawn at random, in one chosen, or in that of a photograph (paper section 3.4)."""
     import layouts
-    import runs
     import styles
     import synthesis
-    folder = Path(args.run) if args.run else runs.newest()
-    run = runs.load(folder, runs.pick_device(args.device), training=False)
+    folder, run = trained_run(args)
     check_wishes(args, folder, run)
 
     # What belongs together, by name.
@@ -370,7 +409,7 @@ def generate(args):
                             'maps next time; choose another')
     known = None
     if run.E and (args.style or not photos):
-        known = synthesis.ready_styles(run, folder, STYLES)
+        known = synthesis.ready_styles(run, folder)
     chosen = styles.chosen_by_hand(args.style, known)
     make_folder(out)
 
@@ -394,7 +433,8 @@ def generate(args):
                     vectors = styles.choose(scene.labels, known, drawn)
                 for label, k in chosen.items():
                     vectors[scene.labels == label] = styles.centre(known, label, k)
-                picture = synthesis.synthesise(run, scene, vectors)
+                noise = styles.noise_of(seed, name, i)
+                picture = synthesis.synthesise(run, scene, vectors, noise)
                 say(synthesis.write_picture(out / f'{name}_{ending}.png', picture))
         except UserError as error:
             if len(labels) == 1:
@@ -412,7 +452,8 @@ def generate(args):
 
 def check_wishes(args, folder, run):
     """UserError for flags that the run, or other flags, leave without a meaning."""
-    if (args.sample or args.style or args.encode) and not run.E:
+    noise = args.sample and run.config.model == 'unet'      # its dropout draws
+    if (args.sample or args.style or args.encode) and not run.E and not noise:
         raise UserError(f'{folder}: trained without --features, so it has one style only; leave '
                         'out --sample, --style and --encode')
     if args.inst and run.config.instances == 'none':
@@ -422,6 +463,27 @@ def check_wishes(args, folder, run):
                         'photographs')
     if args.n > 1 and not args.sample:
         raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
+
+
+def evaluate(args):
+    """Score runs on pictures that they were not trained on (paper section 4.1): how well a
+    segmentation network recognises what they make, how near it is, how much samples differ."""
+    import evaluate as scores
+    import runs
+    import training
+    if args.judge and args.predictions:
+        raise UserError('--judge and --predictions: one of them recognises the pictures')
+    device = runs.pick_device(args.device)
+    vgg = training.load_vgg(args.vgg).to(device) if args.vgg else None
+
+    def load(folder):
+        return runs.load(folder, device, False, which=args.checkpoint, average=args.average)
+
+    folders = [Path(folder) for folder in args.run or [runs.newest()]]
+    scores.compare(folders, load, device, args.data, args.split, args.size, args.styles, args.void,
+                   args.judge, args.predictions, getattr(args, 'seed', 0), vgg, args.write,
+                   args.out)
+    return 0
 
 
 def demo(args):
@@ -434,7 +496,7 @@ def demo(args):
 # ----------------------------------------------------------------------------------------- main
 
 COMMANDS = {'check': check, 'train': train, 'finetune': finetune, 'cluster': cluster,
-            'generate': generate, 'demo': demo}
+            'generate': generate, 'evaluate': evaluate, 'demo': demo}
 
 
 def parse(words):

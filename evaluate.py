@@ -1,0 +1,386 @@
+"""Scores that anyone can recompute (paper section 4.1): how well a segmentation network recognises
+the synthesised pictures, how near they are to the photographs, and how much samples differ."""
+from collections import namedtuple
+from contextlib import suppress
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import data
+import decoding
+from files import UserError, make_folder, say, warn, write_whole
+import judge as judging
+import layouts
+import losses
+import runs
+import styles
+import survey
+import synthesis
+
+SAMPLES = 3                                 # of each map, whose distances are its diversity
+ON_THE_SHEET = 6                            # maps
+FLAT_PICTURES = 200                         # training pictures that the flat colours are means of
+SCORED_WHILE_TRAINING = 100                 # pictures, at most
+
+# name; judge.Scores, or None for pictures to pictures; {measure: number} of the rest
+Row = namedtuple('Row', 'name scores measures')
+
+
+# ------------------------------------------------------------------------------- what is scored
+
+class Split:
+    """The pairs of a split that are whole, at one size: their photographs and label maps."""
+
+    def __init__(self, config, root, split, size, pairs=None):
+        self.config, self.root, self.split = config, root, split
+        problems = {}
+        if pairs is None:
+            layout, pairs, problems = layouts.find_pairs(root, split)
+            if (layout.n_labels == 0) != (config.n_labels == 0):
+                raise UserError(f'{root}: {layout.name}, and the run was trained on '
+                                f'{config.layout}')
+        checked = survey.Checked(pairs, problems)
+        headers = checked.each(lambda pair: survey.check_headers(
+            pair, config.instances if pair.inst else 'none', config.n_labels == 0,
+            config.jpeg_labels), 'headers')
+        self.size = size or runs.usual_size(config, [found for found, _, _ in headers] or [(1, 1)])
+        self.pictures = self.at_size(checked.pairs)
+        checked.each(self.pictures.read, 'pixels')
+        self.pairs = self.pictures.pairs = checked.pairs
+        if not self.pairs:
+            raise UserError(f'{root}: no pictures of the split {split!r} can be used: '
+                            + next(iter(checked.problems.values())))
+        if checked.problems:
+            warn(f'note: {root}: {len(checked.problems)} of the split {split!r} left out: '
+                 f'{next(iter(checked.problems.values()))}')
+
+    def at_size(self, pairs):
+        """-> data.Pictures of them."""
+        return data.Pictures(pairs, layouts.readers_of(self.config), self.config.n_labels,
+                             self.size, instances='none', keep=False)
+
+    def __iter__(self):
+        """(Pair, label (H, W) or (C, H, W), photograph (C, H, W) uint8 or float) one by one."""
+        for i, pair in enumerate(self.pairs):
+            item = self.pictures[0, i]
+            yield pair, item['label'].squeeze(0), item['image']
+
+
+def void_of(config, words):
+    """The labels that do not count, as --void names them, else as the run knows them. UserError for
+    a label that it has not."""
+    if words is None:
+        return set(config.void)
+    names = config.label_names or []
+    void = {names.index(word) if word in names else int(word) if word.isdecimal() else -1
+            for word in words if word != 'none'}
+    if void and not 0 <= min(void) <= max(void) < config.n_labels:
+        raise UserError(f'--void {" ".join(words)}: expected numbers from 0 to '
+                        f'{config.n_labels - 1}{" or names of labels" * bool(names)}, or none')
+    return void
+
+
+# -------------------------------------------------------------------------- pictures and measures
+
+def picture(run, pair, image, size, how, known, seed=0, number=0):
+    """One picture of a pair's label map, made at the size that the run learned (else `size`), in
+    styles that are 'main', 'sampled' or 'encoded' (of the photograph), resized to `size`
+    (width, height) -> (C, H, W) uint8, or float where it has neither 1 nor 3 channels."""
+    scene = synthesis.read_scene(run.config, pair.label, pair.inst, run.config.size or size)
+    vectors = None
+    if run.E and how == 'encoded':
+        vectors = synthesis.encode_photo(run, pair.image, scene)
+    elif run.E:
+        drawn = styles.randomness(seed, pair.name, number) if how == 'sampled' else None
+        vectors = styles.choose(scene.labels, known, drawn)
+    fake = synthesis.synthesise(run, scene, vectors, styles.noise_of(seed, pair.name, number))
+    array = synthesis.to_picture(fake) if image.dtype == torch.uint8 else (
+        fake[0].permute(1, 2, 0).cpu().numpy())
+    return data.to_tensor(decoding.resize(array, size))
+
+
+def reconstruction(fake, real):
+    """How far a picture is from its photograph, both (C, H, W) uint8 or float -> mean absolute
+    difference in grey levels, PSNR in dB and SSIM (Wang et al., 2004: 11x11 Gaussian windows of 1.5
+    pixels, mean over the channels)."""
+    x, y = ((data.to_float(image).cpu()[:, None].double() + 1) * 127.5 for image in (fake, real))
+    apart = (x - y).abs()
+    psnr = 10 * torch.log10(255 ** 2 / apart.square().mean().clamp(min=1e-10))
+
+    taps = torch.exp(-(torch.arange(11.).double() - 5).square() / (2 * 1.5 ** 2))
+    window = (taps[:, None] * taps / taps.sum() ** 2)[None, None]
+    if min(x.shape[-2:]) < 11:
+        window = torch.ones(1, 1, 1, 1).double()
+    mean_x, mean_y, xx, yy, xy = (F.conv2d(z, window) for z in (x, y, x * x, y * y, x * y))
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    ssim = ((2 * mean_x * mean_y + c1) * (2 * (xy - mean_x * mean_y) + c2)
+            / (mean_x ** 2 + mean_y ** 2 + c1)
+            / (xx - mean_x ** 2 + yy - mean_y ** 2 + c2))
+    return float(apart.mean()), float(psnr), float(ssim.mean())
+
+
+def diversity(samples, regions, vgg=None):
+    """Mean distance of all pairs of samples (C, H, W) of one map -> in grey levels, the mean over
+    the instances `regions` (H, W); and over VGG-19's features, weighted as in losses.vgg_loss (None
+    without)."""
+    _, slot, pixels = regions.unique(return_inverse=True, return_counts=True)
+    levels, features = [], []
+    for i, one in enumerate(samples):
+        for other in samples[:i]:
+            one_, other_ = (data.to_float(sample) for sample in (one, other))
+            apart = (one_ - other_).abs().mean(0).cpu().flatten() * 127.5
+            levels.append((slot.flatten().bincount(apart) / pixels).mean())
+            if vgg:
+                device = next(vgg.parameters()).device
+                features.append(losses.vgg_loss(vgg(one_[None].to(device)),
+                                                vgg(other_[None].to(device))))
+    return float(torch.stack(levels).mean()), float(torch.stack(features).mean()) if vgg else None
+
+
+def flat_colours(config, pairs, split):
+    """Each label's mean colour in the training photographs -> (n_labels, C) uint8 tensor, the mean
+    of all where a label does not occur: what no network is needed for."""
+    sums = torch.zeros(config.n_labels, config.out_channels, dtype=torch.float64)
+    counts = torch.zeros(config.n_labels, dtype=torch.float64)
+    pictures = split.at_size(pairs[::-(-len(pairs) // FLAT_PICTURES)])
+    for i in range(len(pictures)):
+        with suppress(UserError):                   # of a picture that training left out
+            item = pictures[0, i]
+            label = item['label'].flatten().long()
+            sums.index_add_(0, label, item['image'].flatten(1).T.double())
+            counts += label.bincount(minlength=config.n_labels)
+    means = sums / counts.clamp(min=1)[:, None]
+    means[counts == 0] = sums.sum(0) / counts.sum().clamp(min=1)
+    return means.round().to(torch.uint8)
+
+
+# --------------------------------------------------------------------------------------- a row
+
+class Recogniser:
+    """Judges pictures, by our own judge or by somebody's predictions."""
+
+    def __init__(self, config, void, judge=None, predictions=None):
+        self.config, self.void = config, void
+        self.judge, self.predictions = judge, predictions
+
+    def tally(self, image, label, place, name):
+        """judge.tally of one picture; place: the folder that --write puts it into."""
+        if self.predictions:
+            found = judging.read_prediction(self.predictions / place, name, label.shape,
+                                            self.config)
+        else:
+            found = self.judge(image[None], self.void)[0]
+        return judging.tally(found, label, self.void, self.config.n_labels)
+
+
+def score(name, split, make, recogniser, place, write=None, keep=()):
+    """Score the pictures make(pair, label, photograph) -> Row, {scene: picture} of those to keep.
+    write: a folder that receives them as <place>/<scene>.png."""
+    tallies, measures, kept = [], [], {}
+    for pair, label, real in split:
+        image = make(pair, label, real)
+        if recogniser:
+            tallies.append(recogniser.tally(image, label, place, pair.name))
+        measures.append(reconstruction(image, real))
+        if pair.name in keep:
+            kept[pair.name] = image
+        if write:
+            make_folder(write / place)
+            synthesis.write_picture(write / place / f'{pair.name}.png',
+                                    data.to_float(image[None]))
+    means = dict(zip(('l1', 'psnr', 'ssim'), np.mean(measures, 0).tolist()))
+    return Row(name, judging.Scores(tallies) if recogniser else None, means), kept
+
+
+def score_run(run, name, split, recogniser, known, how, seed=0, place='fake', write=None, keep=(),
+              vgg=None):
+    """`score` of what a run makes, its nearness measured with the styles of the photographs; and
+    the diversity of its samples."""
+    def make(how, number=0):
+        return lambda pair, label, real: picture(run, pair, real, split.size, how, known, seed,
+                                                 number)
+
+    row, kept = score(name, split, make(how), recogniser, place, write, keep)
+    if run.E and how != 'encoded':
+        near = score(name, split, make('encoded'), None, place)[0]
+        row = row._replace(measures=near.measures)
+    if run.E or run.config.model == 'unet':
+        distances = []
+        for pair, label, real in split:
+            samples = [make('sampled', i)(pair, label, real) for i in range(SAMPLES)]
+            scene = synthesis.read_scene(run.config, pair.label, pair.inst, split.size)
+            regions = scene.label if scene.inst is None else scene.inst
+            distances.append(diversity(samples, regions[0, 0], vgg))
+        levels, features = zip(*distances)
+        row.measures['diversity'] = float(np.mean(levels))
+        if vgg:
+            row.measures['vgg_diversity'] = float(np.mean(features))
+    return row, kept
+
+
+class WhileTraining:
+    """The scores of a run as it is trained, on pictures that it does not see: called with the run
+    and styles, -> {'mean_iou': ..., 'pixel_accuracy': ..., 'l1': ..., 'ssim': ...}."""
+
+    def __init__(self, config, pairs, held, device, folder):
+        """pairs: those trained on; held: [Pair] held out of them, or []: another split serves."""
+        held = held or survey.others(config, SCORED_WHILE_TRAINING, runs.smallest_side(config))
+        if not held:
+            raise UserError(f'{config.training.data}: no split val or test to score; hold some '
+                            'pictures out of those trained on with --hold-out N')
+        self.split = Split(config, config.training.data, 'val', config.size, held)
+        self.recogniser = None
+        if config.n_labels:
+            void = set(config.void)
+            judge, _ = judging.find(config, pairs, self.split.size, void, device, folder.parent)
+            self.recogniser = Recogniser(config, void, judge)
+
+    def __call__(self, run, known):
+        def make(how):
+            return lambda pair, label, real: picture(run, pair, real, self.split.size, how, known)
+
+        row, _ = score('', self.split, make('main'), self.recogniser, '')
+        near = row.measures
+        if run.E:
+            near = score('', self.split, make('encoded'), None, '')[0].measures
+        if not row.scores:
+            return {'psnr': near['psnr'], 'l1': near['l1'], 'ssim': near['ssim']}
+        return {'mean_iou': row.scores.mean_iou, 'pixel_accuracy': row.scores.pixel_accuracy,
+                'class_accuracy': row.scores.class_accuracy, **near}
+
+
+# ------------------------------------------------------------------------------------ the table
+
+def compare(folders, load, device, root=None, split=None, size=None, how='main', void=None,
+            judge=None, predictions=None, seed=0, vgg=None, write=None, out=None):
+    """Score the runs in `folders` side by side, the ceiling first and the floor last; say the table
+    and write scores.json and a sheet of pictures into `out`. UserError where they, the data or the
+    judge do not go together.
+
+    load: folder -> Run. root, split, size: the data set, a part of it and (width, height), by
+    default those of the first run, `val` (or `held`, what --hold-out left out) and the smallest of
+    the runs'. how: 'main', 'sampled' or 'encoded'. void: see void_of. judge: the file of one.
+    predictions: a folder of somebody's label maps. vgg: nets.VGG19. write: receives the pictures.
+    """
+    write, predictions = (path and Path(path) for path in (write, predictions))
+    out = Path(out or folders[0] / 'evaluation')
+    configs = [runs.read(folder)[1]['config'] for folder in folders]
+    config, t = configs[0], configs[0].training
+    for folder, other in zip(folders, configs):
+        if (other.n_labels, other.label_names, other.out_channels) != (
+                config.n_labels, config.label_names, config.out_channels):
+            raise UserError(f'{folder}: of other labels than {folders[0]}; compare runs of one '
+                            'data set')
+    root = root or (t and t.data)
+    if not root:
+        raise UserError(f'{folders[0]}: does not say what it was trained on; name it with --data '
+                        'DIR')
+    size = size or min((other.size for other in configs if other.size), default=None)
+    void = void_of(config, void)
+
+    # The pictures, and who recognises them.
+    trained = layouts.find_pairs(root, t.split if t else 'train')[1]
+    trained = [pair for pair in trained if not t or pair.name not in t.left_out]
+    held = None
+    if t and t.hold_out:
+        trained, held = survey.hold_out(trained, t.hold_out)
+    split = split or ('held' if held else 'val')
+    pictures = Split(config, root, split, size, held if split == 'held' else None)
+    recogniser, who = None, 'none'
+    if config.n_labels and predictions:
+        recogniser, who = Recogniser(config, void, predictions=predictions), predictions
+    elif config.n_labels:
+        own, path = judging.find(config, trained, pictures.size, void, device,
+                                 folders[0].absolute().parent, judge)
+        recogniser = Recogniser(config, void, own)
+        who = f'{path} ({100 * own.about["held_out"]:.1f} % of the pixels of real photographs)'
+
+    # Ceiling, runs, floor.
+    shown = [pictures.pairs[i].name for i in np.unique(
+        np.linspace(0, len(pictures.pairs) - 1, ON_THE_SHEET).astype(int))]
+    made = [score('real photographs', pictures, lambda pair, label, real: real, recogniser, 'real',
+                  write, shown)]
+    for folder in folders:
+        run = load(folder)
+        name = folder.resolve().name
+        place = 'fake' if len(folders) == 1 else f'fake-{name}'
+        known = synthesis.ready_styles(run, folder) if run.E else None
+        made.append(score_run(run, f'{name}, step {run.step}', pictures, recogniser, known, how,
+                              seed, place, write, shown, vgg))
+    if config.n_labels and not predictions:
+        colours = flat_colours(config, trained, pictures)
+        made.append(score('flat mean colours', pictures, lambda pair, label, real: (
+            colours[label.long()].permute(2, 0, 1)), recogniser, '', None, shown))
+
+    # In words and pictures.
+    rows, columns = zip(*made)
+    named = config.label_names or [str(i) for i in range(config.n_labels)]
+    protocol = (f'judge {who}; {pictures.size[0]}x{pictures.size[1]}; void '
+                + (f'{", ".join(named[i] for i in sorted(void))}, whose pixels are left out'
+                   if void else 'none')
+                + f'; styles {how}; split {split} of {root}, {len(pictures.pairs)} pictures')
+    say(f'protocol: {protocol}')
+    for line in table(rows):
+        say(line)
+    make_folder(out)
+    text = json.dumps({'protocol': protocol, 'rows': [as_json(row, named) for row in rows]},
+                      indent=1)
+    write_whole(out / 'scores.json', lambda file: file.write(text.encode()))
+    write_sheet(out / 'sheet.png', config, pictures, columns)
+    say(f'{out / "scores.json"}\n{out / "sheet.png"}')
+
+
+def table(rows):
+    """The lines of a table: what was measured in the columns, a row each."""
+    def cells(row):
+        s, m = row.scores, row.measures
+        for i, name in enumerate(('pixel_accuracy', 'class_accuracy', 'mean_iou')):
+            yield '-' if s is None else '{:.1f} ({:.1f} to {:.1f})'.format(
+                *(100 * value for value in (getattr(s, name), *s.bounds[i])))
+        yield '-' if s is None else f'{100 * s.with_void:.1f}'
+        for name, form in (('l1', '.1f'), ('psnr', '.2f'), ('ssim', '.3f'), ('diversity', '.1f'),
+                           ('vgg_diversity', '.3f')):
+            if name != 'vgg_diversity' or any(name in other.measures for other in rows):
+                yield format(m[name], form) if name in m else '-'
+
+    titles = ['', 'pixel accuracy %', 'class accuracy %', 'mean IoU %', 'with void', 'L1', 'PSNR',
+              'SSIM', 'diversity', 'in VGG-19']
+    lines = [[row.name, *cells(row)] for row in rows]
+    lines = [titles[:len(lines[0])], *lines]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for line in lines:
+        yield '  '.join([line[0].ljust(widths[0]), *(
+            cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
+    if rows[0].scores:
+        missing = int((~rows[0].scores.occurs).sum())
+        yield (f'in brackets: 95 % of {judging.RESAMPLES} resamples of the pictures; '
+               f'{missing} labels that no map here has, or that are void, do not count; L1, PSNR '
+               'and SSIM with the styles of the photographs, where there is an encoder')
+
+
+def as_json(row, named):
+    values = {'name': row.name, **row.measures}
+    if row.scores:
+        s = row.scores
+        values |= {
+            'pixel_accuracy': s.pixel_accuracy, 'class_accuracy': s.class_accuracy,
+            'mean_iou': s.mean_iou, 'pixel_accuracy_with_void': s.with_void,
+            'bounds': dict(zip(('pixel_accuracy', 'class_accuracy', 'mean_iou'), s.bounds)),
+            'iou': {name: float(value) for name, value in zip(named, s.iou)
+                    if not np.isnan(value)}}
+    return values
+
+
+def write_sheet(path, config, pictures, columns):
+    """A row for each map: label | real photograph | each run's picture | flat colours."""
+    rows = []
+    for pair, label, _ in pictures:
+        if pair.name in columns[0]:
+            shown = [synthesis.show_label(config, label if label.dim() == 3 else label[None])]
+            shown += [synthesis.as_rgb(synthesis.to_picture(data.to_float(column[pair.name])[None]))
+                      for column in columns]
+            rows.append(np.concatenate(shown, 1))
+    synthesis.write_png(path, np.concatenate(rows))

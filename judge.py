@@ -1,0 +1,238 @@
+"""The judge of synthesised pictures (paper section 4.1): a segmentation network that has seen real
+photographs alone, and how well it finds the label map in a picture."""
+from contextlib import suppress
+import json
+from pathlib import Path
+import zlib
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import checkpoints
+import data
+from files import UserError, attempt, blame, check_regular, make_folder, say, write_whole
+import layouts
+import survey
+from unet import UNet
+
+VERSION = 1                                 # raised when a judge would come out otherwise
+WIDTH, BATCH, RATE = 32, 4, 1e-3
+EPOCH_STEPS, MOST_EPOCHS, HALVINGS = 100, 60, 4
+RESAMPLES = 1000                            # of the bootstrap
+
+
+class Judge:
+    """A trained network, and what it was trained on: `net`, `about` (a dict of plain values)."""
+
+    def __init__(self, net, about):
+        self.net, self.about = net, about
+
+    @torch.inference_mode()
+    def __call__(self, image, void):
+        """image (N, C, H, W) uint8 or float, void: labels that are no answer -> the label map that
+        is recognised, (N, H, W) int64."""
+        h, w = image.shape[-2:]
+        image = data.to_float(image.to(next(self.net.parameters()).device))
+        scores = self.net(data.pad_to_multiple(image, self.net.multiple))[..., :h, :w]
+        scores[:, sorted(void)] = -torch.inf
+        return scores.argmax(1)
+
+
+def levels(size):
+    """Levels of the judge's U-Net: down to a few pixels."""
+    return max(2, min(7, int(np.log2(min(size) / 3))))
+
+
+def about(config, pairs, size, void):
+    """What a judge depends on -> a dict of plain values."""
+    return {'version': VERSION, 'layout': config.layout, 'n_labels': config.n_labels,
+            'channels': config.out_channels, 'label_names': config.label_names,
+            'label_table': config.label_table and sorted(config.label_table.items()),
+            'palette': config.palette, 'size': list(size), 'void': sorted(void),
+            'pictures': survey.fingerprint(pairs)}
+
+
+def find(config, pairs, size, void, device, folder, path=None):
+    """The judge that is trained on the photographs `pairs` at `size` (width, height), read where
+    there is one already: in `path`, else in `folder` -> Judge, path. UserError where the file is of
+    no use, or there is too little to train on."""
+    wanted = about(config, pairs, size, void)
+    own = folder / f'judge-{zlib.crc32(json.dumps(wanted).encode()):08x}.pt'
+    path = Path(path) if path else own
+    if path.exists():
+        return read(path, config, device), path
+    if len(pairs) < 2:
+        raise UserError(f'{config.training.data}: {len(pairs)} picture to train a judge on and to '
+                        'check it with; it takes 2, or --judge FILE, or --predictions DIR')
+    make_folder(path.parent)
+    say(f'training a judge on {len(pairs)} photographs, once: {path}')
+    net, scores = train(config, pairs, size, void, device)
+    stored = {'about': {**wanted, **scores}, 'weights': net.state_dict()}
+    attempt(lambda: write_whole(path, lambda file: torch.save(stored, file)),
+            'the judge is not kept')
+    return Judge(net, stored['about']), path
+
+
+def read(path, config, device):
+    """UserError unless the file is a judge for the labels of a configuration."""
+    check_regular(path)
+    with blame(path, 'not a judge that evaluate has made; delete it, or name another'):
+        stored = torch.load(path, map_location='cpu', weights_only=True)
+        checkpoints.check_tensors(stored, path)
+        found = stored['about']
+        if found['version'] != VERSION or not isinstance(found['held_out'], float):
+            raise ValueError(f'version {found["version"]}')
+        if (found['n_labels'], found['label_names'], found['channels']) != (
+                config.n_labels, config.label_names, config.out_channels):
+            raise UserError(f'{path}: a judge of {found["n_labels"]} labels of {found["layout"]}, '
+                            f'and the run has {config.n_labels} of {config.layout}; leave --judge '
+                            'out, or name the right one')
+        net = network(config, found['size'])
+        net.load_state_dict(stored['weights'])
+    return Judge(net.to(device).eval(), found)
+
+
+def network(config, size):
+    return UNet(config.out_channels, config.n_labels, WIDTH, levels(size), 'bilinear',
+                     dropout=0, tanh=False)
+
+
+def train(config, pairs, size, void, device):
+    """Cross-entropy on all but a tenth of the photographs. When an epoch does not lower that of the
+    tenth, the best weights come back at half the rate; after some halvings they stay -> network,
+    {'held_out': pixel accuracy on the tenth, 'epochs': ...}."""
+    seen, held = survey.hold_out(pairs, max(1, len(pairs) // 10))
+    read = layouts.readers_of(config)
+    workers = config.training.workers
+    dataset = data.Pictures(seen, read, config.n_labels, size, flip=True, jitter=1.2,
+                            instances='none', workers=workers)
+    tenth = data.Pictures(held, read, config.n_labels, size, instances='none', workers=workers)
+
+    torch.manual_seed(0)
+    net = network(config, size).to(device)
+    optimizer = torch.optim.Adam(net.parameters(), RATE)
+    batch = min(BATCH, len(seen))
+    steps = max(EPOCH_STEPS, len(seen) // batch)
+    order = data.Order(len(seen), batch, 0, steps * MOST_EPOCHS, 0)
+    batches = data.batches(dataset, device, batch_sampler=order)
+    best, halvings, epoch = None, 0, 0
+    while halvings < HALVINGS and epoch < MOST_EPOCHS:
+        for _ in range(steps):
+            label, _, image = data.to_device(next(batches), device)
+            optimizer.zero_grad()
+            distance(net, label, image, void).backward()
+            optimizer.step()
+        epoch += 1
+        score, accuracy = check(net, tenth, void, device)
+        say(f'judge: epoch {epoch}, cross-entropy {score:.3f} and {100 * accuracy:.1f} % of the '
+            f'pixels right on {len(held)} photographs it was not trained on')
+        if best is None or score < best[0]:
+            best = score, accuracy, checkpoints.copied(net.state_dict(), 'cpu')
+            continue
+        halvings += 1
+        net.load_state_dict(best[2])
+        for group in optimizer.param_groups:
+            group['lr'] /= 2
+    batches.close()
+    net.load_state_dict(best[2])
+    return net.eval(), {'held_out': best[1], 'epochs': epoch}
+
+
+def distance(net, label, image, void):
+    """Cross-entropy of what a judge says, less the pixels of `void` labels; 0 where all are."""
+    target = label[:, 0].long()
+    for ignored in void:
+        target = target.masked_fill(target == ignored, -100)
+    h, w = target.shape[-2:]
+    scores = net(data.pad_to_multiple(image, net.multiple))[..., :h, :w]
+    return F.cross_entropy(scores, target, reduction='sum') / (target >= 0).sum().clamp(min=1)
+
+
+@torch.inference_mode()
+def check(net, dataset, void, device):
+    """Mean cross-entropy and pixel accuracy on a data.Pictures."""
+    judge, losses, tallies = Judge(net, {}), [], []
+    for i in range(len(dataset)):
+        item = {role: tensor[None] for role, tensor in dataset[0, i].items()}
+        label, _, image = data.to_device(item, device)
+        losses.append(distance(net, label, image, void))
+        tallies.append(tally(judge(image, void)[0], label[0, 0], void, net_labels(net)))
+    return float(torch.stack(losses).mean()), Scores(tallies).pixel_accuracy
+
+
+def net_labels(net):
+    return net.up[-1][0].bias.shape[0]
+
+
+# -------------------------------------------------------------------------------------- scores
+
+def tally(predicted, label, void, n_labels):
+    """Count the pixels of one picture: predicted and label (H, W) integer -> (4, n_labels) int64
+    ndarray. Less pixels whose true label is void: those that are right, of each true label, of each
+    predicted label; last, void pixels and all: right ones and all, in the first two places."""
+    predicted, label = predicted.long().cpu(), label.long().cpu()
+    right = predicted == label
+    counted = ~torch.isin(label, torch.tensor(sorted(void), dtype=torch.long))
+    counts = np.zeros((4, max(n_labels, 2)), np.int64)
+    for row, ids in enumerate((label[counted & right], label[counted], predicted[counted])):
+        counts[row, :n_labels] = ids.bincount(minlength=n_labels)[:n_labels]
+    counts[3, :2] = int(right.sum()), right.numel()
+    return counts
+
+
+class Scores:
+    """Pixel accuracy, mean class accuracy and mean IoU of many tallies, with the bounds of 95 % of
+    the bootstrap's resamples of the pictures. Labels that no true map has do not count."""
+
+    def __init__(self, tallies):
+        counts = np.stack(tallies).astype(np.float64)       # (pictures, 4, n_labels)
+        self.occurs = counts[:, 1].sum(0) > 0
+        whole = self.measure(counts.sum(0)[None])
+        self.pixel_accuracy, self.class_accuracy, self.mean_iou, self.with_void = (
+            float(value[0]) for value in whole)
+        right, true, predicted, _ = counts.sum(0)
+        self.iou = np.where(self.occurs, right / np.maximum(true + predicted - right, 1), np.nan)
+
+        n = len(counts)
+        shares = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+        resampled = (shares @ counts.reshape(n, -1)).reshape(RESAMPLES, *counts.shape[1:])
+        self.bounds = [np.nanpercentile(value, (2.5, 97.5)).tolist()
+                       for value in self.measure(resampled)]
+
+    def measure(self, sums):
+        """(B, 4, n_labels) -> four (B,)."""
+        right, true, predicted, everything = sums.transpose(1, 0, 2)
+        with np.errstate(invalid='ignore', divide='ignore'), suppress(RuntimeWarning):
+            accuracy = right.sum(1) / true.sum(1)
+            classes = np.where(true > 0, right / true, np.nan)[:, self.occurs]
+            union = true + predicted - right
+            iou = np.where(true > 0, right / union, np.nan)[:, self.occurs]
+            with_void = everything[:, 0] / everything[:, 1]
+        return accuracy, mean_there(classes), mean_there(iou), with_void
+
+
+def mean_there(values):
+    """(B, n) -> (B,), the mean of what is a number."""
+    there = ~np.isnan(values)
+    return np.where(there, values, 0).sum(1) / np.maximum(there.sum(1), 1)
+
+
+# ------------------------------------------------------------------------- outside predictions
+
+def read_prediction(folder, name, shape, config):
+    """The label map that somebody's network predicted for a picture: <folder>/<name>.png (or .npy)
+    with the ids of the data set's own label maps -> (H, W) int64 tensor. UserError where it is not
+    there, of another size or with labels out of range."""
+    path = next((folder / f'{name}{suffix}' for suffix in ('.png', '.npy')
+                 if (folder / f'{name}{suffix}').exists()), None)
+    if path is None:
+        raise UserError(f'{folder}: no prediction {name}.png for the picture of that name')
+    read = layouts.by_table(layouts.decoding.read_map, config.label_table) \
+        if config.label_table else layouts.decoding.read_map
+    label = read(path, None)
+    if label.shape != tuple(shape):
+        raise UserError(f'{path}: {label.shape[1]}x{label.shape[0]}, and the pictures are '
+                        f'{shape[1]}x{shape[0]}; predict at that size, or say another --size')
+    data.check_labels(label, path, config.n_labels)
+    return torch.from_numpy(label).long()

@@ -1,0 +1,120 @@
+"""The paper's argument on real street pictures: what each part of the method is worth.
+
+    python tests/experiment.py --data camvid/ --out experiment/
+
+Trains the pix2pix baseline (a), one scale without feature matching (b), three scales with feature
+matching (c) and the same with bilinear resizing (e), and puts a local enhancer around c (f), with
+three seeds each; scores them with and without the moving average of the weights (d is c with it),
+and prints a table: the mean over the seeds and their extremes. What has been done already is not
+done again: it goes on where it was stopped.
+"""
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+PROGRAM = Path(__file__).resolve().parent.parent / 'p2phd.py'
+# name in scores.json: (title, factor, digits)
+MEASURES = {'pixel_accuracy': ('pixel accuracy %', 100, 1),
+            'class_accuracy': ('class accuracy %', 100, 1), 'mean_iou': ('mean IoU %', 100, 1),
+            'l1': ('L1', 1, 1), 'ssim': ('SSIM', 1, 3)}
+
+
+def variants(cuda):
+    """{letter: (what it is, flags of train, or of finetune)}"""
+    network = '' if cuda else '--ngf 24 --ndf 24 --n-down 3 --n-blocks 6'
+    return {
+        'a': ('pix2pix', '--model pix2pix' + ('' if cuda else ' --ngf 24 --ndf 24')),
+        'b': ('one scale, no feature matching', f'{network} --n-scales 1 --lambda-feature 0'),
+        'c': ('three scales, feature matching', network),
+        'e': ('c with bilinear resizing', f'{network} --up bilinear'),
+        'f': ('c with a local enhancer around it', '--fix-global 1')}
+
+
+def command(words, log):
+    """Run the program, its output into the file `log`; one thread on the CPU, so that as many as
+    there are cores can run at once."""
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    with open(log, 'a') as file:
+        return subprocess.run([sys.executable, PROGRAM, *map(str, words)], stdout=file,
+                              stderr=subprocess.STDOUT, env=environment).returncode
+
+
+def trained(folder, steps):
+    return (folder / f'checkpoint-{steps:07d}.pt').exists()
+
+
+def train(letter, seed, args, cuda):
+    """Train one run to its end, also from where it was stopped."""
+    folder, steps = args.out / f'{letter}{seed}', args.steps
+    log = args.out / f'{letter}{seed}.log'
+    words = ['train', '--data', args.data, '--size', '480x352' if cuda else '128x96',
+             '--ignore-label', 11, '--seed', seed]
+    if letter == 'f':
+        steps = args.steps // 3
+        words = ['finetune', '--from', args.out / f'c{seed}']
+    words += ['--run', folder, '--steps', steps, '--log-every', 100, '--workers', 0,
+              *variants(cuda)[letter][1].split()]
+    if any(folder.glob('checkpoint-*')):
+        words = ['train', '--resume', folder]
+    if not trained(folder, steps) and command(words, log):
+        sys.exit(f'{folder}: see {log}')
+    print(f'{folder}: trained', flush=True)
+
+
+def evaluate(folders, args, average):
+    """{name of a run: its row of scores.json}, ceiling and floor among them."""
+    out = args.out / f'scores-{"average" if average else "weights"}'
+    if not (out / 'scores.json').exists():
+        words = ['evaluate', '--run', *folders, '--out', out,
+                 '--average' if average else '--no-average']
+        if command(words, args.out / 'evaluate.log'):
+            sys.exit(f'{out}: see {args.out / "evaluate.log"}')
+    rows = json.loads((out / 'scores.json').read_text())['rows']
+    return {row['name'].split(',')[0]: row for row in rows}
+
+
+def line(title, rows):
+    """A row of the table in Markdown: means over the seeds, and extremes."""
+    cells = []
+    for name, (_, factor, digits) in MEASURES.items():
+        values = [factor * row[name] for row in rows]
+        cells.append(f'{sum(values) / len(values):.{digits}f}' + (
+            f' ({min(values):.{digits}f} to {max(values):.{digits}f})' if len(rows) > 1 else ''))
+    return f'| {title} | ' + ' | '.join(cells) + ' |'
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, required=True, help='CamVid in the flat layout')
+    parser.add_argument('--out', type=Path, required=True, help='folder for runs and scores')
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--steps', type=int, default=3000, help='of each run; a third for f')
+    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at once')
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    import torch
+    cuda = torch.cuda.is_available()
+
+    jobs = [(letter, seed) for seed in range(args.seeds) for letter in 'cbea']
+    for some in (jobs, [('f', seed) for seed in range(args.seeds)]):        # f starts from c
+        with ThreadPoolExecutor(1 if cuda else args.jobs) as pool:
+            list(pool.map(lambda job: train(*job, args, cuda), some))
+
+    folders = [args.out / f'{letter}{seed}' for letter in 'abcef' for seed in range(args.seeds)]
+    plain, average = (evaluate(folders, args, average) for average in (False, True))
+    print('| | ' + ' | '.join(title for title, _, _ in MEASURES.values()) + ' |')
+    print('|---' * (1 + len(MEASURES)) + '|')
+    print(line('real photographs', [plain['real photographs']]))
+    for letter, (title, _) in variants(cuda).items():
+        for rows, how in ((plain, ''), (average, ', moving average')):
+            print(line(f'{title}{how}', [rows[f'{letter}{seed}'] for seed in range(args.seeds)]))
+    print(line('flat mean colours', [plain['flat mean colours']]))
+
+
+if __name__ == '__main__':
+    main()
