@@ -311,7 +311,8 @@ def test_train_says_what_is_wrong_and_leaves_nothing_behind(p2phd, scenes, tmp_p
             (('--data', scenes, '--n-scales', 8), 'at least 256; 256x256 fits'),
             (('--data', scenes, '--ngf', 10 ** 9),
              "--ngf: '1000000000': expected .* from 1 to 4096"),
-            (('--data', scenes, '--vgg', 'missing.pth'), '--vgg .*missing.pth: no such file; give the path')):
+            (('--data', scenes, '--vgg', 'missing.pth'),
+             '--vgg .*missing.pth: no such file; give the path')):
         stderr = p2phd('train', *TINY, *words, code=2)
         assert re.search(message, stderr), stderr
     assert not (tmp_path / 'runs').exists()
