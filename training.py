@@ -426,7 +426,8 @@ def save_sheet(run, dataset, shown, path):
     run = runs.averaged(run)
     known = synthesis.styles_now(run, dataset)
     strips = []
-    for item in [*(dataset[0, i] for i in range(min(2, len(dataset)))), *shown[:2]]:
+    for item in [*(dataset[0, i] for i in apart(len(dataset), 2)),
+                 *(shown[i] for i in apart(len(shown), 2))]:
         pictures = [*versions(run, item, known), data.to_float(item['image'][None])]
         strips.append(np.concatenate([
             synthesis.show_label(run.config, item['label']),
@@ -446,10 +447,15 @@ def compare(run, dataset, shown, most):
     run = runs.averaged(run)
     known, plain = synthesis.styles_now(run, dataset), dataset.plain()
     names = ['styles of the photograph', 'main styles'] if run.E else ['']
-    for which, items in (('trained on', (plain[0, i] for i in range(min(most, len(plain))))),
-                         ('not trained on', shown[:most])):
-        apart = np.mean([[
+    for which, items in (('trained on', (plain[0, i] for i in apart(len(plain), most))),
+                         ('not trained on', (shown[i] for i in apart(len(shown), most)))):
+        distances = np.mean([[
             float((fake.cpu().float() - data.to_float(item['image'])).abs().mean()) * 127.5
             for fake in versions(run, item, known)] for item in items], 0)
         say(f'pictures {which}: mean distance from the photograph in grey levels '
-            + ', '.join(f'{value:.1f} {name}'.strip() for value, name in zip(apart, names)))
+            + ', '.join(f'{value:.1f} {name}'.strip() for value, name in zip(distances, names)))
+
+
+def apart(n, most):
+    """At most so many of the indices 0 ... n - 1, spread evenly; the first is the first."""
+    return range(0, n, -(-n // most)) if n else ()
