@@ -314,7 +314,7 @@ def check_effect(given, config):
             (('lambda_vgg',), config.training.vgg, 'there is no --vgg')):
         for name in names:
             if name in given and not effective:
-                raise UserError(f'{flag(name)} {given[name]}: {why}; leave it out')
+                raise UserError(f'{spoken(name, given[name])}: {why}; leave it out')
 
 
 def unpack(stored, path):
@@ -348,12 +348,19 @@ def amend(config, now, folder):
         if name in MAY_CHANGE and not on_or_off:
             setattr(t, name, value)
         elif in_words(value) != in_words(was):
-            said = f'--no-{name}' if value is None else f'{flag(name)} {in_words(value)}'
-            raise UserError(f'{said}: {folder} was started '
-                            + (f'with {in_words(was)}' if was is not None else 'without it')
-                            + ', and that cannot change now')
+            before = 'without it' if was is None or was is False else (
+                'with it' if was is True else f'with {in_words(was)}')
+            raise UserError(f'{spoken(name, value)}: {folder} was started {before}, and that '
+                            'cannot change now')
     if {'epochs', 'decay_epochs'} & now.keys() and 'steps' not in now:
         t.steps = None
+
+
+def spoken(name, value):
+    """What a command line says to give a field a value: '--n-down 4', '--flip', '--no-vgg'."""
+    if value is None or value is False:
+        return flag(name).replace('--', '--no-', 1)
+    return flag(name) if value is True else f'{flag(name)} {in_words(value)}'
 
 
 def in_words(value):

@@ -73,7 +73,7 @@ class Pictures(torch.utils.data.Dataset):
         self.instances = instances                  # 'files', 'components', 'none'
         self.seed = seed
         self.workers = workers                      # processes that load, see batches
-        self.decoded = None
+        self.decoded = None                         # if kept, a list of what `read` returns
         if cache:                                   # a folder of decoded pictures, see open_cache
             self.decoded = open_cache(Path(cache), self)
         elif keep and size and len(pairs) * size[0] * size[1] * 8 <= IN_MEMORY_BYTES:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import data
+from data import IN_MEMORY_BYTES
 import decoding
 from files import UserError, make_folder, say, warn, write_whole
 import judge as judging
@@ -48,7 +49,9 @@ class Split:
             config.jpeg_labels), 'headers')
         self.size = size or runs.usual_size(config, [found for found, _, _ in headers] or [(1, 1)])
         self.pictures = self.at_size(checked.pairs)
-        checked.each(self.pictures.read, 'pixels')
+        decoded = checked.each(self.pictures.read, 'pixels')
+        if sum(array.nbytes for arrays in decoded for array in arrays.values()) <= IN_MEMORY_BYTES:
+            self.pictures.decoded = decoded
         self.pairs = self.pictures.pairs = checked.pairs
         if not self.pairs:
             raise UserError(f'{root}: no pictures of the split {split!r} can be used: '
@@ -235,7 +238,8 @@ class WhileTraining:
         self.recogniser = None
         if config.n_labels:
             void = set(config.void)
-            judge, _ = judging.find(config, pairs, self.split.size, void, device, folder.parent)
+            judge, _ = judging.find(config, config.training.data, pairs, self.split.size, void,
+                                    device, folder.parent)
             self.recogniser = Recogniser(config, void, judge)
 
     def __call__(self, run, known):
@@ -254,20 +258,22 @@ class WhileTraining:
 
 # ------------------------------------------------------------------------------------ the table
 
-def compare(folders, load, device, root=None, split=None, size=None, how='main', void=None,
-            judge=None, predictions=None, seed=0, vgg=None, write=None, out=None):
+def compare(folders, device, which='newest', average=True, root=None, split=None, size=None,
+            how='main', void=None, judge=None, predictions=None, seed=0, vgg=None, write=None,
+            out=None):
     """Score the runs in `folders` side by side, the ceiling first and the floor last; say the table
     and write scores.json and a sheet of pictures into `out`. UserError where they, the data or the
     judge do not go together.
 
-    load: folder -> Run. root, split, size: the data set, a part of it and (width, height), by
-    default those of the first run, `val` (or `held`, what --hold-out left out) and the smallest of
-    the runs'. how: 'main', 'sampled' or 'encoded'. void: see void_of. judge: the file of one.
-    predictions: a folder of somebody's label maps. vgg: nets.VGG19. write: receives the pictures.
+    which, average: as in runs.load. root, split, size: the data set, a part of it and (width,
+    height), by default those of the first run, `val` (or `held`, what --hold-out left out) and the
+    smallest of the runs'. how: 'main', 'sampled' or 'encoded'. void: see void_of. judge: the file
+    of one. predictions: a folder of somebody's label maps. vgg: nets.VGG19. write: receives the
+    pictures.
     """
     write, predictions = (path and Path(path) for path in (write, predictions))
     out = Path(out or folders[0] / 'evaluation')
-    configs = [runs.read(folder)[1]['config'] for folder in folders]
+    configs = [runs.read(folder, which=which)[1]['config'] for folder in folders]
     config, t = configs[0], configs[0].training
     for folder, other in zip(folders, configs):
         if (other.n_labels, other.label_names, other.out_channels) != (
@@ -284,16 +290,14 @@ def compare(folders, load, device, root=None, split=None, size=None, how='main',
     # The pictures, and who recognises them.
     trained = layouts.find_pairs(root, t.split if t else 'train')[1]
     trained = [pair for pair in trained if not t or pair.name not in t.left_out]
-    held = None
-    if t and t.hold_out:
-        trained, held = survey.hold_out(trained, t.hold_out)
+    trained, held = survey.seen_and_held(config, trained)
     split = split or ('held' if held else 'val')
-    pictures = Split(config, root, split, size, held if split == 'held' else None)
+    pictures = Split(config, root, split, size, held if split == 'held' and held else None)
     recogniser, who = None, 'none'
     if config.n_labels and predictions:
         recogniser, who = Recogniser(config, void, predictions=predictions), predictions
     elif config.n_labels:
-        own, path = judging.find(config, trained, pictures.size, void, device,
+        own, path = judging.find(config, root, trained, pictures.size, void, device,
                                  folders[0].absolute().parent, judge)
         recogniser = Recogniser(config, void, own)
         who = f'{path} ({100 * own.about["held_out"]:.1f} % of the pixels of real photographs)'
@@ -304,7 +308,7 @@ def compare(folders, load, device, root=None, split=None, size=None, how='main',
     made = [score('real photographs', pictures, lambda pair, label, real: real, recogniser, 'real',
                   write, shown)]
     for folder in folders:
-        run = load(folder)
+        run = runs.load(folder, device, training=False, which=which, average=average)
         name = folder.resolve().name
         place = 'fake' if len(folders) == 1 else f'fake-{name}'
         known = synthesis.ready_styles(run, folder) if run.E else None
@@ -321,7 +325,8 @@ def compare(folders, load, device, root=None, split=None, size=None, how='main',
     protocol = (f'judge {who}; {pictures.size[0]}x{pictures.size[1]}; void '
                 + (f'{", ".join(named[i] for i in sorted(void))}, whose pixels are left out'
                    if void else 'none')
-                + f'; styles {how}; split {split} of {root}, {len(pictures.pairs)} pictures')
+                + f'; {which} checkpoint, {"moving average of its" if average else "its"} weights; '
+                  f'styles {how}; split {split} of {root}, {len(pictures.pairs)} pictures')
     say(f'protocol: {protocol}')
     for line in table(rows):
         say(line)

@@ -53,17 +53,17 @@ def about(config, pairs, size, void):
             'pictures': survey.fingerprint(pairs)}
 
 
-def find(config, pairs, size, void, device, folder, path=None):
-    """The judge that is trained on the photographs `pairs` at `size` (width, height), read where
-    there is one already: in `path`, else in `folder` -> Judge, path. UserError where the file is of
-    no use, or there is too little to train on."""
+def find(config, root, pairs, size, void, device, folder, path=None):
+    """The judge that is trained on the photographs `pairs` of the data set `root` at `size` (width,
+    height), read where there is one already: in `path`, else in `folder` -> Judge, path. UserError
+    where the file is of no use, or there is too little to train on."""
     wanted = about(config, pairs, size, void)
     own = folder / f'judge-{zlib.crc32(json.dumps(wanted).encode()):08x}.pt'
     path = Path(path) if path else own
     if path.exists():
         return read(path, config, device), path
     if len(pairs) < 2:
-        raise UserError(f'{config.training.data}: {len(pairs)} picture to train a judge on and to '
+        raise UserError(f'{root}: {len(pairs)} picture to train a judge on and to '
                         'check it with; it takes 2, or --judge FILE, or --predictions DIR')
     make_folder(path.parent)
     say(f'training a judge on {len(pairs)} photographs, once: {path}')
@@ -104,7 +104,7 @@ def train(config, pairs, size, void, device):
     {'held_out': pixel accuracy on the tenth, 'epochs': ...}."""
     seen, held = survey.hold_out(pairs, max(1, len(pairs) // 10))
     read = layouts.readers_of(config)
-    workers = config.training.workers
+    workers = config.training.workers if config.training else 0
     dataset = data.Pictures(seen, read, config.n_labels, size, flip=True, jitter=1.2,
                             instances='none', workers=workers)
     tenth = data.Pictures(held, read, config.n_labels, size, instances='none', workers=workers)

@@ -475,14 +475,10 @@ def evaluate(args):
         raise UserError('--judge and --predictions: one of them recognises the pictures')
     device = runs.pick_device(args.device)
     vgg = training.load_vgg(args.vgg).to(device) if args.vgg else None
-
-    def load(folder):
-        return runs.load(folder, device, False, which=args.checkpoint, average=args.average)
-
     folders = [Path(folder) for folder in args.run or [runs.newest()]]
-    scores.compare(folders, load, device, args.data, args.split, args.size, args.styles, args.void,
-                   args.judge, args.predictions, getattr(args, 'seed', 0), vgg, args.write,
-                   args.out)
+    scores.compare(folders, device, args.checkpoint, args.average, args.data, args.split,
+                   args.size, args.styles, args.void, args.judge, args.predictions,
+                   getattr(args, 'seed', 0), vgg, args.write, args.out)
     return 0
 
 

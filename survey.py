@@ -246,6 +246,14 @@ def hold_out(pairs, n):
             [pair for i, pair in enumerate(pairs) if i in held])
 
 
+def seen_and_held(config, pairs):
+    """Of the pairs of the data set that a run was started with, those that it is trained on and
+    those that --hold-out left out; of another data set, all are of the first kind."""
+    t = config.training
+    same = t and list(t.pictures) == fingerprint(pairs)
+    return hold_out(pairs, t.hold_out) if same else (pairs, [])
+
+
 def others(config, most, least):
     """At most so many pairs of another split, spread evenly, which are not trained on; whatever is
     too small (least: width and height) or cannot be used by its headers is left out."""

@@ -131,6 +131,7 @@ def cluster(run, folder, root, k, min_pixels, seed):
         raise UserError(f'{folder}: its training data is not at hand at {t.data}; run python '
                         f'p2phd.py cluster --run {folder} --data DIR')
     layout, pairs, sizes = survey.known_pairs(c, t.data, t.left_out, t.split)
+    pairs, _ = survey.seen_and_held(c, pairs)
     if not c.size:
         runs.check_sizes(SimpleNamespace(**{**vars(c), 'training': t}), sizes)
     readers = layouts.readers(layout, c.in_channels, c.out_channels, c.palette, c.label_table)

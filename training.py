@@ -383,7 +383,7 @@ def add_scores(run, folder, scores):
     attempt(lambda: append(folder / 'scores.csv', run.scores), 'training goes on')
     say(f'step {run.step}: ' + '  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
     score = float(next(iter(scores.values())))
-    if run.best is None or score > run.best:
+    if run.best is None or not run.best >= score:           # also where it was not a number
         run.best = score
         best = {name: value for name, value in runs.contents(run).items() if name != 'optimizers'}
         attempt(lambda: checkpoints.write_to(folder / 'best.pt', best), 'training goes on')
@@ -410,12 +410,12 @@ def versions(run, item, known):
     with the main ones among those `known`; without an encoder the one that there is. item: as
     data.Pictures gives it."""
     label, inst, image = data.to_device(
-        {role: tensor[None] for role, tensor in item.items()}, run.device)
+        {role: tensor[None] for role, tensor in item.items()}, torch.device('cpu'))
     scene = synthesis.make_scene(run.config, label, inst)
     chosen = [None]
     if run.E:
         chosen = [synthesis.encode_image(run, image, scene),
-                  styles.choose(scene.labels.cpu(), known)]
+                  styles.choose(scene.labels, known)]
     with autocast(run):
         return [synthesis.synthesise(run, scene, vectors, run.step) for vectors in chosen]
 

@@ -53,7 +53,7 @@ def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
     assert all(float(row['feature_matching']) > 0 for row in rows)
     assert [float(row['lr']) for row in rows] == pytest.approx([2e-4, 2e-4, 2e-4 / 3], rel=1e-4)
     for step in (4, 6):
-        assert Image.open(run / 'samples' / f'{step:07d}.png').size == (3 * 64, 2 * 32)
+        assert Image.open(run / 'samples' / f'{step:07d}.png').size == (4 * 64, 4 * 32)
     assert 'holds a trained run already' in p2phd('train', '--data', scenes, *TINY, code=2)
 
 
@@ -208,7 +208,7 @@ def test_finetuning_moves_the_global_generator_once_it_is_unfrozen(p2phd, traine
                                                                           tmp_path):
     """Frozen for one epoch (six steps), trained jointly from then on, also when the run is resumed
     after that step."""
-    before = weights(trained)
+    before = checkpoints.newest(trained)[1]['average']      # which it starts from
     words = ['finetune', '--from', trained, '--fix-global', 1, '--n-blocks-local', 1,
              '--log-every', 2]
     p2phd(*words, '--steps', 6, '--run', 'frozen')
