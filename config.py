@@ -173,8 +173,9 @@ TRAINING = table(
     split=(NAME, 'train', 'which part of the data set'),
     left_out=(NAMES, ()),                                   # scenes that cannot be used
     hold_out=(whole(0, 1 << 20), 0,
-              'pictures that are not trained on, but shown; those of the split val, where there is '
-              'one, are shown anyway'),
+              'pictures that are not trained on, but shown and scored, in place of those of the '
+              'split val'),
+    held=(NAMES, ()),                                       # their scenes
     pictures=(of('a number and a checksum', every(COUNT.holds, 2)), NEEDED),
     crop=(maybe(SIZE), None, 'train on random sections of this size'),
     jitter=(FACTOR, 1.0, 'resize up by this factor, 1 to 2, and crop back at random'),
@@ -203,7 +204,7 @@ TRAINING = table(
     bf16=(FLAG, False, 'bfloat16 arithmetic in the networks: faster where the hardware has it'),
     seed=(NATURAL, 0, 'of every random draw'),
     log_every=(STEPS, 50, 'a line and a row of log.csv'),
-    sample_every=(STEPS, 500, 'a picture: label | synthesised | real'),
+    sample_every=(STEPS, 500, 'a sheet of pictures, trained on and not'),
     evaluate_every=(maybe(STEPS), None,
                     'scores of the pictures that are not trained on, in scores.csv; the best '
                     'checkpoint is kept as best.pt'),

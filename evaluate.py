@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 
 import data
-from data import IN_MEMORY_BYTES
 import decoding
-from files import UserError, make_folder, say, warn, write_whole
+from files import UserError, make_folder, resolved, say, warn, write_whole
 import judge as judging
 import layouts
 import losses
@@ -36,25 +35,24 @@ class Split:
     """The pairs of a split that are whole, at one size: their photographs and label maps."""
 
     def __init__(self, config, root, split, size, pairs=None):
-        self.config, self.root, self.split = config, root, split
-        problems = {}
+        self.config, problems = config, {}
         if pairs is None:
             layout, pairs, problems = layouts.find_pairs(root, split)
             if (layout.n_labels == 0) != (config.n_labels == 0):
                 raise UserError(f'{root}: {layout.name}, and the run was trained on '
                                 f'{config.layout}')
         checked = survey.Checked(pairs, problems)
-        headers = checked.each(lambda pair: survey.check_headers(
-            pair, config.instances if pair.inst else 'none', config.n_labels == 0,
-            config.jpeg_labels), 'headers')
+        headers = checked.each(lambda pair: survey.check_headers(pair, config), 'headers')
         self.size = size or runs.usual_size(config, [found for found, _, _ in headers] or [(1, 1)])
         self.pictures = self.at_size(checked.pairs)
-        decoded = checked.each(self.pictures.read, 'pixels')
-        if sum(array.nbytes for arrays in decoded for array in arrays.values()) <= IN_MEMORY_BYTES:
-            self.pictures.decoded = decoded
+        w, h = self.size
+        small = len(pairs) * w * h * (config.out_channels + 1) <= data.IN_MEMORY_BYTES
+        decoded = checked.each(lambda pair: (
+            self.pictures.read(pair) if small else bool(self.pictures.read(pair))), 'pixels')
+        self.pictures.decoded = decoded if small else None
         self.pairs = self.pictures.pairs = checked.pairs
         if not self.pairs:
-            raise UserError(f'{root}: no pictures of the split {split!r} can be used: '
+            raise UserError(f'{root}: no picture of the split {split!r} can be used: '
                             + next(iter(checked.problems.values())))
         if checked.problems:
             warn(f'note: {root}: {len(checked.problems)} of the split {split!r} left out: '
@@ -64,6 +62,15 @@ class Split:
         """-> data.Pictures of them."""
         return data.Pictures(pairs, layouts.readers_of(self.config), self.config.n_labels,
                              self.size, instances='none', keep=False)
+
+    def regions(self, pair, label):
+        """What the diversity is a mean over: the data set's instances, or where there are none its
+        labels, whatever a run makes of them -> (H, W) integer tensor."""
+        if self.config.n_labels == 0:
+            return torch.zeros(label.shape[-2:], dtype=torch.long)
+        if pair.inst is None:
+            return label
+        return torch.from_numpy(layouts.readers_of(self.config).inst(pair.inst, self.size))
 
     def __iter__(self):
         """(Pair, label (H, W) or (C, H, W), photograph (C, H, W) uint8 or float) one by one."""
@@ -80,9 +87,10 @@ def void_of(config, words):
     names = config.label_names or []
     void = {names.index(word) if word in names else int(word) if word.isdecimal() else -1
             for word in words if word != 'none'}
-    if void and not 0 <= min(void) <= max(void) < config.n_labels:
+    if len(void) == config.n_labels or void and not 0 <= min(void) <= max(void) < config.n_labels:
         raise UserError(f'--void {" ".join(words)}: expected numbers from 0 to '
-                        f'{config.n_labels - 1}{" or names of labels" * bool(names)}, or none')
+                        f'{config.n_labels - 1}{" or names of labels" * bool(names)}, not all of '
+                        'them, or none')
     return void
 
 
@@ -91,8 +99,9 @@ def void_of(config, words):
 def picture(run, pair, image, size, how, known, seed=0, number=0):
     """One picture of a pair's label map, made at the size that the run learned (else `size`), in
     styles that are 'main', 'sampled' or 'encoded' (of the photograph), resized to `size`
-    (width, height) -> (C, H, W) uint8, or float where it has neither 1 nor 3 channels."""
-    scene = synthesis.read_scene(run.config, pair.label, pair.inst, run.config.size or size)
+    (width, height) -> (C, H, W) uint8, or float where the photograph `image` is."""
+    inst = pair.inst if run.config.instances == 'files' else None
+    scene = synthesis.read_scene(run.config, pair.label, inst, run.config.size or size)
     vectors = None
     if run.E and how == 'encoded':
         vectors = synthesis.encode_photo(run, pair.image, scene)
@@ -111,7 +120,7 @@ def reconstruction(fake, real):
     pixels, mean over the channels)."""
     x, y = ((data.to_float(image).cpu()[:, None].double() + 1) * 127.5 for image in (fake, real))
     apart = (x - y).abs()
-    psnr = 10 * torch.log10(255 ** 2 / apart.square().mean().clamp(min=1e-10))
+    psnr = 10 * torch.log10(255 ** 2 / apart.square().mean())       # inf where they are the same
 
     taps = torch.exp(-(torch.arange(11.).double() - 5).square() / (2 * 1.5 ** 2))
     window = (taps[:, None] * taps / taps.sum() ** 2)[None, None]
@@ -144,20 +153,21 @@ def diversity(samples, regions, vgg=None):
 
 
 def flat_colours(config, pairs, split):
-    """Each label's mean colour in the training photographs -> (n_labels, C) uint8 tensor, the mean
+    """Each label's mean colour in the training photographs -> (n_labels, C) of their type, the mean
     of all where a label does not occur: what no network is needed for."""
     sums = torch.zeros(config.n_labels, config.out_channels, dtype=torch.float64)
     counts = torch.zeros(config.n_labels, dtype=torch.float64)
-    pictures = split.at_size(pairs[::-(-len(pairs) // FLAT_PICTURES)])
+    pictures, whole = split.at_size(pairs[::-(-len(pairs) // FLAT_PICTURES)]), True
     for i in range(len(pictures)):
         with suppress(UserError):                   # of a picture that training left out
             item = pictures[0, i]
             label = item['label'].flatten().long()
             sums.index_add_(0, label, item['image'].flatten(1).T.double())
             counts += label.bincount(minlength=config.n_labels)
+            whole = not item['image'].is_floating_point()
     means = sums / counts.clamp(min=1)[:, None]
     means[counts == 0] = sums.sum(0) / counts.sum().clamp(min=1)
-    return means.round().to(torch.uint8)
+    return means.round().to(torch.uint8) if whole else means.float()
 
 
 # --------------------------------------------------------------------------------------- a row
@@ -214,9 +224,7 @@ def score_run(run, name, split, recogniser, known, how, seed=0, place='fake', wr
         distances = []
         for pair, label, real in split:
             samples = [make('sampled', i)(pair, label, real) for i in range(SAMPLES)]
-            scene = synthesis.read_scene(run.config, pair.label, pair.inst, split.size)
-            regions = scene.label if scene.inst is None else scene.inst
-            distances.append(diversity(samples, regions[0, 0], vgg))
+            distances.append(diversity(samples, split.regions(pair, label), vgg))
         levels, features = zip(*distances)
         row.measures['diversity'] = float(np.mean(levels))
         if vgg:
@@ -226,7 +234,8 @@ def score_run(run, name, split, recogniser, known, how, seed=0, place='fake', wr
 
 class WhileTraining:
     """The scores of a run as it is trained, on pictures that it does not see: called with the run
-    and styles, -> {'mean_iou': ..., 'pixel_accuracy': ..., 'l1': ..., 'ssim': ...}."""
+    and styles, -> {'mean_iou', 'pixel_accuracy', 'class_accuracy', 'l1', 'psnr', 'ssim': number};
+    of pictures to pictures 'psnr' and the two others."""
 
     def __init__(self, config, pairs, held, device, folder):
         """pairs: those trained on; held: [Pair] held out of them, or []: another split serves."""
@@ -234,7 +243,7 @@ class WhileTraining:
         if not held:
             raise UserError(f'{config.training.data}: no split val or test to score; hold some '
                             'pictures out of those trained on with --hold-out N')
-        self.split = Split(config, config.training.data, 'val', config.size, held)
+        self.split = Split(config, config.training.data, 'held', config.size, held)
         self.recogniser = None
         if config.n_labels:
             void = set(config.void)
@@ -273,11 +282,12 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     """
     write, predictions = (path and Path(path) for path in (write, predictions))
     out = Path(out or folders[0] / 'evaluation')
+    names = names_of(folders)
     configs = [runs.read(folder, which=which)[1]['config'] for folder in folders]
     config, t = configs[0], configs[0].training
     for folder, other in zip(folders, configs):
-        if (other.n_labels, other.label_names, other.out_channels) != (
-                config.n_labels, config.label_names, config.out_channels):
+        if any(getattr(other, name) != getattr(config, name) for name in (
+                'n_labels', 'label_names', 'label_table', 'palette', 'out_channels')):
             raise UserError(f'{folder}: of other labels than {folders[0]}; compare runs of one '
                             'data set')
     root = root or (t and t.data)
@@ -288,11 +298,19 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     void = void_of(config, void)
 
     # The pictures, and who recognises them.
-    trained = layouts.find_pairs(root, t.split if t else 'train')[1]
-    trained = [pair for pair in trained if not t or pair.name not in t.left_out]
-    trained, held = survey.seen_and_held(config, trained)
+    trained, held = photographs(config, root)
     split = split or ('held' if held else 'val')
     pictures = Split(config, root, split, size, held if split == 'held' and held else None)
+    if vgg and (config.out_channels != 3 or min(pictures.size) < 16):
+        raise UserError('--vgg: VGG-19 looks at RGB pictures of at least 16x16')
+    scored = {pair.name for pair in pictures.pairs}
+    for folder, other in zip(folders, configs):
+        t = other.training
+        if t and resolved(t.data) == resolved(root) and split in (t.split, 'held'):
+            seen = scored & {pair.name for pair in photographs(other, root)[0]}
+            if seen:
+                warn(f'warning: {folder}: {len(seen)} of the {len(scored)} pictures that are '
+                     'scored are among those that it was trained on')
     recogniser, who = None, 'none'
     if config.n_labels and predictions:
         recogniser, who = Recogniser(config, void, predictions=predictions), predictions
@@ -300,21 +318,24 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
         own, path = judging.find(config, root, trained, pictures.size, void, device,
                                  folders[0].absolute().parent, judge)
         recogniser = Recogniser(config, void, own)
-        who = f'{path} ({100 * own.about["held_out"]:.1f} % of the pixels of real photographs)'
+        about = own.about
+        who = (f'{path}, trained at {about["size"][0]}x{about["size"][1]} on '
+               f'{about["pictures"]} photographs')
 
     # Ceiling, runs, floor.
     shown = [pictures.pairs[i].name for i in np.unique(
         np.linspace(0, len(pictures.pairs) - 1, ON_THE_SHEET).astype(int))]
     made = [score('real photographs', pictures, lambda pair, label, real: real, recogniser, 'real',
                   write, shown)]
-    for folder in folders:
+    for name, folder in zip(names, folders):
         run = runs.load(folder, device, training=False, which=which, average=average)
-        name = folder.resolve().name
         place = 'fake' if len(folders) == 1 else f'fake-{name}'
-        known = synthesis.ready_styles(run, folder) if run.E else None
-        made.append(score_run(run, f'{name}, step {run.step}', pictures, recogniser, known, how,
-                              seed, place, write, shown, vgg))
-    if config.n_labels and not predictions:
+        known = synthesis.ready_styles(run, folder, root) if run.E else None
+        t = run.config.training
+        title = f'{name}, step {run.step}' + ', average' * bool(t and t.ema and average)
+        made.append(score_run(run, title, pictures, recogniser, known, how, seed, place, write,
+                              shown, vgg))
+    if config.n_labels and not predictions and trained:
         colours = flat_colours(config, trained, pictures)
         made.append(score('flat mean colours', pictures, lambda pair, label, real: (
             colours[label.long()].permute(2, 0, 1)), recogniser, '', None, shown))
@@ -325,8 +346,9 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     protocol = (f'judge {who}; {pictures.size[0]}x{pictures.size[1]}; void '
                 + (f'{", ".join(named[i] for i in sorted(void))}, whose pixels are left out'
                    if void else 'none')
-                + f'; {which} checkpoint, {"moving average of its" if average else "its"} weights; '
-                  f'styles {how}; split {split} of {root}, {len(pictures.pairs)} pictures')
+                + ('; the best checkpoint, chosen by such scores' if which == 'best' else '')
+                + f'; styles {how}, where there are any; split {split} of {root}, '
+                  f'{len(pictures.pairs)} pictures')
     say(f'protocol: {protocol}')
     for line in table(rows):
         say(line)
@@ -336,6 +358,28 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     write_whole(out / 'scores.json', lambda file: file.write(text.encode()))
     write_sheet(out / 'sheet.png', config, pictures, columns)
     say(f'{out / "scores.json"}\n{out / "sheet.png"}')
+
+
+def names_of(folders):
+    """What runs are called: the names of their folders, with those above where two are alike.
+    UserError where a run is named twice."""
+    paths = [resolved(folder) for folder in folders]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f'--run: {path} is named twice')
+    names = [path.name for path in paths]
+    return names if len({*names}) == len(names) else ['-'.join(path.parts[1:]) for path in paths]
+
+
+def photographs(config, root):
+    """The pairs in the folder `root` that a run was trained on, or would have been, and those that
+    were held out. None of either where there is no such split."""
+    t = config.training
+    with suppress(UserError):
+        pairs = layouts.find_pairs(root, t.split if t else 'train')[1]
+        return survey.seen_and_held(config, [
+            pair for pair in pairs if not t or pair.name not in t.left_out])
+    return [], []
 
 
 def table(rows):
@@ -349,7 +393,7 @@ def table(rows):
         for name, form in (('l1', '.1f'), ('psnr', '.2f'), ('ssim', '.3f'), ('diversity', '.1f'),
                            ('vgg_diversity', '.3f')):
             if name != 'vgg_diversity' or any(name in other.measures for other in rows):
-                yield format(m[name], form) if name in m else '-'
+                yield format(m[name], form) if np.isfinite(m.get(name, np.nan)) else '-'
 
     titles = ['', 'pixel accuracy %', 'class accuracy %', 'mean IoU %', 'with void', 'L1', 'PSNR',
               'SSIM', 'diversity', 'in VGG-19']
@@ -367,7 +411,8 @@ def table(rows):
 
 
 def as_json(row, named):
-    values = {'name': row.name, **row.measures}
+    values = {'name': row.name, **{name: value if np.isfinite(value) else None
+                                   for name, value in row.measures.items()}}
     if row.scores:
         s = row.scores
         values |= {

@@ -1,6 +1,5 @@
 """The judge of synthesised pictures (paper section 4.1): a segmentation network that has seen real
 photographs alone, and how well it finds the label map in a picture."""
-from contextlib import suppress
 import json
 from pathlib import Path
 import zlib
@@ -11,7 +10,8 @@ import torch.nn.functional as F
 
 import checkpoints
 import data
-from files import UserError, attempt, blame, check_regular, make_folder, say, write_whole
+import decoding
+from files import UserError, attempt, blame, check_regular, make_folder, say, warn, write_whole
 import layouts
 import survey
 from unet import UNet
@@ -50,7 +50,9 @@ def about(config, pairs, size, void):
             'channels': config.out_channels, 'label_names': config.label_names,
             'label_table': config.label_table and sorted(config.label_table.items()),
             'palette': config.palette, 'size': list(size), 'void': sorted(void),
-            'pictures': survey.fingerprint(pairs)}
+            'pictures': len(pairs), 'checksum': zlib.crc32(json.dumps(
+                [(pair.name, pair.image.is_file() and pair.image.stat().st_size)
+                 for pair in pairs]).encode())}
 
 
 def find(config, root, pairs, size, void, device, folder, path=None):
@@ -61,10 +63,15 @@ def find(config, root, pairs, size, void, device, folder, path=None):
     own = folder / f'judge-{zlib.crc32(json.dumps(wanted).encode()):08x}.pt'
     path = Path(path) if path else own
     if path.exists():
-        return read(path, config, device), path
+        found = read(path, config, device)
+        for name, what in (('size', 'pictures of another size'), ('void', 'other void labels'),
+                           ('checksum', 'other photographs than those of the training split here')):
+            if found.about[name] != wanted[name]:
+                warn(f'note: {path}: a judge that was trained with {what}')
+        return found, path
     if len(pairs) < 2:
-        raise UserError(f'{root}: {len(pairs)} picture to train a judge on and to '
-                        'check it with; it takes 2, or --judge FILE, or --predictions DIR')
+        raise UserError(f'{root}: photographs to train a judge on: {len(pairs)}, and it takes 2; '
+                        'name one with --judge FILE, or --predictions DIR')
     make_folder(path.parent)
     say(f'training a judge on {len(pairs)} photographs, once: {path}')
     net, scores = train(config, pairs, size, void, device)
@@ -124,7 +131,7 @@ def train(config, pairs, size, void, device):
             distance(net, label, image, void).backward()
             optimizer.step()
         epoch += 1
-        score, accuracy = check(net, tenth, void, device)
+        score, accuracy = check(net, tenth, config.n_labels, void, device)
         say(f'judge: epoch {epoch}, cross-entropy {score:.3f} and {100 * accuracy:.1f} % of the '
             f'pixels right on {len(held)} photographs it was not trained on')
         if best is None or score < best[0]:
@@ -150,27 +157,23 @@ def distance(net, label, image, void):
 
 
 @torch.inference_mode()
-def check(net, dataset, void, device):
+def check(net, dataset, n_labels, void, device):
     """Mean cross-entropy and pixel accuracy on a data.Pictures."""
     judge, losses, tallies = Judge(net, {}), [], []
-    for i in range(len(dataset)):
-        item = {role: tensor[None] for role, tensor in dataset[0, i].items()}
-        label, _, image = data.to_device(item, device)
+    for batch in data.batches(dataset, device, sampler=[(0, i) for i in range(len(dataset))]):
+        label, _, image = data.to_device(batch, device)
         losses.append(distance(net, label, image, void))
-        tallies.append(tally(judge(image, void)[0], label[0, 0], void, net_labels(net)))
+        tallies.append(tally(judge(image, void)[0], label[0, 0], void, n_labels))
     return float(torch.stack(losses).mean()), Scores(tallies).pixel_accuracy
-
-
-def net_labels(net):
-    return net.up[-1][0].bias.shape[0]
 
 
 # -------------------------------------------------------------------------------------- scores
 
 def tally(predicted, label, void, n_labels):
-    """Count the pixels of one picture: predicted and label (H, W) integer -> (4, n_labels) int64
-    ndarray. Less pixels whose true label is void: those that are right, of each true label, of each
-    predicted label; last, void pixels and all: right ones and all, in the first two places."""
+    """Count the pixels of one picture: predicted and label (H, W) integer -> (4, n_labels, at least
+    2) int64 ndarray. Less pixels whose true label is void: those that are right, of each true
+    label, of each predicted label; last, void pixels and all: right ones and all, in the first two
+    places."""
     predicted, label = predicted.long().cpu(), label.long().cpu()
     right = predicted == label
     counted = ~torch.isin(label, torch.tensor(sorted(void), dtype=torch.long))
@@ -183,7 +186,8 @@ def tally(predicted, label, void, n_labels):
 
 class Scores:
     """Pixel accuracy, mean class accuracy and mean IoU of many tallies, with the bounds of 95 % of
-    the bootstrap's resamples of the pictures. Labels that no true map has do not count."""
+    the bootstrap's resamples of the pictures. Labels that no true map has do not count; one that no
+    map of a resample has drops out of it, so of few pictures the bounds lie high."""
 
     def __init__(self, tallies):
         counts = np.stack(tallies).astype(np.float64)       # (pictures, 4, n_labels)
@@ -203,7 +207,7 @@ class Scores:
     def measure(self, sums):
         """(B, 4, n_labels) -> four (B,)."""
         right, true, predicted, everything = sums.transpose(1, 0, 2)
-        with np.errstate(invalid='ignore', divide='ignore'), suppress(RuntimeWarning):
+        with np.errstate(invalid='ignore', divide='ignore'):
             accuracy = right.sum(1) / true.sum(1)
             classes = np.where(true > 0, right / true, np.nan)[:, self.occurs]
             union = true + predicted - right
@@ -228,8 +232,9 @@ def read_prediction(folder, name, shape, config):
                  if (folder / f'{name}{suffix}').exists()), None)
     if path is None:
         raise UserError(f'{folder}: no prediction {name}.png for the picture of that name')
-    read = layouts.by_table(layouts.decoding.read_map, config.label_table) \
-        if config.label_table else layouts.decoding.read_map
+    read = decoding.read_map
+    if config.label_table:
+        read = layouts.by_table(read, config.label_table)
     label = read(path, None)
     if label.shape != tuple(shape):
         raise UserError(f'{path}: {label.shape[1]}x{label.shape[0]}, and the pictures are '

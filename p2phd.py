@@ -3,7 +3,7 @@
     python p2phd.py demo                                 # the whole chain on built-in street scenes
     python p2phd.py train --data cityscapes/             # G1 and the encoder at 1024x512
     python p2phd.py finetune --from runs/cityscapes      # G2 around it at 2048x1024, then G3
-    python p2phd.py cluster --run runs/cityscapes --data cityscapes/
+    python p2phd.py cluster --run runs/cityscapes-2048x1024
     python p2phd.py generate --label map.png --sample
 
 Read downwards: the parser, then one function for each subcommand.
@@ -123,7 +123,8 @@ def make_parser():
                'spectral_norm boundary features features_of feat nef n_down_encoder')
 
     sub = command('finetune', 'add a local enhancer at twice the size to a trained run. Flags '
-                              'without a default stay as they were in --from.')
+                              'without a default stay as they were in --from, but for --crop, '
+                              '--cache, --steps and --evaluate-every.')
     folder(sub, '--from', 'the run whose networks to start from', dest='base',
            default=argparse.SUPPRESS)
     folder(sub, '--data', '(default: the data of --from)', default=argparse.SUPPRESS)
@@ -230,7 +231,7 @@ def source_of(args):
 
 def train(args):
     """Train G1, or G2 around it (paper section 3.2), D1 to D3 and, where there are instances, the
-    encoder (section 3.4)."""
+    encoder (section 3.4); or the U-Net of pix2pix in place of G."""
     if args.resume is not None:
         return resume(args)
     import runs
@@ -256,23 +257,25 @@ def train(args):
         **given(args, {**NETWORK, **TRAINING}), 'flags': flags(args),
         'left_out': sorted(found.problems), 'pictures': survey.fingerprint(found.pairs)}, found)
     runs.check_sizes(config, {pair.name: found.sizes[pair.name] for pair in found.pairs})
-    training.schedule(config, len(found.pairs))
+    seen, held = survey.hold_out(found.pairs, config.training.hold_out)
+    config.training.held = [pair.name for pair in held]
+    training.schedule(config, len(seen))
     configuration.check(config)
     say(survey.in_words(found, 'training')
         + (', encoder trained along' if config.features else ''))
-    score = scorer(config, found.pairs, folder, device)
-    return training.start(runs.build(config, device), folder, found.pairs, score)
+    return training.start(runs.build(config, device), folder, found.pairs,
+                          scorer(config, found.pairs, folder, device))
 
 
 def scorer(config, pairs, folder, device):
-    """What scores a run while it is trained, or None without --evaluate-every."""
-    t = config.training
-    if not t.evaluate_every:
-        return None
-    import evaluate
-    import survey
-    seen, held = survey.hold_out(pairs, t.hold_out)
-    return evaluate.WhileTraining(config, seen, held, device, folder)
+    """A function that makes what scores a run while it is trained; None without
+    --evaluate-every."""
+    def make():
+        import evaluate
+        import survey
+        return evaluate.WhileTraining(config, *survey.seen_and_held(config, pairs), device, folder)
+
+    return make if config.training.evaluate_every else None
 
 
 def flags(args):
@@ -304,10 +307,12 @@ def finetune(args):
 
     # A network around the one that there is. Schedule, crop, log and cache are this stage's own;
     # whatever else is not given stays.
-    stay = {name: before[name] for name in ('split', 'jitter', 'flip', 'workers', 'batch', 'lr',
-                                            'gan', 'vgg', 'bf16', 'seed', 'ema', 'hold_out',
-                                            'lambda_feature', 'lambda_vgg', 'lambda_l1')
-            if name in before}
+    stay = {name: before[name] for name in (
+        'split', 'jitter', 'flip', 'workers', 'batch', 'lr', 'gan', 'vgg', 'bf16', 'seed', 'ema',
+        'hold_out', 'held', 'lambda_feature', 'lambda_vgg', 'lambda_l1') if name in before}
+    if getattr(args, 'hold_out', 0) != before.get('hold_out', 0) and hasattr(args, 'hold_out'):
+        raise UserError(f'--hold-out {args.hold_out}: {args.base} was trained with --hold-out '
+                        f'{before.get("hold_out", 0)}, and has seen the others; leave it out')
     network = runs.enlarged(base['config'], args.base, given(args, NETWORK))
     config = configuration.make(network, {
         **stay, **given(args, TRAINING), 'data': str(resolved(root)), 'flags': flags(args)})
@@ -316,7 +321,8 @@ def finetune(args):
     config.layout, pairs, sizes = survey.known_pairs(config, root, t.left_out, t.split)
     t.pictures = survey.fingerprint(pairs)
     runs.check_sizes(config, sizes)
-    training.schedule(config, len(pairs))
+    training.schedule(config, len(survey.seen_and_held(config, pairs)[0]))
+    configuration.check_effect(given(args, {**NETWORK, **TRAINING}), config)
     configuration.check(config)
     name = re.sub(r'-(\d+x\d+|native)$', '', resolved(args.base).name) or 'root'
     folder = runs.new_folder(args.run, f'{name}-{configuration.in_words(config.size or "native")}')
@@ -356,7 +362,7 @@ def resume(args):
             t.cache = ''
         pairs, sizes = survey.same_pairs(c, folder)
         runs.check_sizes(c, sizes)
-        training.schedule(c, len(pairs))
+        training.schedule(c, len(survey.seen_and_held(c, pairs)[0]))
         configuration.check(c)
         if run.step >= t.total_steps:
             say(f'{folder}: trained to the end, {run.step} steps; --epochs or --steps makes it '
@@ -364,7 +370,8 @@ def resume(args):
             return 0
         dataset, shown = training.prepare(run, folder, pairs)
         say(f'{folder}: going on at step {run.step} of {t.total_steps}')
-        return training.fit(run, folder, dataset, shown, scorer(c, pairs, folder, device))
+        make = scorer(c, pairs, folder, device)
+        return training.fit(run, folder, dataset, shown, make and make())
 
 
 def cluster(args):
@@ -452,8 +459,8 @@ def generate(args):
 
 def check_wishes(args, folder, run):
     """UserError for flags that the run, or other flags, leave without a meaning."""
-    noise = args.sample and run.config.model == 'unet'      # its dropout draws
-    if (args.sample or args.style or args.encode) and not run.E and not noise:
+    drawn = args.sample and run.config.model != 'unet'      # whose dropout draws
+    if (drawn or args.style or args.encode) and not run.E:
         raise UserError(f'{folder}: trained without --features, so it has one style only; leave '
                         'out --sample, --style and --encode')
     if args.inst and run.config.instances == 'none':
@@ -470,15 +477,15 @@ def evaluate(args):
     segmentation network recognises what they make, how near it is, how much samples differ."""
     import evaluate as scores
     import runs
-    import training
     if args.judge and args.predictions:
         raise UserError('--judge and --predictions: one of them recognises the pictures')
     device = runs.pick_device(args.device)
-    vgg = training.load_vgg(args.vgg).to(device) if args.vgg else None
+    vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None
     folders = [Path(folder) for folder in args.run or [runs.newest()]]
-    scores.compare(folders, device, args.checkpoint, args.average, args.data, args.split,
-                   args.size, args.styles, args.void, args.judge, args.predictions,
-                   getattr(args, 'seed', 0), vgg, args.write, args.out)
+    scores.compare(folders, device, which=args.checkpoint, average=args.average, root=args.data,
+                   split=args.split, size=args.size, how=args.styles, void=args.void,
+                   judge=args.judge, predictions=args.predictions, seed=getattr(args, 'seed', 0),
+                   vgg=vgg, write=args.write, out=args.out)
     return 0
 
 

@@ -13,7 +13,7 @@ from torch import nn
 import checkpoints
 import config as configuration
 from config import NETWORK, TRAINING
-from files import UserError, blame, resolved
+from files import UserError, blame, brief, check_regular, resolved
 import layouts
 import nets
 import official
@@ -30,7 +30,7 @@ class Run:
     """Networks, and what training them has come to."""
     config: SimpleNamespace
     device: torch.device
-    G: nn.Module                            # GlobalGenerator or LocalEnhancer
+    G: nn.Module                            # GlobalGenerator, LocalEnhancer or UNet
     E: nn.Module | None = None              # Encoder, where there are features
     # The rest is there while it is trained.
     D: nn.Module | None = None              # MultiscaleDiscriminator
@@ -186,6 +186,23 @@ def take_over(run, path, weights):
                 getattr(run, name).load_state_dict(weights[name])
         if run.average:
             start_average(run)
+
+
+def load_vgg(source):
+    """nets.VGG19 filled from a file, or from torchvision's site where `source` is 'fetch' (the hash
+    is checked). UserError where that is not possible."""
+    try:
+        if source != 'fetch':
+            check_regular(source)
+        state = (torch.hub.load_state_dict_from_url(
+                     nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True)
+                 if source == 'fetch' else
+                 torch.load(source, map_location='cpu', weights_only=True))
+        return nets.VGG19(state)
+    except Exception as error:
+        raise UserError(f'--vgg {source}: {brief(error)}; give the path of '
+                        f'{nets.VGG19.URL.split("/")[-1]} as torchvision publishes it, also to '
+                        'go on with a run where it is elsewhere now') from None
 
 
 def learns(config):

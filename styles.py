@@ -108,12 +108,10 @@ def load(folder, config, variant=''):
     """The styles of a run's folder as a dict, as `cluster` returns it, or of the official code's
     features_clustered_*.npy, without a step; None where there are none. UserError where the file
     is not of this run, before there is memory for more than it can hold."""
-    clustered = sorted(folder.glob('features_clustered_*.npy'))
-    if clustered:
-        return official.read_styles(clustered[-1], config)
     path = folder / f'styles{variant}.npz'
     if not path.exists():
-        return None
+        clustered = sorted(folder.glob('features_clustered_*.npy'))
+        return official.read_styles(clustered[-1], config) if clustered else None
     check_regular(path)
     with blame(path, 'not a whole file of styles; delete it and run cluster again'):
         return check(path, config)

@@ -37,14 +37,15 @@ def check_jpeg(path, jpeg_labels):
                         'originals, or force it by training with --jpeg-labels')
 
 
-def check_headers(pair, instances, maps_are_pictures, jpeg_labels):
+def check_headers(pair, config):
     """What the headers of a pair's files tell -> (width, height), channels of the label map, of the
-    photograph. UserError where they do not belong together."""
-    if not maps_are_pictures:
-        check_jpeg(pair.label, jpeg_labels)
+    photograph. UserError where they do not belong together. Of the configuration `instances`,
+    `n_labels` and `jpeg_labels` count."""
+    if config.n_labels != 0:
+        check_jpeg(pair.label, config.jpeg_labels)
     *size, channels = layouts.header(pair.image)
     in_channels = check_section(pair.label, pair.image, size)
-    if instances == 'files' and pair.inst:
+    if config.instances == 'files' and pair.inst:
         check_section(pair.inst, pair.image, size)
     return tuple(size), in_channels, channels
 
@@ -98,8 +99,9 @@ def survey(source, thorough=False, progress=None):
     if instances == 'components' and layout.n_labels == 0:
         raise UserError(f'--instances components: {root} holds pictures, not label maps')
 
-    headers = checked.each(lambda pair: check_headers(
-        pair, instances, layout.n_labels == 0, source.jpeg_labels), 'headers')
+    known = SimpleNamespace(instances=instances, n_labels=layout.n_labels,
+                            jpeg_labels=source.jpeg_labels)
+    headers = checked.each(lambda pair: check_headers(pair, known), 'headers')
     sizes = {pair.name: size for pair, (size, _, _) in zip(checked.pairs, headers)}
     in_channels, out_channels = (max((header[i] for header in headers), default=3) for i in (1, 2))
     if layout.n_labels != 0:
@@ -216,8 +218,7 @@ def known_pairs(config, root, left_out, split='train'):
         raise UserError(f'{root}: {layout.name}, and the run was trained on {config.layout}')
     if config.instances == 'files' and not pairs[0].inst:
         raise UserError(f'{root}: has no instance maps, and the run was trained with them')
-    headers = decoding.in_parallel(lambda pair: check_headers(
-        pair, config.instances, config.n_labels == 0, config.jpeg_labels), pairs)
+    headers = decoding.in_parallel(lambda pair: check_headers(pair, config), pairs)
     return layout.name, pairs, {pair.name: size for pair, (size, _, _) in zip(pairs, headers)}
 
 
@@ -247,11 +248,10 @@ def hold_out(pairs, n):
 
 
 def seen_and_held(config, pairs):
-    """Of the pairs of the data set that a run was started with, those that it is trained on and
-    those that --hold-out left out; of another data set, all are of the first kind."""
-    t = config.training
-    same = t and list(t.pictures) == fingerprint(pairs)
-    return hold_out(pairs, t.hold_out) if same else (pairs, [])
+    """Of pairs those that a run may be trained on, and those that --hold-out has left out."""
+    held = set(config.training.held) if config.training else ()
+    return ([pair for pair in pairs if pair.name not in held],
+            [pair for pair in pairs if pair.name in held])
 
 
 def others(config, most, least):
@@ -267,8 +267,7 @@ def others(config, most, least):
             continue
         pairs = pairs if len(pairs) <= most else hold_out(pairs, most)[1]
         checked = Checked(pairs, {})
-        headers = checked.each(lambda pair: check_headers(
-            pair, config.instances, config.n_labels == 0, config.jpeg_labels), 'headers')
+        headers = checked.each(lambda pair: check_headers(pair, config), 'headers')
         return [pair for pair, (size, _, _) in zip(checked.pairs, headers)
                 if config.size or min(size) >= least]
     return []
@@ -278,8 +277,7 @@ def still_bad(config, root, left_out, split='train'):
     """Those of the scenes `left_out` that cannot be used today either."""
     layout, pairs, problems = layouts.find_pairs(root, split)
     checked = Checked([pair for pair in pairs if pair.name in left_out], {})
-    checked.each(lambda pair: check_headers(
-        pair, config.instances, config.n_labels == 0, config.jpeg_labels), 'headers')
+    checked.each(lambda pair: check_headers(pair, config), 'headers')
     dataset = data.Pictures([], layouts.readers_of(config), config.n_labels,
                             instances=config.instances)
     checked.each(dataset.read, 'pixels')

@@ -146,24 +146,24 @@ def cluster(run, folder, root, k, min_pixels, seed):
     return found
 
 
-def ready_styles(run, folder):
+def ready_styles(run, folder, root=None):
     """The styles of the run in `folder`; clustered now where there are none yet, or where they are
-    of an earlier step."""
+    of an earlier step. root: the data set, where that of the run is not at hand."""
     t = run.config.training
+    there = t and Path(t.data).exists()
     known = styles.load(folder, run.config, run.variant)
     k, min_pixels = configuration.STYLES, 1
     if known and known.get('step', run.step) == run.step:
         return known
     if known:
-        there = t and Path(t.data).exists()
         warn(f'note: {folder}: its styles are of step {known["step"]}, the run has gone on to '
              f'step {run.step}: ' + ('clustering again' if there else 'run cluster again'))
         if not there:
             return known
         k, min_pixels = known['counts'].shape[1], int(known['min_pixels'])
-    if t and Path(t.data).exists():
+    if there:
         say(f'{folder}: clustering {t.data}')
-    known = cluster(run, folder, None, k, min_pixels, t.seed if t else 0)
+    known = cluster(run, folder, None if there else root, k, min_pixels, t.seed if t else 0)
     attempt(lambda: styles.save(known, folder, run.variant),
             'the styles are not kept')  # a folder to read only
     return known

@@ -18,11 +18,9 @@ import torch
 import checkpoints
 import config as configuration
 import data
-from files import (UserError, append, attempt, brief, check_regular, lock, make_folder, say, warn,
-                   write_whole)
+from files import UserError, append, attempt, lock, make_folder, say, warn, write_whole
 import layouts
 import losses
-import nets
 import runs
 import styles
 import survey
@@ -144,8 +142,9 @@ def autocast(run):
 
 # ------------------------------------------------------------------------------------- the loop
 
-def start(run, folder, pairs, score=None):
-    """Say what is about to be trained, make its folder and train -> exit code. score: see `fit`."""
+def start(run, folder, pairs, scorer=None):
+    """Say what is about to be trained, make its folder and train -> exit code. scorer: a function
+    without arguments that makes `score`, see `fit`."""
     c, t = run.config, run.config.training
     dataset, shown = prepare(run, folder, pairs)    # before anything is written
     make_folder(folder)
@@ -157,7 +156,7 @@ def start(run, folder, pairs, score=None):
         size = configuration.in_words(c.size) if c.size else 'native size'
         say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device}, weights '
             f'{weights}')
-        return fit(run, folder, dataset, shown, score)
+        return fit(run, folder, dataset, shown, scorer and scorer())
 
 
 def prepare(run, folder, pairs):
@@ -169,13 +168,12 @@ def prepare(run, folder, pairs):
     """
     c, t = run.config, run.config.training
     if t.vgg:
-        run.vgg = load_vgg(t.vgg).to(run.device)
+        run.vgg = runs.load_vgg(t.vgg).to(run.device)
     cache = None
     if t.cache is not None:
         cache = t.cache or runs.beside(folder, '-cache')
-    others = survey.others(c, MOST_SHOWN, runs.smallest_side(c))
-    if t.hold_out:
-        pairs, others = survey.hold_out(pairs, t.hold_out)
+    pairs, others = survey.seen_and_held(c, pairs)
+    others = others or survey.others(c, MOST_SHOWN, runs.smallest_side(c))
     readers, multiple = layouts.readers_of(c), runs.network_multiple(c)
     dataset = data.Pictures(pairs, readers, c.n_labels, c.size, t.crop, t.flip, t.jitter, multiple,
                             c.instances, t.seed, cache, t.workers)
@@ -188,23 +186,6 @@ def prepare(run, folder, pairs):
         with suppress(UserError):
             shown.append(readable[0, i])
     return dataset, shown
-
-
-def load_vgg(source):
-    """nets.VGG19 filled from a file, or from torchvision's site where `source` is 'fetch' (the hash
-    is checked). UserError where that is not possible."""
-    try:
-        if source != 'fetch':
-            check_regular(source)
-        state = (torch.hub.load_state_dict_from_url(
-                     nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True)
-                 if source == 'fetch' else
-                 torch.load(source, map_location='cpu', weights_only=True))
-        return nets.VGG19(state)
-    except Exception as error:
-        raise UserError(f'--vgg {source}: {brief(error)}; give the path of '
-                        f'{nets.VGG19.URL.split("/")[-1]} as torchvision publishes it, also to '
-                        'go on with a run where it is elsewhere now') from None
 
 
 class Signals:
@@ -259,12 +240,17 @@ def fit(run, folder, dataset, shown, score=None):
                 bad_steps = check_bad_steps(run, folder) if row or save else 0
                 if row:
                     report(run, folder, pictures, before)
-                if last or run.step % t.sample_every == 0:
-                    sheet = folder / 'samples' / f'{run.step:07d}.png'
-                    attempt(lambda: save_sheet(run, dataset, shown, sheet), 'training goes on')
-                if score and (last or run.step % t.evaluate_every == 0):
+                draw = last or run.step % t.sample_every == 0
+                judge = score and (last or run.step % t.evaluate_every == 0)
+                if draw or judge:
                     average = runs.averaged(run)
-                    add_scores(run, folder, score(average, synthesis.styles_now(average, dataset)))
+                    known = synthesis.styles_now(average, dataset)
+                if draw:
+                    attempt(lambda: save_sheet(average, known, dataset, shown, folder),
+                            'training goes on')
+                if judge:
+                    attempt(lambda: add_scores(run, folder, score(average, known)),
+                            'training goes on without that score')
                 if last or stop:
                     break
                 if save and not bad_steps:          # what is from before the trouble stays
@@ -293,7 +279,8 @@ def fit(run, folder, dataset, shown, score=None):
 
 def begin(run, folder):
     """Bring the folder of a run to where its checkpoint is."""
-    ours = r'(checkpoint-\d+\.pt|log\.csv|config\.json|styles\.npz|\d+\.png)\.\d+\.partial'
+    ours = (r'((checkpoint-\d+|best)\.pt|(log|scores)\.csv|config\.json|styles.*\.npz|\d+\.png)'
+            r'\.\d+\.partial')
     for left in (*folder.glob('*.partial'), *(folder / 'samples').glob('*.partial')):
         if re.fullmatch(ours, left.name) and left.is_file():    # by a trainer that was killed
             left.unlink()
@@ -301,9 +288,10 @@ def begin(run, folder):
     write_whole(folder / 'config.json', lambda file: file.write(text.encode()))
     # Rows past the checkpoint go.
     write_whole(folder / 'log.csv', lambda file: file.write(run.rows.encode()))
-    if run.scores:
+    if run.scores or (folder / 'scores.csv').exists():
         write_whole(folder / 'scores.csv', lambda file: file.write(run.scores.encode()))
     if not run.step:                    # that it can be saved is known before days are spent on it
+        (folder / 'best.pt').unlink(missing_ok=True)        # of an earlier run there
         checkpoints.write(folder, runs.contents(run), run.config.training.keep)
 
 
@@ -383,7 +371,7 @@ def add_scores(run, folder, scores):
     attempt(lambda: append(folder / 'scores.csv', run.scores), 'training goes on')
     say(f'step {run.step}: ' + '  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
     score = float(next(iter(scores.values())))
-    if run.best is None or not run.best >= score:           # also where it was not a number
+    if run.best is None or math.isnan(run.best) or score > run.best:
         run.best = score
         best = {name: value for name, value in runs.contents(run).items() if name != 'optimizers'}
         attempt(lambda: checkpoints.write_to(folder / 'best.pt', best), 'training goes on')
@@ -420,11 +408,10 @@ def versions(run, item, known):
         return [synthesis.synthesise(run, scene, vectors, run.step) for vectors in chosen]
 
 
-def save_sheet(run, dataset, shown, path):
+def save_sheet(run, known, dataset, shown, folder):
     """Write what two training pictures and two others look like now, a row each: label | with the
-    styles of the photograph | with those that `generate` would choose | real."""
-    run = runs.averaged(run)
-    known = synthesis.styles_now(run, dataset)
+    styles of the photograph | with those that `generate` would choose (of `known`) | real."""
+    path = folder / 'samples' / f'{run.step:07d}.png'
     strips = []
     for item in [*(dataset[0, i] for i in apart(len(dataset), 2)),
                  *(shown[i] for i in apart(len(shown), 2))]:

@@ -25,11 +25,6 @@ BARE = [word for i, word in enumerate(TINY)
         if {'--nef', '--n-down-encoder'}.isdisjoint(TINY[max(i - 1, 0):i + 1])]
 
 
-# The same without an encoder.
-BARE = [word for i, word in enumerate(TINY)
-        if {'--nef', '--n-down-encoder'}.isdisjoint(TINY[max(i - 1, 0):i + 1])]
-
-
 def pytest_addoption(parser):
     parser.addoption('--long', action='store_true',
                      help='the long versions of the tests that have one')

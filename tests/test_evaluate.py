@@ -1,6 +1,7 @@
 """Scores by hand, and the commands that write them."""
 import csv
 import json
+from pathlib import Path
 import shutil
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 import pytest
 import torch
 
-from conftest import TINY
+from conftest import BARE, TINY
 import checkpoints
 import evaluate
 import judge
@@ -118,9 +119,9 @@ def test_evaluate(quick, command, run, scenes, tmp_path):
     code, out, err = command('evaluate', '--run', run, '--write', 'pictures')
     assert code == 0, err
     lines = out[out.index('protocol: '):].splitlines()
-    assert '64x32; void unlabeled, ' in lines[0] and 'styles main; split val' in lines[0]
+    assert '64x32; void unlabeled, ' in lines[0] and 'styles main' in lines[0]
     assert [line.split('  ')[0] for line in lines[2:5]] == [
-        'real photographs', 'street, step 6', 'flat mean colours']
+        'real photographs', 'street, step 6, average', 'flat mean colours']
     scores = json.loads((run / 'evaluation' / 'scores.json').read_text())
     real, made, flat = scores['rows']
     assert real['l1'] == 0 and made['l1'] > 0 and made['diversity'] > 0
@@ -187,9 +188,17 @@ def test_evaluate_says_what_is_wrong(quick, command, run, scenes, tmp_path):
     code, _, err = command('train', '--data', 'own', '--instances', 'components', '--run', 'one',
                            '--steps', 1, *TINY, '--workers', 0)
     assert code == 0, err
-    assert '1 picture to train a judge on' in refused(command, 'evaluate', '--run', 'one')
+    assert 'to train a judge on: 1, and it takes 2' in refused(command, 'evaluate', '--run', 'one')
     assert 'of other labels than' in refused(command, 'evaluate', '--run', run, 'one')
     command('evaluate', '--run', run, '--judge', 'street.pt')
+    _, _, err = command('evaluate', '--run', run, '--judge', 'street.pt', '--void', 'none',
+                        '--split', 'train')
+    assert 'note: street.pt: a judge that was trained with other void labels' in err
+    assert '6 of the 6 pictures that are scored are among those that it was trained on' in err
+    assert '--run: ' in refused(command, 'evaluate', '--run', run, run)
+    every = [str(i) for i in range(35)]
+    assert 'not all of them' in refused(command, 'evaluate', '--run', run, '--void', *every)
+    assert '--vgg' in refused(command, 'evaluate', '--run', run, '--vgg', 'nowhere.pth')
     assert 'street.pt: a judge of 35 labels of Cityscapes, and the run has 3' in refused(
         command, 'evaluate', '--run', 'one', '--judge', 'street.pt')
     assert not (tmp_path / 'one' / 'evaluation').exists()
@@ -226,6 +235,17 @@ def test_scores_while_training(quick, command, scenes, tmp_path):
     assert code == 0, err
     code, out, err = command('evaluate', '--run', 'runs/d')
     assert code == 0 and 'split held' in out and ' 2 pictures' in out, err
+    assert '--hold-out 3: runs/d was trained with --hold-out 2' in refused(
+        command, 'finetune', '--from', 'runs/d', '--hold-out', 3)
+    code, out, err = command('cluster', '--run', 'runs/d')
+    counted = np.load('runs/d/styles.npz')['counts'].sum()
+    held = checkpoints.newest('runs/d')[1]['config']['training']['held']
+    assert len(held) == 2
+    for path in Path('alone').rglob('*'):
+        if path.is_file() and any(path.name.startswith(name) for name in held):
+            path.unlink()                                   # they make no difference
+    code, out, err = command('cluster', '--run', 'runs/d')
+    assert code == 0 and np.load('runs/d/styles.npz')['counts'].sum() == counted, err
 
 
 def test_pictures_to_pictures_are_only_compared(command, tmp_path):
@@ -235,7 +255,6 @@ def test_pictures_to_pictures_are_only_compared(command, tmp_path):
             path = tmp_path / 'ab' / folder / f'{i}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 255, (32, 64, 3), np.uint8)).save(path)
-    from conftest import BARE
     code, _, err = command('train', '--data', 'ab', '--steps', 2, '--evaluate-every', 2, *BARE,
                            '--workers', 0)
     assert code == 0 and 'psnr' in open('runs/ab/scores.csv').readline(), err
