@@ -370,8 +370,12 @@ def resume(args):
             return 0
         dataset, shown = training.prepare(run, folder, pairs)
         say(f'{folder}: going on at step {run.step} of {t.total_steps}')
-        make = scorer(c, pairs, folder, device)
-        return training.fit(run, folder, dataset, shown, make and make())
+        make, score = scorer(c, pairs, folder, device), None
+        try:
+            score = make and make()
+        except UserError as error:                          # its pictures may be gone since
+            warn(f'warning: {error}; going on without scores')
+        return training.fit(run, folder, dataset, shown, score)
 
 
 def cluster(args):

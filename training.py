@@ -147,6 +147,7 @@ def start(run, folder, pairs, scorer=None):
     without arguments that makes `score`, see `fit`."""
     c, t = run.config, run.config.training
     dataset, shown = prepare(run, folder, pairs)    # before anything is written
+    score = scorer and scorer()
     make_folder(folder)
     with lock(folder):
         runs.check_new(folder)                      # another process may have come first
@@ -156,7 +157,7 @@ def start(run, folder, pairs, scorer=None):
         size = configuration.in_words(c.size) if c.size else 'native size'
         say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device}, weights '
             f'{weights}')
-        return fit(run, folder, dataset, shown, scorer and scorer())
+        return fit(run, folder, dataset, shown, score)
 
 
 def prepare(run, folder, pairs):

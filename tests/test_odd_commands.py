@@ -759,7 +759,7 @@ ROWS = [
     ('evaluate --run run --split train --data pairs', 2, 'pairs: A to B, and the run was'),
     ('evaluate --run run --checkpoint best', 2, 'run/best.pt: not there; train --evaluate-every N'),
     ('evaluate --run run --checkpoint worst', 2, "--checkpoint: invalid choice: 'worst'"),
-    ('evaluate --run run --void dragon', 2, '--void dragon: expected numbers from 0 to 4, or none'),
+    ('evaluate --run run --void dragon', 2, '--void dragon: expected numbers from 0 to 4, not'),
     ('evaluate --run run --void 35', 2, '--void 35: expected numbers from 0 to 4'),
     ('evaluate --run run --void 1e9', 2, '--void 1e9: expected numbers'),
     ('evaluate --run run --split train --judge maps/fine.png', 2,
