@@ -357,6 +357,14 @@ def amend(config, now, folder):
         t.steps = None
 
 
+def label_of(word, names):
+    """The number of the label that a word of a command line names: one of `names` (or None), or a
+    number; -1 where it is neither."""
+    if names and word in names:
+        return names.index(word)
+    return int(word) if word.isdecimal() and len(word) < 10 else -1
+
+
 def spoken(name, value):
     """What a command line says to give a field a value: '--n-down 4', '--flip', '--no-vgg'."""
     if value is None or value is False:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from config import label_of
 import data
 import decoding
 from files import UserError, make_folder, resolved, say, warn, write_whole
@@ -84,9 +85,8 @@ def void_of(config, words):
     a label that it has not."""
     if words is None:
         return set(config.void)
-    names = config.label_names or []
-    void = {names.index(word) if word in names else int(word) if word.isdecimal() else -1
-            for word in words if word != 'none'}
+    names = config.label_names
+    void = {label_of(word, names) for word in words if word != 'none'}
     if len(void) == config.n_labels or void and not 0 <= min(void) <= max(void) < config.n_labels:
         raise UserError(f'--void {" ".join(words)}: expected numbers from 0 to '
                         f'{config.n_labels - 1}{" or names of labels" * bool(names)}, not all of '
@@ -102,13 +102,10 @@ def picture(run, pair, image, size, how, known, seed=0, number=0):
     (width, height) -> (C, H, W) uint8, or float where the photograph `image` is."""
     inst = pair.inst if run.config.instances == 'files' else None
     scene = synthesis.read_scene(run.config, pair.label, inst, run.config.size or size)
-    vectors = None
-    if run.E and how == 'encoded':
-        vectors = synthesis.encode_photo(run, pair.image, scene)
-    elif run.E:
-        drawn = styles.randomness(seed, pair.name, number) if how == 'sampled' else None
-        vectors = styles.choose(scene.labels, known, drawn)
-    fake = synthesis.synthesise(run, scene, vectors, styles.noise_of(seed, pair.name, number))
+    noise = styles.noise_of(seed, pair.name, number)
+    vectors = synthesis.choose_styles(run, scene, known, pair.image if how == 'encoded' else None,
+                                      noise if how == 'sampled' else None)
+    fake = synthesis.synthesise(run, scene, vectors, noise)
     array = synthesis.to_picture(fake) if image.dtype == torch.uint8 else (
         fake[0].permute(1, 2, 0).cpu().numpy())
     return data.to_tensor(decoding.resize(array, size))
@@ -208,28 +205,31 @@ def score(name, split, make, recogniser, place, write=None, keep=()):
     return Row(name, judging.Scores(tallies) if recogniser else None, means), kept
 
 
-def score_run(run, name, split, recogniser, known, how, seed=0, place='fake', write=None, keep=(),
-              vgg=None):
-    """`score` of what a run makes, its nearness measured with the styles of the photographs; and
-    the diversity of its samples."""
-    def make(how, number=0):
-        return lambda pair, label, real: picture(run, pair, real, split.size, how, known, seed,
-                                                 number)
+def score_run(run, name, split, recogniser, known, how='main', seed=0, place='', write=None,
+              keep=()):
+    """`score` of what a run makes, its nearness measured with the styles of the photographs."""
+    def make(how):
+        return lambda pair, label, real: picture(run, pair, real, split.size, how, known, seed)
 
     row, kept = score(name, split, make(how), recogniser, place, write, keep)
     if run.E and how != 'encoded':
         near = score(name, split, make('encoded'), None, place)[0]
         row = row._replace(measures=near.measures)
-    if run.E or run.config.model == 'unet':
-        distances = []
-        for pair, label, real in split:
-            samples = [make('sampled', i)(pair, label, real) for i in range(SAMPLES)]
-            distances.append(diversity(samples, split.regions(pair, label), vgg))
-        levels, features = zip(*distances)
-        row.measures['diversity'] = float(np.mean(levels))
-        if vgg:
-            row.measures['vgg_diversity'] = float(np.mean(features))
     return row, kept
+
+
+def score_samples(run, split, known, seed, vgg):
+    """Measures of how much the samples of a run differ; none where it draws nothing."""
+    if not run.E and run.config.model != 'unet':
+        return {}
+    distances = []
+    for pair, label, real in split:
+        samples = [picture(run, pair, real, split.size, 'sampled', known, seed, i)
+                   for i in range(SAMPLES)]
+        distances.append(diversity(samples, split.regions(pair, label), vgg))
+    levels, features = zip(*distances)
+    measures = {'diversity': float(np.mean(levels))}
+    return {**measures, 'vgg_diversity': float(np.mean(features))} if vgg else measures
 
 
 class WhileTraining:
@@ -252,17 +252,11 @@ class WhileTraining:
             self.recogniser = Recogniser(config, void, judge)
 
     def __call__(self, run, known):
-        def make(how):
-            return lambda pair, label, real: picture(run, pair, real, self.split.size, how, known)
-
-        row, _ = score('', self.split, make('main'), self.recogniser, '')
-        near = row.measures
-        if run.E:
-            near = score('', self.split, make('encoded'), None, '')[0].measures
-        if not row.scores:
+        (_, scores, near), _ = score_run(run, '', self.split, self.recogniser, known)
+        if not scores:
             return {'psnr': near['psnr'], 'l1': near['l1'], 'ssim': near['ssim']}
-        return {'mean_iou': row.scores.mean_iou, 'pixel_accuracy': row.scores.pixel_accuracy,
-                'class_accuracy': row.scores.class_accuracy, **near}
+        return {'mean_iou': scores.mean_iou, 'pixel_accuracy': scores.pixel_accuracy,
+                'class_accuracy': scores.class_accuracy, **near}
 
 
 # ------------------------------------------------------------------------------------ the table
@@ -333,8 +327,10 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
         known = synthesis.ready_styles(run, folder, root) if run.E else None
         t = run.config.training
         title = f'{name}, step {run.step}' + ', average' * bool(t and t.ema and average)
-        made.append(score_run(run, title, pictures, recogniser, known, how, seed, place, write,
-                              shown, vgg))
+        row, kept = score_run(run, title, pictures, recogniser, known, how, seed, place, write,
+                              shown)
+        row.measures.update(score_samples(run, pictures, known, seed, vgg))
+        made.append((row, kept))
     if config.n_labels and not predictions and trained:
         colours = flat_colours(config, trained, pictures)
         made.append(score('flat mean colours', pictures, lambda pair, label, real: (
@@ -429,8 +425,7 @@ def write_sheet(path, config, pictures, columns):
     rows = []
     for pair, label, _ in pictures:
         if pair.name in columns[0]:
-            shown = [synthesis.show_label(config, label if label.dim() == 3 else label[None])]
-            shown += [synthesis.as_rgb(synthesis.to_picture(data.to_float(column[pair.name])[None]))
-                      for column in columns]
-            rows.append(np.concatenate(shown, 1))
+            rows.append(synthesis.strip(
+                config, label if label.dim() == 3 else label[None],
+                [data.to_float(column[pair.name])[None] for column in columns]))
     synthesis.write_png(path, np.concatenate(rows))

@@ -146,11 +146,15 @@ def train(config, pairs, size, void, device):
     return net.eval(), {'held_out': best[1], 'epochs': epoch}
 
 
+def is_counted(label, void):
+    """Where the labels (int64) are none of the void ones -> bool of the same shape."""
+    return ~torch.isin(label, torch.tensor(sorted(void), dtype=torch.long, device=label.device))
+
+
 def distance(net, label, image, void):
     """Cross-entropy of what a judge says, less the pixels of `void` labels; 0 where all are."""
     target = label[:, 0].long()
-    for ignored in void:
-        target = target.masked_fill(target == ignored, -100)
+    target = target.masked_fill(~is_counted(target, void), -100)
     h, w = target.shape[-2:]
     scores = net(data.pad_to_multiple(image, net.multiple))[..., :h, :w]
     return F.cross_entropy(scores, target, reduction='sum') / (target >= 0).sum().clamp(min=1)
@@ -176,7 +180,7 @@ def tally(predicted, label, void, n_labels):
     places."""
     predicted, label = predicted.long().cpu(), label.long().cpu()
     right = predicted == label
-    counted = ~torch.isin(label, torch.tensor(sorted(void), dtype=torch.long))
+    counted = is_counted(label, void)
     counts = np.zeros((4, max(n_labels, 2)), np.int64)
     for row, ids in enumerate((label[counted & right], label[counted], predicted[counted])):
         counts[row, :n_labels] = ids.bincount(minlength=n_labels)[:n_labels]

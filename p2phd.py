@@ -310,7 +310,7 @@ def finetune(args):
     stay = {name: before[name] for name in (
         'split', 'jitter', 'flip', 'workers', 'batch', 'lr', 'gan', 'vgg', 'bf16', 'seed', 'ema',
         'hold_out', 'held', 'lambda_feature', 'lambda_vgg', 'lambda_l1') if name in before}
-    if getattr(args, 'hold_out', 0) != before.get('hold_out', 0) and hasattr(args, 'hold_out'):
+    if hasattr(args, 'hold_out') and args.hold_out != before.get('hold_out', 0):
         raise UserError(f'--hold-out {args.hold_out}: {args.base} was trained with --hold-out '
                         f'{before.get("hold_out", 0)}, and has seen the others; leave it out')
     network = runs.enlarged(base['config'], args.base, given(args, NETWORK))
@@ -436,15 +436,11 @@ def generate(args):
             for i in range(args.n):
                 if args.sample:
                     ending = f'seed{seed}_{i + 1}'
-                vectors = None
-                if photos:
-                    vectors = synthesis.encode_photo(run, photos[name], scene)
-                elif run.E:
-                    drawn = styles.randomness(seed, name, i) if args.sample else None
-                    vectors = styles.choose(scene.labels, known, drawn)
+                noise = styles.noise_of(seed, name, i)
+                vectors = synthesis.choose_styles(run, scene, known, photos.get(name),
+                                                  noise if args.sample else None)
                 for label, k in chosen.items():
                     vectors[scene.labels == label] = styles.centre(known, label, k)
-                noise = styles.noise_of(seed, name, i)
                 picture = synthesis.synthesise(run, scene, vectors, noise)
                 say(synthesis.write_picture(out / f'{name}_{ending}.png', picture))
         except UserError as error:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from config import STYLES
+from config import STYLES, label_of
 import data
 from files import UserError, blame, check_regular, write_whole
 from kmeans import kmeans
@@ -159,14 +159,9 @@ def unknown(labels, styles):
     return {i for i in labels.unique().tolist() if not styles['counts'][i].any()}
 
 
-def randomness(seed, name, i):
-    """A generator for the styles of picture i of the map of that name, whose draws do not depend on
-    what other maps there are."""
-    return torch.Generator().manual_seed(noise_of(seed, name, i))
-
-
 def noise_of(seed, name, i):
-    """The seed of all that is random in picture i of the map of that name."""
+    """The seed of all that is random in picture i of the map of that name, whatever other maps
+    there are."""
     return data.seed_of(seed, zlib.crc32(name.encode(errors='surrogateescape')), i)
 
 
@@ -186,11 +181,7 @@ def chosen_by_hand(choices, styles):
         if not equals:
             raise UserError(f'--style {choice}: expected LABEL=K, a label and the number of one of '
                             'its styles')
-        label = -1
-        if name in names:
-            label = names.index(name)
-        elif name.isdecimal() and len(name) < 10:
-            label = int(name)
+        label = label_of(name, names)
         if not 0 <= label < len(styles['counts']):
             known = styles['counts'].any(1).nonzero()[0]
             known = ', '.join(names[i] if names else str(i) for i in known)

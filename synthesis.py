@@ -83,6 +83,18 @@ def encode_image(run, image, scene):
     return styles.unpaint(features, scene.slot.to(run.device)).cpu()
 
 
+def choose_styles(run, scene, known, photo=None, seed=None):
+    """The styles of a scene's instances -> (K, feat), or None without an encoder: those of the
+    photograph in the file `photo`; else of those `known` (a dict as styles.cluster returns) drawn
+    ones where there is a seed, else the main ones."""
+    if not run.E:
+        return None
+    if photo:
+        return encode_photo(run, photo, scene)
+    drawn = None if seed is None else torch.Generator().manual_seed(seed)
+    return styles.choose(scene.labels, known, drawn)
+
+
 def pad(run, *maps):
     """(1, C, H, W) tensors, or None -> on the device of the run, the edge repeated until they have
     a size that its networks take (README, deviation 13)."""
@@ -213,6 +225,13 @@ def show_label(config, label):
     if config.n_labels:
         return label_colours(config)[label[0].cpu().numpy()]
     return as_rgb(to_picture(data.to_float(label)[None]))
+
+
+def strip(config, label, pictures):
+    """A label map as data.Pictures gives it and pictures [(1, C, H, W)] side by side -> (H, W', 3)
+    uint8 ndarray."""
+    return np.concatenate([show_label(config, label),
+                           *(as_rgb(to_picture(picture)) for picture in pictures)], 1)
 
 
 def label_colours(config):

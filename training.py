@@ -273,7 +273,7 @@ def fit(run, folder, dataset, shown, score=None):
         say(f'stopped at step {run.step} of {t.total_steps}, all saved; to go on: '
             f'python p2phd.py train --resume {folder}')
         return 128 + signals.caught
-    compare(run, dataset, shown, (run.step - started) // 20)
+    compare(average, known, dataset, shown, (run.step - started) // 20)     # of the last sheet
     say(f'done: {checkpoints.numbered(folder)[-1]}, pictures in {folder / "samples"}')
     return 0
 
@@ -413,27 +413,23 @@ def save_sheet(run, known, dataset, shown, folder):
     """Write what two training pictures and two others look like now, a row each: label | with the
     styles of the photograph | with those that `generate` would choose (of `known`) | real."""
     path = folder / 'samples' / f'{run.step:07d}.png'
-    strips = []
-    for item in [*(dataset[0, i] for i in apart(len(dataset), 2)),
-                 *(shown[i] for i in apart(len(shown), 2))]:
-        pictures = [*versions(run, item, known), data.to_float(item['image'][None])]
-        strips.append(np.concatenate([
-            synthesis.show_label(run.config, item['label']),
-            *(synthesis.as_rgb(synthesis.to_picture(x)) for x in pictures)], 1))
+    items = [*(dataset[0, i] for i in apart(len(dataset), 2)),
+             *(shown[i] for i in apart(len(shown), 2))]
+    strips = [synthesis.strip(run.config, item['label'], [
+        *versions(run, item, known), data.to_float(item['image'][None])]) for item in items]
     width = max(strip.shape[1] for strip in strips)
     strips = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips]
     path.parent.mkdir(exist_ok=True)
     synthesis.write_png(path, np.concatenate(strips))
 
 
-def compare(run, dataset, shown, most):
+def compare(run, known, dataset, shown, most):
     """Say how far pictures are from their photographs, those trained on and others: at most so many
-    of each."""
+    of each. known: the styles to choose from."""
     most = min(most, MOST_SHOWN)
     if not most or not shown:
         return
-    run = runs.averaged(run)
-    known, plain = synthesis.styles_now(run, dataset), dataset.plain()
+    plain = dataset.plain()
     names = ['styles of the photograph', 'main styles'] if run.E else ['']
     for which, items in (('trained on', (plain[0, i] for i in apart(len(plain), most))),
                          ('not trained on', (shown[i] for i in apart(len(shown), most)))):
