@@ -195,31 +195,51 @@ class LocalEnhancer(nn.Module):
 
 # --------------------------------------------------------------------------------- the encoder
 
+class InstanceMean(torch.autograd.Function):
+    """The mean of (N, C, P) values over each run of equal ids, in (N, P) sorted order, in place of
+    every value.
+
+    Sums are differences of a running sum: nothing is added atomically, so the result is the same
+    every time on a GPU too. It is its own gradient, for "every value becomes the mean of its
+    instance" is a symmetric matrix.
+    """
+
+    @staticmethod
+    def forward(ctx, values, order, first, last):
+        ctx.save_for_backward(order, first, last)
+        return mean_of_runs(values, order, first, last)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return mean_of_runs(gradient, *ctx.saved_tensors), None, None, None
+
+
+def mean_of_runs(values, order, first, last):
+    """values (N, C, P) float; order (N, P), which pixel comes when; first and last (N, P), where in
+    that order its run begins and ends -> (N, C, P) float32."""
+    order, first, last = (index[:, None].expand_as(values) for index in (order, first, last))
+    # In float64: in float32 a road of a million pixels would lose digits.
+    sums = F.pad(values.gather(2, order).double().cumsum(2), (1, 0))
+    means = (sums.gather(2, last + 1) - sums.gather(2, first)) / (last + 1 - first)
+    return torch.empty_like(values, dtype=torch.float32).scatter_(2, order, means.float())
+
+
 def instance_mean(features, inst):
     """Replace every pixel's features by their mean over the pixel's instance: the instance-wise
     average pooling of paper section 3.4.
 
     features: (N, C, H, W) float. inst: (N, 1, H, W) integer, ids of any value; equal ids in two
-    pictures of the batch stay two instances. Returns (N, C, H, W) float32.
-
-    One sort, one scatter and one gather over the whole batch. There are never more instances than
-    pixels, so buffers of that length serve without asking the device how many there are.
+    pictures of the batch stay two instances. Returns (N, C, H, W) float32. The device is not asked
+    how many instances there are.
     """
-    n, c, h, w = features.shape
-    ids, order = inst.reshape(n, h * w).sort(dim=1)
-    rank = F.pad(ids[:, 1:] != ids[:, :-1], (1, 0)).cumsum(1)   # 0, 1, 2 ... along sorted pixels
-    rank += torch.arange(n, device=inst.device)[:, None] * (h * w)      # each picture its own rows
-    slot = torch.empty_like(rank).scatter_(1, order, rank).flatten()    # (N*H*W,) a pixel's row
-
-    # Summed in float64: in float32 a road of a million pixels would lose digits.
-    pixels = features.permute(0, 2, 3, 1).reshape(n * h * w, c).double()
-    sums = torch.zeros_like(pixels).index_add(0, slot, pixels)
-    counts = pixels.new_zeros(n * h * w, 1).index_add(0, slot, pixels.new_ones(n * h * w, 1))
-    means = (sums / counts.clamp(min=1)).float()
-
-    # index_select, for its gradient is an index_add; that of means[slot] walks equal indices one by
-    # one on CUDA.
-    return means.index_select(0, slot).reshape(n, h, w, c).permute(0, 3, 1, 2)
+    ids, order = inst.flatten(1).sort(dim=1)
+    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    differs = ids[:, 1:] != ids[:, :-1]
+    first = torch.where(F.pad(differs, (1, 0), value=True), places, 0).cummax(1).values
+    last = torch.where(F.pad(differs, (0, 1), value=True), places, ids.shape[1])
+    last = last.flip(1).cummin(1).values.flip(1)
+    means = InstanceMean.apply(features.flatten(2), order, first, last)
+    return means.view(features.shape)
 
 
 class Encoder(nn.Module):
