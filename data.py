@@ -6,6 +6,7 @@ channels and [-1, 1] pictures on the device. Sizes are (width, height) as in Pil
 """
 from collections import namedtuple
 import copy
+from functools import partial
 import multiprocessing
 from pathlib import Path
 import signal
@@ -179,6 +180,14 @@ def ignore_signals(worker):
         signal.signal(number, signal.SIG_IGN)
 
 
+def collate(items, n_labels):
+    """What a Pictures gives for the keys of a batch -> the batch, and with it the `labels` in it
+    (see labels_in), so that the device need not be asked."""
+    batch = torch.utils.data.default_collate(items)
+    labels = labels_in(batch['label'], n_labels) if n_labels else None
+    return batch if labels is None else {**batch, 'labels': labels}
+
+
 def batches(dataset, device, **order):
     """The batches of a Pictures in the given sampler's order, loaded by `dataset.workers`
     processes, which end with this generator; by none where the pictures are decoded already."""
@@ -188,7 +197,8 @@ def batches(dataset, device, **order):
     fork = 'fork' if workers and 'fork' in multiprocessing.get_all_start_methods() else None
     iterator = iter(torch.utils.data.DataLoader(
         dataset, num_workers=workers, multiprocessing_context=fork,
-        worker_init_fn=ignore_signals, pin_memory=device.type == 'cuda', **order))
+        collate_fn=partial(collate, n_labels=dataset.n_labels), worker_init_fn=ignore_signals,
+        pin_memory=device.type == 'cuda', **order))
     processes = getattr(iterator, '_workers', ())
     try:
         yield from iterator
@@ -201,6 +211,17 @@ def batches(dataset, device, **order):
             iterator._shutdown_workers()            # waits for a few seconds
         for process in processes:
             process.kill()
+
+
+def labels_in(label, n_labels):
+    """The labels whose one-hot channels a batch needs: those that occur in the map (integer, any
+    shape, on the CPU), and others up to a multiple of 8, so that sizes recur -> (K,) int64, or None
+    where that is all of them."""
+    counts = label.flatten().bincount(minlength=n_labels)
+    needed = -(-int((counts > 0).sum()) // 8) * 8
+    if needed >= n_labels:
+        return None
+    return counts.argsort(descending=True, stable=True)[:needed].sort().values
 
 
 # -------------------------------------------------------------------------------- on the device
@@ -221,21 +242,23 @@ def boundary_map(inst):
     return boundary.to(torch.uint8)
 
 
-def one_hot(label, n_labels):
-    """(N, 1, H, W) integer in 0 ... n_labels - 1 -> (N, n_labels, H, W) float32."""
-    n, _, h, w = label.shape
-    zeros = torch.zeros(n, n_labels, h, w, device=label.device)
-    return zeros.scatter_(1, label.long(), 1.0)
+def one_hot(label, n_labels, labels=None):
+    """(N, 1, H, W) integer in 0 ... n_labels - 1 -> (N, n_labels, H, W) float32; or with labels
+    (K,) integer their K channels alone."""
+    if labels is None:
+        labels = torch.arange(n_labels, device=label.device)
+    return (label == labels.view(1, -1, 1, 1)).float()
 
 
-def condition(label, inst, n_labels, boundary=True):
+def condition(label, inst, n_labels, boundary=True, labels=None):
     """s, what generator and discriminators are told (paper sections 3.1 and 3.3): (N, n_labels
     [+ 1], H, W) float32.
 
     label: (N, 1, H, W) integer, made one-hot; or, where n_labels is 0, (N, C, H, W) uint8 or float,
-    made [-1, 1]. inst: (N, 1, H, W) integer, whose boundary map is appended; or None.
+    made [-1, 1]. inst: (N, 1, H, W) integer, whose boundary map is appended; or None. labels: (K,),
+    see `labels_in`: K channels in place of n_labels.
     """
-    channels = one_hot(label, n_labels) if n_labels else to_float(label)
+    channels = one_hot(label, n_labels, labels) if n_labels else to_float(label)
     if inst is None or not boundary:
         return channels
     return torch.cat([channels, boundary_map(inst).float()], 1)
@@ -253,9 +276,9 @@ def to_uint8(image):
 
 def to_device(batch, device):
     """A loader's batch -> the tensors that a training step takes: label, inst (or None), image as
-    float in [-1, 1]."""
+    float in [-1, 1], and labels (or None), see `labels_in`."""
     batch = {role: tensor.to(device, non_blocking=True) for role, tensor in batch.items()}
-    return batch['label'], batch.get('inst'), to_float(batch['image'])
+    return batch['label'], batch.get('inst'), to_float(batch['image']), batch.get('labels')
 
 
 def describe_instances(label, inst, n_labels):

@@ -126,7 +126,7 @@ def train(config, pairs, size, void, device):
     best, halvings, epoch = None, 0, 0
     while halvings < HALVINGS and epoch < MOST_EPOCHS:
         for _ in range(steps):
-            label, _, image = data.to_device(next(batches), device)
+            label, _, image, _ = data.to_device(next(batches), device)
             optimizer.zero_grad()
             distance(net, label, image, void).backward()
             optimizer.step()
@@ -165,7 +165,7 @@ def check(net, dataset, n_labels, void, device):
     """Mean cross-entropy and pixel accuracy on a data.Pictures."""
     judge, losses, tallies = Judge(net, {}), [], []
     for batch in data.batches(dataset, device, sampler=[(0, i) for i in range(len(dataset))]):
-        label, _, image = data.to_device(batch, device)
+        label, _, image, _ = data.to_device(batch, device)
         losses.append(distance(net, label, image, void))
         tallies.append(tally(judge(image, void)[0], label[0, 0], void, n_labels))
     return float(torch.stack(losses).mean()), Scores(tallies).pixel_accuracy

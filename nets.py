@@ -30,6 +30,21 @@ def check_size(x, multiple, smallest, who):
                          f'at least {smallest}, and got {w}x{h}')
 
 
+def see(conv, x, labels):
+    """The first convolution of a network, on an input that has only the one-hot channels of some
+    labels: those of labels that occur nowhere are zero, and leaving them out changes nothing.
+
+    labels: (K,) int64, the labels of the first K channels of x (N, K + rest, H, W); None: x has the
+    channels of all. The weights of labels left out get a gradient of zero.
+    """
+    weight = conv.weight                    # (c_out, n_labels + rest, h, w)
+    if labels is not None:
+        everything = torch.arange(weight.shape[1], device=labels.device)
+        kept = torch.cat([labels, everything[weight.shape[1] - x.shape[1] + len(labels):]])
+        weight = weight.index_select(1, kept)
+    return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)
+
+
 def conv_block(c_in, c_out, kernel, **kwargs):
     return [nn.Conv2d(c_in, c_out, kernel, **kwargs), nn.InstanceNorm2d(c_out), nn.ReLU(True)]
 
@@ -65,6 +80,11 @@ def half_size(x):
 
 # ------------------------------------------------------------------------------ the generators
 
+def through(layers, x, labels):
+    """x through a Sequential that begins with padding and the convolution that sees the labels."""
+    return layers[2:](see(layers[1], layers[0](x), labels))
+
+
 class ResidualBlock(nn.Module):
     """x + f(x), f: two reflect-padded 3x3 convolutions. (N, C, H, W) -> the same."""
 
@@ -82,9 +102,9 @@ class GlobalGenerator(nn.Module):
     """G1, the global generator: paper section 3.2 and appendix A (c7s1-64, d128, d256, d512, d1024,
     R1024 x 9, u512, u256, u128, u64, c7s1-3).
 
-    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float in [-1, 1]. H and W must
-    be multiples of 2 ** n_down and at least twice that (ValueError), else the output's size would
-    differ.
+    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float in [-1, 1]; labels: see
+    `see`. H and W must be multiples of 2 ** n_down and at least twice that (ValueError), else the
+    output's size would differ.
     """
 
     def __init__(self,
@@ -108,9 +128,9 @@ class GlobalGenerator(nn.Module):
         self.model = nn.Sequential(*layers)
         init_weights(self)
 
-    def forward(self, x):
+    def forward(self, x, labels=None):
         check_size(x, self.multiple, 2 * self.multiple, 'the global generator')
-        return self.model(x)                # (N, out_channels, H, W)
+        return through(self.model, x, labels)       # (N, out_channels, H, W)
 
 
 class LocalEnhancer(nn.Module):
@@ -122,8 +142,9 @@ class LocalEnhancer(nn.Module):
     enhancer; the global generator inside has ngf * 2 ** n_enhancers. Submodules: `model` (G1
     without its output layer), `model{n}_1` and `model{n}_2` (enhancer n's way down and way up).
 
-    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float in [-1, 1]. H and W must
-    be multiples of 2 ** (n_down + n_enhancers) and at least twice that (ValueError).
+    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float in [-1, 1]; labels: see
+    `see`. H and W must be multiples of 2 ** (n_down + n_enhancers) and at least twice that
+    (ValueError).
     """
 
     def __init__(self, in_channels, out_channels=3,
@@ -151,17 +172,18 @@ class LocalEnhancer(nn.Module):
             self.add_module(f'model{n}_2', nn.Sequential(*rise))
         init_weights(self)
 
-    def forward(self, x):
+    def forward(self, x, labels=None):
         check_size(x, self.multiple, 2 * self.multiple, 'the local enhancer')
         pyramid = [x]                       # full size first
         for _ in range(self.n_enhancers):
             pyramid.append(half_size(pyramid[-1]))
 
         # w: the width of the enhancer around it
-        y = self.model(pyramid.pop())       # (N, 2w, H / 2^n_enhancers, W / 2^n_enhancers)
-        for n in range(1, self.n_enhancers + 1):
+        y = through(self.model, pyramid.pop(), labels)
+        for n in range(1, self.n_enhancers + 1):    # (N, 2w, H / 2^n_enhancers, W / 2^n_enhancers)
             down, up = getattr(self, f'model{n}_1'), getattr(self, f'model{n}_2')
-            y = up(down(pyramid.pop()) + y)     # paper figure 3; doubles the size
+            # Paper figure 3; doubles the size.
+            y = up(through(down, pyramid.pop(), labels) + y)
         return y                            # (N, out_channels, H, W)
 
     def inner_parameters(self):
@@ -280,8 +302,8 @@ class MultiscaleDiscriminator(nn.Module):
 
     forward: (N, in_channels, H, W) float, the condition and the picture side by side -> list over
     scales, full size first, of lists over layers of (N, c, h, w): the features that feature
-    matching compares, and last the (N, 1, h, w) map of raw scores. The official parameter names
-    count scales from the smallest: `scale{n_scales-1}_layer{j}` sees the full size.
+    matching compares, and last the (N, 1, h, w) map of raw scores; labels: see `see`. The official
+    parameter names count scales from the smallest: `scale{n_scales-1}_layer{j}` sees the full size.
     """
 
     def __init__(self,
@@ -310,16 +332,17 @@ class MultiscaleDiscriminator(nn.Module):
             for module in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:
                 nn.utils.parametrizations.spectral_norm(module)
 
-    def forward(self, x):
+    def forward(self, x, labels=None):
         check_size(x, 1, 2 ** self.n_scales, 'the discriminator')
         scales = []
         for scale in reversed(range(self.n_scales)):
             if scales:
                 x = half_size(x)
-            features = [x]
-            for j in range(self.n_layers + 2):
+            conv, activation = getattr(self, f'scale{scale}_layer0')
+            features = [activation(see(conv, x, labels))]
+            for j in range(1, self.n_layers + 2):
                 features.append(getattr(self, f'scale{scale}_layer{j}')(features[-1]))
-            scales.append(features[1:])
+            scales.append(features)
         return scales
 
 

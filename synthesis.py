@@ -19,8 +19,9 @@ CLUSTERED = 200             # training pictures, at most, whose styles are looke
 
 # label (1, 1, H, W) integer (pictures to pictures: (1, C, H, W)); inst (1, 1, H, W) integer, or
 # None where the run has no instances; slot (1, 1, H, W), the number 0 ... K - 1 of each pixel's
-# instance, and labels (K,), the label of each, or None where it has no encoder.
-Scene = namedtuple('Scene', 'label inst slot labels')
+# instance, and labels (K,), the label of each, or None where it has no encoder; there (L,), the
+# labels that occur, see data.labels_in.
+Scene = namedtuple('Scene', 'label inst slot labels there')
 
 
 def read_scene(config, label_path, inst_path=None, size=None):
@@ -46,7 +47,8 @@ def make_scene(config, label, inst):
     if config.features:
         regions = styles.styled(config, label, inst)
         slot, labels, _ = data.describe_instances(label, regions, config.n_labels)
-    return Scene(label, inst, slot, labels)
+    there = data.labels_in(label, config.n_labels) if config.n_labels else None
+    return Scene(label, inst, slot, labels, there)
 
 
 def note_size(folder, config, path, scene):
@@ -103,18 +105,21 @@ def pad(run, *maps):
             for x in maps]
 
 
-def fake_picture(run, label, inst, features, noise=0):
+def fake_picture(run, label, inst, features, noise=0, labels=None):
     """G(s): the one place where G's input is put together, the label map one-hot, the boundary map
     and the features (paper sections 3.3 and 3.4).
 
     label (N, 1, H, W), inst (N, 1, H, W) or None, features (N, feat, H, W) or None, of a size that
-    the networks take, on the run's device; noise: a seed of the U-Net's dropout -> picture (N, C,
-    H, W) in [-1, 1], and the condition (N, n_labels [+ 1], H, W), which D sees as well.
+    the networks take, on the run's device; noise: a seed of the U-Net's dropout; labels: those whose
+    channels are needed, see data.labels_in, None for all -> picture (N, C, H, W) in [-1, 1], and
+    the condition (N, n_labels or K [+ 1], H, W), which D sees as well.
     """
-    condition = data.condition(label, inst, run.config.n_labels, run.config.boundary)
-    if run.config.model == 'unet':
+    c = run.config
+    condition = data.condition(label, inst, c.n_labels, c.boundary, labels)
+    if c.model == 'unet':
         torch.manual_seed(noise)
-    return run.G(torch.cat([condition, *([] if features is None else [features])], 1)), condition
+    told = condition if features is None else torch.cat([condition, features], 1)
+    return run.G(told, labels), condition
 
 
 @torch.inference_mode()
@@ -124,7 +129,8 @@ def synthesise(run, scene, vectors=None, noise=0):
     h, w = scene.label.shape[-2:]
     features = None if vectors is None else styles.paint(vectors, scene.slot)
     maps = pad(run, scene.label, scene.inst, features)
-    return fake_picture(run, *maps, noise)[0][..., :h, :w]
+    there = scene.there if scene.there is None else scene.there.to(run.device)
+    return fake_picture(run, *maps, noise, there)[0][..., :h, :w]
 
 
 # ---------------------------------------------------------------------------- the styles of a run

@@ -66,15 +66,16 @@ def freeze(run):
             parameter.requires_grad_(run.step >= t.fix_global_steps)
 
 
-def train_step(run, label, inst, image):
+def train_step(run, label, inst, image, labels=None):
     """One step of paper eq. 5: one forward pass, then G's (and E's) step and the discriminators',
     which does not depend on it.
 
     label: (N, 1, H, W) integer, or (N, C, H, W) uint8 or float where config.n_labels is 0; inst:
-    (N, 1, H, W) integer or None; image: (N, C, H, W) float in [-1, 1]. Returns {name: 0-dimensional
-    tensor}, still on the device: the terms of the losses; `map_min` and `map_max`, the range of G's
-    last feature map (before its ReLU: a peak that grows there becomes a bright blob); `skipped`, 1
-    where a loss or a gradient was not finite and nothing was learned, else 0.
+    (N, 1, H, W) integer or None; image: (N, C, H, W) float in [-1, 1]; labels: see data.labels_in,
+    None for all. Returns {name: 0-dimensional tensor}, still on the device: the terms of the
+    losses; `map_min` and `map_max`, the range of G's last feature map (before its ReLU: a peak that
+    grows there becomes a bright blob); `skipped`, 1 where a loss or a gradient was not finite and
+    nothing was learned, else 0.
     """
     c, t, D = run.config, run.config.training, run.D
     for optimizer in (run.opt_G, run.opt_D):
@@ -87,10 +88,11 @@ def train_step(run, label, inst, image):
         regions = styles.styled(c, label, inst)
         features = styles.encode(run, image, regions) if c.features else None
         noise = data.seed_of(t.seed, run.step)
-        fake, condition = synthesis.fake_picture(run, label, inst, features, noise)
+        fake, condition = synthesis.fake_picture(run, label, inst, features, noise,
+                                                 labels)
         # D1, D2 and D3 judge (s, G(s)) and (s, x).
-        fake_scores = D(torch.cat([condition, fake], 1))
-        real_scores = D(torch.cat([condition, image], 1))
+        fake_scores = D(torch.cat([condition, fake], 1), labels)
+        real_scores = D(torch.cat([condition, image], 1), labels)
         # In [-1, 1] as they are: an official quirk, VGG-19 was trained on ImageNet's means.
         taps = (run.vgg(fake), run.vgg(image)) if run.vgg else None
         # Equation 5, its two sides. The official code runs D once more on a detached fake; the
@@ -398,7 +400,7 @@ def versions(run, item, known):
     """What a run makes of a picture's maps -> [(1, C, H, W)]: with the styles of the photograph and
     with the main ones among those `known`; without an encoder the one that there is. item: as
     data.Pictures gives it."""
-    label, inst, image = data.to_device(
+    label, inst, image, _ = data.to_device(
         {role: tensor[None] for role, tensor in item.items()}, torch.device('cpu'))
     scene = synthesis.make_scene(run.config, label, inst)
     chosen = [None]

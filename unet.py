@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nets import ResizeConv, check_size, init_weights
+from nets import ResizeConv, check_size, init_weights, see
 
 
 class UNet(nn.Module):
@@ -17,8 +17,8 @@ class UNet(nn.Module):
     generator: see `noise`. Its batch normalisation ran on batches of one picture; that is
     InstanceNorm, and what is used here whatever the batch.
 
-    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float, in [-1, 1] with tanh. H
-    and W must be multiples of 2 ** n_down (ValueError).
+    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float, in [-1, 1] with tanh;
+    labels: see nets.see. H and W must be multiples of 2 ** n_down (ValueError).
     """
 
     def __init__(self, in_channels, out_channels=3,
@@ -44,11 +44,11 @@ class UNet(nn.Module):
                 nn.InstanceNorm2d(to, affine=True) if i else nn.Identity()))
         init_weights(self)
 
-    def forward(self, x):
+    def forward(self, x, labels=None):
         check_size(x, self.multiple, self.multiple, 'the U-Net')
         skips = []
-        for i, layer in enumerate(self.down):
-            x = layer(F.leaky_relu(x, 0.2) if i else x)
+        for i, (conv, norm) in enumerate(self.down):
+            x = norm(conv(F.leaky_relu(x, 0.2)) if i else see(conv, x, labels))
             skips.append(x)                 # (N, ngf * min(2^i, 8), H / 2^(i+1), W / 2^(i+1))
 
         x = skips.pop()

@@ -730,8 +730,8 @@ def spoiled(scenes, tmp_path, monkeypatch, capsys):
         def spoil(batch, device):
             nonlocal step
             step += 1
-            label, inst, image = to_device(batch, device)
-            return label, inst, image * float('nan') if step in bad else image
+            label, inst, image, labels = to_device(batch, device)
+            return label, inst, image * float('nan') if step in bad else image, labels
         monkeypatch.setattr(data, 'to_device', spoil)
         code = program.main(program.parse([str(word) for word in (
             'train', '--data', scenes, *TINY, '--log-every', 1, '--device', 'cpu',

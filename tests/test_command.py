@@ -242,7 +242,7 @@ def test_finetuned_encoder_paints_the_vectors_of_its_own_size(trained, scenes):
     dataset = data.Pictures(layouts.find_pairs(scenes)[1], layouts.readers_of(state.config), 35,
                             (128, 64))
     item = {role: tensor[None] for role, tensor in dataset[0, 0].items()}
-    label, inst, image = data.to_device(item, CPU)
+    label, inst, image, _ = data.to_device(item, CPU)
     state.config.encoder_scale = 2
 
     painted = styles.encode(state, image, inst)

@@ -86,6 +86,16 @@ def test_connected_components_of_a_spiral():
         assert not np.isin(components[~flood], components[flood]).any()
 
 
+def test_labels_of_a_batch():
+    label = torch.tensor([[[3, 250], [3, 17]]], dtype=torch.uint8)
+    assert data.labels_in(label, 256).tolist() == [0, 1, 2, 3, 4, 5, 17, 250]
+    assert data.labels_in(label[..., :1], 8) is None            # all are needed
+    batch = data.collate([{'label': label, 'image': label}] * 2, 256)
+    assert len(batch['labels']) == 8 and batch['label'].shape == (2, 1, 2, 2)
+    assert torch.equal(data.one_hot(label[None], 256)[:, batch['labels']],
+                       data.one_hot(label[None], 256, batch['labels']))
+
+
 def test_condition_is_one_hot_and_boundary():
     label, inst = torch.tensor([[[[0, 2]]]], dtype=torch.uint8), torch.tensor([[[[4, 5]]]])
     assert data.condition(label, inst, 3)[0, :, 0].tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]

@@ -2,7 +2,9 @@
 import pytest
 import torch
 
+import data
 import nets
+import unet
 
 
 @pytest.mark.parametrize('net, shape', [
@@ -17,6 +19,32 @@ def test_generators_keep_the_size_and_name_the_multiple(net, shape):
         net(torch.randn(1, 5, 24, 42))
     with pytest.raises(ValueError, match='at least'):
         net(torch.randn(1, 5, net.multiple, 40))
+
+
+@pytest.mark.parametrize('net', [
+    nets.GlobalGenerator(14, 3, 4, n_down=2, n_blocks=1),
+    nets.LocalEnhancer(14, 3, 4, 1, 1, n_enhancers=2, n_blocks_local=1),
+    nets.MultiscaleDiscriminator(14, ndf=4, n_layers=1, n_scales=2),
+    nets.MultiscaleDiscriminator(14, ndf=4, n_layers=1, n_scales=2, spectral_norm=True).eval(),
+    unet.UNet(14, 3, 4, n_down=3, dropout=0)])
+def test_leaving_out_labels_that_occur_nowhere_changes_nothing(net):
+    """Outputs and gradients; those of the weights left out are zero, not missing."""
+    net.double()
+    there = torch.tensor([1, 4, 5, 9])
+    label = there[torch.randint(4, (1, 1, 16, 24))]
+    rest = torch.randn(1, 4, 16, 24, dtype=torch.double)        # of 10 labels
+
+    results = []
+    for labels in (None, torch.tensor([1, 3, 4, 5, 9])):
+        y = net(torch.cat([data.one_hot(label, 10, labels), rest], 1), labels)
+        y = y if isinstance(y, torch.Tensor) else y[0][-1]
+        net.zero_grad()
+        y.square().sum().backward(inputs=list(net.parameters()))
+        results.append([y, *(p.grad for p in net.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*results)
+    for name, p in net.named_parameters():
+        if p.shape[1:2] == (14,) and 'original' not in name:    # the norm spreads over all
+            assert p.grad is None or not p.grad[:, [0, 2, 6, 7, 8]].any()
 
 
 def test_local_enhancer_contains_the_network_it_was_made_from():
