@@ -110,9 +110,9 @@ def fake_picture(run, label, inst, features, noise=0, labels=None):
     and the features (paper sections 3.3 and 3.4).
 
     label (N, 1, H, W), inst (N, 1, H, W) or None, features (N, feat, H, W) or None, of a size that
-    the networks take, on the run's device; noise: a seed of the U-Net's dropout; labels: those whose
-    channels are needed, see data.labels_in, None for all -> picture (N, C, H, W) in [-1, 1], and
-    the condition (N, n_labels or K [+ 1], H, W), which D sees as well.
+    the networks take, on the run's device; noise: a seed of the U-Net's dropout; labels: those
+    whose channels are needed, see data.labels_in, None for all -> picture (N, C, H, W) in [-1, 1],
+    and the condition (N, n_labels or K [+ 1], H, W), which D sees as well.
     """
     c = run.config
     condition = data.condition(label, inst, c.n_labels, c.boundary, labels)
