@@ -19,7 +19,7 @@ import torch
 
 from files import UserError, attempt, blame, warn, write_whole
 
-FORMAT = 4                                          # raised when what is in a checkpoint changes
+FORMAT = 5                                          # raised when what is in a checkpoint changes
 SEAL = '\np2phd checkpoint, format {:4d}, sha256 '  # and 64 hexadecimal digits, and the line's end
 SEAL_BYTES = len(SEAL.format(0)) + 64 + 1
 

@@ -201,7 +201,11 @@ TRAINING = table(
          'PATH they are fetched'),
     ema=(DECAY, 0.999,
          'moving average of the weights of G and E, which is what makes pictures; 0: none'),
-    bf16=(FLAG, False, 'bfloat16 arithmetic in the networks: faster where the hardware has it'),
+    precision=(choice('fp32', 'tf32', 'bf16'), 'fp32',
+               'arithmetic of the networks; auto: bf16 where that is measured to be faster, else '
+               'fp32 (default: auto)'),
+    accumulate=(whole(1, 1 << 16), 1,
+                'parts that a batch is passed through the networks in, for less memory'),
     seed=(NATURAL, 0, 'of every random draw'),
     log_every=(STEPS, 50, 'a line and a row of log.csv'),
     sample_every=(STEPS, 500, 'a sheet of pictures, trained on and not'),
@@ -240,7 +244,8 @@ DATA = {
 STYLES = 10                                         # paper section 4: K = 10
 
 # Where a command line may say more than a configuration holds.
-ON_THE_LINE = {'size': SIZE_OR_NATIVE, 'model': choice(*MODEL.choices, 'pix2pix')}
+ON_THE_LINE = {'size': SIZE_OR_NATIVE, 'model': choice(*MODEL.choices, 'pix2pix'),
+               'precision': choice('auto', 'fp32', 'tf32', 'bf16')}
 
 # What --model pix2pix stands for (Isola et al., CVPR 2017): U-Net, one discriminator, cross-entropy
 # and 100 times the L1 distance, the label map alone.
@@ -295,6 +300,9 @@ def check(config, path=None):
         refuse('features', config.features, 'instances')
     if config.features and config.n_labels == 0 and config.features_of == 'label':
         refuse('features_of', config.features_of, 'label maps, not pictures')
+    if config.training and config.training.batch % config.training.accumulate:
+        refuse('accumulate', config.training.accumulate,
+               f'a divisor of --batch {config.training.batch}')
     if config.model == 'unet' and config.n_down < 2:
         refuse('n_down', config.n_down, 'at least 2 levels of a U-Net')
     if (config.model == 'local') != (config.n_enhancers > 0):

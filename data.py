@@ -247,7 +247,8 @@ def one_hot(label, n_labels, labels=None):
     (K,) integer their K channels alone."""
     if labels is None:
         labels = torch.arange(n_labels, device=label.device)
-    return (label == labels.view(1, -1, 1, 1)).float()
+    # Channels last, as the networks like them.
+    return (label.movedim(1, -1) == labels).float().movedim(-1, 1)
 
 
 def condition(label, inst, n_labels, boundary=True, labels=None):

@@ -21,13 +21,47 @@ def init_weights(net):
     return net
 
 
-def check_size(x, multiple, smallest, who):
-    """Raise ValueError unless height and width of `x` (N, C, H, W) are multiples of `multiple` and
-    at least `smallest`."""
+def checked(x, multiple, smallest, who):
+    """x (N, C, H, W), in the channels-last layout, in which convolutions are fastest. ValueError
+    unless height and width are multiples of `multiple` and at least `smallest`."""
     h, w = x.shape[-2:]
     if h % multiple or w % multiple or min(h, w) < smallest:
         raise ValueError(f'{who} needs a width and a height that are multiples of {multiple} and '
                          f'at least {smallest}, and got {w}x{h}')
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """nn.InstanceNorm2d, which in the channels-last layout is several times as fast as the norm of
+    a batch of one picture."""
+
+    def forward(self, x):
+        if len(x) > 1:
+            return torch.cat([self(picture) for picture in x.split(1)])
+        if x.dtype == torch.float32 and x.device.type == 'cpu':
+            y = PreciseNorm.apply(x, self.eps)
+            return y * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else y
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, eps=self.eps)
+
+
+class PreciseNorm(torch.autograd.Function):
+    """The norm of one picture (1, C, H, W) float32 on the CPU, where the sum of squares of
+    F.batch_norm loses three digits in the channels-last layout."""
+
+    @staticmethod
+    def forward(ctx, x, eps):
+        mean = x.mean((0, 2, 3))
+        y = x - mean[:, None, None]
+        scale = ((y * y).mean((0, 2, 3)) + eps).rsqrt()
+        ctx.save_for_backward(x, mean, scale)
+        return y.mul_(scale[:, None, None])
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, mean, scale = ctx.saved_tensors
+        return torch.ops.aten.native_batch_norm_backward(
+            gradient.contiguous(memory_format=torch.channels_last), x, None, None, None, mean,
+            scale, True, 0.0, (True, False, False))[0], None
 
 
 def see(conv, x, labels):
@@ -46,7 +80,7 @@ def see(conv, x, labels):
 
 
 def conv_block(c_in, c_out, kernel, **kwargs):
-    return [nn.Conv2d(c_in, c_out, kernel, **kwargs), nn.InstanceNorm2d(c_out), nn.ReLU(True)]
+    return [nn.Conv2d(c_in, c_out, kernel, **kwargs), InstanceNorm(c_out), nn.ReLU(True)]
 
 
 class ResizeConv(nn.Conv2d):
@@ -69,7 +103,7 @@ def up_block(c_in, c_out, up):
         conv = nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=1)
     else:
         conv = ResizeConv(c_in, c_out, up)
-    return [conv, nn.InstanceNorm2d(c_out), nn.ReLU(True)]
+    return [conv, InstanceNorm(c_out), nn.ReLU(True)]
 
 
 def half_size(x):
@@ -92,7 +126,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1), *conv_block(channels, channels, 3),
-            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels))
+            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels))
 
     def forward(self, x):
         return x + self.conv_block(x)
@@ -129,7 +163,7 @@ class GlobalGenerator(nn.Module):
         init_weights(self)
 
     def forward(self, x, labels=None):
-        check_size(x, self.multiple, 2 * self.multiple, 'the global generator')
+        x = checked(x, self.multiple, 2 * self.multiple, 'the global generator')
         return through(self.model, x, labels)       # (N, out_channels, H, W)
 
 
@@ -173,7 +207,7 @@ class LocalEnhancer(nn.Module):
         init_weights(self)
 
     def forward(self, x, labels=None):
-        check_size(x, self.multiple, 2 * self.multiple, 'the local enhancer')
+        x = checked(x, self.multiple, 2 * self.multiple, 'the local enhancer')
         pyramid = [x]                       # full size first
         for _ in range(self.n_enhancers):
             pyramid.append(half_size(pyramid[-1]))
@@ -287,7 +321,7 @@ class Encoder(nn.Module):
         self.model = GlobalGenerator(in_channels, feat, nef, n_down, 0, up).model
 
     def forward(self, image, inst):
-        check_size(image, self.multiple, 2 * self.multiple, 'the encoder')
+        image = checked(image, self.multiple, 2 * self.multiple, 'the encoder')
         raw = self.model(image)             # (N, feat, h, w)
         if raw.shape[-2:] != inst.shape[-2:]:
             raw = F.interpolate(raw, inst.shape[-2:], mode='nearest')       # (N, feat, H, W)
@@ -323,7 +357,7 @@ class MultiscaleDiscriminator(nn.Module):
                 stride = 2 if i < n_layers else 1
                 layers.append([
                     nn.Conv2d(widths[i - 1], widths[i], 4, stride=stride, padding=2),
-                    nn.InstanceNorm2d(widths[i]), nn.LeakyReLU(0.2, True)])
+                    InstanceNorm(widths[i]), nn.LeakyReLU(0.2, True)])
             layers.append([nn.Conv2d(widths[-1], 1, 4, padding=2)])
             for j, layer in enumerate(layers):
                 self.add_module(f'scale{scale}_layer{j}', nn.Sequential(*layer))
@@ -333,7 +367,7 @@ class MultiscaleDiscriminator(nn.Module):
                 nn.utils.parametrizations.spectral_norm(module)
 
     def forward(self, x, labels=None):
-        check_size(x, 1, 2 ** self.n_scales, 'the discriminator')
+        x = checked(x, 1, 2 ** self.n_scales, 'the discriminator')
         scales = []
         for scale in reversed(range(self.n_scales)):
             if scales:
@@ -376,7 +410,7 @@ class VGG19(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, x):
-        taps = []
+        taps, x = [], x.contiguous(memory_format=torch.channels_last)
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in self.taps:

@@ -71,14 +71,14 @@ def add_training(parser, run, size, own=None):
     add_fields(parser, 'pictures', {**TRAINING, 'size': NETWORK['size']},
                'size crop jitter flip hold_out cache workers', stay,
                size=f'resize pictures to this; `native`: as they are (default: {size})')
-    add_fields(parser, 'schedule', TRAINING, 'epochs decay_epochs steps batch lr ema',
+    add_fields(parser, 'schedule', TRAINING, 'epochs decay_epochs steps batch accumulate lr ema',
                stay)
     group = add_fields(parser, 'objective', TRAINING,
                        'gan lambda_feature vgg lambda_vgg lambda_l1', stay)
     group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
                         default=argparse.SUPPRESS, help='without the perceptual loss')
     add_fields(parser, 'running', TRAINING,
-               'bf16 seed log_every sample_every evaluate_every save_every keep max_bad_steps',
+               'precision seed log_every sample_every evaluate_every save_every keep max_bad_steps',
                stay)
 
 
@@ -261,10 +261,23 @@ def train(args):
     config.training.held = [pair.name for pair in held]
     training.schedule(config, len(seen))
     configuration.check(config)
+    settle_precision(args, config, device)
     say(survey.in_words(found, 'training')
         + (', encoder trained along' if config.features else ''))
     return training.start(runs.build(config, device), folder, found.pairs,
                           scorer(config, found.pairs, folder, device))
+
+
+def settle_precision(args, config, device, before=()):
+    """Put into the configuration the arithmetic that the command line, or the run before, asks for;
+    else the one that is faster."""
+    import runs
+    wish = getattr(args, 'precision', None)
+    if wish == 'tf32' and device.type != 'cuda':
+        raise UserError(f'--precision tf32: the {device.type.upper()} has no such arithmetic; fp32, '
+                        'or bf16')
+    if wish is None and 'precision' not in before:
+        config.training.precision = runs.pick_precision(config, device)
 
 
 def scorer(config, pairs, folder, device):
@@ -308,7 +321,7 @@ def finetune(args):
     # A network around the one that there is. Schedule, crop, log and cache are this stage's own;
     # whatever else is not given stays.
     stay = {name: before[name] for name in (
-        'split', 'jitter', 'flip', 'workers', 'batch', 'lr', 'gan', 'vgg', 'bf16', 'seed', 'ema',
+        'split', 'jitter', 'flip', 'workers', 'batch', 'lr', 'gan', 'vgg', 'precision', 'seed', 'ema', 'accumulate',
         'hold_out', 'held', 'lambda_feature', 'lambda_vgg', 'lambda_l1') if name in before}
     if hasattr(args, 'hold_out') and args.hold_out != before.get('hold_out', 0):
         raise UserError(f'--hold-out {args.hold_out}: {args.base} was trained with --hold-out '
@@ -324,6 +337,7 @@ def finetune(args):
     training.schedule(config, len(survey.seen_and_held(config, pairs)[0]))
     configuration.check_effect(given(args, {**NETWORK, **TRAINING}), config)
     configuration.check(config)
+    settle_precision(args, config, device, before)
     name = re.sub(r'-(\d+x\d+|native)$', '', resolved(args.base).name) or 'root'
     folder = runs.new_folder(args.run, f'{name}-{configuration.in_words(config.size or "native")}')
 
@@ -504,7 +518,10 @@ COMMANDS = {'check': check, 'train': train, 'finetune': finetune, 'cluster': clu
 
 def parse(words):
     """The words of a command line -> namespace. Exits with code 2 where they are wrong."""
-    return make_parser().parse_args(words)
+    args = make_parser().parse_args(words)
+    if getattr(args, 'precision', None) == 'auto':
+        del args.precision                                  # as if it had been left out
+    return args
 
 
 def check_versions():
@@ -537,8 +554,8 @@ def main(args):
             message = ('a process that loads pictures has died, perhaps of too little (shared) '
                        'memory; train --resume RUN --workers 0 loads them in the trainer')
         elif out_of_memory(error):
-            message = 'there is not enough memory; try --bf16, --crop, a smaller --size, or ' \
-                      'fewer channels'
+            message = 'there is not enough memory; try --precision bf16, --crop, a smaller ' \
+                      '--size, or fewer channels'
         else:
             raise
         warn(f'p2phd {args.command}: {message}')

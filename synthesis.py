@@ -130,7 +130,8 @@ def synthesise(run, scene, vectors=None, noise=0):
     features = None if vectors is None else styles.paint(vectors, scene.slot)
     maps = pad(run, scene.label, scene.inst, features)
     there = scene.there if scene.there is None else scene.there.to(run.device)
-    return fake_picture(run, *maps, noise, there)[0][..., :h, :w]
+    with runs.arithmetic(run):
+        return fake_picture(run, *maps, noise, there)[0][..., :h, :w].float()
 
 
 # ---------------------------------------------------------------------------- the styles of a run

@@ -67,8 +67,8 @@ def freeze(run):
 
 
 def train_step(run, label, inst, image, labels=None):
-    """One step of paper eq. 5: one forward pass, then G's (and E's) step and the discriminators',
-    which does not depend on it.
+    """One step of paper eq. 5: G's (and E's) step and the discriminators', which does not depend on
+    it.
 
     label: (N, 1, H, W) integer, or (N, C, H, W) uint8 or float where config.n_labels is 0; inst:
     (N, 1, H, W) integer or None; image: (N, C, H, W) float in [-1, 1]; labels: see data.labels_in,
@@ -77,20 +77,49 @@ def train_step(run, label, inst, image, labels=None):
     grows there becomes a bright blob); `skipped`, 1 where a loss or a gradient was not finite and
     nothing was learned, else 0.
     """
-    c, t, D = run.config, run.config.training, run.D
+    t = run.config.training
     for optimizer in (run.opt_G, run.opt_D):
+        optimizer.zero_grad()
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(run.step, t)
     freeze(run)
 
-    with autocast(run):
+    # In parts, for less memory: their mean gradient is that of the whole batch.
+    terms = {}
+    parts = [(None,) * t.accumulate if maps is None else maps.chunk(t.accumulate)
+             for maps in (label, inst, image)]
+    for i, part in enumerate(zip(*parts)):
+        of_part = gradients(run, *part, labels, data.seed_of(t.seed, run.step, i))
+        terms = {name: combined(name, terms.get(name), value) for name, value in of_part.items()}
+    terms = {name: value if name in EXTREMES else value / t.accumulate
+             for name, value in terms.items()}
+
+    # A step that is not finite changes nothing, which is decided on the device.
+    norm = torch.nn.utils.get_total_norm([p.grad for p in learning(run)])
+    finite = torch.isfinite(sum(value for name, value in terms.items() if name not in EXTREMES))
+    skipped = (~(finite & torch.isfinite(norm))).float()
+    run.bad_steps = torch.where((skipped > 0) | (run.bad_steps >= t.max_bad_steps),
+                                run.bad_steps + skipped, 0)
+    for optimizer in (run.opt_G, run.opt_D):
+        optimizer.found_inf = skipped
+        optimizer.step()
+    run.step += 1
+    follow(run, skipped)
+    return {**terms, 'skipped': skipped}
+
+
+def gradients(run, label, inst, image, labels, noise):
+    """Both sides of paper eq. 5 for some pictures: adds the gradients, a share of
+    1 / --accumulate, to those of G, E and D -> the terms, as train_step. noise: a seed of the
+    U-Net's dropout."""
+    c, t, D = run.config, run.config.training, run.D
+    with runs.arithmetic(run):
         # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
         regions = styles.styled(c, label, inst)
         features = styles.encode(run, image, regions) if c.features else None
-        noise = data.seed_of(t.seed, run.step)
-        fake, condition = synthesis.fake_picture(run, label, inst, features, noise,
-                                                 labels)
+        made, condition = synthesis.fake_picture(run, label, inst, features, noise, labels)
         # D1, D2 and D3 judge (s, G(s)) and (s, x).
+        fake = made.detach().requires_grad_()       # where D's graph ends and G's begins
         fake_scores = D(torch.cat([condition, fake], 1), labels)
         real_scores = D(torch.cat([condition, image], 1), labels)
         # In [-1, 1] as they are: an official quirk, VGG-19 was trained on ImageNet's means.
@@ -102,27 +131,31 @@ def train_step(run, label, inst, image, labels=None):
             t.lambda_vgg, t.lambda_l1)
         d_terms = losses.discriminator_loss(fake_scores, real_scores, t.gan)
 
-    # `inputs` spares the gradients that nobody uses: of D's weights here, of the fake below.
-    learning = [p for group in run.opt_G.param_groups for p in group['params'] if p.requires_grad]
+    # `inputs` spares the gradients that nobody uses: of D's weights first, of the fake then. D's
+    # graph is gone before G's is walked, which takes the most memory.
     g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2
-    run.opt_G.zero_grad()
-    run.opt_D.zero_grad()
-    g_loss.backward(inputs=learning, retain_graph=True)
-    d_loss.backward(inputs=list(D.parameters()))
+    to_fake, = torch.autograd.grad(g_loss / t.accumulate, fake, retain_graph=True)
+    (d_loss / t.accumulate).backward(inputs=list(D.parameters()))
+    del fake_scores, real_scores, taps
+    made.backward(to_fake, inputs=learning(run, 'G'))
 
-    # A step that is not finite changes nothing, which is decided on the device.
-    norm = torch.nn.utils.get_total_norm([p.grad for p in (*learning, *D.parameters())])
-    skipped = (~torch.isfinite(g_loss.detach() + d_loss.detach() + norm)).float()
-    run.bad_steps = torch.where((skipped > 0) | (run.bad_steps >= t.max_bad_steps),
-                                run.bad_steps + skipped, 0)
-    for optimizer in (run.opt_G, run.opt_D):
-        optimizer.found_inf = skipped
-        optimizer.step()
-    run.step += 1
-    follow(run, skipped)
     low, high = (extreme.float() for extreme in run.last_map)
     return {**{name: term.detach() for name, term in {**g_terms, **d_terms}.items()},
-            'map_min': low, 'map_max': high, 'skipped': skipped}
+            'map_min': low, 'map_max': high}
+
+
+def learning(run, which='GD'):
+    """The parameters that learn now: of G, with E while that learns, and of D."""
+    return [p for name in which for group in getattr(run, f'opt_{name}').param_groups
+            for p in group['params'] if p.requires_grad]
+
+
+# How terms are combined over pictures and steps: these by their extremes, losses by their sums.
+EXTREMES = {'map_min': torch.minimum, 'map_max': torch.maximum}
+
+
+def combined(name, so_far, value):
+    return value if so_far is None else EXTREMES.get(name, torch.add)(so_far, value)
 
 
 @torch.no_grad()
@@ -131,15 +164,8 @@ def follow(run, skipped):
     skipped: with t.ema of them kept, or, while it is young, less."""
     keep = min(run.config.training.ema, (1 + run.step) / (10 + run.step))
     for name, average in run.average.items():
-        averages = list(average.parameters())
-        apart = torch._foreach_sub(list(getattr(run, name).parameters()), averages)
-        torch._foreach_mul_(apart, (1 - keep) * (1 - skipped))
-        torch._foreach_add_(averages, apart)
-
-
-def autocast(run):
-    """The arithmetic that a run is trained in: bfloat16 with --bf16, else float32."""
-    return torch.autocast(run.device.type, torch.bfloat16, enabled=run.config.training.bf16)
+        for mean, weight in zip(average.parameters(), getattr(run, name).parameters()):
+            mean.lerp_(weight, (1 - keep) * (1 - skipped))
 
 
 # ------------------------------------------------------------------------------------- the loop
@@ -157,8 +183,8 @@ def start(run, folder, pairs, scorer=None):
             f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
             for name in 'GDE' if getattr(run, name))
         size = configuration.in_words(c.size) if c.size else 'native size'
-        say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device}, weights '
-            f'{weights}')
+        say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device} in {t.precision}, '
+            f'weights {weights}')
         return fit(run, folder, dataset, shown, score)
 
 
@@ -312,7 +338,7 @@ def check_bad_steps(run, folder):
         raise UserError(f'{folder}: stopped at step {run.step}, for loss or gradient were not '
                         f'finite {bad_steps} times in a row; its checkpoints are from before. If '
                         'losses or map_max grew in log.csv, train anew with a lower --lr; if not, '
-                        'without --bf16; and let check read the data')
+                        'with --precision fp32; and let check read the data')
     return bad_steps
 
 
@@ -322,13 +348,12 @@ def tally(sums, terms):
     """Add what train_step returned to what was tallied since the last row of the log ({}: nothing):
     {name: tensor}, the sums of the losses, the extremes `map_min` and `map_max`, and how many steps
     were `learned` and `skipped`. A skipped step adds to the last number alone."""
-    extremes = {'map_min': (torch.minimum, math.inf), 'map_max': (torch.maximum, -math.inf)}
+    nothing = {'map_min': math.inf, 'map_max': -math.inf}
     skipped, added = terms['skipped'], {}
     for name, value in {**terms, 'learned': torch.ones_like(skipped)}.items():
-        combine, nothing = extremes.get(name, (torch.add, 0.0))
         if name != 'skipped':
-            value = torch.where(skipped > 0, nothing, value.float())
-        added[name] = combine(sums[name], value) if name in sums else value
+            value = torch.where(skipped > 0, nothing.get(name, 0.0), value.float())
+        added[name] = combined(name, sums.get(name), value)
     return {**sums, **added}
 
 
@@ -407,8 +432,7 @@ def versions(run, item, known):
     if run.E:
         chosen = [synthesis.encode_image(run, image, scene),
                   styles.choose(scene.labels, known)]
-    with autocast(run):
-        return [synthesis.synthesise(run, scene, vectors, run.step) for vectors in chosen]
+    return [synthesis.synthesise(run, scene, vectors, run.step) for vectors in chosen]
 
 
 def save_sheet(run, known, dataset, shown, folder):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nets import ResizeConv, check_size, init_weights, see
+from nets import InstanceNorm, ResizeConv, checked, init_weights, see
 
 
 class UNet(nn.Module):
@@ -36,16 +36,16 @@ class UNet(nn.Module):
             back = c_out if innermost else 2 * c_out            # with the skip connection
             self.down.append(nn.Sequential(
                 nn.Conv2d(c_in, c_out, 4, stride=2, padding=1),
-                nn.Identity() if i == 0 or innermost else nn.InstanceNorm2d(c_out, affine=True)))
+                nn.Identity() if i == 0 or innermost else InstanceNorm(c_out, affine=True)))
             to = widths[i] if i else out_channels
             self.up.insert(0, nn.Sequential(
                 nn.ConvTranspose2d(back, to, 4, stride=2, padding=1) if up == 'transposed'
                 else ResizeConv(back, to, up),
-                nn.InstanceNorm2d(to, affine=True) if i else nn.Identity()))
+                InstanceNorm(to, affine=True) if i else nn.Identity()))
         init_weights(self)
 
     def forward(self, x, labels=None):
-        check_size(x, self.multiple, self.multiple, 'the U-Net')
+        x = checked(x, self.multiple, self.multiple, 'the U-Net')
         skips = []
         for i, (conv, norm) in enumerate(self.down):
             x = norm(conv(F.leaky_relu(x, 0.2)) if i else see(conv, x, labels))

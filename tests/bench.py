@@ -104,12 +104,12 @@ def saving(run, device):
             lambda: checkpoints.write(Path(folder), contents, 1), device)
 
 
-def make_run(device, bf16=False, **network):
+def make_run(device, precision='fp32', **network):
     """A run of 35 labels with instances and features, of no folder."""
     c = config.make({'n_labels': 35, 'instances': 'files', 'features': True, 'n_enhancers': 0,
                      **network},
                     {'data': '.', 'pictures': [1, 0], 'total_steps': 10 ** 6,
-                     'decay_start': 10 ** 6, 'bf16': bf16})
+                     'decay_start': 10 ** 6, 'precision': precision})
     return runs.build(c, device)
 
 

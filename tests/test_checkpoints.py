@@ -236,7 +236,7 @@ def test_flags_that_contradict_the_run(command, refused, trained, scenes, tmp_pa
     for flags, name in (
             (('--lr', 0.1), 'lr'), (('--size', '128x64'), 'size'), (('--batch', 2), 'batch'),
             (('--no-flip',), 'flip'), (('--ngf', 16), 'ngf'), (('--seed', 1), 'seed'),
-            (('--bf16',), 'bf16'), (('--log-every', 3), 'log-every'),
+            (('--precision', 'bf16'), 'precision'), (('--log-every', 3), 'log-every'),
             (('--ignore-label', 255), 'ignore-label'),
             (('--n-scales', 3, '--epochs', 9), 'n-scales')):
         assert re.search(f'--(no-)?{name}.*: .*run was started with.*, and that cannot change now',
@@ -247,7 +247,7 @@ def test_flags_that_contradict_the_run(command, refused, trained, scenes, tmp_pa
     assert '--run other: --resume' in refused('train', '--resume', run, '--run', 'other')
     assert 'other: no checkpoint there' in refused('train', '--resume', 'other')
 
-    same = ['--lr', 2e-4, *TINY, '--features', '--no-bf16']
+    same = ['--lr', 2e-4, *TINY, '--features', '--precision', 'auto']
     assert 'trained to the end, 6 steps' in command('train', '--resume', run, *same)[1]
     assert 'other: no checkpoint there' in refused('train', '--resume', 'other')
     assert not (tmp_path / 'other').exists() and not list(Path().glob('*lock'))

@@ -292,7 +292,7 @@ def test_other_kinds_of_data(p2phd, tmp_path):
     p2phd('generate', '--label', 'flat/train_label', '--run', 'runs/components', '--sample')
 
     p2phd('train', '--data', 'flat', '--steps', 2, '--model', 'local', '--n-blocks-local', 1,
-          '--gan', 'vanilla', '--bf16', *BARE, '--run', 'runs/local')
+          '--gan', 'vanilla', *BARE, '--precision', 'bf16', '--run', 'runs/local')
 
 
 def test_train_says_what_is_wrong_and_leaves_nothing_behind(p2phd, scenes, tmp_path):

@@ -25,9 +25,9 @@ def test_a_step_is_the_step_of_the_cpu():
     assert results[0] == pytest.approx(results[1], rel=1e-2)
 
 
-@pytest.mark.parametrize('bf16', [False, True])
-def test_a_step_does_not_wait_for_the_device(bf16):
-    run, batch = step(torch.device('cuda'), bf16=bf16)
+@pytest.mark.parametrize('precision', ['fp32', 'tf32', 'bf16'])
+def test_a_step_does_not_wait_for_the_device(precision):
+    run, batch = step(torch.device('cuda'), precision=precision)
 
     training.train_step(run, *batch)
     torch.cuda.set_sync_debug_mode('error')

@@ -283,7 +283,7 @@ ROWS = [
     ('train --data bad_b TINY --skip-bad && $ cp own/train_label/b.png x.png && $ mv x.png '
      'bad_b/train_label/b.png && train --resume runs/bad_b --steps 2', 0, 'going on at'),
     ('train --data bad_b TINY --skip-bad && cluster --run runs/bad_b', 0, 'instances\n'),
-    ('[no memory] TRAIN', 2, 'p2phd train: there is not enough memory; try --bf16'),
+    ('[no memory] TRAIN', 2, 'p2phd train: there is not enough memory; try --precision bf16'),
     ('[no memory] PICTURE maps/fine.png', 2, 'p2phd generate: there is not enough memory'),
     ('[no memory to map] PICTURE maps/fine.npy', 2, 'p2phd generate: there is not enough memory'),
     ('[no memory for networks] TRAIN', STOPPED, 'there is not enough memory'),
@@ -411,7 +411,11 @@ ROWS = [
     ('CACHED --run x && $ rm c/image.npy; mkfifo c/image.npy && CACHED', 2,
      'c.image.npy: not a regular file'),
     ('TRAIN --size native --workers 1024', 0, 'step 1/1'),
-    ('TRAIN --bf16', 0, 'step 1/1'),
+    ('TRAIN --precision bf16', 0, 'in bf16'),
+    ('TRAIN --precision tf32', 2, 'p2phd train: --precision tf32: the CPU has no'),
+    ('TRAIN --precision auto', 0, 'on cpu in fp32'),
+    ('TRAIN --accumulate 2', 2, 'p2phd train: --accumulate 2: expected a divisor of --batch 1'),
+    ('TRAIN --batch 2 --accumulate 2', 0, 'step 1/1'),
 
     # ---- the weights of VGG-19
     ('TRAIN --vgg', 2, '--vgg fetch: .*give the path of vgg19-dcbb9e9d.pth'),
