@@ -204,6 +204,10 @@ TRAINING = table(
     precision=(choice('fp32', 'tf32', 'bf16'), 'fp32',
                'arithmetic of the networks; auto: bf16 where that is measured to be faster, else '
                'fp32 (default: auto)'),
+    recompute=(FLAG, False,
+               'compute activations of the generator once more on the way back instead of keeping '
+               'them: less memory, more time'),
+    compile=(FLAG, False, 'torch.compile the generator, which takes a minute or more at first'),
     accumulate=(whole(1, 1 << 16), 1,
                 'parts that a batch is passed through the networks in, for less memory'),
     seed=(NATURAL, 0, 'of every random draw'),
@@ -316,7 +320,7 @@ def check_effect(given, config):
     for names, effective, why in (
             (('n_enhancers', 'n_blocks_local'), config.model == 'local',
              f'--model {given.get("model", config.model)} has no local enhancers'),
-            (('n_blocks',), config.model != 'unet', 'a U-Net has no residual blocks'),
+            (('n_blocks', 'recompute'), config.model != 'unet', 'a U-Net has no residual blocks'),
             (('feat', 'nef', 'n_down_encoder', 'features_of'), config.features,
              'without instances and --features there is no encoder'),
             (('boundary',), config.instances != 'none', 'there are no instances'),
@@ -342,7 +346,7 @@ def pack(config):
 
 # What leaves the result as it is, or lengthens the run, or says where its files are now.
 MAY_CHANGE = ('epochs', 'decay_epochs', 'steps', 'workers', 'cache', 'save_every', 'keep',
-              'max_bad_steps', 'data', 'vgg')
+              'max_bad_steps', 'data', 'vgg', 'recompute', 'compile')
 
 
 def amend(config, now, folder):

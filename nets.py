@@ -10,6 +10,7 @@ import re
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 def init_weights(net):
@@ -114,9 +115,33 @@ def half_size(x):
 
 # ------------------------------------------------------------------------------ the generators
 
-def through(layers, x, labels):
-    """x through a Sequential that begins with padding and the convolution that sees the labels."""
-    return layers[2:](see(layers[1], layers[0](x), labels))
+def through(layers, x, recompute=False, labels=None):
+    """x through a Sequential; with labels (see `see`), one that begins with padding and a
+    convolution. With recompute, activations are not kept for the way back, but for the inputs of
+    the stretches before, between and after the residual blocks: each is computed once more when its
+    turn comes."""
+    stretches = [[]]
+    for layer in layers:
+        alone = isinstance(layer, ResidualBlock)
+        stretches += [[layer], []] if alone else []
+        if not alone:
+            stretches[-1].append(layer)
+
+    def run(stretch, x, labels):
+        if labels is not None:
+            pad, conv, *stretch = stretch
+            x = see(conv, pad(x), labels)
+        for layer in stretch:
+            x = layer(x)
+        return x
+
+    for stretch in filter(None, stretches):
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(run, stretch, x, labels, use_reentrant=False)
+        else:
+            x = run(stretch, x, labels)
+        labels = None                       # the first convolution alone sees them
+    return x
 
 
 class ResidualBlock(nn.Module):
@@ -149,7 +174,7 @@ class GlobalGenerator(nn.Module):
                  n_blocks=9,                # residual blocks at the coarsest size
                  up='transposed'):          # see up_block
         super().__init__()
-        self.multiple = 2 ** n_down
+        self.multiple, self.recompute = 2 ** n_down, False      # see `through`
 
         layers = [nn.ReflectionPad2d(3), *conv_block(in_channels, ngf, 7)]
         for i in range(n_down):
@@ -164,7 +189,7 @@ class GlobalGenerator(nn.Module):
 
     def forward(self, x, labels=None):
         x = checked(x, self.multiple, 2 * self.multiple, 'the global generator')
-        return through(self.model, x, labels)       # (N, out_channels, H, W)
+        return through(self.model, x, self.recompute, labels)   # (N, out_channels, H, W)
 
 
 class LocalEnhancer(nn.Module):
@@ -189,7 +214,7 @@ class LocalEnhancer(nn.Module):
                  n_blocks_local=3,          # residual blocks of each enhancer
                  up='transposed'):          # see up_block
         super().__init__()
-        self.n_enhancers = n_enhancers
+        self.n_enhancers, self.recompute = n_enhancers, False   # see `through`
         self.multiple = 2 ** (n_down + n_enhancers)
         self.model = GlobalGenerator(in_channels, out_channels, ngf << n_enhancers, n_down,
                                      n_blocks, up).model[:-3]
@@ -213,11 +238,12 @@ class LocalEnhancer(nn.Module):
             pyramid.append(half_size(pyramid[-1]))
 
         # w: the width of the enhancer around it
-        y = through(self.model, pyramid.pop(), labels)
+        y = through(self.model, pyramid.pop(), self.recompute, labels)
         for n in range(1, self.n_enhancers + 1):    # (N, 2w, H / 2^n_enhancers, W / 2^n_enhancers)
             down, up = getattr(self, f'model{n}_1'), getattr(self, f'model{n}_2')
             # Paper figure 3; doubles the size.
-            y = up(through(down, pyramid.pop(), labels) + y)
+            y = y + through(down, pyramid.pop(), self.recompute, labels)
+            y = through(up, y, self.recompute)
         return y                            # (N, out_channels, H, W)
 
     def inner_parameters(self):

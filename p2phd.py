@@ -78,8 +78,8 @@ def add_training(parser, run, size, own=None):
     group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
                         default=argparse.SUPPRESS, help='without the perceptual loss')
     add_fields(parser, 'running', TRAINING,
-               'precision seed log_every sample_every evaluate_every save_every keep max_bad_steps',
-               stay)
+               'precision compile recompute seed log_every sample_every evaluate_every save_every '
+               'keep max_bad_steps', stay)
 
 
 def add_data(parser):
@@ -162,7 +162,8 @@ def make_parser():
                      help='style K for all instances of LABEL (name or number)')
     sub.add_argument('--encode', help='take the styles from these photographs of the same scenes',
                      **more)
-    add_fields(sub, 'running', TRAINING, 'seed')
+    add_fields(sub, 'running', TRAINING, 'precision compile seed',
+               precision='arithmetic of the networks (default: as trained)')
 
     sub = command('evaluate', 'score runs side by side on pictures that they were not trained on')
     sub.add_argument('--run', help='(default: the newest run in runs/)',
@@ -234,6 +235,7 @@ def train(args):
     encoder (section 3.4); or the U-Net of pix2pix in place of G."""
     if args.resume is not None:
         return resume(args)
+    import devices
     import runs
     import survey
     import training
@@ -242,7 +244,7 @@ def train(args):
     source = source_of(args)
     found = survey.survey(source, thorough=source.skip_bad)
     folder = runs.new_folder(args.run, resolved(args.data).name or 'root')
-    device = runs.pick_device(args.device)
+    device = devices.pick_device(args.device)
     survey.announce(source, found)
     if found.problems and not source.skip_bad or not found.pairs:
         others = len(found.problems) - 1
@@ -271,13 +273,12 @@ def train(args):
 def settle_precision(args, config, device, before=()):
     """Put into the configuration the arithmetic that the command line, or the run before, asks for;
     else the one that is faster."""
-    import runs
+    import devices
     wish = getattr(args, 'precision', None)
     if wish == 'tf32' and device.type != 'cuda':
-        raise UserError(f'--precision tf32: the {device.type.upper()} has no such arithmetic; fp32, '
-                        'or bf16')
+        raise UserError('--precision tf32: the CPU has no such arithmetic; fp32, or bf16')
     if wish is None and 'precision' not in before:
-        config.training.precision = runs.pick_precision(config, device)
+        config.training.precision = devices.pick_precision(config, device)
 
 
 def scorer(config, pairs, folder, device):
@@ -304,10 +305,11 @@ def finetune(args):
         return resume(args)
     if not hasattr(args, 'base'):
         raise UserError('finetune needs --from RUN, the folder of the run to start from')
+    import devices
     import runs
     import survey
     import training
-    device = runs.pick_device(args.device)
+    device = devices.pick_device(args.device)
     path, base = runs.read(args.base)
     before = vars(base['config'].training) if base['config'].training else {}
     root = getattr(args, 'data', before.get('data'))
@@ -321,8 +323,9 @@ def finetune(args):
     # A network around the one that there is. Schedule, crop, log and cache are this stage's own;
     # whatever else is not given stays.
     stay = {name: before[name] for name in (
-        'split', 'jitter', 'flip', 'workers', 'batch', 'lr', 'gan', 'vgg', 'precision', 'seed', 'ema', 'accumulate',
-        'hold_out', 'held', 'lambda_feature', 'lambda_vgg', 'lambda_l1') if name in before}
+        'split', 'jitter', 'flip', 'workers', 'batch', 'accumulate', 'lr', 'gan', 'vgg',
+        'precision', 'compile', 'recompute', 'seed', 'ema', 'hold_out', 'held',
+        'lambda_feature', 'lambda_vgg', 'lambda_l1') if name in before}
     if hasattr(args, 'hold_out') and args.hold_out != before.get('hold_out', 0):
         raise UserError(f'--hold-out {args.hold_out}: {args.base} was trained with --hold-out '
                         f'{before.get("hold_out", 0)}, and has seen the others; leave it out')
@@ -356,11 +359,12 @@ def finetune(args):
 def resume(args):
     """Go on with a run as it was configured, to the bit as if it had never been stopped."""
     import checkpoints
+    import devices
     import runs
     import survey
     import training
     folder = runs.resumed_folder(args.resume, args.run, getattr(args, 'data', ''))
-    device = runs.pick_device(args.device)
+    device = devices.pick_device(args.device)
     if not checkpoints.numbered(folder):
         runs.read(folder)                                   # says what is wrong with it
         raise UserError(f'{folder}: a run of the official code cannot be resumed; finetune --from '
@@ -407,20 +411,25 @@ def cluster(args):
 
 def trained_run(args):
     """The run that --run names, or the newest, as --checkpoint and --average say -> folder, Run."""
+    import devices
     import runs
     folder = Path(args.run) if args.run else runs.newest()
-    return folder, runs.load(folder, runs.pick_device(args.device), False, which=args.checkpoint,
+    return folder, runs.load(folder, devices.pick_device(args.device), False, which=args.checkpoint,
                              average=args.average)
 
 
 def generate(args):
     """Turn label maps into pictures: G(s, styles), each instance in the most frequent style of its
     label, in one drawn at random, in one chosen, or in that of a photograph (paper section 3.4)."""
+    import devices
     import layouts
     import styles
     import synthesis
     folder, run = trained_run(args)
     check_wishes(args, folder, run)
+    run.precision = getattr(args, 'precision', run.precision)
+    if getattr(args, 'compile', False):
+        devices.compile_generator(run)
 
     # What belongs together, by name.
     layout = run.config.layout
@@ -489,11 +498,12 @@ def check_wishes(args, folder, run):
 def evaluate(args):
     """Score runs on pictures that they were not trained on (paper section 4.1): how well a
     segmentation network recognises what they make, how near it is, how much samples differ."""
+    import devices
     import evaluate as scores
     import runs
     if args.judge and args.predictions:
         raise UserError('--judge and --predictions: one of them recognises the pictures')
-    device = runs.pick_device(args.device)
+    device = devices.pick_device(args.device)
     vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None
     folders = [Path(folder) for folder in args.run or [runs.newest()]]
     scores.compare(folders, device, which=args.checkpoint, average=args.average, root=args.data,

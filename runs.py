@@ -2,11 +2,9 @@
 from which everything comes back as it was."""
 from contextlib import suppress
 import copy
-import ctypes
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import reprlib
-import time
 from types import SimpleNamespace
 
 import torch
@@ -47,53 +45,9 @@ class Run:
     best: float | None = None               # the best score among them
     won_since: int | None = None            # step since which D has been right about everything
     last_map: tuple = ()                    # least and largest value of G's last feature map
-    precision: str = 'fp32'                 # see `arithmetic`
+    precision: str = 'fp32'                 # see devices.arithmetic
     variant: str = ''                       # '-best', '-raw': not the newest, not the averages
     average: dict = field(default_factory=dict)     # {'G': module, 'E': ...}: moving averages
-
-
-def pick_device(name):
-    """'auto', 'cpu' or 'cuda' -> torch.device, UserError where there is no such device."""
-    if name == 'cuda' and not torch.cuda.is_available():
-        raise UserError('--device cuda: PyTorch finds no CUDA device here; leave the flag out to '
-                        'use the CPU')
-    if name == 'cpu' or not torch.cuda.is_available():
-        keep_memory()
-        return torch.device('cpu')
-    return torch.device('cuda')
-
-
-def keep_memory():
-    """Have freed memory stay with the process, on Linux: large maps that come and go with every
-    layer would be given back and fetched anew, page by page, a fifth of a step's time."""
-    with suppress(OSError, AttributeError):         # another system
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0)                         # M_MMAP_MAX
-        libc.mallopt(-1, (1 << 31) - 1)             # M_TRIM_THRESHOLD
-
-
-def arithmetic(run):
-    """The context in which a run's networks compute: float32, TF32 or, for convolutions, bfloat16
-    (normalisation sums up in float32 there)."""
-    torch.backends.cudnn.allow_tf32 = run.precision == 'tf32'
-    return torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == 'bf16')
-
-
-def pick_precision(config, device):
-    """'bf16' where that is measured to be faster on this device, by a fifth at least, else 'fp32'.
-    What is measured is a residual block, or what is as wide in a U-Net."""
-    down = 3 if config.model == 'unet' else config.n_enhancers + config.n_down
-    w, h = config.training.crop or config.size or (512, 256)
-    x = torch.zeros(1, config.ngf << down, max(2, h >> down), max(2, w >> down), device=device)
-    block = nets.ResidualBlock(x.shape[1]).to(device)
-    took = {}
-    for name in ('fp32', 'bf16') * 3:
-        started = time.perf_counter()
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=name == 'bf16'):
-            block(x).flatten()[0].item()
-        took[name] = time.perf_counter() - started if name not in took else min(
-            took[name], time.perf_counter() - started)
-    return 'bf16' if took['bf16'] < 0.8 * took['fp32'] else 'fp32'
 
 
 # ---------------------------------------------------------------------------- configurations
@@ -141,10 +95,11 @@ def build(config, device, training=True, weights=None, average=None):
     None without features; not for `training`, so are D and the optimizers.
     """
     def network(name, constructor, *args):
-        if name not in (weights or {}):
-            return constructor(*args).to(device, memory_format=torch.channels_last)
-        with torch.device('meta'):                  # shapes without memory
+        stored = name in (weights or {})
+        with torch.device('meta' if stored else 'cpu'):     # no memory for it yet
             net = constructor(*args)
+        if not stored:
+            return net.to(device, memory_format=torch.channels_last)
         net.load_state_dict(checkpoints.copied(weights[name], device), strict=True, assign=True)
         return net.to(torch.float32, memory_format=torch.channels_last)
 
@@ -165,6 +120,8 @@ def build(config, device, training=True, weights=None, average=None):
     if c.features:
         run.E = network('E', nets.Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder, c.up)
 
+    if t and not isinstance(G, UNet):
+        G.recompute = t.recompute
     if training:
         run.D = network('D', nets.MultiscaleDiscriminator, condition + c.out_channels, c.ndf,
                         c.n_layers, c.n_scales, c.spectral_norm)

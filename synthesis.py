@@ -9,6 +9,7 @@ import torch
 
 import config as configuration
 import data
+import devices
 from files import UserError, attempt, say, warn, write_whole
 import layouts
 import runs
@@ -130,7 +131,7 @@ def synthesise(run, scene, vectors=None, noise=0):
     features = None if vectors is None else styles.paint(vectors, scene.slot)
     maps = pad(run, scene.label, scene.inst, features)
     there = scene.there if scene.there is None else scene.there.to(run.device)
-    with runs.arithmetic(run):
+    with devices.arithmetic(run):
         return fake_picture(run, *maps, noise, there)[0][..., :h, :w].float()
 
 

@@ -18,6 +18,7 @@ import torch
 import checkpoints
 import config as configuration
 import data
+import devices
 from files import UserError, append, attempt, lock, make_folder, say, warn, write_whole
 import layouts
 import losses
@@ -113,7 +114,7 @@ def gradients(run, label, inst, image, labels, noise):
     1 / --accumulate, to those of G, E and D -> the terms, as train_step. noise: a seed of the
     U-Net's dropout."""
     c, t, D = run.config, run.config.training, run.D
-    with runs.arithmetic(run):
+    with devices.arithmetic(run):
         # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
         regions = styles.styled(c, label, inst)
         features = styles.encode(run, image, regions) if c.features else None
@@ -168,6 +169,45 @@ def follow(run, skipped):
             mean.lerp_(weight, (1 - keep) * (1 - skipped))
 
 
+def memory_needed(run):
+    """About how many bytes of memory training takes at most, by a pass through the networks with
+    tensors that have sizes only; None where pictures are of their own sizes."""
+    from torch._subclasses.fake_tensor import FakeTensorMode     # takes a while to import
+    c, t = run.config, run.config.training
+    if not (t.crop or c.size):
+        return None
+    w, h = t.crop or c.size
+    n = t.batch // t.accumulate
+    sizes = (1 if c.n_labels else c.in_channels, torch.uint8), (1, torch.int32), (
+        c.out_channels, torch.float32)
+    freeze(run)
+    with FakeTensorMode(allow_non_fake_inputs=True), devices.Peak() as memory:
+        label, inst, image = (torch.empty(n, channels, h, w, dtype=dtype, device=run.device)
+                              for channels, dtype in sizes)
+        gradients(run, label, None if c.instances == 'none' else inst, image, None, 0)
+        for optimizer in (run.opt_G, run.opt_D):
+            optimizer.zero_grad()
+    run.last_map = ()
+    weights, learned = (sum(p.nbytes for p in parameters) for parameters in (
+        (p for net in (run.G, run.D, run.E, run.vgg, *run.average.values()) if net
+         for p in net.parameters()), learning(run)))
+    # Adam keeps two moments; while a checkpoint is written there is a copy of all of it.
+    return memory.peak + (weights + 2 * learned) * (2 if run.device.type == 'cpu' else 1)
+
+
+def compare_memory(run):
+    """Say how much memory a run will need, and warn where there is less."""
+    needed, there = memory_needed(run), devices.free_memory(run.device)
+    if needed is None or there is None:
+        return
+    message = f'memory: about {needed / 2 ** 30:.1f} GiB needed, {there / 2 ** 30:.1f} GiB free'
+    if needed < there:
+        say(message)
+    else:
+        warn(f'warning: {message}; --precision bf16, --recompute, --accumulate (of a larger '
+             '--batch), --crop, a smaller --size or --ngf take less')
+
+
 # ------------------------------------------------------------------------------------- the loop
 
 def start(run, folder, pairs, scorer=None):
@@ -183,8 +223,8 @@ def start(run, folder, pairs, scorer=None):
             f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
             for name in 'GDE' if getattr(run, name))
         size = configuration.in_words(c.size) if c.size else 'native size'
-        say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device} in {t.precision}, '
-            f'weights {weights}')
+        say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device} in '
+            f'{t.precision}, weights {weights}')
         return fit(run, folder, dataset, shown, score)
 
 
@@ -251,6 +291,9 @@ def fit(run, folder, dataset, shown, score=None):
     t, started, pictures = run.config.training, run.step, len(dataset)
     torch.backends.cudnn.benchmark = bool(t.crop or run.config.size)    # pays where sizes stay
     begin(run, folder)
+    compare_memory(run)
+    if t.compile:
+        devices.compile_generator(run)
 
     order = data.Order(pictures, t.batch, run.step, t.total_steps, t.seed)
     batches = data.batches(dataset, run.device, batch_sampler=order)
@@ -302,6 +345,8 @@ def fit(run, folder, dataset, shown, score=None):
             f'python p2phd.py train --resume {folder}')
         return 128 + signals.caught
     compare(average, known, dataset, shown, (run.step - started) // 20)     # of the last sheet
+    if peak := devices.peak_memory(run.device):
+        say(f'memory: {peak / 2 ** 30:.1f} GiB at most')
     say(f'done: {checkpoints.numbered(folder)[-1]}, pictures in {folder / "samples"}')
     return 0
 

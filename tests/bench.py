@@ -16,6 +16,7 @@ from conftest import REAL, examine
 import checkpoints
 import config
 import data
+import devices
 from kmeans import kmeans
 import layouts
 import losses
@@ -116,7 +117,7 @@ def make_run(device, precision='fp32', **network):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--device', default='auto')
-    device = runs.pick_device(parser.parse_args().device)
+    device = devices.pick_device(parser.parse_args().device)
     cuda = device.type == 'cuda'
     print(f'{torch.__version__} on '
           f'{torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"}')

@@ -345,7 +345,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
     toy.write(scenes, 'train', 64, size)
     p2phd('train', '--data', scenes, '--size', '128x64', '--steps', 700, '--lr', 1e-3, '--ngf', 16,
           '--n-down', 2, '--n-blocks', 2, '--ndf', 16, '--n-scales', 2, '--nef', 8,
-          '--n-down-encoder', 2, '--log-every', 350)
+          '--n-down-encoder', 2, '--log-every', 350, '--precision', 'fp32')
     p2phd('cluster', '--run', 'runs/street', '--k', 8)
     state = runs.load(tmp_path / 'runs' / 'street', CPU, training=False)
     known = styles.load(tmp_path / 'runs' / 'street', state.config)
