@@ -17,6 +17,7 @@ import torch
 from cache import open_cache
 from decoding import CORES, in_parallel, resize
 from files import UserError
+import ranks
 
 IN_MEMORY_BYTES = 1 << 30                           # what is smaller decoded is decoded only once
 
@@ -148,6 +149,7 @@ class Order(torch.utils.data.Sampler):
 
     The epochs' shuffled orders, each a pure function of (seed, epoch), follow one another without a
     gap and are cut into full batches: every step's keys are known without the steps before it.
+    Where many processes share a batch (see ranks), each gets its part.
     """
 
     def __init__(self, n, batch, start, stop, seed):
@@ -166,7 +168,7 @@ class Order(torch.utils.data.Sampler):
                     rng = np.random.default_rng((self.seed, epoch))
                     shuffled = {epoch: rng.permutation(self.n).tolist()}
                 keys.append((epoch, shuffled[epoch][i]))
-            yield keys
+            yield ranks.share(keys)
 
 
 SIGNALS = [number for name in ('SIGINT', 'SIGTERM', 'SIGHUP')       # Windows has no SIGHUP

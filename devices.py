@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from files import UserError, warn
 import nets
+import ranks
 
 
 def pick_device(name):
@@ -22,8 +23,8 @@ def pick_device(name):
                         'use the CPU')
     if name == 'cpu' or not torch.cuda.is_available():
         keep_memory()
-        return torch.device('cpu')
-    return torch.device('cuda')
+        return ranks.start(torch.device('cpu'))
+    return ranks.start(torch.device('cuda'))
 
 
 # ---------------------------------------------------------------------------------- arithmetic

@@ -9,6 +9,8 @@
 Read downwards: the parser, then one function for each subcommand.
 """
 import argparse
+from contextlib import nullcontext
+import os
 from pathlib import Path
 import re
 import sys
@@ -274,11 +276,12 @@ def settle_precision(args, config, device, before=()):
     """Put into the configuration the arithmetic that the command line, or the run before, asks for;
     else the one that is faster."""
     import devices
+    import ranks
     wish = getattr(args, 'precision', None)
     if wish == 'tf32' and device.type != 'cuda':
         raise UserError('--precision tf32: the CPU has no such arithmetic; fp32, or bf16')
     if wish is None and 'precision' not in before:
-        config.training.precision = devices.pick_precision(config, device)
+        config.training.precision = ranks.of_first(devices.pick_precision(config, device))
 
 
 def scorer(config, pairs, folder, device):
@@ -360,6 +363,7 @@ def resume(args):
     """Go on with a run as it was configured, to the bit as if it had never been stopped."""
     import checkpoints
     import devices
+    import ranks
     import runs
     import survey
     import training
@@ -369,8 +373,9 @@ def resume(args):
         runs.read(folder)                                   # says what is wrong with it
         raise UserError(f'{folder}: a run of the official code cannot be resumed; finetune --from '
                         'starts from it')
-    with lock(folder):
-        run = runs.load(folder, device, set_aside=True)
+    with lock(folder) if ranks.FIRST else nullcontext():
+        with ranks.first_goes_first():
+            run = runs.load(folder, device, set_aside=True)
         c, t = run.config, run.config.training
         configuration.amend(c, {**flags(args), **given(args, {**NETWORK, **TRAINING})}, folder)
         if t.cache and not hasattr(args, 'cache') and not (Path(t.cache) / 'index.json').is_file():
@@ -386,9 +391,10 @@ def resume(args):
             say(f'{folder}: trained to the end, {run.step} steps; --epochs or --steps makes it '
                 'longer')
             return 0
-        dataset, shown = training.prepare(run, folder, pairs)
+        with ranks.first_goes_first():
+            dataset, shown = training.prepare(run, folder, pairs)
         say(f'{folder}: going on at step {run.step} of {t.total_steps}')
-        make, score = scorer(c, pairs, folder, device), None
+        make, score = scorer(c, pairs, folder, device) if ranks.FIRST else None, None
         try:
             score = make and make()
         except UserError as error:                          # its pictures may be gone since
@@ -398,14 +404,16 @@ def resume(args):
 
 def cluster(args):
     """Cluster the features of the training set's instances, label by label (paper section 3.4)."""
+    import ranks
     import styles
     import synthesis
     folder, run = trained_run(args)
     if not run.E:
         raise UserError(f'{folder}: trained without --features, there are no styles to cluster')
     seed = getattr(args, 'seed', TRAINING['seed'].default)
-    found = synthesis.cluster(run, folder, args.data, args.k, args.min_pixels, seed)
-    say(styles.save(found, folder, run.variant))
+    found = synthesis.cluster(run, folder, args.data, args.k, args.min_pixels, seed, True)
+    if ranks.FIRST:
+        say(styles.save(found, folder, run.variant))
     return 0
 
 
@@ -423,6 +431,7 @@ def generate(args):
     label, in one drawn at random, in one chosen, or in that of a photograph (paper section 3.4)."""
     import devices
     import layouts
+    import ranks
     import styles
     import synthesis
     folder, run = trained_run(args)
@@ -443,14 +452,15 @@ def generate(args):
                             'maps next time; choose another')
     known = None
     if run.E and (args.style or not photos):
-        known = synthesis.ready_styles(run, folder)
+        with ranks.first_goes_first():
+            known = synthesis.ready_styles(run, folder)
     chosen = styles.chosen_by_hand(args.style, known)
     make_folder(out)
 
     ending = 'encoded' if photos else 'generated'
     seed = getattr(args, 'seed', TRAINING['seed'].default)
     unknown, failed, noted = set(), 0, False
-    for name, path in labels.items():
+    for name, path in ranks.share(list(labels.items())):
         try:
             scene = synthesis.read_scene(run.config, path, insts.get(name), args.size)
             noted = noted or synthesis.note_size(folder, run.config, path, scene)
@@ -554,21 +564,34 @@ def check_versions():
 def main(args):
     """Run a subcommand -> exit code: 2 where the user can mend what went wrong, said in one line on
     stderr."""
+    many = int(os.environ.get('WORLD_SIZE', 1)) > 1         # see ranks
     try:
         check_versions()
-        return COMMANDS[args.command](args)
+        code = COMMANDS[args.command](args)
+        if many:
+            import ranks
+            ranks.end()
+        return code
     except (UserError, OSError, MemoryError, RuntimeError, ValueError) as error:
         if isinstance(error, (UserError, OSError)) and not out_of_memory(error):
             message = error
         elif 'DataLoader worker' in str(error):
             message = ('a process that loads pictures has died, perhaps of too little (shared) '
                        'memory; train --resume RUN --workers 0 loads them in the trainer')
+        elif many and type(error) is not ValueError:
+            message = ('another process of this run has ended, and says why; train --resume RUN '
+                       'goes on')
         elif out_of_memory(error):
             message = 'there is not enough memory; try --precision bf16, --crop, a smaller ' \
                       '--size, or fewer channels'
         else:
             raise
+        if many:
+            sys.stderr = sys.__stderr__
+            message = f'process {os.environ["RANK"]}: {message}'
         warn(f'p2phd {args.command}: {message}')
+        if many:                                            # threads may wait for the others
+            os._exit(2)
         return 2
     except KeyboardInterrupt:
         warn(f'p2phd {args.command}: interrupted')

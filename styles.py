@@ -16,6 +16,7 @@ import data
 from files import UserError, blame, check_regular, write_whole
 from kmeans import kmeans
 import official
+import ranks
 
 # --------------------------------------------------------------------------------- the encoder
 
@@ -56,26 +57,31 @@ def unpaint(features, slot):
 # ------------------------------------------------------------------------------------ clusters
 
 @torch.inference_mode()
-def encode_all(run, dataset, min_pixels, indices=None):
+def encode_all(run, dataset, min_pixels, indices=None, shared=False):
     """Features of every instance of a data.Pictures, or of those of the given indices, at least
-    `min_pixels` large -> vectors (T, feat), labels (T,) int64."""
+    `min_pixels` large -> vectors (T, feat), labels (T,) int64. shared: the processes of torchrun,
+    all of which call this, encode a part each."""
     vectors, labels = [], []
     keys = [(0, i) for i in indices or range(len(dataset))]
+    keys = ranks.share(keys) if shared else keys
     for batch in data.batches(dataset, run.device, sampler=keys):
         label, inst, image, _ = data.to_device(batch, run.device)
         regions = styled(run.config, label, inst)
         slot, instance_labels, pixels = data.describe_instances(label, regions, run.config.n_labels)
         vectors.append(unpaint(encode(run, image, regions), slot)[pixels >= min_pixels])
         labels.append(instance_labels[pixels >= min_pixels])
-    return torch.cat(vectors), torch.cat(labels)
+    parts = ranks.gathered((vectors, labels)) if shared else [(vectors, labels)]
+    return tuple(torch.cat([item.to(run.device) for part in parts for item in part[i]])
+                 for i in (0, 1))
 
 
-def cluster(run, dataset, k=STYLES, min_pixels=1, seed=0, indices=None):
+def cluster(run, dataset, k=STYLES, min_pixels=1, seed=0, indices=None, shared=False):
     """K-means on the features of each label (paper section 3.4; K = 10 in section 4) -> what
     styles.npz holds: centres (n_labels, k, feat) float32; counts (n_labels, k) int64, largest
     first, 0 where a label has fewer; mean (feat,) of all features; label_names; min_pixels; and
-    the step of the networks they belong to. UserError where no instance is that large."""
-    vectors, labels = encode_all(run, dataset, min_pixels, indices)
+    the step of the networks they belong to. shared: see encode_all. UserError where no instance is
+    that large."""
+    vectors, labels = encode_all(run, dataset, min_pixels, indices, shared)
     if not len(vectors):
         raise UserError(f'--min-pixels {min_pixels}: no instance of the training set is that large')
 

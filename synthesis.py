@@ -137,9 +137,9 @@ def synthesise(run, scene, vectors=None, noise=0):
 
 # ---------------------------------------------------------------------------- the styles of a run
 
-def cluster(run, folder, root, k, min_pixels, seed):
+def cluster(run, folder, root, k, min_pixels, seed, shared=False):
     """The styles of the pictures in the folder `root`, or None: of those that the run was trained
-    on -> as styles.cluster. UserError where they are not at hand."""
+    on -> as styles.cluster. shared: see styles.encode_all. UserError where they are not at hand."""
     c = run.config
     t = SimpleNamespace(**(vars(c.training) if c.training else
                            {**configuration.defaults(configuration.TRAINING), 'data': None}))
@@ -159,7 +159,7 @@ def cluster(run, folder, root, k, min_pixels, seed):
                             multiple=runs.network_multiple(c), instances=c.instances,
                             workers=t.workers)
 
-    found = styles.cluster(run, dataset, k, min_pixels, seed)
+    found = styles.cluster(run, dataset, k, min_pixels, seed, shared=shared)
     there = (found['counts'] > 0).sum(1)
     say(f'{folder}: {there.sum()} styles of {(there > 0).sum()} labels from '
         f'{found["counts"].sum()} instances')

@@ -22,6 +22,7 @@ import devices
 from files import UserError, append, attempt, lock, make_folder, say, warn, write_whole
 import layouts
 import losses
+import ranks
 import runs
 import styles
 import survey
@@ -90,10 +91,13 @@ def train_step(run, label, inst, image, labels=None):
     parts = [(None,) * t.accumulate if maps is None else maps.chunk(t.accumulate)
              for maps in (label, inst, image)]
     for i, part in enumerate(zip(*parts)):
-        of_part = gradients(run, *part, labels, data.seed_of(t.seed, run.step, i))
+        noise = data.seed_of(t.seed, run.step, ranks.RANK * t.accumulate + i)
+        of_part = gradients(run, *part, labels, noise)
         terms = {name: combined(name, terms.get(name), value) for name, value in of_part.items()}
     terms = {name: value if name in EXTREMES else value / t.accumulate
              for name, value in terms.items()}
+    ranks.average([p.grad for p in learning(run)])
+    terms = over_ranks(terms)
 
     # A step that is not finite changes nothing, which is decided on the device.
     norm = torch.nn.utils.get_total_norm([p.grad for p in learning(run)])
@@ -149,6 +153,17 @@ def learning(run, which='GD'):
     """The parameters that learn now: of G, with E while that learns, and of D."""
     return [p for name in which for group in getattr(run, f'opt_{name}').param_groups
             for p in group['params'] if p.requires_grad]
+
+
+def over_ranks(terms):
+    """The terms of all processes: means of losses, extremes of extremes."""
+    if ranks.SIZE == 1:
+        return terms
+    means = torch.stack([value for name, value in terms.items() if name not in EXTREMES])
+    ranks.average([means])
+    means = iter(means)
+    return {name: ranks.extreme(value, name == 'map_max') if name in EXTREMES else next(means)
+            for name, value in terms.items()}
 
 
 # How terms are combined over pictures and steps: these by their extremes, losses by their sums.
@@ -214,11 +229,14 @@ def start(run, folder, pairs, scorer=None):
     """Say what is about to be trained, make its folder and train -> exit code. scorer: a function
     without arguments that makes `score`, see `fit`."""
     c, t = run.config, run.config.training
-    dataset, shown = prepare(run, folder, pairs)    # before anything is written
+    with ranks.first_goes_first():
+        dataset, shown = prepare(run, folder, pairs)        # before anything is written
+    if not ranks.FIRST:
+        return fit(run, folder, dataset, shown)
     score = scorer and scorer()
     make_folder(folder)
     with lock(folder):
-        runs.check_new(folder)                      # another process may have come first
+        runs.check_new(folder)                      # another trainer may have come first
         weights = ', '.join(
             f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
             for name in 'GDE' if getattr(run, name))
@@ -236,6 +254,10 @@ def prepare(run, folder, pairs):
     what data.Pictures gives.
     """
     c, t = run.config, run.config.training
+    if t.batch % (ranks.SIZE * t.accumulate):
+        raise UserError(f'--batch {t.batch}: {ranks.SIZE} processes share a batch'
+                        + (f' in {t.accumulate} parts' if t.accumulate > 1 else '')
+                        + f'; take a multiple of {ranks.SIZE * t.accumulate}')
     if t.vgg:
         run.vgg = runs.load_vgg(t.vgg).to(run.device)
     cache = None
@@ -290,14 +312,16 @@ def fit(run, folder, dataset, shown, score=None):
     """
     t, started, pictures = run.config.training, run.step, len(dataset)
     torch.backends.cudnn.benchmark = bool(t.crop or run.config.size)    # pays where sizes stay
-    begin(run, folder)
-    compare_memory(run)
+    if ranks.FIRST:
+        begin(run, folder)
+        compare_memory(run)
+    ranks.alike(learning(run) + [p for net in run.average.values() for p in net.parameters()])
     if t.compile:
         devices.compile_generator(run)
 
     order = data.Order(pictures, t.batch, run.step, t.total_steps, t.seed)
     batches = data.batches(dataset, run.device, batch_sampler=order)
-    writer, due = checkpoints.Writer(folder, t.keep), False
+    writer, due, agree = checkpoints.Writer(folder, t.keep), False, ranks.Agreement()
     before = SimpleNamespace(step=run.step, time=time.monotonic())
     with Signals() as signals:
         try:
@@ -305,11 +329,15 @@ def fit(run, folder, dataset, shown, score=None):
                 terms = train_step(run, *data.to_device(batch, run.device))
                 run.sums = tally(run.sums, terms)
 
-                last, stop = run.step == t.total_steps, signals.caught
+                last, stop = run.step == t.total_steps, agree(signals.caught or 0)
                 row = last or run.step % t.log_every == 0
                 due |= run.step % t.save_every == 0 or epoch_ended(run, pictures) and writer.rested
                 save = last or stop or due and not writer.busy
                 bad_steps = check_bad_steps(run, folder) if row or save else 0
+                if not ranks.FIRST:
+                    if last or stop:
+                        break
+                    continue
                 if row:
                     report(run, folder, pictures, before)
                 draw = last or run.step % t.sample_every == 0
@@ -329,21 +357,25 @@ def fit(run, folder, dataset, shown, score=None):
                     writer.save(runs.contents(run))
                     due = False
         except UserError:                           # of a picture: the step before it is whole
-            if started < run.step and int(run.bad_steps) < t.max_bad_steps:
+            if ranks.FIRST and started < run.step and int(run.bad_steps) < t.max_bad_steps:
                 writer.wait()
                 attempt(lambda: checkpoints.write(folder, runs.contents(run), t.keep),
                         'nothing later than the last one is kept')
             raise
         else:
             writer.wait()
-            checkpoints.write(folder, runs.contents(run), t.keep)
+            if ranks.FIRST:
+                checkpoints.write(folder, runs.contents(run), t.keep)
         finally:
             batches.close()
             writer.wait()
+    agree.end()
+    if not ranks.FIRST:
+        return 0 if last else 128 + stop
     if run.step < t.total_steps:
         say(f'stopped at step {run.step} of {t.total_steps}, all saved; to go on: '
             f'python p2phd.py train --resume {folder}')
-        return 128 + signals.caught
+        return 128 + stop
     compare(average, known, dataset, shown, (run.step - started) // 20)     # of the last sheet
     if peak := devices.peak_memory(run.device):
         say(f'memory: {peak / 2 ** 30:.1f} GiB at most')
