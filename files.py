@@ -1,5 +1,7 @@
 """Files: written whole or not at all, folders held by one process, and what goes wrong said in one
 line."""
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 import errno
 import os
@@ -186,3 +188,36 @@ def lock(folder, wait=False):
         yield
     finally:
         os.close(number)
+
+
+# ------------------------------------------------------------------------------ while it computes
+
+def read_ahead(function, items):
+    """Yield every item and a future of function(item), the next of which is computed in a thread
+    meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        last = None
+        for item in items:
+            future = pool.submit(function, item)
+            if last:
+                yield last
+            last = item, future
+        if last:
+            yield last
+
+
+class InBackground:
+    """Called with a function and its arguments, has a thread call it, one after the other, and
+    `then` with what it returns. Waits where two are not done yet, so that memory stays constant."""
+
+    def __init__(self, then):
+        self.pool, self.pending, self.then = ThreadPoolExecutor(1), deque(), then
+
+    def __call__(self, function, *args):
+        self.pending.append(self.pool.submit(function, *args))
+        self.end(but=2)
+
+    def end(self, but=0):
+        """Wait for all, but for the last few."""
+        while len(self.pending) > but:
+            self.then(self.pending.popleft().result())

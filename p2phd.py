@@ -19,7 +19,8 @@ from types import SimpleNamespace
 # The rest, and torch with it, is imported by the subcommand that needs it: --help answers at once.
 import config as configuration
 from config import DATA, FILE, FLAG, FOLDER, NEEDED, NETWORK, POSITIVE, SIZE, STYLES, TRAINING
-from files import UserError, lock, make_folder, out_of_memory, resolved, say, warn
+from files import (InBackground, UserError, lock, make_folder, out_of_memory, read_ahead, resolved,
+                   say, warn)
 
 PYTHON, TORCH = (3, 11), (2, 6)                             # older ones lack what is used here
 
@@ -460,9 +461,15 @@ def generate(args):
     ending = 'encoded' if photos else 'generated'
     seed = getattr(args, 'seed', TRAINING['seed'].default)
     unknown, failed, noted = set(), 0, False
-    for name, path in ranks.share(list(labels.items())):
+
+    def read(name):
+        return synthesis.read_scene(run.config, labels[name], insts.get(name), args.size)
+
+    write = InBackground(say)                               # pictures, one behind
+    for name, scene in read_ahead(read, ranks.share(list(labels))):
+        path = labels[name]
         try:
-            scene = synthesis.read_scene(run.config, path, insts.get(name), args.size)
+            scene = scene.result()
             noted = noted or synthesis.note_size(folder, run.config, path, scene)
             if run.E and not photos:
                 unknown |= styles.unknown(scene.labels, known)
@@ -474,13 +481,14 @@ def generate(args):
                                                   noise if args.sample else None)
                 for label, k in chosen.items():
                     vectors[scene.labels == label] = styles.centre(known, label, k)
-                picture = synthesis.synthesise(run, scene, vectors, noise)
-                say(synthesis.write_picture(out / f'{name}_{ending}.png', picture))
+                picture = synthesis.synthesise(run, scene, vectors, noise).cpu()
+                write(synthesis.write_picture, out / f'{name}_{ending}.png', picture)
         except UserError as error:
             if len(labels) == 1:
                 raise
             failed += 1
             warn(f'p2phd generate: {error}')
+    write.end()
     if unknown:
         names = run.config.label_names or range(run.config.n_labels)
         warn(f'warning: no styles for {", ".join(str(names[i]) for i in sorted(unknown))}, which '

@@ -60,7 +60,8 @@ def test_two_processes_are_one(p2phd, scenes, tmp_path):
 
     code, out = torchrun(['cluster', '--run', 'two'], tmp_path)
     assert code == 0 and out.count('styles.npz') == 1, out
-    code, out = torchrun(['generate', '--run', 'two', '--label', scenes / 'val_label'], tmp_path)
+    code, out = torchrun(['generate', '--run', 'two', '--label', scenes / 'gtFine' / 'val'],
+                         tmp_path)
     assert code == 0 and len(list((tmp_path / 'two' / 'generated').iterdir())) == 2, out
 
 
