@@ -1,19 +1,27 @@
-"""What the design gains, as ratios measured in one run: python tests/bench.py [--device cuda]
+"""What the design gains, as ratios measured in one run:
 
-Each row compares this project's way with the plain way on the same inputs; the best of three
-repetitions counts.
+    python tests/bench.py [--rounds 3] [--only step] [--json bench.json]
+
+Every pair is measured in turns, each side in a process of its own; a ratio is the median over the
+rounds, with its extremes. The plain way is a step, or a picture, as the paper has it and the
+official code does it: float32, all label channels, no memory kept, the discriminators run three
+times, gradients of everything, instance means in a loop.
 """
 import argparse
+import json
+import os
 from pathlib import Path
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
+from torch import nn
 
-from conftest import REAL, examine
-import checkpoints
+from conftest import REAL, ROOT, examine
 import config
 import data
 import devices
@@ -21,26 +29,13 @@ from kmeans import kmeans
 import layouts
 import losses
 import nets
-import training
 import runs
+import synthesis
 import toy
+import training
 
 
-def seconds(function, device, repeat=3):
-    best = float('inf')
-    for _ in range(repeat + 1):                             # the first time warms up
-        started = time.perf_counter()
-        function()
-        if device.type == 'cuda':
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
-    return best
-
-
-def row(name, ours, plain, device):
-    a, b = seconds(ours, device), seconds(plain, device)
-    print(f'{name:70s} {a:8.3f} s {b:8.3f} s   {b / a:5.1f} times faster', flush=True)
-
+# ------------------------------------------------------------------------------- the plain way
 
 def plain_instance_mean(features, inst):
     """As the official encoder pools: a loop over pictures, instances and channels."""
@@ -53,15 +48,61 @@ def plain_instance_mean(features, inst):
     return out
 
 
-def plain_step(run, label, inst, image):
-    """As the official step runs: the discriminator three times, gradients of everything."""
-    G, D, E = run.G, run.D, run.E
-    condition = data.condition(label, inst, run.config.n_labels)
-    fake = G(torch.cat([condition, E(image, inst)], 1))
-    d_terms = losses.discriminator_loss(D(torch.cat([condition, fake.detach()], 1)),
+def plain_boundary_map(inst):
+    """A loop over the instances: what is in one and has a neighbour that is not."""
+    boundary = torch.zeros_like(inst, dtype=torch.uint8)
+    for i in inst.unique():
+        outside = torch.nn.functional.pad((inst != i).float(), (1, 1, 1, 1))
+        around = (outside[..., 1:-1, 2:] + outside[..., 1:-1, :-2] + outside[..., 2:, 1:-1]
+                  + outside[..., :-2, 1:-1])
+        boundary |= ((inst == i) & (around > 0)).to(torch.uint8)
+    return boundary
 
-                                        real := D(torch.cat([condition, image], 1)))
-    g_terms = losses.generator_loss(D(torch.cat([condition, fake], 1)), real)
+
+def plain(net):
+    """With torch's own norm and layout."""
+    for module in net.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nets.InstanceNorm):
+                setattr(module, name, nn.InstanceNorm2d(child.num_features))
+    return net.to(memory_format=torch.contiguous_format)
+
+
+def plain_generator(G, x):
+    if not isinstance(G, nets.LocalEnhancer):
+        return G.model(x)
+    down, up = G.model1_1, G.model1_2               # G2
+    return up(down(x) + G.model(nets.half_size(x)))
+
+
+def plain_discriminator(D, x):
+    scales = []
+    for scale in reversed(range(D.n_scales)):
+        features = [x]
+        for j in range(D.n_layers + 2):
+            features.append(getattr(D, f'scale{scale}_layer{j}')(features[-1]))
+        scales.append(features[1:])
+        x = nets.half_size(x)
+    return scales
+
+
+def plain_told(run, label, inst, image):
+    one_hot = torch.zeros(1, run.config.n_labels, *label.shape[2:], device=label.device)
+    condition = torch.cat([one_hot.scatter_(1, label.long(), 1.0),
+                           data.boundary_map(inst).float()], 1)
+    features = plain_instance_mean(run.E.model(image), inst)
+    return condition, torch.cat([condition, features], 1)
+
+
+def plain_step(run, label, inst, image):
+    condition, told = plain_told(run, label, inst, image)
+    fake = plain_generator(run.G, told)
+
+    def judged(picture):
+        return plain_discriminator(run.D, torch.cat([condition, picture], 1))
+
+    d_terms = losses.discriminator_loss(judged(fake.detach()), real := judged(image))
+    g_terms = losses.generator_loss(judged(fake), real)
     run.opt_G.zero_grad()
     sum(g_terms.values()).backward(retain_graph=True)
     run.opt_G.step()
@@ -70,40 +111,12 @@ def plain_step(run, label, inst, image):
     run.opt_D.step()
 
 
-def loading():
-    """Pictures per second and core on the way in: 2048x1024 PNG files to a training picture of
-    1024x512, and from the cache."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = REAL / 'cityscapes'
-        if not root.is_dir():
-            root = Path(folder) / 'scenes'
-            toy.write(root, 'train', 5, (2048, 1024))
-        found = examine(root)
-
-        rates = []
-        for cache in (None, Path(folder) / 'cache'):
-            dataset = data.Pictures(found.pairs, layouts.readers_of(found), found.n_labels,
-                                    (1024, 512), flip=True, cache=cache)
-            if not cache:
-                dataset.decoded = None      # as with a data set too large for memory
-            keys = [(epoch, i) for epoch in range(4) for i in range(len(dataset))]
-            took = seconds(lambda: [dataset[key] for key in keys], torch.device('cpu'))
-            rates.append(4 * len(dataset) / took)
-    print(f'{f"loading {root.name} at 1024x512, one core: from PNG, from the cache":70s} '
-          f'{rates[0]:8.1f} /s {rates[1]:7.1f} /s   {rates[1] / rates[0]:5.1f} times faster',
-          flush=True)
+@torch.no_grad()
+def plain_picture(run, label, inst, image):
+    return plain_generator(run.G, plain_told(run, label, inst, image)[1])
 
 
-def saving(run, device):
-    """How long a training step waits for a save, and how long it would without a thread for
-    writing."""
-    contents = runs.contents(run)
-    megabytes = sum(tensor.nbytes for tensor in checkpoints.tensors(contents)) / 1e6
-    with tempfile.TemporaryDirectory() as folder:
-        row(f'a step waits for a save of {megabytes:.0f} MB, and without a thread to write',
-            lambda: checkpoints.copied(contents, 'cpu'),
-            lambda: checkpoints.write(Path(folder), contents, 1), device)
-
+# ------------------------------------------------------------------------------ one measurement
 
 def make_run(device, precision='fp32', **network):
     """A run of 35 labels with instances and features, of no folder."""
@@ -114,51 +127,183 @@ def make_run(device, precision='fp32', **network):
     return runs.build(c, device)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--device', default='auto')
-    device = devices.pick_device(parser.parse_args().device)
-    cuda = device.type == 'cuda'
-    print(f'{torch.__version__} on '
-          f'{torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"}')
+def measure(what, way, size, ngf, n_labels, repeat=3):
+    """In this process: seconds of a training step or of a picture, the best of a few after one to
+    warm up, and the peak of memory in bytes. way: plain, fp32 or bf16."""
+    cuda = torch.cuda.is_available()
+    device = torch.device('cuda' if cuda else 'cpu')
+    if way != 'plain' and not cuda:
+        devices.keep_memory()
+    network = dict(model='local', n_enhancers=1, ngf=ngf // 2) if size[0] > 1024 else dict(ngf=ngf)
+    run = make_run(device, 'fp32' if way == 'plain' else way, n_labels=n_labels, ndf=ngf, **network)
+    if way == 'plain':
+        for name in 'GDE':
+            plain(getattr(run, name))
+    label, inst, image = (data.to_tensor(array)[None] for array in toy.scene(0, size)[:3])
+    labels = data.labels_in(label, n_labels)
+    scene = synthesis.make_scene(run.config, label, inst)
+    label, inst, image = label.to(device), inst.to(device), data.to_float(image.to(device))
+    vectors = torch.zeros(len(scene.labels), 3)
+    do = {('step', True): lambda: plain_step(run, label, inst, image),
+          ('step', False): lambda: training.train_step(
+              run, label, inst, image, labels if labels is None else labels.to(device)),
+          ('picture', True): lambda: plain_picture(run, label, inst, image),
+          ('picture', False): lambda: synthesis.synthesise(run, scene, vectors),
+          }[what, way == 'plain']
+    return seconds(do, repeat), devices.peak_memory(device)
+
+
+def seconds(function, repeat=3):
+    best = float('inf')
+    for _ in range(repeat + 1):                     # the first time warms up
+        started = time.perf_counter()
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+# -------------------------------------------------------------------------------------- tables
+
+def row(results, name, numbers, unit='s'):
+    """numbers: {way: [one a round]}, the plain way first. Prints a line of the table."""
+    first, *others = numbers
+    cells = [name, f'{statistics.median(numbers[first]):.3g} {unit}']
+    for way in others:
+        ratios = [a / b for a, b in zip(numbers[first], numbers[way])]
+        cells.append(f'{statistics.median(numbers[way]):.3g} {unit}, '
+                     f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})')
+    print('| ' + ' | '.join(cells + [''] * (4 - len(cells))) + ' |', flush=True)
+    results.append({'name': name, 'unit': unit, **numbers})
+
+
+def networks(results, what, rounds, cuda):
+    """Steps or pictures, the plain way and ours, and the peak of their memory."""
+    sizes = {(1024, 512): 64, (2048, 1024): 64} if cuda else {(256, 128): 32, (512, 256): 32}
+    for size, ngf in sizes.items():
+        for n_labels in (35, 151):
+            took, peak = {}, {}
+            for _ in range(rounds):
+                for way in ('plain', 'fp32', 'bf16'):
+                    one = [what, way, *map(str, (*size, ngf, n_labels))]
+                    done = subprocess.run([sys.executable, __file__, '--one', *one], check=True,
+                                          capture_output=True, text=True)
+                    for table, value in zip((took, peak), json.loads(done.stdout)):
+                        table.setdefault(way, []).append(value)
+            name = f'{what}, {size[0]}x{size[1]}, {n_labels} labels'
+            row(results, name, took)
+            row(results, f'{name}: memory',
+                {way: [value / 2 ** 30 for value in values] for way, values in peak.items()}, 'GiB')
+
+
+def pair(results, name, rounds, slow, fast):
+    """Two functions in this process."""
+    numbers = {'plain': [], 'ours': []}
+    for _ in range(rounds):
+        numbers['plain'].append(seconds(slow, 1))
+        numbers['ours'].append(seconds(fast, 1))
+    row(results, name, numbers)
+
+
+def parts(results, rounds, device):
+    """Instance means, the boundary map, K-means."""
+    scene = toy.scene(0, (1024, 512))
+    inst = data.to_tensor(data.connected_components(scene.inst))[None].to(device)
+    features = torch.randn(1, 3, 512, 1024, device=device, requires_grad=True)
+    n = len(inst.unique())
+    pair(results, f'means of {n} instances, 1024x512, and their gradient; a loop', rounds,
+         lambda: plain_instance_mean(features, inst).sum().backward(),
+         lambda: nets.instance_mean(features, inst).sum().backward())
+    pair(results, f'boundary map of {n} instances, 1024x512; a loop', rounds,
+         lambda: plain_boundary_map(inst), lambda: data.boundary_map(inst))
 
     torch.manual_seed(0)
-    centres = torch.rand(10, 3)[torch.randint(10, (200_000,))]
-    points = (torch.randn(200_000, 3) * 0.15 + centres)[None].to(device)
-    n = torch.tensor([200_000])
-    print(f'{"K-means, 200,000 points, 3 dimensions, 10 centres, 24 restarts":70s} '
-          f'{seconds(lambda: kmeans(points, n, 10), device):8.3f} s')
-    separate = torch.rand(35, 2000, 3, device=device)
-    counts = torch.full((35,), 2000)
-    row('K-means of 35 labels in one run, and one by one', lambda: kmeans(separate, counts, 10),
-        lambda: [kmeans(separate[i:i + 1], counts[:1], 10) for i in range(35)], device)
+    separate, counts = torch.rand(35, 2000, 3, device=device), torch.full((35,), 2000)
+    pair(results, 'K-means of 35 labels; one by one', rounds,
+         lambda: [kmeans(separate[i:i + 1], counts[:1], 10) for i in range(35)],
+         lambda: kmeans(separate, counts, 10))
+    points = torch.rand(1, 200_000, 3, device=device)
+    row(results, 'K-means, 10 centres, 24 restarts: points a second',
+        {'ours': [200_000 / seconds(lambda: kmeans(points, torch.tensor([200_000]), 10), 1)
+                  for _ in range(rounds)]}, '/s')
 
-    loading()
 
-    size = (1024, 512)
-    scene = toy.scene(0, size)
-    label, inst, image = (data.to_tensor(array)[None].to(device) for array in scene[:3])
-    image = data.to_float(image)
-    features = torch.randn(1, 3, *size[::-1], device=device, requires_grad=True)
-    parts = data.to_tensor(data.connected_components(scene.inst))[None].to(device)
-    row(f'pooling of {len(parts.unique())} instances at 1024x512 and its gradient, and a loop',
-        lambda: nets.instance_mean(features, parts).sum().backward(),
-        lambda: plain_instance_mean(features, parts).sum().backward(), device)
+def loading(results, rounds):
+    """Training pictures of 1024x512 a second and core, from PNG files of 2048x1024 and from the
+    cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = REAL / 'cityscapes'
+        if not root.is_dir():
+            root = Path(folder) / 'scenes'
+            toy.write(root, 'train', 5, (2048, 1024))
+        found = examine(root)
+        cold, cached = (data.Pictures(found.pairs, layouts.readers_of(found), found.n_labels,
+                                      (1024, 512), flip=True, cache=cache, keep=False)
+                        for cache in (None, Path(folder) / 'cache'))
+        keys = [(epoch, i) for epoch in range(4) for i in range(len(cold))]
+        pair(results, f'loading {len(keys)} pictures of {root.name} on one core; from the cache',
+             rounds, lambda: [cold[key] for key in keys], lambda: [cached[key] for key in keys])
 
-    ngf, w = (64, size) if cuda else (16, (256, 128))
-    if not cuda:
-        scene = toy.scene(0, w)
-        label, inst, image = (data.to_tensor(array)[None] for array in scene[:3])
-        image = data.to_float(image)
-    widths = dict(ngf=ngf, ndf=ngf, n_blocks=9 if cuda else 3)
-    made = [make_run(device, **widths), make_run(device, **widths),
-            make_run(device, True, **widths)]
-    row(f'training step at {w[0]}x{w[1]}, and with the official passes',
-        lambda: training.train_step(made[0], label, inst, image),
-        lambda: plain_step(made[1], label, inst, image), device)
-    saving(made[0], device)
-    row('the same with --bf16', lambda: training.train_step(made[2], label, inst, image),
-        lambda: plain_step(made[1], label, inst, image), device)
+
+def commands(results, rounds):
+    """Two processes against one, and the time from a command to its picture."""
+    program = str(ROOT / 'p2phd.py')
+
+    def run(*words, many=False, cwd):
+        torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '--']
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *(torchrun if many else []), program, *words], cwd=cwd,
+                       check=True, capture_output=True,
+                       env={**os.environ, 'OMP_NUM_THREADS': '1'} if many else None)
+        return time.perf_counter() - started
+
+    with tempfile.TemporaryDirectory() as folder:
+        toy.write(Path(folder) / 'street', 'train', 8, (256, 128))
+        words = ('train --data street --ngf 32 --ndf 32 --n-down 3 --n-blocks 6 --batch 4 '
+                 '--precision fp32 --steps').split()
+        numbers = {'plain': [], 'ours': []}
+        for i in range(rounds):
+            for way in numbers:                     # without what starting takes
+                short, long = (run(*words, str(steps), '--run', f'{way}{i}-{steps}', cwd=folder,
+                                   many=way == 'ours') for steps in (1, 11))
+                numbers[way].append((long - short) / 10)
+        row(results, 'step of a batch of 4, 256x128; two processes', numbers)
+
+        label = next((Path(folder) / 'street').rglob('*labelIds.png'))
+        run('cluster', '--run', 'plain0-1', cwd=folder)
+        row(results, 'generate, from the command to the picture at 256x128', {'ours': [
+            run('generate', '--run', 'plain0-1', '--label', str(label), cwd=folder)
+            for _ in range(rounds)]})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--only', choices=['step', 'picture', 'parts', 'loading', 'commands'])
+    parser.add_argument('--json', type=Path, metavar='FILE')
+    parser.add_argument('--one', nargs=6, help=argparse.SUPPRESS)       # see networks
+    args = parser.parse_args()
+    if args.one:
+        what, way, *numbers = args.one
+        w, h, ngf, n_labels = map(int, numbers)
+        return print(json.dumps(measure(what, way, (w, h), ngf, n_labels)))
+
+    device = devices.pick_device('auto')
+    cuda, results, n = device.type == 'cuda', [], args.rounds
+    print(f'PyTorch {torch.__version__} on '
+          f'{torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"}\n')
+    print('| what | plain | this, in float32: times better | in bfloat16 |\n|---|---|---|---|')
+    for name, do in (('step', lambda: networks(results, 'step', n, cuda)),
+                     ('picture', lambda: networks(results, 'picture', n, cuda)),
+                     ('parts', lambda: parts(results, n, device)),
+                     ('loading', lambda: loading(results, n)),
+                     ('commands', lambda: commands(results, n))):
+        if args.only in (None, name):
+            do()
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == '__main__':

@@ -348,12 +348,12 @@ def test_numbered_checkpoints_are_kept(p2phd, scenes, tmp_path):
     assert steps == [9_999_999, 10 ** 7, 10 ** 7 + 1]
 
     blob = checkpoints.numbered(run)[0].read_bytes()
-    seal = blob[-checkpoints.SEAL_BYTES:].replace(b'format    4', b'format    5')
+    seal = blob[-checkpoints.SEAL_BYTES:].replace(b'format    5', b'format    6')
     later = blob[:-checkpoints.SEAL_BYTES] + seal[:-65]
     digest = hashlib.sha256(later).hexdigest().encode()
     (run / 'checkpoint-10000002.pt').write_bytes(later + digest + b'\n')
     with pytest.raises(UserError,
-                       match='of format 5, and this version of the program reads format 4'):
+                       match='of format 6, and this version of the program reads format 5'):
         checkpoints.newest(run)                             # no going back quietly
 
 

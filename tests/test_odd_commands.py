@@ -49,7 +49,7 @@ NUMBERS = {
     'a whole number from 0 to 1000000': 'train --epochs, train --decay-epochs, '
                                         'finetune --fix-global',
     'a whole number from 1 to 1000000': 'generate --label maps --n',
-    'a whole number from 1 to 65536': 'train --batch, check --n-labels',
+    'a whole number from 1 to 65536': 'train --batch, train --accumulate, check --n-labels',
     'a whole number from 0 to 65535, or none': 'check --ignore-label',
     'a whole number from 0 to 4294967295': 'train --seed, demo --seed',
     'a whole number from 1 to 4096': 'train --ngf, train --ndf, train --nef',
@@ -416,6 +416,11 @@ ROWS = [
     ('TRAIN --precision auto', 0, 'on cpu in fp32'),
     ('TRAIN --accumulate 2', 2, 'p2phd train: --accumulate 2: expected a divisor of --batch 1'),
     ('TRAIN --batch 2 --accumulate 2', 0, 'step 1/1'),
+    ('TRAIN --recompute', 0, 'memory: about .* GiB needed, .* GiB free'),
+    ('train --data own --size 16x16 --model unet --n-down 2 --n-scales 2 --recompute', 2,
+     '--recompute: a U-Net has no residual blocks; leave it out'),
+    ('PICTURE maps/fine.png --precision bf16', 0, 'fine_generated.png'),
+    ('PICTURE maps/fine.png --precision half', 2, "--precision: invalid choice: 'half'"),
 
     # ---- the weights of VGG-19
     ('TRAIN --vgg', 2, '--vgg fetch: .*give the path of vgg19-dcbb9e9d.pth'),
