@@ -111,8 +111,9 @@ def main():
     print('|---' * (1 + len(MEASURES)) + '|')
     print(line('real photographs', [plain['real photographs']]))
     for letter, (title, _) in variants(cuda).items():
-        for rows, how in ((plain, ''), (average, ', moving average')):
-            print(line(f'{title}{how}', [rows[f'{letter}{seed}'] for seed in range(args.seeds)]))
+        for rows, name in ((plain, f'{letter}. {title}'),
+                           (average, f'{"d. c" if letter == "c" else letter}, moving average')):
+            print(line(name, [rows[f'{letter}{seed}'] for seed in range(args.seeds)]))
     print(line('flat mean colours', [plain['flat mean colours']]))
 
 
