@@ -264,7 +264,13 @@ def condition(label, inst, n_labels, boundary=True, labels=None):
     channels = one_hot(label, n_labels, labels) if n_labels else to_float(label)
     if inst is None or not boundary:
         return channels
-    return torch.cat([channels, boundary_map(inst).float()], 1)
+    return side_by_side(channels, boundary_map(inst))
+
+
+def side_by_side(*maps):
+    """(N, C, H, W) tensors -> one of all their channels, in the layout channels-last, as the
+    networks take it."""
+    return torch.cat([x.movedim(1, -1) for x in maps], -1).movedim(-1, 1)
 
 
 def to_float(image):

@@ -116,10 +116,12 @@ def fake_picture(run, label, inst, features, noise=0, labels=None):
     and the condition (N, n_labels or K [+ 1], H, W), which D sees as well.
     """
     c = run.config
-    condition = data.condition(label, inst, c.n_labels, c.boundary, labels)
+    told = condition = data.condition(label, inst, c.n_labels, c.boundary, labels)
+    if features is not None:
+        told = data.side_by_side(condition, features)
+        condition = told[:, :condition.shape[1]].detach()       # the same memory
     if c.model == 'unet':
         torch.manual_seed(noise)
-    told = condition if features is None else torch.cat([condition, features], 1)
     return run.G(told, labels), condition
 
 

@@ -125,8 +125,8 @@ def gradients(run, label, inst, image, labels, noise):
         made, condition = synthesis.fake_picture(run, label, inst, features, noise, labels)
         # D1, D2 and D3 judge (s, G(s)) and (s, x).
         fake = made.detach().requires_grad_()       # where D's graph ends and G's begins
-        fake_scores = D(torch.cat([condition, fake], 1), labels)
-        real_scores = D(torch.cat([condition, image], 1), labels)
+        fake_scores = D(data.side_by_side(condition, fake), labels)
+        real_scores = D(data.side_by_side(condition, image), labels)
         # In [-1, 1] as they are: an official quirk, VGG-19 was trained on ImageNet's means.
         taps = (run.vgg(fake), run.vgg(image)) if run.vgg else None
         # Equation 5, its two sides. The official code runs D once more on a detached fake; the

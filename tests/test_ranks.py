@@ -13,8 +13,9 @@ from conftest import ROOT, TINY
 import runs
 from test_golden import normalised_biases
 
+PROGRAM = str(ROOT / 'p2phd.py')
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-            '--', str(ROOT / 'p2phd.py')]
+            '--', PROGRAM]
 
 
 def torchrun(words, folder, wait=True):
@@ -94,4 +95,4 @@ def test_a_signal_to_one_process_ends_all(scenes, tmp_path, number):
         assert checkpoints.newest(tmp_path / 'run')[1]['step'] > 2
     else:
         assert 'another process of this run has ended' in out or 'Signal 9' in out, out
-    assert f'File "{ROOT}' not in out, out             # torchrun itself prints a traceback
+    assert f'File "{PROGRAM}' not in out, out           # torchrun itself prints a traceback
