@@ -53,9 +53,9 @@ class PreciseNorm(torch.autograd.Function):
     def forward(ctx, x, eps):
         mean = x.mean((0, 2, 3))
         y = x - mean[:, None, None]
-        scale = ((y * y).mean((0, 2, 3)) + eps).rsqrt()
+        scale = (y.mul_(y).mean((0, 2, 3)) + eps).rsqrt()
         ctx.save_for_backward(x, mean, scale)
-        return y.mul_(scale[:, None, None])
+        return torch.sub(x, mean[:, None, None], out=y).mul_(scale[:, None, None])
 
     @staticmethod
     def backward(ctx, gradient):
