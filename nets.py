@@ -15,9 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 def init_weights(net):
     """Draw every convolution's weights from N(0, 0.02) (paper appendix A); biases keep PyTorch's
-    default, as in the official code."""
+    default, as in the official code. Weights without memory, which are about to be loaded, are left
+    alone: drawing them would import torch's compiler, which takes a second."""
     for module in net.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and not module.weight.is_meta:
             nn.init.normal_(module.weight, 0.0, 0.02)
     return net
 

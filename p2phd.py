@@ -586,12 +586,12 @@ def main(args):
         elif 'DataLoader worker' in str(error):
             message = ('a process that loads pictures has died, perhaps of too little (shared) '
                        'memory; train --resume RUN --workers 0 loads them in the trainer')
-        elif many and type(error) is not ValueError:
-            message = ('another process of this run has ended, and says why; train --resume RUN '
-                       'goes on')
         elif out_of_memory(error):
             message = 'there is not enough memory; try --precision bf16, --crop, a smaller ' \
                       '--size, or fewer channels'
+        elif many and type(error) is not ValueError:
+            message = ('another process of this run has ended, and says why; train --resume RUN '
+                       'goes on')
         else:
             raise
         if many:

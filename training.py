@@ -96,11 +96,12 @@ def train_step(run, label, inst, image, labels=None):
         terms = {name: combined(name, terms.get(name), value) for name, value in of_part.items()}
     terms = {name: value if name in EXTREMES else value / t.accumulate
              for name, value in terms.items()}
-    ranks.average([p.grad for p in learning(run)])
+    gradient = [p.grad for p in learning(run)]
+    ranks.average(gradient)
     terms = over_ranks(terms)
 
     # A step that is not finite changes nothing, which is decided on the device.
-    norm = torch.nn.utils.get_total_norm([p.grad for p in learning(run)])
+    norm = torch.nn.utils.get_total_norm(gradient)
     finite = torch.isfinite(sum(value for name, value in terms.items() if name not in EXTREMES))
     skipped = (~(finite & torch.isfinite(norm))).float()
     run.bad_steps = torch.where((skipped > 0) | (run.bad_steps >= t.max_bad_steps),
@@ -343,14 +344,7 @@ def fit(run, folder, dataset, shown, score=None):
                 draw = last or run.step % t.sample_every == 0
                 judge = score and (last or run.step % t.evaluate_every == 0)
                 if draw or judge:
-                    average = runs.averaged(run)
-                    known = synthesis.styles_now(average, dataset)
-                if draw:
-                    attempt(lambda: save_sheet(average, known, dataset, shown, folder),
-                            'training goes on')
-                if judge:
-                    attempt(lambda: add_scores(run, folder, score(average, known)),
-                            'training goes on without that score')
+                    average, known = look(run, folder, dataset, shown, draw, judge and score)
                 if last or stop:
                     break
                 if save and not bad_steps:          # what is from before the trouble stays
@@ -381,6 +375,19 @@ def fit(run, folder, dataset, shown, score=None):
         say(f'memory: {peak / 2 ** 30:.1f} GiB at most')
     say(f'done: {checkpoints.numbered(folder)[-1]}, pictures in {folder / "samples"}')
     return 0
+
+
+def look(run, folder, dataset, shown, draw, score):
+    """See what a run makes at this moment: where wished, a sheet and scores (see `fit`) -> the run
+    as it generates, and the styles that it would choose from."""
+    average = runs.averaged(run)
+    known = synthesis.styles_now(average, dataset)
+    if draw:
+        attempt(lambda: save_sheet(average, known, dataset, shown, folder), 'training goes on')
+    if score:
+        attempt(lambda: add_scores(run, folder, score(average, known)),
+                'training goes on without that score')
+    return average, known
 
 
 def begin(run, folder):

@@ -2,7 +2,7 @@
 
     python tests/bench.py [--rounds 3] [--only step] [--json bench.json]
 
-Every pair is measured in turns, each side in a process of its own; a ratio is the median over the
+Every pair is measured in turns, networks in a process for each side; a ratio is the median over the
 rounds, with its extremes. The plain way is a step, or a picture, as the paper has it and the
 official code does it: float32, all label channels, no memory kept, the discriminators run three
 times, gradients of everything, instance means in a loop.

@@ -19,7 +19,7 @@ REAL = Path(os.environ.get('P2PHD_DATA', ROOT.parent / 'shared' / 'data'))
 
 # The smallest networks that have every part, for tests that train.
 TINY = ('--size 64x32 --ngf 8 --n-down 2 --n-blocks 1 --ndf 8 --n-scales 2 --nef 4 '
-        '--n-down-encoder 2 --log-every 2 --precision fp32').split()
+        '--n-down-encoder 2 --precision fp32 --log-every 2').split()
 # The same without an encoder.
 BARE = [word for i, word in enumerate(TINY)
         if {'--nef', '--n-down-encoder'}.isdisjoint(TINY[max(i - 1, 0):i + 1])]

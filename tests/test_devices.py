@@ -60,6 +60,7 @@ def test_activations_computed_anew_are_the_same(network):
     again.G.model[1].register_forward_hook(lambda *_: calls.append(1))
     kept = [training.memory_needed(run) for run in (plain, again)]
     assert_same(plain, again, batch(size=(64, 64)), tolerance=0)
+    assert len(calls) == 2                                  # there and back
     assert kept == [None, None]                             # pictures of their own sizes
     for run in (plain, again):
         run.config.size = (256, 256)
