@@ -17,6 +17,7 @@ import styles
 import survey
 
 CLUSTERED = 200             # training pictures, at most, whose styles are looked at while training
+GAPLESS = 2048 * 1024       # pixels of the largest picture for which freed memory is kept
 
 # label (1, 1, H, W) integer (pictures to pictures: (1, C, H, W)); inst (1, 1, H, W) integer, or
 # None where the run has no instances; slot (1, 1, H, W), the number 0 ... K - 1 of each pixel's
@@ -133,6 +134,8 @@ def synthesise(run, scene, vectors=None, noise=0):
     features = None if vectors is None else styles.paint(vectors, scene.slot)
     maps = pad(run, scene.label, scene.inst, features)
     there = scene.there if scene.there is None else scene.there.to(run.device)
+    if run.device.type == 'cpu':
+        devices.keep_memory(h * w <= GAPLESS)
     with devices.arithmetic(run):
         return fake_picture(run, *maps, noise, there)[0][..., :h, :w].float()
 
