@@ -16,6 +16,7 @@ from files import UserError, make_folder, resolved, say, warn, write_whole
 import judge as judging
 import layouts
 import losses
+import ranks
 import runs
 import styles
 import survey
@@ -33,10 +34,11 @@ Row = namedtuple('Row', 'name scores measures')
 # ------------------------------------------------------------------------------- what is scored
 
 class Split:
-    """The pairs of a split that are whole, at one size: their photographs and label maps."""
+    """The pairs of a split that are whole, at one size: their photographs and label maps. shared:
+    the processes of torchrun, all of which score it, go through a part each."""
 
-    def __init__(self, config, root, split, size, pairs=None):
-        self.config, problems = config, {}
+    def __init__(self, config, root, split, size, pairs=None, shared=False):
+        self.config, self.shared, problems = config, shared, {}
         if pairs is None:
             layout, pairs, problems = layouts.find_pairs(root, split)
             if (layout.n_labels == 0) != (config.n_labels == 0):
@@ -74,10 +76,16 @@ class Split:
         return torch.from_numpy(layouts.readers_of(self.config).inst(pair.inst, self.size))
 
     def __iter__(self):
-        """(Pair, label (H, W) or (C, H, W), photograph (C, H, W) uint8 or float) one by one."""
-        for i, pair in enumerate(self.pairs):
+        """(Pair, label (H, W) or (C, H, W), photograph (C, H, W) uint8 or float) one by one, of
+        this process's part."""
+        pairs = list(enumerate(self.pairs))
+        for i, pair in ranks.share(pairs) if self.shared else pairs:
             item = self.pictures[0, i]
             yield pair, item['label'].squeeze(0), item['image']
+
+    def all_of(self, found):
+        """What was found for every pair of this process's part -> of all pairs, in their order."""
+        return sum(ranks.gathered(found), []) if self.shared else found
 
 
 def void_of(config, words):
@@ -189,20 +197,20 @@ class Recogniser:
 def score(name, split, make, recogniser, place, write=None, keep=()):
     """Score the pictures make(pair, label, photograph) -> Row, {scene: picture} of those to keep.
     write: a folder that receives them as <place>/<scene>.png."""
-    tallies, measures, kept = [], [], {}
+    found = []
     for pair, label, real in split:
         image = make(pair, label, real)
-        if recogniser:
-            tallies.append(recogniser.tally(image, label, place, pair.name))
-        measures.append(reconstruction(image, real))
-        if pair.name in keep:
-            kept[pair.name] = image
+        found.append((recogniser and recogniser.tally(image, label, place, pair.name),
+                      reconstruction(image, real),
+                      (pair.name, image) if pair.name in keep else None))
         if write:
             make_folder(write / place)
             synthesis.write_picture(write / place / f'{pair.name}.png',
                                     data.to_float(image[None]))
+    tallies, measures, kept = zip(*split.all_of(found))
     means = dict(zip(('l1', 'psnr', 'ssim'), np.mean(measures, 0).tolist()))
-    return Row(name, judging.Scores(tallies) if recogniser else None, means), kept
+    return (Row(name, judging.Scores(tallies) if recogniser else None, means),
+            dict(filter(None, kept)))
 
 
 def score_run(run, name, split, recogniser, known, how='main', seed=0, place='', write=None,
@@ -227,7 +235,7 @@ def score_samples(run, split, known, seed, vgg):
         samples = [picture(run, pair, real, split.size, 'sampled', known, seed, i)
                    for i in range(SAMPLES)]
         distances.append(diversity(samples, split.regions(pair, label), vgg))
-    levels, features = zip(*distances)
+    levels, features = zip(*split.all_of(distances))
     measures = {'diversity': float(np.mean(levels))}
     return {**measures, 'vgg_diversity': float(np.mean(features))} if vgg else measures
 
@@ -294,23 +302,17 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     # The pictures, and who recognises them.
     trained, held = photographs(config, root)
     split = split or ('held' if held else 'val')
-    pictures = Split(config, root, split, size, held if split == 'held' and held else None)
+    pictures = Split(config, root, split, size, held if split == 'held' and held else None, True)
     if vgg and (config.out_channels != 3 or min(pictures.size) < 16):
         raise UserError('--vgg: VGG-19 looks at RGB pictures of at least 16x16')
-    scored = {pair.name for pair in pictures.pairs}
-    for folder, other in zip(folders, configs):
-        t = other.training
-        if t and resolved(t.data) == resolved(root) and split in (t.split, 'held'):
-            seen = scored & {pair.name for pair in photographs(other, root)[0]}
-            if seen:
-                warn(f'warning: {folder}: {len(seen)} of the {len(scored)} pictures that are '
-                     'scored are among those that it was trained on')
+    warn_of_seen(folders, configs, root, split, pictures)
     recogniser, who = None, 'none'
     if config.n_labels and predictions:
         recogniser, who = Recogniser(config, void, predictions=predictions), predictions
     elif config.n_labels:
-        own, path = judging.find(config, root, trained, pictures.size, void, device,
-                                 folders[0].absolute().parent, judge)
+        with ranks.first_goes_first():
+            own, path = judging.find(config, root, trained, pictures.size, void, device,
+                                     folders[0].absolute().parent, judge)
         recogniser = Recogniser(config, void, own)
         about = own.about
         who = (f'{path}, trained at {about["size"][0]}x{about["size"][1]} on '
@@ -324,7 +326,8 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     for name, folder in zip(names, folders):
         run = runs.load(folder, device, training=False, which=which, average=average)
         place = 'fake' if len(folders) == 1 else f'fake-{name}'
-        known = synthesis.ready_styles(run, folder, root) if run.E else None
+        with ranks.first_goes_first():
+            known = synthesis.ready_styles(run, folder, root) if run.E else None
         t = run.config.training
         title = f'{name}, step {run.step}' + ', average' * bool(t and t.ema and average)
         row, kept = score_run(run, title, pictures, recogniser, known, how, seed, place, write,
@@ -337,6 +340,8 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
             colours[label.long()].permute(2, 0, 1)), recogniser, '', None, shown))
 
     # In words and pictures.
+    if not ranks.FIRST:
+        return
     rows, columns = zip(*made)
     named = config.label_names or [str(i) for i in range(config.n_labels)]
     protocol = (f'judge {who}; {pictures.size[0]}x{pictures.size[1]}; void '
@@ -354,6 +359,18 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     write_whole(out / 'scores.json', lambda file: file.write(text.encode()))
     write_sheet(out / 'sheet.png', config, pictures, columns)
     say(f'{out / "scores.json"}\n{out / "sheet.png"}')
+
+
+def warn_of_seen(folders, configs, root, split, pictures):
+    """Say which runs were trained on pictures that are scored."""
+    scored = {pair.name for pair in pictures.pairs}
+    for folder, config in zip(folders, configs):
+        t = config.training
+        if t and resolved(t.data) == resolved(root) and split in (t.split, 'held'):
+            seen = scored & {pair.name for pair in photographs(config, root)[0]}
+            if seen:
+                warn(f'warning: {folder}: {len(seen)} of the {len(scored)} pictures that are '
+                     'scored are among those that it was trained on')
 
 
 def names_of(folders):
@@ -423,9 +440,9 @@ def as_json(row, named):
 def write_sheet(path, config, pictures, columns):
     """A row for each map: label | real photograph | each run's picture | flat colours."""
     rows = []
-    for pair, label, _ in pictures:
+    for i, pair in enumerate(pictures.pairs):
         if pair.name in columns[0]:
             rows.append(synthesis.strip(
-                config, label if label.dim() == 3 else label[None],
+                config, pictures.pictures[0, i]['label'],
                 [data.to_float(column[pair.name])[None] for column in columns]))
     synthesis.write_png(path, np.concatenate(rows))

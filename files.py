@@ -207,11 +207,11 @@ def read_ahead(function, items):
 
 
 class InBackground:
-    """Called with a function and its arguments, has a thread call it, one after the other, and
-    `then` with what it returns. Waits where two are not done yet, so that memory stays constant."""
+    """Called with a function and its arguments, has a thread call it, one after the other. Waits
+    where two are not done yet, so that memory stays constant."""
 
-    def __init__(self, then):
-        self.pool, self.pending, self.then = ThreadPoolExecutor(1), deque(), then
+    def __init__(self):
+        self.pool, self.pending = ThreadPoolExecutor(1), deque()
 
     def __call__(self, function, *args):
         self.pending.append(self.pool.submit(function, *args))
@@ -220,4 +220,4 @@ class InBackground:
     def end(self, but=0):
         """Wait for all, but for the last few."""
         while len(self.pending) > but:
-            self.then(self.pending.popleft().result())
+            self.pending.popleft().result()

@@ -9,11 +9,12 @@
 Read downwards: the parser, then one function for each subcommand.
 """
 import argparse
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 import os
 from pathlib import Path
 import re
 import sys
+import traceback
 from types import SimpleNamespace
 
 # The rest, and torch with it, is imported by the subcommand that needs it: --help answers at once.
@@ -460,17 +461,29 @@ def generate(args):
 
     ending = 'encoded' if photos else 'generated'
     seed = getattr(args, 'seed', TRAINING['seed'].default)
-    unknown, failed, noted = set(), 0, False
+    unknown, failed, noted = set(), set(), False
+
+    @contextmanager
+    def trying(name):                                       # the other maps go on
+        try:
+            yield
+        except UserError as error:
+            failed.add(name)
+            warn(f'p2phd generate: {error}')
 
     def read(name):
         return synthesis.read_scene(run.config, labels[name], insts.get(name), args.size)
 
-    write = InBackground(say)                               # pictures, one behind
+    def write(name, path, picture):
+        with trying(name):
+            say(synthesis.write_picture(path, picture))
+
+    # The next map is read and the last pictures are written while the networks compute.
+    in_background = InBackground()
     for name, scene in read_ahead(read, ranks.share(list(labels))):
-        path = labels[name]
-        try:
+        with trying(name):
             scene = scene.result()
-            noted = noted or synthesis.note_size(folder, run.config, path, scene)
+            noted = noted or synthesis.note_size(folder, run.config, labels[name], scene)
             if run.E and not photos:
                 unknown |= styles.unknown(scene.labels, known)
             for i in range(args.n):
@@ -478,23 +491,16 @@ def generate(args):
                     ending = f'seed{seed}_{i + 1}'
                 noise = styles.noise_of(seed, name, i)
                 vectors = synthesis.choose_styles(run, scene, known, photos.get(name),
-                                                  noise if args.sample else None)
-                for label, k in chosen.items():
-                    vectors[scene.labels == label] = styles.centre(known, label, k)
+                                                  noise if args.sample else None, chosen)
                 picture = synthesis.synthesise(run, scene, vectors, noise).cpu()
-                write(synthesis.write_picture, out / f'{name}_{ending}.png', picture)
-        except UserError as error:
-            if len(labels) == 1:
-                raise
-            failed += 1
-            warn(f'p2phd generate: {error}')
-    write.end()
+                in_background(write, name, out / f'{name}_{ending}.png', picture)
+    in_background.end()
     if unknown:
         names = run.config.label_names or range(run.config.n_labels)
         warn(f'warning: no styles for {", ".join(str(names[i]) for i in sorted(unknown))}, which '
              'the training data lacks; the mean of all features stood in')
-    if failed:
-        warn(f'p2phd generate: {failed} of {len(labels)} label maps could not be used')
+    if failed and len(labels) > 1:
+        warn(f'p2phd generate: {len(failed)} of {len(labels)} label maps could not be used')
     return 2 if failed else 0
 
 
@@ -575,9 +581,10 @@ def main(args):
     many = int(os.environ.get('WORLD_SIZE', 1)) > 1         # see ranks
     try:
         check_versions()
-        code = COMMANDS[args.command](args)
         if many:
             import ranks
+        code = COMMANDS[args.command](args)
+        if many:
             ranks.end()
         return code
     except (UserError, OSError, MemoryError, RuntimeError, ValueError) as error:
@@ -589,9 +596,9 @@ def main(args):
         elif out_of_memory(error):
             message = 'there is not enough memory; try --precision bf16, --crop, a smaller ' \
                       '--size, or fewer channels'
-        elif many and type(error) is not ValueError:
+        elif many:
             message = ('another process of this run has ended, and says why; train --resume RUN '
-                       'goes on')
+                       'goes on') if ranks.lost(error) else traceback.format_exc()
         else:
             raise
         if many:

@@ -32,6 +32,12 @@ def start(device):
     return device
 
 
+def lost(error):
+    """Whether an exception says that another process is gone. Gloo has only words for it."""
+    words = ('gloo', 'NCCL', 'Connection', 'Broken pipe')
+    return type(error).__name__.startswith('Dist') or any(word in str(error) for word in words)
+
+
 def end():
     """Wait for the others, and part from them."""
     global notes

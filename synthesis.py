@@ -87,16 +87,21 @@ def encode_image(run, image, scene):
     return styles.unpaint(features, scene.slot.to(run.device)).cpu()
 
 
-def choose_styles(run, scene, known, photo=None, seed=None):
+def choose_styles(run, scene, known, photo=None, seed=None, chosen=None):
     """The styles of a scene's instances -> (K, feat), or None without an encoder: those of the
     photograph in the file `photo`; else of those `known` (a dict as styles.cluster returns) drawn
-    ones where there is a seed, else the main ones."""
+    ones where there is a seed, else the main ones. chosen: {label: number of the style of all its
+    instances}, whatever the others have."""
     if not run.E:
         return None
     if photo:
-        return encode_photo(run, photo, scene)
-    drawn = None if seed is None else torch.Generator().manual_seed(seed)
-    return styles.choose(scene.labels, known, drawn)
+        vectors = encode_photo(run, photo, scene)
+    else:
+        drawn = None if seed is None else torch.Generator().manual_seed(seed)
+        vectors = styles.choose(scene.labels, known, drawn)
+    for label, k in (chosen or {}).items():
+        vectors[scene.labels == label] = styles.centre(known, label, k)
+    return vectors
 
 
 def pad(run, *maps):

@@ -1,6 +1,6 @@
 """What the design gains, as ratios measured in one run:
 
-    python tests/bench.py [--rounds 3] [--only step] [--json bench.json]
+    python tests/bench.py [--rounds 3] [--only step] [--large] [--json bench.json]
 
 Every pair is measured in turns, networks in a process for each side; a ratio is the median over the
 rounds, with its extremes. The plain way is a step, or a picture, as the paper has it and the
@@ -178,9 +178,9 @@ def row(results, name, numbers, unit='s'):
     results.append({'name': name, 'unit': unit, **numbers})
 
 
-def networks(results, what, rounds, cuda):
+def networks(results, what, rounds, large):
     """Steps or pictures, the plain way and ours, and the peak of their memory."""
-    sizes = {(1024, 512): 64, (2048, 1024): 64} if cuda else {(256, 128): 32, (512, 256): 32}
+    sizes = {(1024, 512): 64, (2048, 1024): 64} if large else {(256, 128): 32, (512, 256): 32}
     for size, ngf in sizes.items():
         for n_labels in (35, 151):
             took, peak = {}, {}
@@ -282,6 +282,9 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--only', choices=['step', 'picture', 'parts', 'loading', 'commands'])
+    parser.add_argument('--large', action='store_true', default=torch.cuda.is_available(),
+                        help='1024x512 and 2048x1024 at full width, in place of smaller ones '
+                             '(default: on CUDA)')
     parser.add_argument('--json', type=Path, metavar='FILE')
     parser.add_argument('--one', nargs=6, help=argparse.SUPPRESS)       # see networks
     args = parser.parse_args()
@@ -291,12 +294,14 @@ def main():
         return print(json.dumps(measure(what, way, (w, h), ngf, n_labels)))
 
     device = devices.pick_device('auto')
-    cuda, results, n = device.type == 'cuda', [], args.rounds
-    print(f'PyTorch {torch.__version__} on '
-          f'{torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} CPU threads"}\n')
+    results, n = [], args.rounds
+    where = f'{torch.get_num_threads()} CPU threads'
+    if device.type == 'cuda':
+        where = torch.cuda.get_device_name()
+    print(f'PyTorch {torch.__version__} on {where}\n')
     print('| what | plain | this, in float32: times better | in bfloat16 |\n|---|---|---|---|')
-    for name, do in (('step', lambda: networks(results, 'step', n, cuda)),
-                     ('picture', lambda: networks(results, 'picture', n, cuda)),
+    for name, do in (('step', lambda: networks(results, 'step', n, args.large)),
+                     ('picture', lambda: networks(results, 'picture', n, args.large)),
                      ('parts', lambda: parts(results, n, device)),
                      ('loading', lambda: loading(results, n)),
                      ('commands', lambda: commands(results, n))):

@@ -65,6 +65,14 @@ def test_two_processes_are_one(p2phd, scenes, tmp_path):
                          tmp_path)
     assert code == 0 and len(list((tmp_path / 'two' / 'generated').iterdir())) == 2, out
 
+    words = ['evaluate', '--run', 'two', '--write', 'scored', '--out']
+    code, out = torchrun([*words, 'by-two'], tmp_path)
+    assert code == 0 and out.count('training a judge') == out.count('protocol') == 1, out
+    p2phd(*words, 'by-one')
+    for name in ('scores.json', 'sheet.png'):
+        assert (tmp_path / 'by-one' / name).read_bytes() == (
+            tmp_path / 'by-two' / name).read_bytes()
+
 
 def test_a_batch_that_cannot_be_shared(scenes, tmp_path):
     code, out = torchrun(['train', '--data', scenes, *TINY, '--steps', 1], tmp_path)
