@@ -291,12 +291,12 @@ def to_device(batch, device):
 
 
 def describe_instances(label, inst, n_labels):
-    """label, inst: (N, 1, H, W) integer -> slot (N, 1, H, W) int64, the number 0 ... K - 1 of each
-    pixel's instance, and per instance its label (K,), the most frequent one under it, and its
-    pixels (K,), both int64. Ids are shared by the batch."""
-    _, slot, pixels = inst.unique(return_inverse=True, return_counts=True)
+    """label, inst: (N, 1, H, W) integer -> the ids (K,) of the instances, ascending; slot
+    (N, 1, H, W) int64, the number 0 ... K - 1 of each pixel's; and per instance its label (K,), the
+    most frequent one under it, and its pixels (K,), both int64. Ids are shared by the batch."""
+    ids, slot, pixels = inst.unique(return_inverse=True, return_counts=True)
     votes = (slot * n_labels + label).flatten().bincount(minlength=len(pixels) * n_labels)
-    return slot, votes.view(len(pixels), n_labels).argmax(1), pixels
+    return ids, slot, votes.view(len(pixels), n_labels).argmax(1), pixels
 
 
 def pad_to_multiple(x, multiple, smallest=1):

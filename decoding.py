@@ -14,6 +14,7 @@ from files import UserError, blame, check_regular
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')    # Pillow has more: for EPS it runs a program
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
 ORIENTATION = 0x0112                                # EXIF
+OWN = 'p2phd'                                       # key of a text in PNG files of our own ids
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 Image.MAX_IMAGE_PIXELS = 1 << 27                    # twice as many are refused undecoded
@@ -69,6 +70,14 @@ def header(path):
         # Pillow gives the size of a TIFF as it is once it has been turned.
         size = picture.size[::-1] if turned(picture) and picture.format != 'TIFF' else picture.size
         return *size, 1 if one else 3
+
+
+def is_own(path):
+    """Whether a picture is a map of ids that `edit` wrote, whatever the layout's maps are like."""
+    if is_array(path) or not Path(path).is_file():      # a part of a file, a folder of masks
+        return False
+    with open_picture(path) as picture:
+        return picture.format == 'PNG' and picture.info.get(OWN) == 'ids'
 
 
 def is_jpeg(path):

@@ -4,6 +4,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 import errno
+import json
 import os
 from pathlib import Path
 import socket
@@ -121,6 +122,15 @@ def read_text(path):
             return blob.decode('utf-8-sig')
         except UnicodeDecodeError:
             return blob.decode('latin-1')
+
+
+def read_json(path):
+    """What is in a JSON file of at most 64 MiB. UserError where it cannot be read."""
+    check_regular(path)
+    with blame(path, 'cannot be read as JSON'):
+        if os.path.getsize(path) > 1 << 26:
+            raise ValueError('larger than 64 MiB')
+        return json.loads(Path(path).read_bytes())
 
 
 # -------------------------------------------------------------------------------------- writing

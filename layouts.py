@@ -324,6 +324,7 @@ class Layout:
     names: Callable = lambda root: None     # root -> the labels' names, or None
     colours: tuple = ()                     # (R, G, B) of the labels 0, 1, 2 ...
     void: tuple = ()                        # ids of its maps that its benchmark does not count
+    things: tuple = ()                      # labels that are things, which are counted, not stuff
     sparse: bool = False                    # its maps hold ids, of which those that occur count
     tables: dict = field(default_factory=dict)      # {--n-labels: root -> {id: label}}
     folders: Callable = lambda folder: {}   # folder -> {scene: path}, where a map is a folder
@@ -333,7 +334,8 @@ LAYOUTS = {layout.name: layout for layout in (
     Layout('Cityscapes', find_cityscapes, len(CITYSCAPES),
            names=lambda root: [name for name, _ in CITYSCAPES],
            colours=tuple(colour for _, colour in CITYSCAPES),
-           void=(0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 34)),
+           void=(0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 34),
+           things=tuple(range(24, 34))),
     Layout('ADE20K scene parsing', find_ade_scenes, 151, read_inst=read_ade_instances,
            names=ade_names, void=(0,)),
     Layout('ADE20K full', find_ade_full, read_label=read_seg_classes, read_inst=read_seg_instances,
@@ -457,8 +459,15 @@ def readers(layout, in_channels=3, out_channels=3, palette=None, label_table=Non
     if label_table:
         label = by_table(label, label_table)
     signature = repr([layout, palette, label_table, in_channels, out_channels])
-    return data.Readers(label, row.read_inst,
+    return data.Readers(own_or(label) if row.n_labels != 0 else label, own_or(row.read_inst),
                         functools.partial(row.read_image, channels=out_channels), signature)
+
+
+def own_or(read):
+    """A reader of maps that takes those that `edit` wrote as they are, and others as `read`."""
+    def choose(path, size=None):
+        return (decoding.read_map if decoding.is_own(path) else read)(path, size)
+    return choose
 
 
 def readers_of(config):

@@ -166,7 +166,35 @@ def make_parser():
                      help='style K for all instances of LABEL (name or number)')
     sub.add_argument('--encode', help='take the styles from these photographs of the same scenes',
                      **more)
+    sub.add_argument('--styles', type=FILE, metavar='PATH',
+                     help='the styles of the scene, as edit saved them')
     add_fields(sub, 'running', TRAINING, 'precision compile seed',
+               precision='arithmetic of the networks (default: as trained)')
+
+    sub = command('edit', 'change a scene object by object: its styles, labels and shapes, on a '
+                          'page in the browser or by a script')
+    one = {'type': FILE, 'metavar': 'PATH'}
+    sub.add_argument('--label', required=True, help='the label map', **one)
+    sub.add_argument('--inst', help='its instance map (default: the connected components of each '
+                                    'label)', **one)
+    sub.add_argument('--styles', help='its styles, as saved here (default: the main ones)', **one)
+    sub.add_argument('--photo', help='a photograph of it, whose styles to begin with', **one)
+    folder(sub, '--run', '(default: the newest run in runs/)')
+    folder(sub, '--out', 'for what is saved (default: <run>/edited)')
+    trained(sub)
+    sub.add_argument('--size', type=SIZE, metavar='WxH',
+                     help="resize the maps to this first (default: the maps' own size)")
+    sub.add_argument('--script', help='apply the edits in this JSON file, and open no page', **one)
+    sub.add_argument('--last', action='store_true',
+                     help='with --script, a picture of the result alone, not of every edit')
+    sub.add_argument('--host', default='127.0.0.1',
+                     help='address to serve the page at (default: 127.0.0.1, which this machine '
+                          'alone reaches)')
+    sub.add_argument('--port', type=configuration.whole(0, 65535), default=0, metavar='N',
+                     help='port to serve it at (default: one that is free)')
+    sub.add_argument('--browser', action=argparse.BooleanOptionalAction, default=True,
+                     help='open the page in the browser (default: yes)')
+    add_fields(sub, 'running', TRAINING, 'precision seed',
                precision='arithmetic of the networks (default: as trained)')
 
     sub = command('evaluate', 'score runs side by side on pictures that they were not trained on')
@@ -452,8 +480,11 @@ def generate(args):
         if path.is_dir() and resolved(out).is_relative_to(resolved(path)):
             raise UserError(f'--out {out} lies in {path}: its pictures would be taken for label '
                             'maps next time; choose another')
+    if args.styles and len(labels) > 1:
+        raise UserError(f'--styles {args.styles}: of one scene, and there are {len(labels)} label '
+                        'maps')
     known = None
-    if run.E and (args.style or not photos):
+    if run.E and (args.style or not photos) and not args.styles:
         with ranks.first_goes_first():
             known = synthesis.ready_styles(run, folder)
     chosen = styles.chosen_by_hand(args.style, known)
@@ -484,14 +515,17 @@ def generate(args):
         with trying(name):
             scene = scene.result()
             noted = noted or synthesis.note_size(folder, run.config, labels[name], scene)
-            if run.E and not photos:
+            if known:
                 unknown |= styles.unknown(scene.labels, known)
             for i in range(args.n):
                 if args.sample:
                     ending = f'seed{seed}_{i + 1}'
                 noise = styles.noise_of(seed, name, i)
-                vectors = synthesis.choose_styles(run, scene, known, photos.get(name),
-                                                  noise if args.sample else None, chosen)
+                if args.styles:
+                    vectors, noise = synthesis.read_styles(args.styles, run, scene)
+                else:
+                    vectors = synthesis.choose_styles(run, scene, known, photos.get(name),
+                                                      noise if args.sample else None, chosen)
                 picture = synthesis.synthesise(run, scene, vectors, noise).cpu()
                 in_background(write, name, out / f'{name}_{ending}.png', picture)
     in_background.end()
@@ -515,8 +549,36 @@ def check_wishes(args, folder, run):
     if args.sample and args.encode:
         raise UserError('--sample and --encode: the styles are either drawn or taken from '
                         'photographs')
+    if args.styles and (args.sample or args.style or args.encode):
+        raise UserError('--styles: has the style of every object; leave out --sample, --style and '
+                        '--encode')
     if args.n > 1 and not args.sample:
         raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
+
+
+def edit(args):
+    """Change a scene object by object, by a script or on a page (paper section 3.4 and its
+    interactive object editing)."""
+    import edit as editing
+    import layouts
+    import serve
+    import synthesis
+    folder, run = trained_run(args)
+    run.precision = getattr(args, 'precision', run.precision)
+    out = Path(args.out) if args.out else folder / 'edited'
+    known = synthesis.ready_styles(run, folder) if run.E else None
+    seed = getattr(args, 'seed', TRAINING['seed'].default)
+    label, inst, own, photo = (path and Path(path) for path in (args.label, args.inst, args.styles,
+                                                                args.photo))
+    editor = editing.opened(run, known, label, inst, args.size, own, photo, seed)
+    make_folder(out)
+    name = layouts.scene_name(label)
+    if args.script:
+        for path in editing.run_script(editor, args.script, out, name, args.last):
+            say(path)
+        return 0
+    return serve.serve(editor, out, name, f'{name}, {folder.name}', args.host, args.port,
+                       args.browser)
 
 
 def evaluate(args):
@@ -547,7 +609,7 @@ def demo(args):
 # ----------------------------------------------------------------------------------------- main
 
 COMMANDS = {'check': check, 'train': train, 'finetune': finetune, 'cluster': cluster,
-            'generate': generate, 'evaluate': evaluate, 'demo': demo}
+            'generate': generate, 'edit': edit, 'evaluate': evaluate, 'demo': demo}
 
 
 def parse(words):

@@ -67,7 +67,8 @@ def encode_all(run, dataset, min_pixels, indices=None, shared=False):
     for batch in data.batches(dataset, run.device, sampler=keys):
         label, inst, image, _ = data.to_device(batch, run.device)
         regions = styled(run.config, label, inst)
-        slot, instance_labels, pixels = data.describe_instances(label, regions, run.config.n_labels)
+        _, slot, instance_labels, pixels = data.describe_instances(label, regions,
+                                                                   run.config.n_labels)
         vectors.append(unpaint(encode(run, image, regions), slot)[pixels >= min_pixels])
         labels.append(instance_labels[pixels >= min_pixels])
     parts = ranks.gathered((vectors, labels)) if shared else [(vectors, labels)]

@@ -1,5 +1,6 @@
 """From a scene on disk to a picture: the way that generate, the training sheets and the demo go."""
 from collections import namedtuple
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import torch
 import config as configuration
 import data
 import devices
-from files import UserError, attempt, say, warn, write_whole
+from files import UserError, attempt, blame, read_json, say, warn, write_whole
 import layouts
 import runs
 import styles
@@ -20,10 +21,10 @@ CLUSTERED = 200             # training pictures, at most, whose styles are looke
 GAPLESS = 2048 * 1024       # pixels of the largest picture for which freed memory is kept
 
 # label (1, 1, H, W) integer (pictures to pictures: (1, C, H, W)); inst (1, 1, H, W) integer, or
-# None where the run has no instances; slot (1, 1, H, W), the number 0 ... K - 1 of each pixel's
-# instance, and labels (K,), the label of each, or None where it has no encoder; there (L,), the
-# labels that occur, see data.labels_in.
-Scene = namedtuple('Scene', 'label inst slot labels there')
+# None where the run has no instances; ids (K,) of the regions that have a style each, slot
+# (1, 1, H, W), the number 0 ... K - 1 of each pixel's, and labels (K,), the label of each, or None
+# where it has no encoder; there (L,), the labels that occur, see data.labels_in.
+Scene = namedtuple('Scene', 'label inst ids slot labels there')
 
 
 def read_scene(config, label_path, inst_path=None, size=None):
@@ -45,12 +46,12 @@ def read_scene(config, label_path, inst_path=None, size=None):
 
 
 def make_scene(config, label, inst):
-    slot = labels = None
+    ids = slot = labels = None
     if config.features:
         regions = styles.styled(config, label, inst)
-        slot, labels, _ = data.describe_instances(label, regions, config.n_labels)
+        ids, slot, labels, _ = data.describe_instances(label, regions, config.n_labels)
     there = data.labels_in(label, config.n_labels) if config.n_labels else None
-    return Scene(label, inst, slot, labels, there)
+    return Scene(label, inst, ids, slot, labels, there)
 
 
 def note_size(folder, config, path, scene):
@@ -67,13 +68,12 @@ def note_size(folder, config, path, scene):
     return far
 
 
-def encode_photo(run, path, scene):
-    """The styles of a scene's instances in a photograph of it, which is resized to the map's size
-    -> (K, feat)."""
+def read_photo(config, path, scene):
+    """A photograph of a scene, resized to its map's size -> (1, C, H, W) in [-1, 1]."""
     h, w = scene.label.shape[-2:]
     survey.check_section(path, 'its label map', (w, h))
-    photo = layouts.readers_of(run.config).image(path, (w, h))
-    return encode_image(run, data.to_float(data.to_tensor(photo)[None]), scene)
+    photo = layouts.readers_of(config).image(path, (w, h))
+    return data.to_float(data.to_tensor(photo)[None])
 
 
 @torch.no_grad()                            # not inference_mode: some styles may be replaced
@@ -95,7 +95,7 @@ def choose_styles(run, scene, known, photo=None, seed=None, chosen=None):
     if not run.E:
         return None
     if photo:
-        vectors = encode_photo(run, photo, scene)
+        vectors = encode_image(run, read_photo(run.config, photo, scene), scene)
     else:
         drawn = None if seed is None else torch.Generator().manual_seed(seed)
         vectors = styles.choose(scene.labels, known, drawn)
@@ -143,6 +143,40 @@ def synthesise(run, scene, vectors=None, noise=0):
         devices.keep_memory(h * w <= GAPLESS)
     with devices.arithmetic(run):
         return fake_picture(run, *maps, noise, there)[0][..., :h, :w].float()
+
+
+# ------------------------------------------------------------------------- the styles of a scene
+
+def write_styles(path, config, own, noise):
+    """Write the styles of a scene: own {id of a region: (number among its label's or None,
+    features)}; noise: as in `synthesise`."""
+    text = json.dumps({'format': 1, 'styles_of': config.features_of, 'noise': noise, 'styles': {
+        str(i): {'style': k, 'features': list(features)} for i, (k, features) in own.items()}},
+        indent=1)
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def read_styles(path, run, scene):
+    """The styles of a scene in a file that write_styles wrote -> (K, feat), or None without an
+    encoder; and noise. UserError where it is of another scene or kind of run."""
+    found = read_json(path)
+    with blame(path, 'not the styles of a scene as edit saves them'):
+        if found['format'] != 1 or type(found['noise']) is not int or not (
+                0 <= found['noise'] < 1 << 63):
+            raise ValueError('another format')
+        own = {int(i): torch.tensor(style['features'], dtype=torch.float32)
+               for i, style in found['styles'].items()}
+        if not all(vector.shape == (run.config.feat,) and vector.isfinite().all()
+                   for vector in own.values()):
+            raise ValueError(f'expected {run.config.feat} features of each')
+        kind = found['styles_of']
+    ids = scene.ids.tolist() if run.E else []
+    if own.keys() != set(ids) or ids and kind != run.config.features_of:
+        wrong = sorted(own.keys() ^ set(ids))
+        raise UserError(f'{path}: the styles of another scene or run'
+                        + (f', for {wrong[0]} is not in both' if wrong else '')
+                        + '; take the maps that were saved with it, and its run')
+    return torch.stack([own[i] for i in ids]) if run.E else None, found['noise']
 
 
 # ---------------------------------------------------------------------------- the styles of a run

@@ -158,7 +158,8 @@ def test_features_of_labels_are_constant_over_labels(trained, scenes):
     pair = layouts.find_pairs(scenes, 'val')[1][0]
     scene = synthesis.read_scene(run.config, pair.label, pair.inst)
     assert scene.labels.tolist() == scene.label.unique().tolist()
-    vectors = synthesis.encode_photo(run, pair.image, scene)
+    photo = synthesis.read_photo(run.config, pair.image, scene)
+    vectors = synthesis.encode_image(run, photo, scene)
     assert vectors.shape == (len(scene.labels), 3)
 
 

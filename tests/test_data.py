@@ -120,7 +120,7 @@ def test_padding_repeats_the_edge():
 def test_an_instance_has_the_label_of_its_majority():
     label = torch.tensor([[3, 3, 1, 0]])[None, None]
     inst = torch.tensor([[50, 50, 50, 2]])[None, None]      # ids that do not encode the label
-    slot, labels, pixels = data.describe_instances(label, inst, 4)
+    ids, slot, labels, pixels = data.describe_instances(label, inst, 4)
     assert slot.flatten().tolist() == [1, 1, 1, 0]
     assert labels.tolist() == [0, 3] and pixels.tolist() == [1, 3]
 
