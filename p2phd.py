@@ -559,8 +559,8 @@ def check_wishes(args, folder, run):
 def edit(args):
     """Change a scene object by object, by a script or on a page (paper section 3.4 and its
     interactive object editing)."""
-    import edit as editing
     import layouts
+    import scenes
     import serve
     import synthesis
     folder, run = trained_run(args)
@@ -570,11 +570,11 @@ def edit(args):
     seed = getattr(args, 'seed', TRAINING['seed'].default)
     label, inst, own, photo = (path and Path(path) for path in (args.label, args.inst, args.styles,
                                                                 args.photo))
-    editor = editing.opened(run, known, label, inst, args.size, own, photo, seed)
+    editor = scenes.opened(run, known, label, inst, args.size, own, photo, seed)
     make_folder(out)
     name = layouts.scene_name(label)
     if args.script:
-        for path in editing.run_script(editor, args.script, out, name, args.last):
+        for path in scenes.run_script(editor, args.script, out, name, args.last):
             say(path)
         return 0
     return serve.serve(editor, out, name, f'{name}, {folder.name}', args.host, args.port,

@@ -13,6 +13,7 @@ import edit
 from edit import State, Style
 from files import UserError
 import runs
+import scenes as saved_scenes
 import synthesis
 
 CPU = torch.device('cpu')
@@ -417,7 +418,7 @@ def test_ids_beyond_sixteen_bits_are_numbered_anew(trained, scenes, tmp_path):
     np.save(tmp_path / 'inst.npy', inst)
     run = runs.load(trained, CPU, False)
     known = synthesis.ready_styles(run, trained)
-    editor = edit.opened(run, known, label, tmp_path / 'inst.npy')
+    editor = saved_scenes.opened(run, known, label, tmp_path / 'inst.npy')
     assert np.unique(editor.state.inst).tolist() == [0, 1, 2, 3, 4]
     scene = synthesis.read_scene(run.config, label, tmp_path / 'inst.npy')
     vectors = synthesis.choose_styles(run, scene, known)
@@ -429,8 +430,8 @@ def test_recovery_file(run, tmp_path):
     do(editor, 'remove', object=26000)
     path = tmp_path / 'unsaved.npz'
     with open(path, 'wb') as file:
-        edit.recovery_of(editor.state)(file)
-    assert_same(edit.recovered(path, run.config, True), editor.state)
+        saved_scenes.recovery_of(editor.state)(file)
+    assert_same(saved_scenes.recovered(path, run.config, True), editor.state)
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for i in range(200):                                    # the same state, or one line
@@ -439,7 +440,7 @@ def test_recovery_file(run, tmp_path):
             broken[rng.integers(len(broken))] ^= 1 << rng.integers(8)
         path.write_bytes(broken)
         try:
-            assert_same(edit.recovered(path, run.config, True), editor.state)
+            assert_same(saved_scenes.recovered(path, run.config, True), editor.state)
         except UserError as error:
             assert '\n' not in str(error) and str(path) in str(error)
 
@@ -448,7 +449,7 @@ def test_maps_of_other_layouts_are_read_back(tmp_path):
     """Whatever a layout's own maps are like: colours, pairs of bytes, another table of ids."""
     import layouts
     path = tmp_path / 'map.png'
-    edit.write_map(path, np.array([[0, 3], [300, 9]], np.int32))
+    saved_scenes.write_map(path, np.array([[0, 3], [300, 9]], np.int32))
     for layout, more in (('ADE20K scene parsing', {}), ('ADE20K full', {'label_table': {7: 1}}),
                          ('flat', {'palette': [[1, 2, 3, 0, 'a']]}), ('NYU Depth v2', {})):
         readers = layouts.readers(layout, **more)
