@@ -6,6 +6,7 @@ An edit is a dict, as JSON has it: {"do": "relabel", "object": 26003, "label": "
 one of the functions in OPERATIONS, whose arguments are the rest.
 """
 from collections import namedtuple
+import copy
 import zlib
 
 import numpy as np
@@ -196,9 +197,14 @@ class Editor:
         self.things = layouts.LAYOUTS[run.config.layout].things
         self.version = self.maps_version = 0        # grow with every change, and one of the maps
         self.history, self.now = [], -1
-        self.push(state)
+        self.begin(state)
 
     # ------------------------------------------------ what there is
+
+    def begin(self, state):
+        """Go on with another scene, which a reset leads back to."""
+        self.push(state)
+        self.opened = self.now
 
     def push(self, state):
         """Make `state` the present one; what had been undone is gone."""
@@ -208,12 +214,15 @@ class Editor:
         self.history[self.now + 1:] = [(packed, state.styles)]
         self.show(len(self.history) - 1, state)
 
+    def at(self, now):
+        """The state number `now` of the history."""
+        packed, own = self.history[now]
+        same = packed is self.history[self.now][0]
+        return State(*(self.state[:2] if same else unpack(packed)), own)
+
     def show(self, now, state=None):
         """Make the state number `now` of the history the present one."""
-        if state is None:
-            packed, own = self.history[now]
-            same = packed is self.history[self.now][0]
-            state = State(*(self.state[:2] if same else unpack(packed)), own)
+        state = state or self.at(now)
         if self.now < 0 or state.label is not self.state.label or state.inst is not self.state.inst:
             self.objects = objects_of(state.label, state.inst, self.config.n_labels)
             self.maps_version += 1
@@ -252,23 +261,21 @@ class Editor:
     def edit(self, edits):
         """Apply edits, one after the other, or none of them: a UserError names the one that cannot
         be done, and nothing has changed."""
-        before = list(self.history), self.now, self.state, self.objects
-        try:
-            for edit in edits:
-                self.apply(edit)
-        except Exception:
-            self.history, self.now, self.state, self.objects = before
-            self.version += 1
-            self.maps_version += 1
-            raise
+        trial = copy.copy(self)
+        trial.history = list(self.history)
+        for edit in edits:
+            trial.apply(edit)
+        vars(self).update(vars(trial))
 
     def apply(self, edit):
         name = edit.get('do') if isinstance(edit, dict) else None
         if name in ('undo', 'redo', 'reset') and len(edit) == 1:
-            now = {'undo': self.now - 1, 'redo': self.now + 1, 'reset': 0}[name]
+            if name == 'reset':
+                return self.push(self.at(self.opened if self.opened <= self.now else 0))
+            now = self.now + (1 if name == 'redo' else -1)
             if not 0 <= now < len(self.history):
                 raise UserError(f'{name}: nothing to {name}')
-            return self.push(self.first()) if name == 'reset' else self.show(now)
+            return self.show(now)
         operation = OPERATIONS.get(name) if isinstance(name, str) else None
         if not operation:
             raise UserError(f'{shown(edit)}: expected {{"do": ...}} with one of '
@@ -279,10 +286,6 @@ class Editor:
         except UserError as error:
             raise UserError(f'{name}: {error}') from None
         self.push(state)
-
-    def first(self):
-        packed, own = self.history[0]
-        return State(*unpack(packed), own)
 
     def settled(self, label, inst, anew=(), **own):
         """The state of new maps: styles of objects that are gone are dropped, those of objects that

@@ -22,7 +22,7 @@ import webbrowser
 
 from arguments import read_arguments
 from files import UserError, brief, out_of_memory, say, warn
-from session import REQUESTS, UNLOCKED, Session, Superseded
+from session import REQUESTS, WAITING, Session, Superseded
 
 LARGEST = 96 << 20                      # bytes of a request: a scene, a photograph
 PATIENCE = 30                           # seconds that a client has to say what it wants
@@ -144,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
         session = self.server.session
         with session.lock:
             arguments = read_arguments(function, given, session.editor)
-            if function not in UNLOCKED:
+            if function not in WAITING:
                 return function(session, **arguments)
         return function(session, **arguments)
 

@@ -1,6 +1,8 @@
 """What the editor's page asks for, request by request, in many threads at once."""
 import base64
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+import glob
 import io
 from pathlib import Path
 import tempfile
@@ -187,7 +189,7 @@ class Session:
     def photo(self, data):
         """Take a photograph of the scene (base64), whose styles the style 'photo' then has."""
         e = self.editor
-        with Uploaded(self.folder, photo=data) as paths:
+        with uploaded(self.folder, photo=data) as paths:
             e.photo = synthesis.read_photo(e.config, paths['photo'], e.scene()[0])
         return self.state()
 
@@ -195,26 +197,26 @@ class Session:
     def open(self, label, inst=None, styles=None):
         """Take the scene of a label map, an instance map and styles, files as base64."""
         e = self.editor
-        with Uploaded(self.folder, label=label, inst=inst, styles=styles) as paths:
+        with uploaded(self.folder, label=label, inst=inst, styles=styles) as paths:
             new = scenes.opened(e.run, e.known, paths['label'], paths.get('inst'), None,
                               paths.get('styles'))
         e.photo, e.noise = None, new.noise
-        e.push(new.state)
+        e.begin(new.state)
         return self.changed()
 
     @taking()
     def save(self):
         """Write picture, maps and styles into the folder, under a name that is free -> state and
         their paths."""
-        n = 1
-        while any(self.folder.glob(f'{self.name}-{n:03d}[._]*')):
-            n += 1
         with self.lock:
             version = self.editor.version
         image = self.full(version)
         with self.lock:
             if version != self.editor.version:
                 raise Superseded
+            n = 1
+            while any(self.folder.glob(f'{glob.escape(self.name)}-{n:03d}[._]*')):
+                n += 1
             paths = scenes.save(self.editor, self.folder, f'{self.name}-{n:03d}', image)
             self.saved = version
             self.keeper.submit(lambda: self.recovery.unlink(missing_ok=True))
@@ -238,33 +240,26 @@ class Session:
 REQUESTS = {f'/{f.__name__}': f for f in (
     Session.state, Session.maps, Session.edit, Session.picture, Session.progress,
     Session.thumbnail, Session.photo, Session.open, Session.save, Session.recover)}
-UNLOCKED = Session.picture, Session.progress, Session.save, Session.thumbnail   # or partly
+# They wait for the thread that computes, and lock the state only where they look at it.
+WAITING = Session.picture, Session.progress, Session.save, Session.thumbnail
 
 
-class Uploaded:
-    """Files of a request, base64, on the disk while it is entered -> {role: path}."""
-
-    def __init__(self, folder, **files):
-        self.files, self.folder = files, folder
-
-    def __enter__(self):
-        self.place = tempfile.TemporaryDirectory(prefix='.upload-', dir=self.folder)
+@contextmanager
+def uploaded(folder, **files):
+    """{role: path} of files of a request, base64 or None, which lie there while it is entered."""
+    with tempfile.TemporaryDirectory(prefix='.upload-', dir=folder) as place:
         paths = {}
-        for role, data in self.files.items():
-            if data is None:
+        for role, encoded in files.items():
+            if encoded is None:
                 continue
             try:
-                blob = base64.b64decode(data, validate=True)
+                blob = base64.b64decode(encoded, validate=True)
             except ValueError:
-                self.place.cleanup()
                 raise UserError(f'"{role}": not base64') from None
             suffix = '.npy' if blob.startswith(b'\x93NUMPY') else '.png'    # or what it is
-            paths[role] = Path(self.place.name) / f'{role}{suffix}'
+            paths[role] = Path(place) / f'{role}{suffix}'
             paths[role].write_bytes(blob)
-        return paths
-
-    def __exit__(self, *error):
-        self.place.cleanup()
+        yield paths
 
 
 def png(image):

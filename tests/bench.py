@@ -18,6 +18,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,6 +26,7 @@ from conftest import REAL, ROOT, examine
 import config
 import data
 import devices
+import edit
 from kmeans import kmeans
 import layouts
 import losses
@@ -277,11 +279,38 @@ def commands(results, rounds):
             for _ in range(rounds)]})
 
 
+def editor(results, rounds, device):
+    """Over HTTP, from a click that changes a style to the preview and to the picture."""
+    from test_serve import ask, said, served        # which takes make_run from here
+    for size in ((256, 128), (512, 256)) if device.type == 'cpu' else ((1024, 512),):
+        label, inst = toy.scene(0, size)[:2]
+        inst = data.connected_components(inst)
+        for precision in ('fp32', 'bf16'):
+            run = make_run(device, precision, ngf=32)
+            known = {'centres': np.random.default_rng(0).normal(size=(35, 10, 3)).astype('f'),
+                     'counts': np.ones((35, 10), int), 'mean': np.zeros(3, 'f')}
+            ids = np.unique(inst).tolist()
+            own = dict(zip(ids, edit.main_styles(known, [0] * len(ids))))
+            with tempfile.TemporaryDirectory() as folder, served(
+                    edit.Editor(run, known, edit.State(label, inst, own)), Path(folder)) as server:
+                took = {True: [], False: []}
+                for i in range(1 + rounds):
+                    for preview in took:
+                        started = time.perf_counter()
+                        now = said(server, '/edit', {'edits': [
+                            {'do': 'style', 'object': ids[0], 'style': 1 + i % 9}]})
+                        ask(server, '/picture', {'version': now['version'], 'preview': preview})
+                        took[preview].append(time.perf_counter() - started)
+            for preview, name in ((True, 'preview'), (False, 'picture')):
+                row(results, f'edit, from a click to the {name}, {size[0]}x{size[1]}, {precision}',
+                    {'ours': took[preview][1:]})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--only', choices=['step', 'picture', 'parts', 'loading', 'commands'])
+    parser.add_argument('--only', choices=['step', 'picture', 'parts', 'loading', 'commands', 'editor'])
     parser.add_argument('--large', action='store_true', default=torch.cuda.is_available(),
                         help='1024x512 and 2048x1024 at full width, in place of smaller ones '
                              '(default: on CUDA)')
@@ -304,7 +333,8 @@ def main():
                      ('picture', lambda: networks(results, 'picture', n, args.large)),
                      ('parts', lambda: parts(results, n, device)),
                      ('loading', lambda: loading(results, n)),
-                     ('commands', lambda: commands(results, n))):
+                     ('commands', lambda: commands(results, n)),
+                     ('editor', lambda: editor(results, n, device))):
         if args.only in (None, name):
             do()
     if args.json:

@@ -287,11 +287,11 @@ def test_a_thousand_edits_undone(editor):
 
 
 def test_edits_are_done_together_or_not_at_all(editor):
-    before, history = editor.state, list(editor.history)
+    before, history, version = editor.state, list(editor.history), editor.version
     with pytest.raises(UserError, match='relabel: "no-such": no such label'):
         editor.edit([{'do': 'remove', 'object': 26000}, {'do': 'undo'},
                      {'do': 'relabel', 'object': 11, 'label': 'no-such'}])
-    assert editor.state is before and editor.history == history
+    assert editor.state is before and editor.history == history and editor.version == version
     check(editor)
 
 

@@ -21,17 +21,21 @@ ALONE = ('--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-ru
          '--window-size=1280,900').split()
 
 
-@pytest.fixture(scope='module')
-def browser(tmp_path_factory):
-    chromium, chromedriver = shutil.which('chromium'), shutil.which('chromedriver')
-    if not chromium or not chromedriver:
-        pytest.skip('no chromium and chromedriver here (Debian: chromium chromium-driver)')
+def chromium(profile):
+    """A browser without a window, and without connections of its own."""
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in (*ALONE, f'--user-data-dir={tmp_path_factory.mktemp("profile")}'):
+    options.binary_location = shutil.which('chromium')
+    for word in (*ALONE, f'--user-data-dir={profile}'):
         options.add_argument(word)
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
+    return webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    if not shutil.which('chromium') or not shutil.which('chromedriver'):
+        pytest.skip('no chromium and chromedriver here (Debian: chromium chromium-driver)')
+    driver = chromium(tmp_path_factory.mktemp('profile'))
     yield driver
     driver.quit()
 
