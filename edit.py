@@ -136,7 +136,7 @@ def split(editor, at):
 def remove(editor, object):
     """Take an object away. What surrounds it closes the hole: each pixel becomes as the nearest one
     of the labels that are no things (see Editor.sources)."""
-    return editor.filled(editor.state.inst == object)
+    return editor.settled(*editor.closed(editor.state.inst == object))
 
 
 @taking(object=an_object, by=shift, scale=number(0.05, 20), flip=flag, copy=flag)
@@ -149,9 +149,12 @@ def move(editor, object, by=(0, 0), scale=1, flip=False, copy=False):
         raise UserError('it would lie outside the picture')
     own = editor.state.styles.get(object)
     label = editor.state.label[y, x]                # of each pixel
+    if copy or (mask <= target).all():
+        maps = editor.state[:2]
+    else:
+        maps = editor.closed(mask)
     owner = editor.free_id(editor.label_of(object)) if copy else object
-    state = editor.state if copy or (mask <= target).all() else editor.filled(mask, keep=object)
-    return editor.painted(target, label, owner, own, state)
+    return editor.painted(target, label, owner, own, maps)
 
 
 @taking(label=a_label, to=an_owner, brush=a_brush, width=number(0.5, 10_000), rectangle=a_box,
@@ -174,8 +177,11 @@ def paint(editor, label, to='new', brush=None, width=1, rectangle=None, fill=Non
 
 @taking(brush=a_brush, width=number(0.5, 10_000), rectangle=a_box, fill=point)
 def erase(editor, brush=None, width=1, rectangle=None, fill=None):
-    """Take away what is under a brush, in a rectangle or around a point, as by remove."""
-    return editor.filled(editor.shape(brush, width, rectangle, fill))
+    """Take away what is under a brush, in a rectangle or around a point, as by remove: things, if
+    there are any, else all."""
+    mask = editor.shape(brush, width, rectangle, fill)
+    things = mask & np.isin(editor.state.label, editor.things)
+    return editor.settled(*editor.closed(things if things.any() else mask))
 
 
 OPERATIONS = {f.__name__: f for f in (style, like, relabel, split, remove, move, paint, erase)}
@@ -287,48 +293,48 @@ class Editor:
             raise UserError(f'{name}: {error}') from None
         self.push(state)
 
-    def settled(self, label, inst, anew=(), **own):
+    def settled(self, label, inst, anew=(), own=None):
         """The state of new maps: styles of objects that are gone are dropped, those of objects that
-        are new, or `anew`, become their label's main one. own: {'styles': {id: Style}}, that some
-        have."""
+        are new, or `anew`, become their label's main one. own: {id: Style} that some shall have."""
         found = objects_of(label, inst, self.config.n_labels)
         if not self.run.E:
             return State(label, inst, {})
         by_label = self.config.features_of == 'label'
         labels = dict(zip((found.labels if by_label else found.ids).tolist(),
                           found.labels.tolist()))
-        kept = {**self.state.styles, **own.get('styles', {})}
+        kept = {**self.state.styles, **(own or {})}
         fresh = [key for key in labels if key not in kept or key in anew and not by_label]
         main = main_styles(self.known, [labels[key] for key in fresh])
         return State(label, inst, {**{key: kept[key] for key in labels if key not in fresh},
                                    **dict(zip(fresh, main))})
 
-    def painted(self, mask, label, owner, style=None, state=None):
-        """The state with an object on a mask; label: a number, or one for each pixel."""
-        state = state or self.state
-        labels, inst = state.label.copy(), state.inst.copy()
+    def painted(self, mask, label, owner, style=None, maps=None):
+        """The state with an object on a mask; label: a number, or one for each pixel; maps: those
+        to paint on (default: the present ones)."""
+        labels, inst = (x.copy() for x in maps or self.state[:2])
         labels[mask], inst[mask] = label, owner
         own = {owner: style} if style and self.config.features_of != 'label' else {}
-        return self.settled(labels, inst, styles=own)
+        return self.settled(labels, inst, own=own)
 
     def sources(self, hole):
         """What a hole is filled from: what is neither a thing nor void, where the layout of the run
-        says what is; in any case nothing of the labels in the hole, if there is anything else."""
+        says what is, and not of the label that most of the hole has; if there is such."""
         label, outside = self.state.label, ~hole
-        gone = outside & ~np.isin(label, np.unique(label[hole]))
-        ground = gone & ~np.isin(label, [*self.things, *self.config.void])
-        for sources in (ground, gone & ~np.isin(label, self.things), gone, outside):
+        others = outside & (label != np.bincount(label[hole]).argmax())
+        stuff = others & ~np.isin(label, self.things)
+        for sources in (stuff & ~np.isin(label, self.config.void), stuff, others, outside):
             if sources.any():
                 return sources
         raise UserError('nothing would be left to fill the picture with')
 
-    def filled(self, hole, keep=None):
-        """The state with a hole closed. keep: an object whose style stays known meanwhile."""
+    def closed(self, hole):
+        """The maps with a hole closed: each of its pixels becomes as the nearest one of sources."""
         y, x = nearest(hole, self.sources(hole))
-        label, inst = self.state.label.copy(), self.state.inst.copy()
-        label[hole], inst[hole] = self.state.label[y, x], self.state.inst[y, x]
-        return State(label, inst, self.state.styles) if keep is not None else self.settled(
-            label, inst)
+        maps = []
+        for old in self.state[:2]:
+            maps.append(old.copy())
+            maps[-1][hole] = old[y, x]
+        return maps
 
     def shape(self, brush, width, rectangle, fill):
         """The mask (H, W) of one of three: a stroke, a rectangle, a part."""

@@ -310,7 +310,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--only', choices=['step', 'picture', 'parts', 'loading', 'commands', 'editor'])
+    parser.add_argument('--only', choices=['step', 'picture', 'parts', 'loading', 'commands',
+                                           'editor'])
     parser.add_argument('--large', action='store_true', default=torch.cuda.is_available(),
                         help='1024x512 and 2048x1024 at full width, in place of smaller ones '
                              '(default: on CUDA)')

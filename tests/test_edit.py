@@ -221,6 +221,14 @@ def test_erase_and_split(editor):
         editor.edit([{'do': 'split', 'at': [7, 5]}])
 
 
+def test_erase_takes_things_and_leaves_the_ground(editor):
+    label, inst, _ = do(editor, 'erase', rectangle=[0, 3, 2, 5])
+    assert label[3:, :3].tolist() == [[11, 11, 11], [7, 7, 7], [7, 7, 7]]
+    before = editor.state.label
+    label, _, _ = do(editor, 'erase', rectangle=[0, 5, 2, 5])      # no thing: the road itself
+    assert (label[5, :3] == BUILDING).all() and (label[:5] == before[:5]).all()
+
+
 def test_undo_redo_reset(editor):
     first = editor.state
     do(editor, 'remove', object=26000)
