@@ -33,9 +33,13 @@ Objects = namedtuple('Objects', 'ids labels pixels boxes')
 
 def objects_of(label, inst, n_labels):
     """The objects of a label map and an instance map (H, W) -> Objects, ids ascending."""
-    label, inst = (torch.from_numpy(x.astype(np.int64))[None, None] for x in (label, inst))
-    ids, slot, labels, pixels = data.describe_instances(label, inst, n_labels)
-    slot, boxes = slot[0, 0], []
+    # As data.describe_instances, which sorts; ids of at most 16 bits can be counted.
+    pixels = torch.from_numpy(inst).flatten().bincount()
+    ids = pixels.nonzero()[:, 0]
+    slot = (pixels > 0).cumsum(0)[inst] - 1
+    votes = (slot * n_labels + torch.from_numpy(label)).flatten().bincount(
+        minlength=len(ids) * n_labels)
+    pixels, labels, boxes = pixels[ids], votes.view(len(ids), n_labels).argmax(1), []
     for side, extreme in ((1, 'amin'), (0, 'amin'), (1, 'amax'), (0, 'amax')):
         places = torch.arange(slot.shape[side]).unsqueeze(1 - side).expand_as(slot)
         boxes.append(torch.zeros(len(ids), dtype=torch.long).scatter_reduce(
@@ -202,7 +206,7 @@ class Editor:
         self.photo, self.noise = photo, noise
         self.things = layouts.LAYOUTS[run.config.layout].things
         self.version = self.maps_version = 0        # grow with every change, and one of the maps
-        self.history, self.now = [], -1
+        self.history, self.now, self.looked = [], -1, (None, None, None)
         self.begin(state)
 
     # ------------------------------------------------ what there is
@@ -230,10 +234,16 @@ class Editor:
         """Make the state number `now` of the history the present one."""
         state = state or self.at(now)
         if self.now < 0 or state.label is not self.state.label or state.inst is not self.state.inst:
-            self.objects = objects_of(state.label, state.inst, self.config.n_labels)
+            self.objects = self.look(state.label, state.inst)
             self.maps_version += 1
         self.now, self.state = now, state
         self.version += 1
+
+    def look(self, label, inst):
+        """objects_of maps, of the last ones at once."""
+        if self.looked[0] is not label or self.looked[1] is not inst:
+            self.looked = label, inst, objects_of(label, inst, self.config.n_labels)
+        return self.looked[2]
 
     def scene(self, step=1):
         """The scene as `generate` reads it, or of every step-th row and column, and the styles of
@@ -296,7 +306,7 @@ class Editor:
     def settled(self, label, inst, anew=(), own=None):
         """The state of new maps: styles of objects that are gone are dropped, those of objects that
         are new, or `anew`, become their label's main one. own: {id: Style} that some shall have."""
-        found = objects_of(label, inst, self.config.n_labels)
+        found = self.look(label, inst)
         if not self.run.E:
             return State(label, inst, {})
         by_label = self.config.features_of == 'label'
@@ -434,5 +444,5 @@ def pack(maps):
 
 
 def unpack(packed):
-    return [np.frombuffer(zlib.decompress(raw), dtype).reshape(shape)
+    return [np.frombuffer(bytearray(zlib.decompress(raw)), dtype).reshape(shape)
             for shape, dtype, raw in packed]
