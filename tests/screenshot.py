@@ -35,6 +35,7 @@ def main():
             address = next(line for line in process.stdout if line.startswith('http'))
             browser.set_window_size(w, h)
             page = Page(browser, address.strip())
+            browser.set_window_size(w, h + h - page.js('return innerHeight'))   # its frame
             page.js('selected = arguments[0] ?? state.objects.filter(({label}) => '
                     'state.labels[label].thing).sort((a, b) => b.pixels - a.pixels)[0].id; '
                     'show(); showStyles()', args.object)
