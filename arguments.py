@@ -30,7 +30,10 @@ def flag(editor, value):
 
 def shown(value):
     """A value of an edit as it is told of."""
-    text = json.dumps(value, default=str)
+    try:
+        text = json.dumps(value, default=str)
+    except RecursionError:
+        text = '[[[[...'
     return text if len(text) < 60 else f'{text[:57]}...'
 
 

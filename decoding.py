@@ -73,7 +73,8 @@ def header(path):
 
 
 def is_own(path):
-    """Whether a picture is a map of ids that `edit` wrote, whatever the layout's maps are like."""
+    """Whether a picture is a map of ids that `edit` wrote, whatever the layout's maps are like.
+    Of arrays nothing tells."""
     if is_array(path) or not Path(path).is_file():      # a part of a file, a folder of masks
         return False
     with open_picture(path) as picture:

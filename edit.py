@@ -25,6 +25,10 @@ import synthesis
 State = namedtuple('State', 'label inst styles')
 Style = namedtuple('Style', 'number features')      # which of its label's, or None; tuple of floats
 
+# The state number `number` of the history, which became it in version `version`; a photograph
+# (1, C, H, W) of it or None; noise: a seed of a U-Net's dropout.
+Opened = namedtuple('Opened', 'number version photo noise')
+
 # ids (K,) in the instance map, label of each, its pixels, its box (x0, y0, x1, y1), as ndarrays.
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
 
@@ -203,30 +207,39 @@ class Editor:
 
     def __init__(self, run, known, state, photo=None, noise=0):
         self.run, self.config, self.known = run, run.config, known
-        self.photo, self.noise = photo, noise
         self.things = layouts.LAYOUTS[run.config.layout].things
         self.version = self.maps_version = 0        # grow with every change, and one of the maps
         self.history, self.now, self.looked = [], -1, (None, None, None)
-        self.begin(state)
+        self.begin(state, photo, noise)
 
     # ------------------------------------------------ what there is
 
-    def begin(self, state):
-        """Go on with another scene, which a reset leads back to."""
-        self.push(state)
-        self.opened = self.now
+    def begin(self, state, photo=None, noise=0):
+        """Go on with another scene, which a reset leads back to. photo, noise: as of the class."""
+        self.push(state, Opened(self.now + 1, self.version + 1, photo, noise))
 
-    def push(self, state):
+    def push(self, state, opened=None):
         """Make `state` the present one; what had been undone is gone."""
         maps = state.label, state.inst
         same = self.history and all(a is b for a, b in zip(maps, self.state[:2]))
         packed = self.history[self.now][0] if same else pack(maps)
-        self.history[self.now + 1:] = [(packed, state.styles)]
+        self.history[self.now + 1:] = [(packed, state.styles, opened or self.opened)]
         self.show(len(self.history) - 1, state)
+
+    @property
+    def opened(self):
+        """The scene that the present state was made of -> Opened."""
+        return self.history[self.now][2]
+
+    def take_photo(self, photo):
+        """Have a photograph (1, C, H, W) of the scene at hand."""
+        old, new = self.opened, self.opened._replace(photo=photo)
+        self.history = [(packed, own, new if opened is old else opened)
+                        for packed, own, opened in self.history]
 
     def at(self, now):
         """The state number `now` of the history."""
-        packed, own = self.history[now]
+        packed, own, _ = self.history[now]
         same = packed is self.history[self.now][0]
         return State(*(self.state[:2] if same else unpack(packed)), own)
 
@@ -245,15 +258,18 @@ class Editor:
             self.looked = label, inst, objects_of(label, inst, self.config.n_labels)
         return self.looked[2]
 
-    def scene(self, step=1):
-        """The scene as `generate` reads it, or of every step-th row and column, and the styles of
-        its regions (K, feat), None without an encoder."""
-        scene = scene_of(self.config, *self.state[:2], step)
-        return scene, vectors_of(scene.ids, self.state.styles) if self.run.E else None
+    def scene(self, state=None, step=1):
+        """What the picture of a state (default: the present one) is made of, or of every step-th
+        row and column: the scene as `generate` reads it, the styles of its regions (K, feat) or
+        None, and noise: what synthesis.synthesise takes."""
+        state = state or self.state
+        scene = scene_of(self.config, *state[:2], step)
+        return (scene, vectors_of(scene.ids, state.styles) if self.run.E else None,
+                self.opened.noise)
 
-    def picture(self, step=1):
-        """The picture of the present state (1, C, H, W) in [-1, 1]; step: as in `scene`."""
-        return synthesis.synthesise(self.run, *self.scene(step), self.noise)
+    def picture(self):
+        """The picture of the present state (1, C, H, W) in [-1, 1]."""
+        return synthesis.synthesise(self.run, *self.scene())
 
     def name_of(self, label):
         return self.config.label_names[label] if self.config.label_names else str(label)
@@ -287,7 +303,7 @@ class Editor:
         name = edit.get('do') if isinstance(edit, dict) else None
         if name in ('undo', 'redo', 'reset') and len(edit) == 1:
             if name == 'reset':
-                return self.push(self.at(self.opened if self.opened <= self.now else 0))
+                return self.push(self.at(self.opened.number))
             now = self.now + (1 if name == 'redo' else -1)
             if not 0 <= now < len(self.history):
                 raise UserError(f'{name}: nothing to {name}')
@@ -309,11 +325,16 @@ class Editor:
         found = self.look(label, inst)
         if not self.run.E:
             return State(label, inst, {})
-        by_label = self.config.features_of == 'label'
-        labels = dict(zip((found.labels if by_label else found.ids).tolist(),
-                          found.labels.tolist()))
-        kept = {**self.state.styles, **(own or {})}
-        fresh = [key for key in labels if key not in kept or key in anew and not by_label]
+        if self.config.features_of == 'label':
+            labels = before = {i: i for i in np.unique(label).tolist()}
+            anew = ()
+        else:
+            labels = dict(zip(found.ids.tolist(), found.labels.tolist()))
+            before = dict(zip(self.objects.ids.tolist(), self.objects.labels.tolist()))
+        own = own or {}
+        kept = {**self.state.styles, **own}
+        fresh = [key for key in labels if key not in kept or key in anew or (
+            key not in own and before.get(key) != labels[key])]
         main = main_styles(self.known, [labels[key] for key in fresh])
         return State(label, inst, {**{key: kept[key] for key in labels if key not in fresh},
                                    **dict(zip(fresh, main))})
@@ -358,7 +379,7 @@ class Editor:
             x0, y0, x1, y1 = rectangle
             draw.rectangle((x0, y0, x1, y1), fill=1)
         else:
-            radius = (width - 1) / 2
+            radius = max(0, (width - 1) / 2)
             if len(brush) > 1:
                 draw.line(brush, fill=1, width=max(1, round(width)))
             draw.point(brush, fill=1)               # what is one wide has no inside
@@ -388,10 +409,10 @@ class Editor:
     def styles_for(self, keys, wish, seed=0):
         """Styles {key: Style} for regions of the present state, as the operation `style` has it."""
         if wish == 'photo':
-            if self.photo is None:
+            if self.opened.photo is None:
                 raise UserError('no photograph is at hand')
-            scene, _ = self.scene()
-            vectors = synthesis.encode_image(self.run, self.photo, scene)
+            scene = self.scene()[0]
+            vectors = synthesis.encode_image(self.run, self.opened.photo, scene)
             return {key: Style(None, tuple(vectors[scene.ids == key][0].tolist())) for key in keys}
         if isinstance(wish, tuple):
             return dict.fromkeys(keys, Style(None, wish))

@@ -175,10 +175,10 @@ def make_folder(path):
 
 
 @contextmanager
-def lock(folder, wait=False):
+def lock(folder, wait=False, flag='--run'):
     """Hold `folder` against other processes. One that holds it already is waited for; or else a
-    UserError names it and its host. The system drops the lock of a process that dies, and a forked
-    process does not inherit it."""
+    UserError names it and its host; flag: what names another folder. The system drops the lock of
+    a process that dies, and a forked process does not inherit it."""
     path = folder / '.lock'
     number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
     try:
@@ -189,7 +189,8 @@ def lock(folder, wait=False):
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 holder = os.pread(number, 300, 0).decode(errors='replace').strip()
                 raise UserError(f'{folder}: {holder or "another process"} is at work there; wait '
-                                'for it or stop it, or choose another folder with --run') from None
+                                'for it or stop it, or choose another folder with '
+                                f'{flag}') from None
             warn(f'warning: {folder}: cannot be locked against a second process ({error})')
         with suppress(OSError):                     # a full disk; the lock holds without the name
             os.truncate(number, 0)

@@ -459,13 +459,17 @@ def readers(layout, in_channels=3, out_channels=3, palette=None, label_table=Non
     if label_table:
         label = by_table(label, label_table)
     signature = repr([layout, palette, label_table, in_channels, out_channels])
-    return data.Readers(own_or(label) if row.n_labels != 0 else label, own_or(row.read_inst),
+    return data.Readers(own_or(label) if row.n_labels != 0 else label,
+                        own_or(row.read_inst, arrays=True),
                         functools.partial(row.read_image, channels=out_channels), signature)
 
 
-def own_or(read):
-    """A reader of maps that takes those that `edit` wrote as they are, and others as `read`."""
+def own_or(read, arrays=False):
+    """A reader of maps that takes those that `edit` wrote, with `arrays` all .npy files, as they
+    are, and others as `read`."""
     def choose(path, size=None):
+        if arrays and decoding.is_array(path):
+            return decoding.read_instances(path, size)
         return (decoding.read_map if decoding.is_own(path) else read)(path, size)
     return choose
 

@@ -577,8 +577,9 @@ def edit(args):
         for path in scenes.run_script(editor, args.script, out, name, args.last):
             say(path)
         return 0
-    return serve.serve(editor, out, name, f'{name}, {folder.name}', args.host, args.port,
-                       args.browser)
+    with lock(out, flag='--out'):
+        return serve.serve(editor, out, name, f'{name}, {folder.name}', args.host, args.port,
+                           args.browser)
 
 
 def evaluate(args):

@@ -1,5 +1,6 @@
 """Scenes that are edited, on the disk: opened, saved as `generate` reads them, recovered, changed
 by a script."""
+import glob
 import json
 import math
 import zipfile
@@ -60,6 +61,14 @@ def recognised(known, label, vector):
     return Style(int(same.argmax()) if same.any() else None, tuple(vector))
 
 
+def free_name(folder, name):
+    """`name` and the first number under which nothing lies in a folder yet."""
+    n = 1
+    while any(folder.glob(f'{glob.escape(name)}-{n:03d}[._]*')):
+        n += 1
+    return f'{name}-{n:03d}'
+
+
 def save(editor, folder, name, image):
     """Write the scene and its picture `image` (1, C, H, W) into a folder, as name_labelIds.png,
     name_instanceIds.png (.npy where ids are beyond 16 bits), name_styles.json and name.png, from
@@ -69,7 +78,7 @@ def save(editor, folder, name, image):
     if editor.config.instances != 'none':
         paths.append(write_map(folder / f'{name}_instanceIds.png', inst))
     paths.append(folder / f'{name}_styles.json')
-    synthesis.write_styles(paths[-1], editor.config, own, editor.noise)
+    synthesis.write_styles(paths[-1], editor.config, own, editor.opened.noise)
     return [*paths, synthesis.write_picture(folder / f'{name}.png', image)]
 
 
@@ -87,42 +96,47 @@ def write_map(path, ids):
     return path
 
 
-def recovery_of(state):
-    """A function that writes a state to a file, from which `recovered` reads it."""
+def recovery_of(state, noise):
+    """A function that writes a state and its noise to a file, from which `recovered` reads it."""
     text = json.dumps({str(key): own for key, own in state.styles.items()})
     return lambda file: np.savez_compressed(file, label=state.label, inst=state.inst,
-                                            styles=np.array(text))
+                                            styles=np.array(text), noise=np.array(noise))
 
 
-def recovered(path, config, encoder):
-    """The state in a file that recovery_of wrote. UserError where it is not of this run, or
-    damaged. encoder: that of the run, or None."""
+def recovered(path, config, known):
+    """What is in a file that recovery_of wrote -> State, noise. UserError where it is not of this
+    run, or damaged. known: the styles of the run, None without an encoder."""
     check_regular(path)
     with blame(path, 'no unsaved edits that can be read; delete it'):
         with zipfile.ZipFile(path) as archive:
             if sum(item.file_size for item in archive.infolist()) > 1 << 28:
                 raise ValueError('too large')
         with np.load(path, allow_pickle=False) as file:
-            label, inst, text = (file[name] for name in ('label', 'inst', 'styles'))
-        if label.ndim != 2 or label.shape != inst.shape or label.dtype.kind not in 'iu' or (
-                inst.dtype != np.int32):
+            label, inst, text, noise = (file[name] for name in (
+                'label', 'inst', 'styles', 'noise'))
+        if label.ndim != 2 or not label.size or label.shape != inst.shape or (
+                label.dtype not in (np.uint8, np.int32) or inst.dtype != np.int32):
             raise ValueError(f'maps of shape {label.shape} and {inst.shape}')
+        if noise.shape or noise.dtype.kind not in 'iu' or not 0 <= noise < 1 << 63 or not (
+                0 <= inst.min() <= inst.max() < (1 << 17) + 2 * inst.size):
+            raise ValueError('numbers out of range')
         data.check_labels(label, path, config.n_labels)
         own = {int(key): Style(k, tuple(map(float, vector)))
                for key, (k, vector) in json.loads(str(text)).items()}
         ids = (label if config.features_of == 'label' else inst)
-        if own.keys() != set(np.unique(ids).tolist() if encoder else ()) or not all(
+        if own.keys() != set(np.unique(ids).tolist() if known else ()) or not all(
                 len(one.features) == config.feat and all(map(math.isfinite, one.features))
-                for one in own.values()):
+                and (one.number is None or type(one.number) is int
+                     and 0 <= one.number < known['counts'].shape[1]) for one in own.values()):
             raise ValueError('styles of other objects')
-    return State(label, inst, own)
+    return State(label, inst, own), int(noise)
 
 
 def run_script(editor, path, folder, name, last=False):
     """Apply the edits in a JSON file, a list, and write a picture after each, or after the last
     alone, then the scene as it is -> [path]. UserError names the first that cannot be done; what
     was before it stays written, and nothing after it is done."""
-    edits = read_json(path)
+    edits, name = read_json(path), free_name(folder, name)
     if not isinstance(edits, list) or not edits:
         raise UserError(f'{path}: expected a list of edits [{{"do": ...}}, ...]')
     for i, edit in enumerate(edits, 1):

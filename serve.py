@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import hmac
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import ipaddress
 import json
 import os
 from pathlib import Path
@@ -43,11 +44,16 @@ class Server(ThreadingHTTPServer):
         if ':' in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), Handler)
-        port = self.server_address[1]
-        host = f'[{host}]' if ':' in host else host
-        own = [host, 'localhost'] if host in ('127.0.0.1', '[::1]') else [host]
+        bound, port = self.server_address[:2]
+        if ipaddress.ip_address(bound).is_unspecified:      # any name would be right
+            self.server_close()
+            raise UserError(f'--host {host}: name the one address that the page is to be reached '
+                            'by')
+        own = [f'[{bound}]'] if ':' in bound else [host.lower(), bound]
+        own += ['localhost'] if ipaddress.ip_address(bound).is_loopback else []
         self.names = [f'{name}:{port}' for name in own]
         self.address = f'http://{self.names[0]}/?token={self.token}'
+        self.names += own if port == 80 else []             # which browsers leave out
 
     def process_request(self, request, client_address):
         if self.clients.acquire(blocking=False):
@@ -239,12 +245,10 @@ def not_json(name):
 def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
     """Serve the page of an editor until Ctrl-C -> exit code. folder, name: where and under what
     name scenes are saved. UserError where the address cannot be had."""
-    if host in ('', '0.0.0.0', '::'):
-        raise UserError(f'--host {host}: name the one address that the page is to be reached by')
     session = Session(editor, folder, name, title)
     try:
         server = Server(session, host, port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise UserError(f'--host {host} --port {port}: cannot be served there ({brief(error)}); '
                         'choose another --port, or leave it out') from None
     with server:
@@ -257,7 +261,7 @@ def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
             server.serve_forever()
         except KeyboardInterrupt:
             session.close()
-            if session.saved != editor.version:
+            if session.recovery.exists():
                 say(f'\nnot saved, and kept for the next time: {session.recovery}')
         return 0
 

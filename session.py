@@ -45,20 +45,33 @@ class Session:
         self.editor, self.folder, self.name, self.title = editor, folder, name, title
         self.lock, self.worker = threading.RLock(), ThreadPoolExecutor(1)
         self.keeper = ThreadPoolExecutor(1)         # writes the recovery file
-        self.recovery, self.found = folder / f'.{name}-unsaved.npz', None
-        if self.recovery.exists():
-            try:
-                self.found = scenes.recovered(self.recovery, editor.config, editor.run.E)
-            except UserError as error:
-                warn(f'warning: {error}')
-                self.recovery.replace(self.recovery.with_suffix('.damaged'))
         self.saved = self.editor.version
+        self.recovery = folder / f'.{name}-unsaved.npz'
+        if self.recovery.exists():                  # it stays until it is asked for, or not
+            n = 1 + max((int(path.stem[-3:]) for path in self.earlier()), default=0)
+            self.recovery.replace(folder / f'.{name}-unsaved-{n:03d}.npz')
+        self.found = self.find()
         self.computing, self.done, self.passes, self.took = None, 0, None, 0.0
-        self.image = None, None                     # version, picture of it
+        self.image = self.original = None, None     # version, picture of it
         self.closing = False
         for module in editor.run.G.modules():       # a picture is given up between two layers
             if not list(module.children()):
                 module.register_forward_pre_hook(self.tick)
+
+    def earlier(self):
+        """Files of what was edited before and not saved, the last one first."""
+        return sorted(self.folder.glob(f'.{glob.escape(self.name)}-unsaved-[0-9][0-9][0-9].npz'),
+                      reverse=True)
+
+    def find(self):
+        """The last of them that can be read -> path, State, noise; or None."""
+        for path in self.earlier():
+            try:
+                return path, *scenes.recovered(path, self.editor.config, self.editor.known)
+            except UserError as error:
+                warn(f'warning: {error}')
+                path.replace(path.with_suffix('.damaged'))
+        return None
 
     # ------------------------------------------------ one thread computes
 
@@ -87,10 +100,25 @@ class Session:
                     self.tick(None, None)
                     scene = self.editor.scene()
                 started = time.perf_counter()
-                image = synthesis.synthesise(self.editor.run, *scene, self.editor.noise).cpu()
+                image = synthesis.synthesise(self.editor.run, *scene).cpu()
                 self.image, self.took = (version, image), time.perf_counter() - started
                 self.passes = self.done
             return self.image[1]
+        return self.compute(version, picture)
+
+    def opened(self, version):
+        """The picture of the scene as it was opened, computed once -> (1, C, H, W)."""
+        def picture():
+            with self.lock:
+                self.tick(None, None)
+                e = self.editor
+                scene = e.scene(e.at(e.opened.number))
+                which = e.opened.version
+            if e.now == e.opened.number and self.image[0] == version:
+                self.original = which, self.image[1]
+            elif self.original[0] != which:
+                self.original = which, synthesis.synthesise(e.run, *scene).cpu()
+            return self.original[1]
         return self.compute(version, picture)
 
     # ------------------------------------------------ the requests
@@ -116,7 +144,7 @@ class Session:
                         for i, label, pixels, box in zip(*(x.tolist() for x in e.objects))],
             'undo': e.now, 'redo': len(e.history) - 1 - e.now, 'unsaved': self.saved != e.version,
             'encoder': e.run.E is not None, 'by_label': e.config.features_of == 'label',
-            'photo': e.photo is not None, 'seconds': self.took,
+            'photo': e.opened.photo is not None, 'opened': e.opened.version, 'seconds': self.took,
             'unsaved_found': self.found is not None, 'folder': str(self.folder)}
 
     @taking()
@@ -135,16 +163,22 @@ class Session:
         return self.changed()
 
     def changed(self):
-        """Keep what is not saved in the recovery file -> state."""
-        state, self.found = self.editor.state, None
-        self.keeper.submit(lambda: attempt(
-            lambda: write_whole(self.recovery, scenes.recovery_of(state)), 'editing goes on'))
+        """Keep what is not saved in the recovery file, in the background -> state."""
+        version, state, noise = self.editor.version, self.editor.state, self.editor.opened.noise
+
+        def keep():
+            if version == self.editor.version:      # else a later one follows
+                attempt(lambda: write_whole(self.recovery, scenes.recovery_of(state, noise)),
+                        'editing goes on')
+        self.keeper.submit(keep)
         return self.state()
 
-    @taking(version=number(0, 1 << 53, whole=True), preview=flag)
-    def picture(self, version, preview=False):
-        """The picture of the state of that version as PNG; at half size, which is another picture
-        and comes sooner, as a preview."""
+    @taking(version=number(0, 1 << 53, whole=True), preview=flag, opened=flag)
+    def picture(self, version, preview=False, opened=False):
+        """The picture of the state of that version as PNG; as a preview at half size, which is
+        another picture and comes sooner; or that of the scene as it was opened."""
+        if opened:
+            return png(self.opened(version))
         if not preview:
             return png(self.full(version))
 
@@ -152,7 +186,7 @@ class Session:
             with self.lock:
                 self.tick(None, None)
                 scene = self.editor.scene(step=2)
-            return synthesis.synthesise(self.editor.run, *scene, self.editor.noise)
+            return synthesis.synthesise(self.editor.run, *scene)
         return png(self.compute(version, half))
 
     @taking()
@@ -170,7 +204,9 @@ class Session:
         with self.lock:
             if not e.run.E:
                 raise UserError('the run was trained without --features, so there are no styles')
-            key, version = e.style_key(object), e.version
+            if object not in e.objects.ids:         # it was there when the request came
+                raise Superseded
+            key, version, noise = e.style_key(object), e.version, e.opened.noise
             own = {**e.state.styles, **e.styles_for([key], style)}
             x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
             label, inst, _ = e.state
@@ -181,7 +217,7 @@ class Session:
         step = int(np.ceil((label.size / THUMBNAIL) ** 0.5))
         scene = edit.scene_of(e.config, label, inst, step)
         vectors = edit.vectors_of(scene.ids, own)
-        image = self.compute(version, lambda: synthesis.synthesise(e.run, scene, vectors, e.noise))
+        image = self.compute(version, lambda: synthesis.synthesise(e.run, scene, vectors, noise))
         return png(image[..., (y0 - top) // step:-(-(y1 - top) // step),
                          (x0 - left) // step:-(-(x1 - left) // step)])
 
@@ -189,8 +225,10 @@ class Session:
     def photo(self, data):
         """Take a photograph of the scene (base64), whose styles the style 'photo' then has."""
         e = self.editor
+        if not e.run.E:
+            raise UserError('the run was trained without --features, so there are no styles')
         with uploaded(self.folder, photo=data) as paths:
-            e.photo = synthesis.read_photo(e.config, paths['photo'], e.scene()[0])
+            e.take_photo(synthesis.read_photo(e.config, paths['photo'], e.scene()[0]))
         return self.state()
 
     @taking(label=text, inst=text, styles=text)
@@ -200,8 +238,7 @@ class Session:
         with uploaded(self.folder, label=label, inst=inst, styles=styles) as paths:
             new = scenes.opened(e.run, e.known, paths['label'], paths.get('inst'), None,
                               paths.get('styles'))
-        e.photo, e.noise = None, new.noise
-        e.begin(new.state)
+        e.begin(new.state, noise=new.opened.noise)
         return self.changed()
 
     @taking()
@@ -214,10 +251,8 @@ class Session:
         with self.lock:
             if version != self.editor.version:
                 raise Superseded
-            n = 1
-            while any(self.folder.glob(f'{glob.escape(self.name)}-{n:03d}[._]*')):
-                n += 1
-            paths = scenes.save(self.editor, self.folder, f'{self.name}-{n:03d}', image)
+            name = scenes.free_name(self.folder, self.name)
+            paths = scenes.save(self.editor, self.folder, name, image)
             self.saved = version
             self.keeper.submit(lambda: self.recovery.unlink(missing_ok=True))
             return {**self.state(), 'files': [str(path) for path in paths]}
@@ -225,11 +260,17 @@ class Session:
     @taking(restore=flag)
     def recover(self, restore):
         """Go on with what was edited and not saved before, or forget it."""
-        found, self.found = self.found, None
-        if restore and found:
+        if not self.found:
+            return self.state()
+        path, found, noise = self.found
+        if restore and found.label.shape == self.editor.state.label.shape:
             self.editor.push(found)
-            return self.changed()
-        self.keeper.submit(lambda: self.recovery.unlink(missing_ok=True))
+        elif restore:
+            self.editor.begin(found, noise=noise)
+        if restore:
+            self.changed()
+        self.keeper.submit(path.unlink, missing_ok=True).result()   # after it is kept anew
+        self.found = self.find()
         return self.state()
 
     def close(self):
@@ -259,7 +300,10 @@ def uploaded(folder, **files):
             suffix = '.npy' if blob.startswith(b'\x93NUMPY') else '.png'    # or what it is
             paths[role] = Path(place) / f'{role}{suffix}'
             paths[role].write_bytes(blob)
-        yield paths
+        try:
+            yield paths
+        except UserError as error:                  # what was sent had no such path
+            raise UserError(str(error).replace(f'{place}/', '')) from None
 
 
 def png(image):

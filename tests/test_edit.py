@@ -156,7 +156,7 @@ def test_style_of_a_photograph(run):
     photo = torch.rand(1, 3, 6, 8) * 2 - 1
     editor = make_editor(run, photo=photo)
     own = do(editor, 'style', object=26000, style='photo').styles
-    scene, _ = editor.scene()
+    scene = editor.scene()[0]
     expected = synthesis.encode_image(run, photo, scene)[scene.ids == 26000][0]
     assert own[26000] == Style(None, tuple(expected.tolist()))
 
@@ -206,6 +206,8 @@ def test_brush_has_its_width(run):
     known = styles_known()
     editor = edit.Editor(run, known, State(label, inst, {7: edit.known_style(known, 7, 0)}))
     state = do(editor, 'paint', label='car', brush=[[10, 32], [50, 32]], width=9)
+    thin = do(editor, 'paint', label='truck', brush=[[5, 5]], width=0.5)
+    assert (thin.label == TRUCK).sum() == 1 and thin.label[5, 5] == TRUCK
     assert (state.label[:, 30] == CAR).sum() == 9
     assert (state.label[32] == CAR).nonzero()[0][[0, -1]].tolist() == [6, 54]
 
@@ -321,12 +323,49 @@ def test_edits_are_done_together_or_not_at_all(editor):
     ({'do': 'paint', 'label': 'car'}, 'expected one of "brush", "rectangle" and "fill"'),
     ({'do': 'paint', 'label': 'car', 'brush': []}, 'expected 1 to 100000 points'),
     ({'do': 'paint', 'label': 'car', 'brush': [[-9, -9]]}, 'outside the picture'),
-    ({'do': 'move', 'object': 7, 'scale': 0}, '0: expected a number from 0.05 to 20')])
+    ({'do': 'move', 'object': 7, 'scale': 0}, '0: expected a number from 0.05 to 20'),
+    ({'do': 'remove', 'object': json.loads('[' * 900 + ']' * 900)}, 'expected a point [x, y]')])
 def test_wrong_edits_are_named(editor, wrong, message):
     before = editor.state
     with pytest.raises(UserError) as error:
         editor.edit([wrong])
     assert message in str(error.value) and editor.state is before
+
+
+def test_reset_leads_to_the_scene_that_was_opened(editor):
+    """Also after an undo past it, and with its own photograph and noise."""
+    first = editor.state
+    do(editor, 'remove', object=26000)
+    other = State(*(x[:4].copy() for x in first[:2]), {
+        i: first.styles[i] for i in np.unique(INST[:4]).tolist()})
+    editor.begin(other, noise=7)
+    editor.take_photo(torch.zeros(1, 3, 4, 8))
+    do(editor, 'relabel', object=11, label='wall')
+    assert editor.opened.noise == 7 and editor.opened.photo is not None
+    do(editor, 'reset')
+    assert_same(editor.state, other)
+    for _ in range(3):
+        do(editor, 'undo')
+    assert editor.opened.photo is None and editor.opened.noise == 0
+    for label in ('bus', 'truck', 'wall'):
+        do(editor, 'relabel', object=26001, label=label)
+    do(editor, 'reset')
+    assert_same(editor.state, first)
+
+
+def test_an_object_of_many_labels(run):
+    """Its style is that of its majority, and another one's once that changes."""
+    inst = np.where(INST > 1000, INST, 0).astype(np.int32)
+    known = styles_known()
+    ids = np.unique(inst).tolist()
+    labels = edit.objects_of(LABEL, inst, 35).labels.tolist()
+    editor = edit.Editor(run, known, State(LABEL, inst, dict(zip(
+        ids, edit.main_styles(known, labels)))))
+    assert editor.label_of(0) == BUILDING
+    editor.edit([{'do': 'paint', 'label': 'building', 'rectangle': [0, 0, 7, 0]},
+                 {'do': 'paint', 'label': 'wall', 'rectangle': [0, 1, 7, 2]}])
+    now = editor.label_of(0)
+    assert now == ROAD and editor.state.styles[0] == edit.known_style(known, ROAD, 0)
 
 
 def test_objects_of_a_run_with_styles_of_labels():
@@ -342,6 +381,11 @@ def test_objects_of_a_run_with_styles_of_labels():
                  {'do': 'relabel', 'object': 24000, 'label': 28}])
     assert editor.state.styles.keys() == {7, 11, 23, 26, 28}
     assert editor.picture().shape == (1, 3, 6, 8)
+
+    whole = np.zeros_like(INST)                             # one object of all labels
+    editor = edit.Editor(run, known, State(LABEL, whole, own))
+    editor.edit([{'do': 'paint', 'label': 30, 'brush': [[0, 0]]}])
+    assert editor.state.styles.keys() == {*labels, 30} and editor.picture().isfinite().all()
 
 
 # ------------------------------------------------------------------------------ on the disk
@@ -366,6 +410,7 @@ def test_saved_scene_is_generated_to_the_byte(command, trained, scenes, tmp_path
     assert code == 0, err
     paths = out.split('\n')[-9:-1] if 'clustering' in out else out.splitlines()
     stem = label.stem.removesuffix('_gtFine_labelIds')
+    stem += '-001'
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(
         [*(f'{stem}_{i:03d}.png' for i in range(1, 6)), f'{stem}_labelIds.png',
          f'{stem}_instanceIds.png', f'{stem}_styles.json', f'{stem}.png'])
@@ -385,7 +430,15 @@ def test_saved_scene_is_generated_to_the_byte(command, trained, scenes, tmp_path
     code, _, err = command('edit', '--run', trained, '--label', saved[0], '--inst', saved[1],
                            '--styles', saved[2], '--script', 'edits.json', '--last', '--out', 'b')
     assert code == 0 and len(list((tmp_path / 'b').iterdir())) == 4, err
-    assert (tmp_path / 'b' / f'{stem}.png').read_bytes() == again.read_bytes()
+    assert (tmp_path / 'b' / f'{stem}-001.png').read_bytes() == again.read_bytes()
+
+    # Into the folder of the scene itself: nothing that lies there is written over.
+    before = {path: path.read_bytes() for path in (tmp_path / 'out').iterdir()}
+    code, out, err = command('edit', '--run', trained, '--label', saved[0], '--inst', saved[1],
+                             '--script', 'edits.json', '--last', '--out', 'out')
+    assert code == 0, err
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert len(list((tmp_path / 'out').iterdir())) == len(before) + 4
 
 
 def test_styles_of_another_scene_are_refused(command, trained, scenes, tmp_path):
@@ -430,7 +483,8 @@ def test_ids_beyond_sixteen_bits_are_numbered_anew(trained, scenes, tmp_path):
     assert np.unique(editor.state.inst).tolist() == [0, 1, 2, 3, 4]
     scene = synthesis.read_scene(run.config, label, tmp_path / 'inst.npy')
     vectors = synthesis.choose_styles(run, scene, known)
-    assert torch.equal(editor.picture(), synthesis.synthesise(run, scene, vectors, editor.noise))
+    assert torch.equal(editor.picture(), synthesis.synthesise(run, scene, vectors,
+                                                              editor.opened.noise))
 
 
 def test_recovery_file(run, tmp_path):
@@ -438,8 +492,10 @@ def test_recovery_file(run, tmp_path):
     do(editor, 'remove', object=26000)
     path = tmp_path / 'unsaved.npz'
     with open(path, 'wb') as file:
-        saved_scenes.recovery_of(editor.state)(file)
-    assert_same(saved_scenes.recovered(path, run.config, True), editor.state)
+        saved_scenes.recovery_of(editor.state, 5)(file)
+    state, noise = saved_scenes.recovered(path, run.config, editor.known)
+    assert_same(state, editor.state)
+    assert noise == 5
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for i in range(200):                                    # the same state, or one line
@@ -448,7 +504,7 @@ def test_recovery_file(run, tmp_path):
             broken[rng.integers(len(broken))] ^= 1 << rng.integers(8)
         path.write_bytes(broken)
         try:
-            assert_same(saved_scenes.recovered(path, run.config, True), editor.state)
+            assert_same(saved_scenes.recovered(path, run.config, editor.known)[0], editor.state)
         except UserError as error:
             assert '\n' not in str(error) and str(path) in str(error)
 
@@ -464,3 +520,6 @@ def test_maps_of_other_layouts_are_read_back(tmp_path):
         for read in (readers.label, readers.inst):
             assert read(path).tolist() == [[0, 3], [300, 9]]
     assert data.connected_components(readers.label(path)).max() == 3
+    large = saved_scenes.write_map(path, np.array([[0, 1 << 17]], np.int32))
+    assert large.suffix == '.npy'
+    assert layouts.readers('ADE20K scene parsing').inst(large).tolist() == [[0, 1 << 17]]

@@ -151,7 +151,15 @@ def test_a_person_edits_a_scene(browser, started, command, trained, tmp_path):  
     label, inst = page.maps()
     assert car['id'] not in inst and (last != first).any()
 
-    # What was before, while a key is held.
+    # What was before, while a key is held; after the page was loaded anew, too.
+    before = np.array(page.js('return [...original.getContext("2d").getImageData(0, 0, '
+                              'picture.width, picture.height).data]')).reshape(*last.shape[:2], 4)
+    assert (before[..., :3] == first).all()
+    page = Page(browser, address)
+    page.wait('return originalOf === state.opened')
+    assert (np.array(page.js('return [...original.getContext("2d").getImageData(0, 0, picture.width'
+                             ', picture.height).data]')) == before.ravel()).all()
+    browser.find_element(By.ID, 'view').click()
     ActionChains(browser).key_down('c').perform()
     assert page.js('return before')
     ActionChains(browser).key_up('c').perform()

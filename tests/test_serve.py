@@ -230,9 +230,8 @@ def test_cut_short_and_silent_clients(server, monkeypatch):
     assert said(server, '/state')['undo'] == 0
 
 
-def test_ten_thousand_mutated_requests(server, capfd, request, tmp_path):
-    """Of bytes, of JSON, of edits: each is answered or hung up on, and the scene stays whole. Not
-    as many without --long."""
+def test_ten_thousand_mutated_requests(server, capfd, tmp_path):
+    """Of bytes, of JSON, of edits: each is answered or hung up on, and the scene stays whole."""
     draw = random.Random(0)
     good = [('/edit', {'edits': [{'do': 'paint', 'label': 'car', 'to': 'new', 'width': 2,
                                   'brush': [[1, 2], [3.5, 4]]}]}),
@@ -275,7 +274,7 @@ def test_ten_thousand_mutated_requests(server, capfd, request, tmp_path):
                     answer += part
         assert b'Traceback' not in answer and b' 500 ' not in answer[:20], (whole, answer)
 
-    for i in range(10_000 if request.config.getoption('--long') else 1500):
+    for i in range(10_000):
         one(i)
         if i % 250 == 0:
             said(server, '/edit', {'edits': [{'do': 'reset'}]})
@@ -330,13 +329,22 @@ def test_interrupted_edits_are_offered_again(started, tmp_path):
     process, address = started()
     server = Address(address)
     assert said(server, '/state')['unsaved_found']
+    said(server, '/edit', {'edits': [{'do': 'style', 'label': 'road', 'style': 0}]})
+    process.send_signal(signal.SIGINT)                      # both are kept until one answers
+    process.communicate(timeout=20)
+    assert len(list((tmp_path / 'out').glob('.*.npz'))) == 2
+
+    process, address = started()
+    server = Address(address)
+    again = said(server, '/recover', {'restore': False})
+    assert again['undo'] == 0 and again['unsaved_found']
     again = said(server, '/recover', {'restore': True})
     assert again['objects'] == edited['objects'] and not again['unsaved_found']
     said(server, '/save')
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
 
-    assert not list((tmp_path / 'out').glob('.*'))          # saved: nothing to recover
+    assert not list((tmp_path / 'out').glob('.*.npz'))      # saved: nothing to recover
     name = next((tmp_path / 'out').glob('*-001.png')).name.removesuffix('-001.png')
     (tmp_path / 'out' / f'.{name}-unsaved.npz').write_bytes(b'damaged')
     process, address = started()
@@ -347,15 +355,19 @@ def test_interrupted_edits_are_offered_again(started, tmp_path):
     assert len(list((tmp_path / 'out').glob('*.damaged'))) == 1
 
 
-def test_a_port_in_use_and_other_hosts(started, command, trained, scenes):
+def test_a_port_in_use_and_other_hosts(started, command, trained, scenes, tmp_path):
     _, address = started()
     port = Address(address).server_address[1]
     label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
     for words, message in ((('--port', port), f'--port {port}: cannot be served there'),
                            (('--host', '0.0.0.0'), 'name the one address'),
+                           (('--host', '0'), 'name the one address'),
                            (('--host', 'no.such.host.invalid'), 'cannot be served there')):
-        code, _, err = command('edit', '--run', trained, '--label', label, '--no-browser', *words)
+        code, _, err = command('edit', '--run', trained, '--label', label, '--no-browser',
+                               '--out', 'another', *words)
         assert code == 2 and message in err and err.count('\n') == 1
+    code, _, err = command('edit', '--run', trained, '--label', label, '--out', tmp_path / 'out')
+    assert code == 2 and 'is at work there' in err and '--out' in err
 
 
 def test_a_run_without_an_encoder(tmp_path):
@@ -365,7 +377,7 @@ def test_a_run_without_an_encoder(tmp_path):
     with served(editor, tmp_path) as server:
         state = said(server, '/state')
         assert not state['encoder'] and state['objects'][0]['style'] is None
-        for path, given in (('/thumbnail', {'object': 7, 'style': 0}),
+        for path, given in (('/photo', {'data': 'AAAA'}), ('/thumbnail', {'object': 7, 'style': 0}),
                             ('/edit', {'edits': [{'do': 'style', 'object': 7, 'style': 0}]})):
             status, _, body = ask(server, path, given)
             assert status == 400 and b'without --features' in body
