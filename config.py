@@ -9,6 +9,7 @@ at once.
 """
 import argparse
 from collections import namedtuple
+import difflib
 import math
 import re
 import reprlib
@@ -105,6 +106,7 @@ FRACTION = number('a number between 0 and 1', lambda value: 0 < value < 1, 'RATE
 WEIGHT = number('a number from 0 to 1e6', lambda value: 0 <= value <= 1e6, 'WEIGHT')
 DECAY = number('a number from 0 to below 1', lambda value: 0 <= value < 1, 'DECAY')
 FACTOR = number('a factor from 1 to 2', lambda value: 1 <= value <= 2, 'FACTOR')
+HOURS = number('a number of hours above 0', lambda value: 0 < value < 1e5, 'H')
 NAME = Bound('letters, digits, _ and -', str,
              lambda value: is_text(value) and re.fullmatch(r'[\w-]+', value), 'NAME')
 NAMES = of('names', every(is_text))
@@ -257,6 +259,28 @@ PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False,
            'lambda_feature': 0.0, 'lambda_l1': 100.0}
 
 
+# --preset: what it is for, and the fields it stands for. Those of the paper, for Cityscapes, and
+# the same methods in less memory or time.
+Preset = namedtuple('Preset', 'text fields')
+STAGE = {'epochs': 50, 'decay_epochs': 50}          # appendix A: the second stage
+PRESETS = {
+    'small': Preset('a first look, minutes on a CPU', {
+        'size': (256, 128), 'ngf': 32, 'n_down': 3, 'n_blocks': 6, 'ndf': 32, 'n_scales': 2}),
+    'city512': Preset('half the size of the paper, two discriminators', {
+        'size': (512, 256), 'n_scales': 2}),
+    'city1024': Preset("the paper's first stage", {'size': (1024, 512)}),
+    'city1024-12g': Preset('the same in less memory', {
+        'size': (1024, 512), 'recompute': True, 'n_scales': 2}),
+    'city2048': Preset("the paper's second stage; with train, all at once", {
+        'size': (2048, 1024), **STAGE, 'fix_global': 10, 'model': 'local', 'n_enhancers': 1,
+        'recompute': True}),
+    'city4096': Preset('a third stage, on sections', {
+        'size': (4096, 2048), 'crop': (2048, 1024), **STAGE, 'fix_global': 10, 'model': 'local',
+        'n_enhancers': 2, 'recompute': True}),
+    'faces': Preset('Helen and other label maps of faces without instances', {
+        'size': (512, 512), 'jitter': 1.1, 'features': True, 'features_of': 'label'})}
+
+
 def defaults(fields):
     return {name: field.default for name, field in fields.items() if field.default is not NEEDED}
 
@@ -375,6 +399,12 @@ def label_of(word, names):
     if names and word in names:
         return names.index(word)
     return int(word) if word.isdecimal() and len(word) < 10 else -1
+
+
+def nearest(word, words):
+    """What may have been meant, as the end of a message."""
+    found = difflib.get_close_matches(word, words, 1)
+    return f'; did you mean {found[0]}?' if found else ''
 
 
 def spoken(name, value):

@@ -10,6 +10,7 @@ from functools import partial
 import multiprocessing
 from pathlib import Path
 import signal
+import sys
 
 import numpy as np
 import torch
@@ -193,10 +194,11 @@ def collate(items, n_labels):
 def batches(dataset, device, **order):
     """The batches of a Pictures in the given sampler's order, loaded by `dataset.workers`
     processes, which end with this generator; by none where the pictures are decoded already."""
-    workers = 0 if dataset.decoded else min(dataset.workers, CORES)
     # Forked, whatever Python's default: nothing has to be pickled, and children notice when the
-    # trainer is killed.
-    fork = 'fork' if workers and 'fork' in multiprocessing.get_all_start_methods() else None
+    # trainer is killed. Windows cannot, and macOS should not: the trainer loads them itself.
+    can_fork = 'fork' in multiprocessing.get_all_start_methods() and sys.platform != 'darwin'
+    workers = 0 if dataset.decoded or not can_fork else min(dataset.workers, CORES)
+    fork = 'fork' if workers else None
     iterator = iter(torch.utils.data.DataLoader(
         dataset, num_workers=workers, multiprocessing_context=fork,
         collate_fn=partial(collate, n_labels=dataset.n_labels), worker_init_fn=ignore_signals,

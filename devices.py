@@ -17,7 +17,12 @@ import ranks
 
 
 def pick_device(name):
-    """'auto', 'cpu' or 'cuda' -> torch.device, UserError where there is no such device."""
+    """'auto', 'cpu', 'cuda' or 'mps' -> torch.device, UserError where there is no such device."""
+    if name == 'mps':
+        if not torch.backends.mps.is_available():
+            raise UserError('--device mps: PyTorch finds none here; leave the flag out to use the '
+                            'CPU')
+        return ranks.start(torch.device('mps'))
     if name == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: PyTorch finds no CUDA device here; leave the flag out to '
                         'use the CPU')

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from config import label_of
 import data
 import decoding
-from files import UserError, make_folder, resolved, say, warn, write_whole
+from files import Progress, UserError, make_folder, resolved, say, warn, write_whole
 import judge as judging
 import layouts
 import losses
@@ -79,9 +79,12 @@ class Split:
         """(Pair, label (H, W) or (C, H, W), photograph (C, H, W) uint8 or float) one by one, of
         this process's part."""
         pairs = list(enumerate(self.pairs))
-        for i, pair in ranks.share(pairs) if self.shared else pairs:
+        pairs = ranks.share(pairs) if self.shared else pairs
+        progress = Progress('scoring pictures', len(pairs))
+        for done, (i, pair) in enumerate(pairs, 1):
             item = self.pictures[0, i]
             yield pair, item['label'].squeeze(0), item['image']
+            progress(done)
 
     def all_of(self, found):
         """What was found for every pair of this process's part -> of all pairs, in their order."""

@@ -7,9 +7,11 @@ import errno
 import json
 import os
 from pathlib import Path
+import shutil
 import socket
 import stat
 import sys
+import time
 
 try:
     import fcntl
@@ -57,10 +59,22 @@ def brief(error):
     return ' '.join(str(error).split())[:300] or type(error).__name__
 
 
+quiet = False                                       # -q: warnings alone are said
+live_text = ''                                      # what stands in the last line of the terminal
+
+
 def say(text, file=None):
     """Print, and go on without where that is not possible: to a file on a full disk, to a terminal
     that is gone. What its encoding lacks is escaped."""
-    file = file or sys.stdout
+    if quiet and file is None:
+        return
+    file, live = file or sys.stdout, live_text
+    live_line('')
+    printed(text, file)
+    live_line(live)
+
+
+def printed(text, file):
     try:
         try:
             print(text, file=file, flush=True)
@@ -76,6 +90,51 @@ def say(text, file=None):
 def warn(text):
     """Say something on stderr."""
     say(text, sys.stderr)
+
+
+def live_line(text):
+    """Have a text stand in the last line of a terminal, below what is said; '': none. Nowhere else,
+    and not with -q."""
+    global live_text
+    if text == live_text or quiet or not sys.stderr.isatty() or os.environ.get('TERM') == 'dumb':
+        return
+    live_text = text
+    with suppress(OSError, ValueError, UnicodeEncodeError):
+        # To the beginning of the line, which is cleared.
+        print(f'\r\x1b[2K{text[:shutil.get_terminal_size().columns - 1]}', end='',
+              file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Called with how many of `total` are done, says so with the time left, once it takes more than
+    two seconds: in a terminal in its last line, else now and then on stderr."""
+
+    def __init__(self, what, total):
+        self.what, self.total = what, total
+        self.started = self.said = time.monotonic()
+
+    def __call__(self, done):
+        now = time.monotonic()
+        took = now - self.started
+        if took > 2 and done and not quiet:
+            left = duration(took / done * (self.total - done))
+            text = f'{self.what}: {done} of {self.total}, {left} left'
+            if sys.stderr.isatty():
+                live_line(text)
+            elif now - self.said > 10:
+                warn(text)
+                self.said = now
+        if done >= self.total:
+            live_line('')
+
+
+def duration(seconds):
+    """1 h 5 min, 12 min, 40 s."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f'{hours} h {minutes} min'
+    return f'{minutes} min' if minutes else f'{seconds} s'
 
 
 def attempt(write, otherwise):

@@ -300,9 +300,16 @@ class InstanceMean(torch.autograd.Function):
         return mean_of_runs(gradient, *ctx.saved_tensors), None, None, None
 
 
+def lacks_float64(device):
+    return device.type == 'mps'
+
+
 def mean_of_runs(values, order, first, last):
     """values (N, C, P) float; order (N, P), which pixel comes when; first and last (N, P), where in
     that order its run begins and ends -> (N, C, P) float32."""
+    if lacks_float64(values.device):
+        on_cpu = (x.cpu() for x in (values, order, first, last))
+        return mean_of_runs(*on_cpu).to(values.device)
     order, first, last = (index[:, None].expand_as(values) for index in (order, first, last))
     # In float64: in float32 a road of a million pixels would lose digits.
     sums = F.pad(values.gather(2, order).double().cumsum(2), (1, 0))

@@ -8,8 +8,8 @@
 
 Read downwards: the parser, then one function for each subcommand.
 """
-import argparse
 from contextlib import contextmanager, nullcontext
+import json
 import os
 from pathlib import Path
 import re
@@ -19,227 +19,14 @@ from types import SimpleNamespace
 
 # The rest, and torch with it, is imported by the subcommand that needs it: --help answers at once.
 import config as configuration
-from config import DATA, FILE, FLAG, FOLDER, NEEDED, NETWORK, POSITIVE, SIZE, STYLES, TRAINING
-from files import (InBackground, UserError, lock, make_folder, out_of_memory, read_ahead, resolved,
-                   say, warn)
+from config import DATA, NETWORK, TRAINING
+import files
+from files import (InBackground, Progress, UserError, attempt, live_line, lock, make_folder,
+                   out_of_memory, read_ahead, resolved, say, warn)
+from options import flags, given
+import options
 
 PYTHON, TORCH = (3, 11), (2, 6)                             # older ones lack what is used here
-
-
-# ----------------------------------------------------------------------------- the command line
-
-class Parser(argparse.ArgumentParser):
-    """Errors in one line."""
-
-    def __init__(self, **kwargs):
-        super().__init__(allow_abbrev=False, **kwargs)
-
-    def error(self, message):
-        self.exit(2, f'{self.prog}: {" ".join(message.split())} (see {self.prog} --help)\n')
-
-
-def add_fields(parser, title, fields, names, stay=(), **texts):
-    """Flags for the fields `names` of a configuration, whose types, defaults and help are in
-    config.py. Only those that are given get into the namespace.
-
-    stay: fields whose default is another run's. texts: other help than there.
-    """
-    group = parser.add_argument_group(title)
-    for name in names.split():
-        bound, default, text = fields[name]
-        bound = configuration.ON_THE_LINE.get(name, bound)
-        text = texts.get(name, text)
-        if default not in (None, False, NEEDED) and name not in stay and 'default' not in text:
-            text += ' (default: yes)' if default is True else f' (default: {default})'
-        kind = {'type': bound, 'metavar': bound.metavar}
-        if bound is FLAG:
-            kind = {'action': argparse.BooleanOptionalAction}
-        elif bound.choices:
-            kind = {'choices': bound.choices}
-        if name in ('cache', 'vgg'):                        # their path may be left out
-            kind |= {'nargs': '?', 'const': {'cache': '', 'vgg': 'fetch'}[name]}
-        group.add_argument(configuration.flag(name), default=argparse.SUPPRESS, help=text, **kind)
-    return group
-
-
-def add_training(parser, run, size, own=None):
-    """The flags that train and finetune share. run, size: what those are by default. own: the
-    fields whose default is not that of finetune's --from; None: all."""
-    stay = [] if own is None else set(TRAINING) - set(own.split())
-    group = parser.add_argument_group('run')
-    group.add_argument('--run', type=FOLDER, metavar='DIR',
-                       help=f'folder to write (default: runs/{run})')
-    group.add_argument('--resume', nargs='?', const='', metavar='RUN',
-                       help='go on with this run (default: the newest), with its own settings')
-
-    add_fields(parser, 'pictures', {**TRAINING, 'size': NETWORK['size']},
-               'size crop jitter flip hold_out cache workers', stay,
-               size=f'resize pictures to this; `native`: as they are (default: {size})')
-    add_fields(parser, 'schedule', TRAINING, 'epochs decay_epochs steps batch accumulate lr ema',
-               stay)
-    group = add_fields(parser, 'objective', TRAINING,
-                       'gan lambda_feature vgg lambda_vgg lambda_l1', stay)
-    group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
-                        default=argparse.SUPPRESS, help='without the perceptual loss')
-    add_fields(parser, 'running', TRAINING,
-               'precision compile recompute seed log_every sample_every evaluate_every save_every '
-               'keep max_bad_steps', stay)
-
-
-def add_data(parser):
-    add_fields(parser, 'data set', DATA,
-               'data split instances palette n_labels ignore_label jpeg_labels skip_bad')
-
-
-def make_parser():
-    parser = Parser(prog='p2phd.py', description=__doc__,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND',
-                                     parser_class=Parser)
-
-    def command(name, text):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto',
-                         help='auto: CUDA where there is any (default: auto)')
-        return sub
-
-    def folder(sub, flag, text, **more):
-        sub.add_argument(flag, type=FOLDER, metavar='DIR', help=text, **more)
-
-    def trained(sub):
-        sub.add_argument('--checkpoint', choices=['newest', 'best'], default='newest',
-                         help='best: of those that train --evaluate-every scored (default: newest)')
-        sub.add_argument('--average', action=argparse.BooleanOptionalAction, default=True,
-                         help='with the moving average of the weights, where there is one '
-                              '(default: yes)')
-
-    sub = command('check', 'read a data set through and report what it holds and what is wrong '
-                           'with it')
-    add_data(sub)
-    add_fields(sub, 'running', TRAINING, 'seed')
-
-    sub = command('train', 'train the generator, the discriminators and the encoder')
-    add_data(sub)
-    add_training(sub, '<name of the data folder>',
-                 'the most frequent size of the data set, at most 1024 wide')
-    add_fields(sub, 'networks', NETWORK,
-               'model ngf n_down n_blocks n_enhancers n_blocks_local up ndf n_layers n_scales '
-               'spectral_norm boundary features features_of feat nef n_down_encoder')
-
-    sub = command('finetune', 'add a local enhancer at twice the size to a trained run. Flags '
-                              'without a default stay as they were in --from, but for --crop, '
-                              '--cache, --steps and --evaluate-every.')
-    folder(sub, '--from', 'the run whose networks to start from', dest='base',
-           default=argparse.SUPPRESS)
-    folder(sub, '--data', '(default: the data of --from)', default=argparse.SUPPRESS)
-    add_training(sub, '<name of --from>-<size>', 'twice the size of --from',
-                 'epochs decay_epochs log_every sample_every save_every keep max_bad_steps')
-    add_fields(sub, 'enhancer', {**TRAINING, **NETWORK}, 'fix_global n_blocks_local',
-               n_blocks_local='residual blocks of the new enhancer (default: 3, or as in --from)')
-
-    sub = command('cluster', "cluster the training set's instance features into styles, label by "
-                             'label')
-    folder(sub, '--run', '(default: the newest run in runs/)')
-    folder(sub, '--data', '(default: the data of the run)')
-    trained(sub)
-    sub.add_argument('--k', type=configuration.whole(1, 1000), default=STYLES, metavar='N',
-                     help=f'styles per label (default: {STYLES})')
-    sub.add_argument('--min-pixels', type=POSITIVE, default=1, metavar='N',
-                     help='leave out instances with fewer pixels (default: 1)')
-    add_fields(sub, 'running', TRAINING, 'seed')
-
-    sub = command('generate', 'turn label maps into photographs')
-    more = {'nargs': '+', 'action': 'extend', 'metavar': 'PATH', 'type': FILE}
-    sub.add_argument('--label', required=True, help='label maps, or folders of them', **more)
-    sub.add_argument('--inst', help='their instance maps, or folders of them (default: the '
-                                    'connected components of each label)', **more)
-    folder(sub, '--run', '(default: the newest run in runs/)')
-    folder(sub, '--out', '(default: <run>/generated)')
-    trained(sub)
-    sub.add_argument('--size', type=SIZE, metavar='WxH',
-                     help="resize the maps to this first (default: the maps' own size)")
-    sub.add_argument('--sample', action='store_true', help="draw every instance's style at random "
-                     "(default: its label's most frequent style)")
-    sub.add_argument('--n', type=configuration.whole(1, 10 ** 6), default=1, metavar='N',
-                     help='pictures per label map, with --sample (default: 1)')
-    sub.add_argument('--style', **{**more, 'type': str, 'metavar': 'LABEL=K'}, default=[],
-                     help='style K for all instances of LABEL (name or number)')
-    sub.add_argument('--encode', help='take the styles from these photographs of the same scenes',
-                     **more)
-    sub.add_argument('--styles', type=FILE, metavar='PATH',
-                     help='the styles of the scene, as edit saved them')
-    add_fields(sub, 'running', TRAINING, 'precision compile seed',
-               precision='arithmetic of the networks (default: as trained)')
-
-    sub = command('edit', 'change a scene object by object: its styles, labels and shapes, on a '
-                          'page in the browser or by a script')
-    one = {'type': FILE, 'metavar': 'PATH'}
-    sub.add_argument('--label', required=True, help='the label map', **one)
-    sub.add_argument('--inst', help='its instance map (default: the connected components of each '
-                                    'label)', **one)
-    sub.add_argument('--styles', help='its styles, as saved here (default: the main ones)', **one)
-    sub.add_argument('--photo', help='a photograph of it, whose styles to begin with', **one)
-    folder(sub, '--run', '(default: the newest run in runs/)')
-    folder(sub, '--out', 'for what is saved (default: <run>/edited)')
-    trained(sub)
-    sub.add_argument('--size', type=SIZE, metavar='WxH',
-                     help="resize the maps to this first (default: the maps' own size)")
-    sub.add_argument('--script', help='apply the edits in this JSON file, and open no page', **one)
-    sub.add_argument('--last', action='store_true',
-                     help='with --script, a picture of the result alone, not of every edit')
-    sub.add_argument('--host', default='127.0.0.1',
-                     help='address to serve the page at (default: 127.0.0.1, which this machine '
-                          'alone reaches)')
-    sub.add_argument('--port', type=configuration.whole(0, 65535), default=0, metavar='N',
-                     help='port to serve it at (default: one that is free)')
-    sub.add_argument('--browser', action=argparse.BooleanOptionalAction, default=True,
-                     help='open the page in the browser (default: yes)')
-    add_fields(sub, 'running', TRAINING, 'precision seed',
-               precision='arithmetic of the networks (default: as trained)')
-
-    sub = command('evaluate', 'score runs side by side on pictures that they were not trained on')
-    sub.add_argument('--run', help='(default: the newest run in runs/)',
-                     **{**more, 'metavar': 'DIR'})
-    folder(sub, '--data', '(default: the data of the first run)')
-    sub.add_argument('--split', type=configuration.NAME, metavar='NAME',
-                     help='part of the data set (default: val, or what --hold-out left out: held)')
-    trained(sub)
-    sub.add_argument('--styles', choices=['main', 'sampled', 'encoded'], default='main',
-                     help="of the instances: their label's most frequent, drawn at random, or "
-                          'those of the photograph (default: main)')
-    sub.add_argument('--size', type=SIZE, metavar='WxH',
-                     help='to compare pictures at (default: the smallest that a run learned)')
-    sub.add_argument('--void', nargs='+', action='extend', metavar='LABEL',
-                     help='labels (names or numbers) that do not count, or none (default: as the '
-                          'data set has it, and --ignore-label)')
-    sub.add_argument('--judge', type=FILE, metavar='FILE',
-                     help='segmentation network that recognises the pictures; trained and kept '
-                          'there if need be (default: one beside the run)')
-    folder(sub, '--predictions', 'label maps that another network predicted for what --write '
-                                 'wrote, under the same names')
-    folder(sub, '--write', 'write the pictures, real/ and fake/, paired by name')
-    folder(sub, '--out', 'for scores.json and sheet.png (default: <first run>/evaluation)')
-    sub.add_argument('--vgg', nargs='?', const='fetch', metavar='PATH',
-                     help='diversity over the features of VGG-19 as well, see train --vgg')
-    add_fields(sub, 'running', TRAINING, 'seed')
-
-    sub = command('demo', 'train, finetune, cluster and generate on built-in street scenes, in a '
-                          'few minutes')
-    folder(sub, '--run', 'for the scenes, the runs and the picture (default: runs/demo)',
-           default='runs/demo')
-    add_fields(sub, 'running', TRAINING, 'seed')
-    return parser
-
-
-def given(args, fields):
-    """The fields of a configuration that were written out on the command line."""
-    values = {name: value for name, value in vars(args).items() if name in fields}
-    for name in ('data', 'vgg', 'cache'):                   # paths outlive the folder one is in
-        if values.get(name) and values[name] != 'fetch':
-            values[name] = str(resolved(values[name]))
-    if values.get('size') == 'native':
-        values['size'] = None
-    return values
 
 
 # --------------------------------------------------------------------------------- subcommands
@@ -298,8 +85,34 @@ def train(args):
     settle_precision(args, config, device)
     say(survey.in_words(found, 'training')
         + (', encoder trained along' if config.features else ''))
-    return training.start(runs.build(config, device), folder, found.pairs,
-                          scorer(config, found.pairs, folder, device))
+    settle_hours(args, config, device, folder, found.pairs)
+    run = runs.build(config, device)
+    run.board = board(args, folder)
+    return training.start(run, folder, found.pairs, scorer(config, found.pairs, folder, device),
+                          args.dry_run)
+
+
+def settle_hours(args, config, device, folder, pairs):
+    """Put the schedule that --hours asks for into the configuration."""
+    import training
+    if args.hours and hasattr(args, 'steps'):
+        raise UserError(f'--hours {args.hours:g} and --steps {args.steps}: one of them says how '
+                        'long')
+    if args.hours:
+        training.fit_into(args.hours, config, device, folder, pairs)
+        configuration.check(config)
+
+
+def board(args, folder):
+    """What writes events for TensorBoard, or None. UserError where the package is missing."""
+    import ranks
+    if not args.tensorboard or args.dry_run or not ranks.FIRST:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError('--tensorboard: needs the package: pip install tensorboard') from None
+    return SummaryWriter(folder / 'tensorboard')
 
 
 def settle_precision(args, config, device, before=()):
@@ -323,12 +136,6 @@ def scorer(config, pairs, folder, device):
         return evaluate.WhileTraining(config, *survey.seen_and_held(config, pairs), device, folder)
 
     return make if config.training.evaluate_every else None
-
-
-def flags(args):
-    """What was written out on the command line, for a run to remember."""
-    return {name: value for name, value in vars(args).items()
-            if name not in ('command', 'device', 'run', 'resume')}
 
 
 def finetune(args):
@@ -377,7 +184,9 @@ def finetune(args):
     name = re.sub(r'-(\d+x\d+|native)$', '', resolved(args.base).name) or 'root'
     folder = runs.new_folder(args.run, f'{name}-{configuration.in_words(config.size or "native")}')
 
+    settle_hours(args, config, device, folder, pairs)
     run = runs.build(config, device)
+    run.board = board(args, folder)
     runs.take_over(run, path, {**base['weights'], **base['average']})
     if t.fix_global_steps < t.total_steps:
         say(f'{args.base}: enhancer {config.n_enhancers} around it; the rest learns along from '
@@ -386,7 +195,7 @@ def finetune(args):
         warn(f'warning: --fix-global {t.fix_global} is {t.fix_global_steps} steps, all of this '
              'run: only the new enhancer will learn')
     del base
-    return training.start(run, folder, pairs, scorer(config, pairs, folder, device))
+    return training.start(run, folder, pairs, scorer(config, pairs, folder, device), args.dry_run)
 
 
 def resume(args):
@@ -397,6 +206,8 @@ def resume(args):
     import runs
     import survey
     import training
+    if args.hours or args.dry_run:
+        raise UserError('--hours and --dry-run: of a new run; --steps or --epochs lengthens one')
     folder = runs.resumed_folder(args.resume, args.run, getattr(args, 'data', ''))
     device = devices.pick_device(args.device)
     if not checkpoints.numbered(folder):
@@ -406,6 +217,7 @@ def resume(args):
     with lock(folder) if ranks.FIRST else nullcontext():
         with ranks.first_goes_first():
             run = runs.load(folder, device, set_aside=True)
+        run.board = board(args, folder)
         c, t = run.config, run.config.training
         configuration.amend(c, {**flags(args), **given(args, {**NETWORK, **TRAINING})}, folder)
         if t.cache and not hasattr(args, 'cache') and not (Path(t.cache) / 'index.json').is_file():
@@ -435,6 +247,7 @@ def resume(args):
 def cluster(args):
     """Cluster the features of the training set's instances, label by label (paper section 3.4)."""
     import ranks
+    import report
     import styles
     import synthesis
     folder, run = trained_run(args)
@@ -444,6 +257,8 @@ def cluster(args):
     found = synthesis.cluster(run, folder, args.data, args.k, args.min_pixels, seed, True)
     if ranks.FIRST:
         say(styles.save(found, folder, run.variant))
+        if run.config.training:
+            report.attempt_write(folder, run.config, 'the styles are there')
     return 0
 
 
@@ -462,6 +277,7 @@ def generate(args):
     import devices
     import layouts
     import ranks
+    import report
     import styles
     import synthesis
     folder, run = trained_run(args)
@@ -492,7 +308,7 @@ def generate(args):
 
     ending = 'encoded' if photos else 'generated'
     seed = getattr(args, 'seed', TRAINING['seed'].default)
-    unknown, failed, noted = set(), set(), False
+    unknown, failed, noted, rows = set(), set(), False, {}
 
     @contextmanager
     def trying(name):                                       # the other maps go on
@@ -507,14 +323,19 @@ def generate(args):
 
     def write(name, path, picture):
         with trying(name):
-            say(synthesis.write_picture(path, picture))
+            path = synthesis.write_picture(path, picture)
+            say(path)
+            rows[name][1].append(path.name)
 
     # The next map is read and the last pictures are written while the networks compute.
     in_background = InBackground()
+    progress, done = Progress('pictures', len(ranks.share(list(labels))) * args.n), 0
     for name, scene in read_ahead(read, ranks.share(list(labels))):
         with trying(name):
             scene = scene.result()
             noted = noted or synthesis.note_size(folder, run.config, labels[name], scene)
+            shown = synthesis.show_label(run.config, scene.label[0]) if len(labels) > 1 else None
+            rows[name] = '' if shown is None else report.thumbnail(shown), []
             if known:
                 unknown |= styles.unknown(scene.labels, known)
             for i in range(args.n):
@@ -528,7 +349,12 @@ def generate(args):
                                                       noise if args.sample else None, chosen)
                 picture = synthesis.synthesise(run, scene, vectors, noise).cpu()
                 in_background(write, name, out / f'{name}_{ending}.png', picture)
+                progress(done := done + 1)
     in_background.end()
+    live_line('')
+    rows = [(name, *row) for part in ranks.gathered(rows) for name, row in part.items() if row[1]]
+    if len(labels) > 1 and rows and ranks.FIRST:
+        attempt(lambda: report.gallery(out, rows), 'the pictures are there')
     if unknown:
         names = run.config.label_names or range(run.config.n_labels)
         warn(f'warning: no styles for {", ".join(str(names[i]) for i in sorted(unknown))}, which '
@@ -600,6 +426,47 @@ def evaluate(args):
     return 0
 
 
+def info(args):
+    """Say what a run is."""
+    import report
+    import runs
+    found = report.facts(args.run or runs.newest())
+    for line in [json.dumps(found, indent=1)] if args.json else report.in_words(found):
+        say(line)
+    return 0
+
+
+def export(args):
+    """Write a run for use without this program."""
+    import export as exporting
+    import runs
+    import synthesis
+    folder, run = trained_run(args)
+    known = synthesis.ready_styles(run, folder) if run.E else None
+    if args.format == 'official':
+        _, checkpoint = runs.read(folder, which=args.checkpoint)
+        out = Path(args.out or folder / 'official')
+        for path in exporting.official(folder, run, checkpoint, known, out):
+            say(path)
+        return 0
+    size = args.size or run.config.size
+    if not size:
+        raise UserError(f'{folder}: trained at native size; say with --size WxH')
+    path = Path(args.out or folder / f'exported.{args.format}')
+    free = exporting.program(run, known, args.format, size, path)
+    say(f'{path}: label, inst, style (rows, columns) int64 -> picture (rows, columns, channels) '
+        f'uint8; ' + ('sizes that are multiples of '
+                      f'{runs.network_multiple(run.config)}' if free else f'{size[0]}x{size[1]}'))
+    return 0
+
+
+def completion(args):
+    """Print a completion file: source <(./p2phd.py completion bash)."""
+    import completion as completing
+    say(completing.script(args.shell, options.make_parser(__doc__)))
+    return 0
+
+
 def demo(args):
     """The subcommands one after the other on built-in scenes."""
     import toy
@@ -610,15 +477,13 @@ def demo(args):
 # ----------------------------------------------------------------------------------------- main
 
 COMMANDS = {'check': check, 'train': train, 'finetune': finetune, 'cluster': cluster,
-            'generate': generate, 'edit': edit, 'evaluate': evaluate, 'demo': demo}
+            'generate': generate, 'edit': edit, 'evaluate': evaluate, 'info': info,
+            'export': export, 'completion': completion, 'demo': demo}
 
 
 def parse(words):
     """The words of a command line -> namespace. Exits with code 2 where they are wrong."""
-    args = make_parser().parse_args(words)
-    if getattr(args, 'precision', None) == 'auto':
-        del args.precision                                  # as if it had been left out
-    return args
+    return options.parse(words, __doc__)
 
 
 def check_versions():
@@ -641,6 +506,7 @@ def check_versions():
 def main(args):
     """Run a subcommand -> exit code: 2 where the user can mend what went wrong, said in one line on
     stderr."""
+    files.quiet = args.quiet
     many = int(os.environ.get('WORLD_SIZE', 1)) > 1         # see ranks
     try:
         check_versions()

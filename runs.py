@@ -48,6 +48,7 @@ class Run:
     precision: str = 'fp32'                 # see devices.arithmetic
     variant: str = ''                       # '-best', '-raw': not the newest, not the averages
     average: dict = field(default_factory=dict)     # {'G': module, 'E': ...}: moving averages
+    board: object | None = None             # TensorBoard's SummaryWriter
 
 
 # ---------------------------------------------------------------------------- configurations
@@ -309,8 +310,9 @@ def contents(run):
 
 
 def read(folder, set_aside=False, which='newest'):
-    """The newest checkpoint in `folder`, or the best, or what is known of a run of the official
-    code -> path, contents as above, its configuration unpacked. UserError where there is none."""
+    """The newest checkpoint in `folder`, or the best, or the one that it is itself, or what is
+    known of a run of the official code -> path, contents as above, its configuration unpacked.
+    UserError where there is none."""
     folder, optional = Path(folder), set()
     if (folder / 'latest_net_G.pth').is_file():
         path, optional = folder, {'D'}
@@ -319,6 +321,11 @@ def read(folder, set_aside=False, which='newest'):
             checkpoint = {'config': {**official.configuration(folder, **weights),
                                      'training': None}, 'step': 0, 'weights': weights,
                           'average': {}}
+    elif folder.is_file():
+        try:
+            path, checkpoint = folder, checkpoints.read(folder)
+        except checkpoints.Damaged as error:
+            raise UserError(f'{folder}: {error}') from None
     elif which == 'best':
         path, checkpoint = checkpoints.best(folder)
     else:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from config import STYLES, label_of
 import data
-from files import UserError, blame, check_regular, write_whole
+from files import Progress, UserError, blame, check_regular, write_whole
 from kmeans import kmeans
 import official
 import ranks
@@ -64,13 +64,15 @@ def encode_all(run, dataset, min_pixels, indices=None, shared=False):
     vectors, labels = [], []
     keys = [(0, i) for i in indices or range(len(dataset))]
     keys = ranks.share(keys) if shared else keys
-    for batch in data.batches(dataset, run.device, sampler=keys):
+    progress = Progress('encoding pictures', len(keys))
+    for i, batch in enumerate(data.batches(dataset, run.device, sampler=keys), 1):
         label, inst, image, _ = data.to_device(batch, run.device)
         regions = styled(run.config, label, inst)
         _, slot, instance_labels, pixels = data.describe_instances(label, regions,
                                                                    run.config.n_labels)
         vectors.append(unpaint(encode(run, image, regions), slot)[pixels >= min_pixels])
         labels.append(instance_labels[pixels >= min_pixels])
+        progress(i)
     parts = ranks.gathered((vectors, labels)) if shared else [(vectors, labels)]
     return tuple(torch.cat([item.to(run.device) for part in parts for item in part[i]])
                  for i in (0, 1))

@@ -1,7 +1,6 @@
 """What is in a data set and what is wrong with it: read before training, and printed by `check`."""
 from collections import Counter
 from pathlib import Path
-import time
 from types import SimpleNamespace
 import zlib
 
@@ -9,7 +8,7 @@ import numpy as np
 
 import data
 import decoding
-from files import UserError, say, warn
+from files import Progress, UserError, say, warn
 import layouts
 
 UNKNOWN = 255           # the usual mark of pixels without a label
@@ -334,12 +333,9 @@ def report(source, found):
 
 
 def ticker():
-    """A progress function that says something every two seconds and at the end of a step."""
-    last = time.monotonic()
+    """A progress function that shows each step's, see files.Progress."""
+    steps = {}
 
     def progress(step, done, total):
-        nonlocal last
-        if done == total or time.monotonic() - last > 2:
-            warn(f'{step}: {done} of {total}')
-            last = time.monotonic()
+        steps.setdefault(step, Progress(f'reading {step}', total))(done)
     return progress

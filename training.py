@@ -19,10 +19,12 @@ import checkpoints
 import config as configuration
 import data
 import devices
-from files import UserError, append, attempt, lock, make_folder, say, warn, write_whole
+from files import (UserError, append, attempt, duration, live_line, lock, make_folder, say, warn,
+                   write_whole)
 import layouts
 import losses
 import ranks
+import report
 import runs
 import styles
 import survey
@@ -226,25 +228,74 @@ def compare_memory(run):
 
 # ------------------------------------------------------------------------------------- the loop
 
-def start(run, folder, pairs, scorer=None):
+def start(run, folder, pairs, scorer=None, dry=False):
     """Say what is about to be trained, make its folder and train -> exit code. scorer: a function
-    without arguments that makes `score`, see `fit`."""
-    c, t = run.config, run.config.training
+    without arguments that makes `score`, see `fit`. dry: only say it, with an estimate of the
+    time."""
+    if dry:
+        run.config.training.cache = None            # would be written
     with ranks.first_goes_first():
         dataset, shown = prepare(run, folder, pairs)        # before anything is written
+    for line in summary(run, folder, dataset, shown):
+        say(line)
+    if dry:
+        compare_memory(run)
+        seconds = seconds_of_step(run, dataset)
+        total = run.config.training.total_steps
+        say(f'  time      {seconds:.3g} s a step, {duration(total * seconds)} for {total}')
+        return 0
     if not ranks.FIRST:
         return fit(run, folder, dataset, shown)
     score = scorer and scorer()
     make_folder(folder)
     with lock(folder):
         runs.check_new(folder)                      # another trainer may have come first
-        weights = ', '.join(
-            f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
-            for name in 'GDE' if getattr(run, name))
-        size = configuration.in_words(c.size) if c.size else 'native size'
-        say(f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device} in '
-            f'{t.precision}, weights {weights}')
         return fit(run, folder, dataset, shown, score)
+
+
+def summary(run, folder, dataset, shown):
+    """What is about to be trained, in a few lines."""
+    c, t = run.config, run.config.training
+    weights = ', '.join(
+        f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
+        for name in 'GDE' if getattr(run, name))
+    size = configuration.in_words(c.size) if c.size else 'native size'
+    yield (f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device} in '
+           f'{t.precision}, weights {weights}')
+    yield f'  pictures  {len(dataset)} to train on, {len(shown)} others to look at'
+    frozen = (f'; all of G learns from step {t.fix_global_steps}' if t.fix_global_steps else '')
+    yield (f'  schedule  learning rate {t.lr:g}, which falls from step {t.decay_start} on, '
+           f'{t.total_steps * t.batch / len(dataset):.1f} epochs{frozen}')
+    stored = sum(p.nbytes for net in (run.G, run.D, run.E, *run.average.values()) if net
+                 for p in net.parameters()) + 2 * sum(p.nbytes for p in learning(run))
+    yield (f'  writes    a checkpoint of {stored / 1e9:.2g} GB every {t.save_every} steps, '
+           f'{t.keep} of which stay; a sheet every {t.sample_every}; index.html')
+
+
+def seconds_of_step(run, dataset):
+    """How long a step takes, with loading: the mean of three, after one to warm up. They are
+    taken, so that the run is of no use afterwards."""
+    t = run.config.training
+    order = data.Order(len(dataset), t.batch, 0, min(4, t.total_steps), t.seed)
+    batches = data.batches(dataset, run.device, batch_sampler=order)
+    times = []
+    for batch in batches:
+        float(train_step(run, *data.to_device(batch, run.device))['d_real'])    # waits for it
+        times.append(time.monotonic())
+    batches.close()
+    return (times[-1] - times[0]) / max(1, len(times) - 1)
+
+
+def fit_into(hours, config, device, folder, pairs):
+    """Set the schedule of a configuration to as many steps as fit into some hours, by the time
+    that a few take."""
+    run = runs.build(config, device)
+    seconds = seconds_of_step(run, prepare(run, folder, pairs)[0])
+    t = config.training
+    t.steps = ranks.of_first(max(1, int(hours * 3600 / seconds)))
+    t.flags['steps'] = t.steps
+    say(f'--hours {hours:g}: {t.steps} steps of {seconds:.3g} s')
+    schedule(config, len(survey.seen_and_held(config, pairs)[0]))
 
 
 def prepare(run, folder, pairs):
@@ -323,13 +374,14 @@ def fit(run, folder, dataset, shown, score=None):
     order = data.Order(pictures, t.batch, run.step, t.total_steps, t.seed)
     batches = data.batches(dataset, run.device, batch_sampler=order)
     writer, due, agree = checkpoints.Writer(folder, t.keep), False, ranks.Agreement()
-    before = SimpleNamespace(step=run.step, time=time.monotonic())
+    before = SimpleNamespace(step=run.step, time=time.monotonic(), text='', live=0)
     with Signals() as signals:
         try:
             for batch in batches:
                 terms = train_step(run, *data.to_device(batch, run.device))
                 run.sums = tally(run.sums, terms)
 
+                show_step(run, before)
                 last, stop = run.step == t.total_steps, agree(signals.caught or 0)
                 row = last or run.step % t.log_every == 0
                 due |= run.step % t.save_every == 0 or epoch_ended(run, pictures) and writer.rested
@@ -340,7 +392,7 @@ def fit(run, folder, dataset, shown, score=None):
                         break
                     continue
                 if row:
-                    report(run, folder, pictures, before)
+                    log(run, folder, pictures, before)
                 draw = last or run.step % t.sample_every == 0
                 judge = score and (last or run.step % t.evaluate_every == 0)
                 if draw or judge:
@@ -363,9 +415,11 @@ def fit(run, folder, dataset, shown, score=None):
         finally:
             batches.close()
             writer.wait()
+            live_line('')
     agree.end()
     if not ranks.FIRST:
         return 0 if last else 128 + stop
+    report.attempt_write(folder, run.config)
     if run.step < t.total_steps:
         say(f'stopped at step {run.step} of {t.total_steps}, all saved; to go on: '
             f'python p2phd.py train --resume {folder}')
@@ -384,6 +438,7 @@ def look(run, folder, dataset, shown, draw, score):
     known = synthesis.styles_now(average, dataset)
     if draw:
         attempt(lambda: save_sheet(average, known, dataset, shown, folder), 'training goes on')
+        report.attempt_write(folder, run.config)
     if score:
         attempt(lambda: add_scores(run, folder, score(average, known)),
                 'training goes on without that score')
@@ -403,6 +458,8 @@ def begin(run, folder):
     write_whole(folder / 'log.csv', lambda file: file.write(run.rows.encode()))
     if run.scores or (folder / 'scores.csv').exists():
         write_whole(folder / 'scores.csv', lambda file: file.write(run.scores.encode()))
+    if not run.step:
+        (folder / 'speed.csv').unlink(missing_ok=True)
     if not run.step:                    # that it can be saved is known before days are spent on it
         (folder / 'best.pt').unlink(missing_ok=True)        # of an earlier run there
         checkpoints.write(folder, runs.contents(run), run.config.training.keep)
@@ -441,9 +498,23 @@ def tally(sums, terms):
     return {**sums, **added}
 
 
-def report(run, folder, pictures, before):
+def show_step(run, before):
+    """Show in a terminal's last line how far a run is. Asks nothing of the device: losses are those
+    of the last report."""
+    now, t = time.monotonic(), run.config.training
+    if now - before.live < 0.2 or now == before.time:
+        return
+    before.live = now
+    rate = (run.step - before.step) / (now - before.time)
+    left = f', {duration((t.total_steps - run.step) / rate)} left' if rate else ''
+    peak = devices.peak_memory(run.device)
+    live_line(f'step {run.step}/{t.total_steps}{left}, {rate:.2f} steps/s'
+              + (f', {peak / 2 ** 30:.1f} GiB' if peak else '') + f'  {before.text}')
+
+
+def log(run, folder, pictures, before):
     """Add what was tallied to log.csv and say it: means of the losses, extremes of the last feature
-    map. before: step and time of the last report."""
+    map. before: step and time of the last time."""
     c, t = run.config, run.config.training
     means = dict(zip(run.sums, torch.stack(list(run.sums.values())).tolist()))
     learned = means.pop('learned')
@@ -455,10 +526,14 @@ def report(run, folder, pictures, before):
 
     last_step, rate = before.step, (run.step - before.step) / (time.monotonic() - before.time)
     before.step, before.time = run.step, time.monotonic()
+    before.text = '  '.join(f'{name} {value:.3f}' for name, value in means.items())
     left = timedelta(seconds=round((t.total_steps - run.step) / rate))
+    attempt(lambda: add_speed(run, folder, rate), 'training goes on')
+    if run.board:
+        for name, value in {**means, **extremes}.items():
+            run.board.add_scalar(name, value, run.step)
     say(f'step {run.step}/{t.total_steps}  epoch {run.step * t.batch / pictures:.1f}  '
-        + '  '.join(f'{name} {value:.3f}' for name, value in means.items())
-        + f'  map {extremes["map_min"]:.1f} to {extremes["map_max"]:.1f}'
+        + f'{before.text}  map {extremes["map_min"]:.1f} to {extremes["map_max"]:.1f}'
         + (f'  skipped {extremes["skipped"]:.0f}' if extremes['skipped'] else '')
         + f'  {rate:.2f} steps/s  {left} left')
 
@@ -468,6 +543,16 @@ def report(run, folder, pictures, before):
         warn(f'warning: {folder}: for {WON_STEPS} steps the discriminator has been right about '
              'nearly everything, and the generator learns little from it now; more data or a '
              'smaller --ndf help')
+
+
+def add_speed(run, folder, rate):
+    """Append to speed.csv: what is not the same the next time, and so not part of the run."""
+    path = folder / 'speed.csv'
+    peak = (devices.peak_memory(run.device) or math.nan) / 2 ** 30
+    with open(path, 'a') as file:
+        if not file.tell():
+            file.write('step,steps_per_second,memory\n')
+        file.write(f'{run.step},{rate:.6g},{peak:.4g}\n')
 
 
 def add_row(run, means):

@@ -297,7 +297,9 @@ def started(trained, scenes, tmp_path):
         process = subprocess.Popen(
             [sys.executable, ROOT / 'p2phd.py', 'edit', '--run', trained, '--label', label,
              '--out', tmp_path / 'out', '--no-browser', *map(str, words)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+            # It is ignored where the tests run in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         processes.append(process)
         line = process.stdout.readline()
         while line and not line.startswith('http://'):

@@ -1,0 +1,108 @@
+"""Runs for use without this project: the generator with what comes before and after it as one
+program, by torch.export or as ONNX; or files as the official code reads them."""
+from pathlib import Path
+import warnings
+
+import numpy as np
+import torch
+from torch import nn
+
+import data
+from files import UserError, blame, make_folder, write_whole
+import runs
+
+
+class Picture(nn.Module):
+    """label, inst, style (H, W) int64 -> picture (H, W, C) uint8.
+
+    style: for every pixel the number of its instance's style among its label's; ignored without an
+    encoder. inst is ignored where the run has no instances. H and W are multiples of what the
+    generator needs (README, deviation 13).
+    """
+
+    def __init__(self, run, known):
+        super().__init__()
+        self.config, self.G = run.config, run.G
+        if run.E:
+            there = torch.from_numpy(known['counts'] > 0)
+            centres = torch.from_numpy(known['centres'])
+            mean = torch.from_numpy(known['mean']).expand_as(centres)
+            first = torch.where(there.any(1)[:, None, None], centres[:, :1], mean)
+            # A number beyond a label's styles is its main one.
+            self.register_buffer('centres', torch.where(there[..., None], centres, first))
+
+    def forward(self, label, inst, style):
+        c = self.config
+        one_hot = (label[None] == torch.arange(c.n_labels, device=label.device)[:, None, None])
+        told = [one_hot.float()]
+        if c.boundary and c.instances != 'none':
+            told.append(data.boundary_map(inst[None, None])[0].float())
+        if c.features:
+            style = style.clamp(0, self.centres.shape[1] - 1)
+            told.append(self.centres[label, style].permute(2, 0, 1))
+        picture = self.G(torch.cat(told)[None])[0]
+        return ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+
+
+def program(run, known, kind, size, path):
+    """Write the program of a run as `kind`, 'pt2' (torch.export) or 'onnx', into a file. size:
+    (width, height) of the maps to trace it with; others may be used where the format allows it.
+    UserError where that is not possible -> whether sizes may differ."""
+    if run.config.n_labels == 0 or run.config.model == 'unet':
+        raise UserError('export: of the generator of label maps; this run has pictures for maps, '
+                        'or a U-Net, whose dropout draws')
+    multiple, least = runs.network_multiple(run.config), runs.least_side(run.config)
+    if any(side % multiple or side < least for side in size):
+        raise UserError(f'--size {size[0]}x{size[1]}: the networks need multiples of {multiple}, '
+                        f'at least {least}; pad the maps and crop the picture')
+    model = Picture(run, known).eval().to('cpu').requires_grad_(False)
+    maps = tuple(torch.zeros(size[::-1], dtype=torch.int64) for _ in range(3))
+    h, w = (multiple * torch.export.Dim(name, min=-(-least // multiple), max=(1 << 15) // multiple)
+            for name in ('rows', 'columns'))
+    dynamic = ({0: h, 1: w},) * 3
+    with torch.no_grad(), blame(path, 'cannot be exported'), warnings.catch_warnings():
+        warnings.simplefilter('ignore')             # of PyTorch about itself
+        try:
+            exported, free = torch.export.export(model, maps, dynamic_shapes=dynamic), True
+        except torch._dynamo.exc.UserError:         # its rules differ between versions of PyTorch
+            exported, free = torch.export.export(model, maps), False
+        if kind == 'pt2':
+            write_whole(path, lambda file: torch.export.save(exported, file))
+            return free
+        write_onnx(exported, path)
+    return free
+
+
+def write_onnx(exported, path):
+    try:
+        import onnx                                 # noqa: F401
+        import onnxscript                           # noqa: F401
+    except ImportError as error:
+        raise UserError(f'--format onnx: {error}; pip install onnx onnxscript') from None
+    names = ['label', 'inst', 'style']
+    made = torch.onnx.export(exported, (), dynamo=True, input_names=names,
+                             output_names=['picture'], verbose=False)
+    write_whole(path, lambda file: file.write(made.model_proto.SerializeToString()))
+
+
+def official(folder, run, checkpoint, known, out):
+    """Write latest_net_G.pth, _D.pth, _E.pth and features_clustered_<k>.npy of a run into a folder,
+    as the official code reads them -> [path]. checkpoint: as runs.read gives it."""
+    c = run.config
+    if c.model == 'unet' or c.n_labels and not c.boundary:
+        raise UserError(f'{folder}: the official code has no such network (a U-Net, or label maps '
+                        'without a boundary map)')
+    make_folder(out)
+    paths = []
+    states = {**checkpoint['weights'], **checkpoint['average']} if run.variant != '-raw' else (
+        checkpoint['weights'])
+    for name, state in states.items():
+        paths.append(Path(out) / f'latest_net_{name}.pth')
+        write_whole(paths[-1], lambda file, state=state: torch.save(
+            {key: value.clone() for key, value in state.items()}, file))
+    if known:
+        clusters = {label: known['centres'][label][counts > 0]
+                    for label, counts in enumerate(known['counts']) if counts.any()}
+        paths.append(Path(out) / f'features_clustered_{known["counts"].shape[1]:03d}.npy')
+        write_whole(paths[-1], lambda file: np.save(file, clusters, allow_pickle=True))
+    return paths

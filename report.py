@@ -1,0 +1,392 @@
+"""A page for each run: index.html in its folder, from what lies there, without outside addresses.
+
+Curves of log.csv, speed.csv and scores.csv, the sheets by step, the settings in words, the styles.
+It is made anew while the run is trained, from the files alone, so that any folder can have one.
+"""
+import base64
+import csv
+from html import escape
+import io
+import json
+import math
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+import checkpoints
+import config as configuration
+from files import UserError, attempt, duration, read_text, write_whole
+import runs
+import styles
+
+WIDE, HIGH = 360, 130                               # of a plot, in its own units
+POINTS = 300                                        # of a curve at most; others are averaged
+GROWN = 1.5                                         # times its earlier peak: the last map grows
+
+
+# ------------------------------------------------------------------------------------ the files
+
+def columns_of(path):
+    """A .csv of numbers -> {name: ndarray}, {} where there is none. Rows that say nothing about a
+    name hold nan; of rows of the same step the last one counts."""
+    if not path.is_file():
+        return {}
+    rows = {}
+    for row in csv.DictReader(io.StringIO(read_text(path))):
+        try:
+            rows[int(row['step'])] = [float(value) for value in row.values()]
+        except (KeyError, TypeError, ValueError):           # the last line of a run that was killed
+            continue
+    names = read_text(path).split('\n', 1)[0].strip().split(',')
+    whole = [rows[step] for step in sorted(rows) if len(rows[step]) == len(names)]
+    return dict(zip(names, np.array(whole).T)) if whole else {}
+
+
+def styles_in(folder):
+    """(labels, centres (L, k, feat), counts (L, k), names) of the newest styles, or None."""
+    found = sorted(folder.glob('styles*.npz'), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return None
+    try:
+        with np.load(found[-1], allow_pickle=False) as file:
+            centres, counts, names = file['centres'], file['counts'], file['label_names'].tolist()
+    except (OSError, ValueError, KeyError):
+        return None
+    there = counts.any(1).nonzero()[0]
+    return [(names[i] if names else str(i), centres[i], counts[i]) for i in there]
+
+
+# ------------------------------------------------------------------------------------- the plots
+
+def plot(title, step, curves, marks=(), note='', noisy=True):
+    """A small plot as SVG. curves: [(name, values)]; marks: [(step, what begins there)]. Values are
+    averaged where there are too many, and where they are noisy drawn raw and smoothed."""
+    finite = [values[np.isfinite(values)] for _, values in curves]
+    if not len(step) or not sum(map(len, finite)):
+        return ''
+    low, high = min(v.min() for v in finite if len(v)), max(v.max() for v in finite if len(v))
+    high = high if high > low else low + (abs(low) or 1)
+    first, last = step[0], max(step[-1], step[0] + 1)
+
+    def x(value):
+        return (value - first) / (last - first) * WIDE
+
+    def y(value):
+        return HIGH - (value - low) / (high - low) * HIGH
+
+    drawn = []
+    for i, (_, values) in enumerate(curves):
+        at, shown = thinned(step, values)
+        for kind, line in (('raw', shown), ('smooth', smoothed(shown) if noisy else shown)):
+            points = ' '.join(f'{x(a):.1f},{y(b):.1f}' for a, b in zip(at, line)
+                              if math.isfinite(b))
+            drawn.append(f'<polyline class="{kind} c{i}" points="{points}"/>')
+    drawn += [f'<line class="mark" x1="{x(at):.1f}" x2="{x(at):.1f}" y1="0" y2="{HIGH}">'
+              f'<title>{escape(what)}, step {at}</title></line>'
+              for at, what in marks if first <= at <= last]
+    now = ', '.join(f'{name} {number(values[np.isfinite(values)][-1])}'.strip()
+                    for name, values in curves if np.isfinite(values).any())
+    return (f'<figure><figcaption><b>{escape(title)}</b> {escape(now)}{note}</figcaption>'
+            f'<svg viewBox="-1 -6 {WIDE + 2} {HIGH + 12}" role="img" aria-label="{escape(title)}">'
+            f'{"".join(drawn)}<text x="2" y="6">{number(high)}</text>'
+            f'<text x="2" y="{HIGH}">{number(low)}</text></svg></figure>')
+
+
+def thinned(step, values):
+    """At most POINTS of a curve: means of stretches."""
+    if len(step) <= POINTS:
+        return step, values
+    parts = np.array_split(np.arange(len(step)), POINTS)
+    with np.errstate(invalid='ignore'):
+        return (np.array([step[part[-1]] for part in parts]),
+                np.array([values[part][np.isfinite(values[part])].mean()
+                          if np.isfinite(values[part]).any() else np.nan for part in parts]))
+
+
+def smoothed(values, keep=0.9):
+    """A moving average, which begins at the first value; what is not finite is passed over."""
+    result, mean, weight = [], 0.0, 0.0
+    for value in values:
+        if math.isfinite(value):
+            mean, weight = keep * mean + (1 - keep) * value, keep * weight + 1 - keep
+        result.append(mean / weight if weight else math.nan)
+    return np.array(result)
+
+
+def number(value):
+    return f'{value:.3g}' if abs(value) < 1e5 else f'{value:.2e}'
+
+
+def curves_of(config, log, speed, scores):
+    """The plots of a run, one after the other."""
+    t, found = config.training, []
+    marks = []
+    if t and t.decay_start:
+        marks.append((t.decay_start, 'the learning rate begins to fall'))
+    if t and t.fix_global_steps:
+        marks.append((t.fix_global_steps, 'all of the generator learns'))
+    step = log.get('step', np.array([]))
+    special = ('step', 'pictures', 'lr', 'map_min', 'map_max', 'skipped')
+    found += [plot(name.replace('_', ' '), step, [('', log[name])], marks)
+              for name in log if name not in special]
+    if 'map_max' in log:
+        peak = log['map_max']
+        grown = len(step) > 3 and peak[-1] > GROWN * np.nanmax(peak[:len(step) // 2])
+        found.append(plot('last feature map', step, [('', log['map_min']), ('to', peak)], marks,
+                          ' <em>its peak grows: bright blobs may follow</em>' if grown else ''))
+    for table, name, title in ((log, 'lr', 'learning rate'), (log, 'skipped', 'skipped steps'),
+                               (speed, 'steps_per_second', 'steps a second'),
+                               (speed, 'memory', 'memory, GiB'),
+                               *((scores, name, name.replace('_', ' ')) for name in scores)):
+        if name in table and name != 'step':
+            found.append(plot(title, table['step'], [('', table[name])], marks,
+                              noisy=table is speed))
+    return ''.join(found)
+
+
+# -------------------------------------------------------------------------------------- the page
+
+def settings_of(config):
+    """Rows (name, value, whether it is not the default) of a table: what was trained, and how."""
+    for fields, values in ((configuration.NETWORK, config),
+                           (configuration.TRAINING, config.training)):
+        for name, field in fields.items():
+            value = getattr(values, name, None)
+            if field.help and values is not None and name != 'flags':
+                text = configuration.in_words(value) if value is not None else 'none'
+                yield name.replace('_', ' '), str(text), value != field.default
+
+
+def swatches(found):
+    """A row for each label: its styles, as wide as they are frequent, in a colour each."""
+    rows = []
+    for name, centres, counts in found:
+        there = counts > 0
+        low, high = centres[there].min(0), centres[there].max(0)
+        rgb = (centres - low) / np.where(high > low, high - low, 1) * 190 + 40
+        rgb = np.resize(rgb[:, :3], (len(rgb), 3)) if rgb.shape[1] < 3 else rgb[:, :3]
+        cells = ''.join(
+            f'<i data-grow="{count}" data-colour="{",".join(str(int(c)) for c in colour)}" '
+            f'title="style {k}: {count} instances">{k}</i>'
+            for k, (colour, count) in enumerate(zip(rgb, counts.tolist())) if count)
+        rows.append(f'<tr><th>{escape(name)}</th><td class="styles">{cells}</td>'
+                    f'<td>{counts.sum()}</td></tr>')
+    return ''.join(rows)
+
+
+def page_of(folder, config):
+    """The text of a run's page."""
+    log, speed, scores = (columns_of(folder / f'{name}.csv')
+                          for name in ('log', 'speed', 'scores'))
+    sheets = sorted(path.name for path in (folder / 'samples').glob('*.png')
+                    if path.stem.isdecimal())
+    size = configuration.in_words(config.size) if config.size else 'native size'
+    total = config.training.total_steps if config.training else 0
+    done = int(log['step'][-1]) if log else 0
+    left = ''
+    if speed and done < total and np.isfinite(speed['steps_per_second'][-1]):
+        left = f', {duration((total - done) / max(speed["steps_per_second"][-1], 1e-9))} left'
+    about = (f'{config.layout}, {size}, {config.n_labels} labels, step {done} of {total}{left}'
+             if config.n_labels else f'{config.layout}, {size}, step {done} of {total}{left}')
+    parts = [f'<h1>{escape(folder.resolve().name)}</h1><p>{escape(about)}</p>']
+    if sheets:
+        parts.append(SHEETS.replace('NAMES', json.dumps(sheets).replace('<', '\\u003c')))
+    curves = curves_of(config, log, speed, scores)
+    if curves:
+        parts.append(f'<h2>Curves</h2><div class="plots">{curves}</div>')
+    if scores:
+        rows = ''.join('<tr>' + ''.join(f'<td>{value:.6g}</td>' for value in row) + '</tr>'
+                       for row in list(zip(*scores.values()))[-20:])
+        parts.append('<h2>Scores</h2><div class="wide"><table><tr>' + ''.join(
+            f'<th>{escape(name.replace("_", " "))}</th>' for name in scores) + f'</tr>{rows}'
+            '</table></div>')
+    found = styles_in(folder)
+    if found:
+        parts.append('<h2>Styles</h2><p>Of each label, as wide as they are frequent; the colours '
+                     'are their features.</p><div class="wide"><table>'
+                     f'{swatches(found)}</table></div>')
+    rows = ''.join(f'<tr{" class=own" if own else ""}><th>{escape(name)}</th>'
+                   f'<td>{escape(value)}</td></tr>' for name, value, own in settings_of(config))
+    parts.append('<h2>Settings</h2><p>In bold what is not the default.</p><div class="wide">'
+                 f'<table>{rows}</table></div>')
+    return PAGE.replace('TITLE', escape(folder.resolve().name)).replace('BODY', ''.join(parts))
+
+
+def write(folder, config):
+    """Write folder/index.html. UserError where that is not possible."""
+    text = page_of(Path(folder), config)
+    write_whole(Path(folder) / 'index.html', lambda file: file.write(text.encode()))
+
+
+def attempt_write(folder, config, otherwise='training goes on'):
+    """`write`, or a warning."""
+    def tried():
+        try:
+            write(folder, config)
+        except (ValueError, KeyError, IndexError) as error:     # files that somebody has changed
+            raise UserError(f'{folder}: no index.html ({error})') from None
+    attempt(tried, otherwise)
+
+
+# ------------------------------------------------------------------------------------ the gallery
+
+def thumbnail(rgb, widest=240):
+    """(H, W, 3) uint8 ndarray -> the address of a small PNG of few colours that holds itself."""
+    picture = Image.fromarray(rgb)
+    picture.thumbnail((widest, widest), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    picture.quantize(64).save(file, 'PNG')
+    return 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()
+
+
+def gallery(folder, rows):
+    """Write folder/index.html: a row for each map, its label map and the pictures made of it.
+
+    rows: [(name, address of the label map's picture, [names of files in the folder])].
+    """
+    parts = [f'<h1>{escape(folder.resolve().name)}</h1><div class="rows">']
+    for name, label, files in rows:
+        pictures = ''.join(f'<a href="{quote(file)}"><img loading="lazy" src="{quote(file)}" '
+                           f'alt="{escape(file)}" title="{escape(file)}"></a>' for file in files)
+        parts.append(f'<section><h3>{escape(name)}</h3><div class="row"><img src="{label}" '
+                     f'alt="label map">{pictures}</div></section>')
+    text = PAGE.replace('TITLE', escape(folder.resolve().name)).replace(
+        'BODY', ''.join(parts) + '</div>')
+    write_whole(folder / 'index.html', lambda file: file.write(text.encode()))
+
+
+# ------------------------------------------------------------------------------------- in words
+
+def facts(folder):
+    """What there is to know of a run: its folder, a single checkpoint, or a run of the official
+    code -> dict of what JSON has. UserError where there is none."""
+    folder = Path(folder)
+    path, checkpoint = runs.read(folder)
+    c, known = checkpoint['config'], None
+    t = c.training
+    if folder.is_dir():
+        known = styles.load(folder, c)
+    states = {}
+    for file in checkpoints.numbered(folder) if folder.is_dir() else [folder]:
+        try:
+            checkpoints.check_seal(file)
+            states[file.name] = 'whole'
+        except (checkpoints.Damaged, OSError, UserError) as error:
+            states[file.name] = str(error)
+    scores = columns_of(folder / 'scores.csv')
+    return {
+        'run': str(folder), 'checkpoint': str(path), 'official': t is None,
+        'step': checkpoint['step'], 'of_steps': t.total_steps if t else None,
+        'data': t.data if t else None, 'layout': c.layout, 'labels': c.n_labels,
+        'instances': c.instances, 'size': c.size and list(c.size),
+        'model': {'global': 'G1', 'local': f'G1 and {c.n_enhancers} enhancers',
+                  'unet': 'U-Net'}[c.model],
+        'parameters': {name: sum(x.numel() for x in state.values())
+                       for name, state in checkpoint['weights'].items()},
+        'precision': t.precision if t else None, 'average': t.ema if t else None,
+        'batch': t.batch if t else None,
+        'given': {name: value for name, value in t.flags.items() if name != 'data'} if t else {},
+        'styles': {'labels': int((known['counts'] > 0).any(1).sum()),
+                   'styles': int((known['counts'] > 0).sum()),
+                   'instances': int(known['counts'].sum())} if known else None,
+        'scores': {name: values[-1].item() for name, values in scores.items()},
+        'checkpoints': states}
+
+
+def in_words(found):
+    """The lines of what facts() gives."""
+    size = configuration.in_words(found['size']) if found['size'] else 'native size'
+    yield f'{found["run"]}: ' + ('a run of the official code' if found['official'] else
+                                 f'step {found["step"]} of {found["of_steps"]}')
+    yield (f'  pictures    {found["layout"]}, {size}, {found["labels"]} labels, instances '
+           f'{found["instances"]}' + (f', {found["data"]}' if found['data'] else ''))
+    yield f'  networks    {found["model"]}; ' + ', '.join(
+        f'{name} {n / 1e6:.1f}M' for name, n in found['parameters'].items())
+    if not found['official']:
+        yield (f'  trained in  {found["precision"]}, batches of {found["batch"]}, moving average '
+               f'{found["average"]:g}; ' + (' '.join(
+                   configuration.spoken(name, value) for name, value in found['given'].items()
+                   if name in configuration.TRAINING or name in configuration.NETWORK)
+                   or 'with the defaults'))
+    if found['styles']:
+        s = found['styles']
+        yield (f'  styles      {s["styles"]} of {s["labels"]} labels, from {s["instances"]} '
+               'instances')
+    if found['scores']:
+        yield '  scores      ' + ', '.join(
+            f'{name.replace("_", " ")} {number(value)}' for name, value in found['scores'].items())
+    for name, state in found['checkpoints'].items():
+        yield f'  checkpoint  {name}: {state}'
+
+
+PAGE = '''<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>TITLE</title>
+<style>
+:root { --back: #fff; --text: #1c1f24; --dim: #6b7280; --line: #e2e5ea; --panel: #f6f7f9;
+  --c0: #2563eb; --c1: #d97706; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) { :root { --back: #16181c; --text: #e6e8eb; --dim: #9aa1ac;
+  --line: #343941; --panel: #1f2227; --c0: #6fb3ff; --c1: #ffc46b; } }
+body { margin: 0 auto; padding: 20px clamp(12px, 4vw, 48px); max-width: 1500px;
+  background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
+h1 { margin: 0; font-size: 24px; } h2 { margin: 34px 0 8px; font-size: 17px; }
+p { margin: 4px 0 10px; color: var(--dim); }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr));
+  gap: 14px; }
+figure { margin: 0; padding: 10px 12px; background: var(--panel); border-radius: 8px; }
+figcaption { font-size: 13px; color: var(--dim); } figcaption b { color: var(--text); }
+figcaption em { color: #e05252; display: block; }
+svg { width: 100%; display: block; margin-top: 6px; overflow: visible; }
+polyline { fill: none; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
+.raw { stroke-width: 1; opacity: .3; } .smooth { stroke-width: 1.8; }
+.c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); }
+.mark { stroke: var(--dim); stroke-dasharray: 3 3; vector-effect: non-scaling-stroke; }
+text { font: 9px system-ui, sans-serif; fill: var(--dim); }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
+th, td { text-align: left; padding: 3px 16px 3px 0; border-bottom: 1px solid var(--line);
+  font-weight: 400; vertical-align: top; } .own { font-weight: 700; } .own th, .own td {
+  font-weight: 700; }
+.styles { display: flex; min-width: 340px; width: 40vw; } .styles i { font: 11px system-ui;
+  color: #fff; text-shadow: 0 0 2px #000; padding: 3px 4px; overflow: hidden; min-width: 8px; }
+#sheet { max-width: 100%; image-rendering: auto; border-radius: 6px; display: block; }
+.rows { display: grid; gap: 16px; } h3 { margin: 0 0 6px; font-size: 14px; font-weight: 600; }
+.row { display: flex; gap: 8px; flex-wrap: wrap; } .row img { width: min(100%, 340px);
+  border-radius: 6px; display: block; }
+.control { display: flex; gap: 10px; align-items: center; margin: 8px 0; }
+.control input { flex: 1; max-width: 640px; accent-color: var(--c0); }
+button { font: inherit; color: inherit; background: var(--panel); border: 1px solid var(--line);
+  border-radius: 6px; padding: 2px 10px; cursor: pointer; }
+</style></head><body>BODY
+<script>
+for (const cell of document.querySelectorAll('.styles i')) {
+  cell.style.flexGrow = cell.dataset.grow;
+  cell.style.background = `rgb(${cell.dataset.colour})`;
+}
+</script>
+</body></html>
+'''
+
+SHEETS = '''<h2>Sheets</h2><p>Two training pictures and two others, a row each: label, in the styles
+of the photograph, as generate would choose them, real. Arrow keys turn the pages.</p>
+<div class="control"><button id="less" aria-label="Earlier">&larr;</button><input id="which"
+type="range" min="0" aria-label="Sheet"><button id="more" aria-label="Later">&rarr;</button>
+<output id="step"></output></div><a id="whole"><img id="sheet" alt="sheet of pictures"></a>
+<script>
+const sheets = NAMES, which = document.getElementById('which');
+which.max = sheets.length - 1; which.value = which.max;
+function turn(by = 0) {
+  which.value = +which.value + by;
+  const name = sheets[which.value];
+  document.getElementById('sheet').src = document.getElementById('whole').href = `samples/${name}`;
+  document.getElementById('step').textContent = `step ${parseInt(name)}`;
+}
+which.oninput = () => turn();
+document.getElementById('less').onclick = () => turn(-1);
+document.getElementById('more').onclick = () => turn(1);
+document.onkeydown = event => {
+  if (event.target !== which) turn({ArrowLeft: -1, ArrowRight: 1}[event.key] || 0);
+};
+turn();
+</script>'''

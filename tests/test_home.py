@@ -1,0 +1,353 @@
+"""What surrounds a run: its page, the gallery, what a terminal shows, presets, info, export, and
+systems that lack what Linux has."""
+import json
+import multiprocessing
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+import torch
+
+from bench import make_run
+import checkpoints
+import config
+from conftest import ROOT, TINY
+import data
+import export
+import files
+import nets
+import options
+import report
+import runs
+import synthesis
+
+CPU = torch.device('cpu')
+SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 1, 'ndf': 8, 'nef': 4, 'n_down_encoder': 2}
+
+
+# ------------------------------------------------------------------------------------- pages
+
+def test_page_of_a_run(trained, tmp_path):
+    """With 5,000 rows and 100 sheets it stays small, and shows what there is."""
+    folder = tmp_path / 'run'
+    shutil.copytree(trained, folder)
+    step = np.arange(50, 250_001, 50)
+    rng = np.random.default_rng(0)
+    rows = np.stack([step, step, 2e-4 + 0 * step, *rng.random((4, len(step))), -1 - 0 * step,
+                     1 + step / 1000, 0 * step], 1)
+    (folder / 'log.csv').write_text(
+        'step,pictures,lr,gan,feature_matching,d_fake,d_real,map_min,map_max,skipped\n'
+        + '\n'.join(','.join(f'{x:g}' if i else str(int(x)) for i, x in enumerate(row))
+                    for row in rows.tolist()) + '\n250050,25')      # killed in mid-line
+    (folder / 'scores.csv').write_text('step,mean_iou\n100,0.25\n200,0.375\n')
+    for i in range(100):
+        (folder / 'samples' / f'{i:07d}.png').write_bytes(b'')
+    c = runs.read(folder)[1]['config']
+    c.training.fix_global_steps = 100
+    report.write(folder, c)
+    text = (folder / 'index.html').read_text()
+    assert len(text) < 200_000 and not re.search(r'https?://', text)
+    assert 'step 250000 of 6' in text and text.count('<svg') >= 10
+    assert '0000099.png' in text and 'all of the generator learns, step 100' in text
+    assert 'its peak grows' in text and '<td>0.375</td>' in text
+    assert '<tr class=own><th>ngf</th><td>8</td>' in text
+    names = config.NETWORK['ngf'], c.label_names[7]
+    assert f'<th>{names[1]}</th>' in text                   # its styles
+    for broken in ('', 'step\n', 'step,gan\nx,y\n', 'a,b\n1,2\n'):
+        (folder / 'log.csv').write_text(broken)
+        report.attempt_write(folder, c)
+    assert (folder / 'index.html').read_text().count('<svg') >= 1
+
+
+def test_page_is_made_while_training_and_opens(trained):
+    text = (trained / 'index.html').read_text()
+    assert 'step 6 of 6' in text and 'steps a second' in text
+    assert (trained / 'speed.csv').read_text().count('\n') == 4
+
+
+def test_gallery(command, trained, scenes, tmp_path):
+    code, _, err = command('generate', '--run', trained, '--label', scenes / 'gtFine' / 'val',
+                           '--sample', '--n', 2, '--out', 'out')
+    assert code == 0, err
+    text = (tmp_path / 'out' / 'index.html').read_text()
+    pictures = re.findall(r'<a href="([^"]*)">', text)
+    assert len(pictures) == 4 and all((tmp_path / 'out' / name).is_file() for name in pictures)
+    assert text.count('data:image/png') == 2
+    code, _, _ = command('generate', '--run', trained, '--label',
+                         next((scenes / 'gtFine' / 'val').rglob('*labelIds.png')), '--out', 'one')
+    assert code == 0 and not (tmp_path / 'one' / 'index.html').exists()
+
+
+# ---------------------------------------------------------------------------------- terminals
+
+def in_terminal(words, folder, **environment):
+    """What a command writes to a terminal of its own."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, ROOT / 'p2phd.py', *map(str, words)], cwd=folder,
+                               stdout=theirs, stderr=theirs,
+                               env={**os.environ, 'TERM': 'xterm', **environment})
+    os.close(theirs)
+    text = b''
+    try:
+        while part := os.read(ours, 4096):
+            text += part
+    except OSError:                                         # it has ended
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    return text.decode()
+
+
+def test_live_line(scenes, tmp_path):
+    words = ['train', '--data', scenes, *TINY, '--steps', 40, '--log-every', 20, '--device', 'cpu']
+    text = in_terminal([*words, '--run', 'a'], tmp_path)
+    assert re.search(r'\r\x1b\[2Kstep \d+/40, \d+ s left, [\d.]+ steps/s', text)
+    lines = [line.split('\x1b[2K')[-1] for line in text.split('\r\n')]
+    assert any(line.startswith('step 40/40  epoch') for line in lines)      # whole, above it
+    assert '\x1b' not in in_terminal([*words, '--run', 'b'], tmp_path, TERM='dumb')
+    assert in_terminal([*words, '--run', 'c', '-q'], tmp_path) == ''
+
+
+def test_progress(monkeypatch, capsys):
+    """Nothing within two seconds; then a line every ten."""
+    now = [0.0]
+    monkeypatch.setattr(files.time, 'monotonic', lambda: now[0])
+    progress = files.Progress('pictures', 100)
+    for i in range(1, 101):
+        now[0] += 0.5
+        progress(i)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == 'pictures: 21 of 100, 40 s left' and len(lines) == 4
+
+
+# ------------------------------------------------------------------------------- settings
+
+@pytest.mark.parametrize('name', config.PRESETS)
+def test_presets(name):
+    """Each is a configuration that can be: networks and memory on tensors without numbers."""
+    args = options.parse(['train', '--data', 'x', '--preset', name, '--lr', '1e-4'], '')
+    fields = config.PRESETS[name].fields
+    assert all(getattr(args, key) == value for key, value in fields.items() if hasattr(args, key))
+    network = {key: value for key, value in fields.items() if key in config.NETWORK}
+    c = config.make({'n_labels': 35, 'instances': 'files', 'features': True, 'n_enhancers': 0,
+                     **network}, {'data': '.', 'pictures': [1, 0], 'total_steps': 10,
+                                  'decay_start': 10,
+                                  **{key: value for key, value in fields.items()
+                                     if key in config.TRAINING}})
+    config.check(c)
+    w, h = c.training.crop or c.size
+    with torch.device('meta'):
+        if c.model == 'local':
+            G = nets.LocalEnhancer(39, 3, c.ngf, c.n_down, c.n_blocks, c.n_enhancers)
+        else:
+            G = nets.GlobalGenerator(39, 3, c.ngf, c.n_down, c.n_blocks)
+        assert G(torch.empty(1, 39, h, w)).shape == (1, 3, h, w)
+    assert options.parse(['train', '--data', 'x', '--preset', name, '--size', '64x32'],
+                         '').size == (64, 32)
+
+
+def test_dry_run_and_hours(command, scenes, tmp_path):
+    words = ['train', '--data', scenes, *TINY, '--device', 'cpu']
+    code, out, err = command(*words, '--steps', 7, '--dry-run')
+    assert code == 0, err
+    for line in ('7 steps of 1 on cpu in fp32', 'pictures  6 to train on, 2 others', 'schedule ',
+                 'a checkpoint of', 'memory: about', 's a step'):
+        assert line in out, out
+    assert not list(tmp_path.iterdir())                     # nothing is written
+    code, out, err = command(*words, '--hours', 0.0005, '--run', 'run')
+    assert code == 0, err
+    steps = int(re.search(r'--hours 0.0005: (\d+) steps', out)[1])
+    assert runs.read(tmp_path / 'run')[1]['step'] == steps
+    code, _, err = command(*words, '--hours', 1, '--steps', 5)
+    assert code == 2 and '--hours 1 and --steps 5' in err
+    code, _, err = command('train', '--resume', 'run', '--hours', 1)
+    assert code == 2 and 'of a new run' in err
+
+
+def test_tensorboard(command, scenes):
+    words = ['train', '--data', scenes, *TINY, '--steps', 2, '--tensorboard', '--run', 'run']
+    code, _, err = command(*words)
+    try:
+        import tensorboard                                  # noqa: F401
+        assert code == 0, err
+    except ImportError:
+        assert code == 2 and 'pip install tensorboard' in err and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('words, meant', [
+    (['trian'], 'train'), (['train', '--n-scale', '2'], '--n-scales'),
+    (['train', '--gan', 'lsgun'], 'lsgan'), (['generate', '--label', 'x', '--sampel'], '--sample')])
+def test_what_may_have_been_meant(command, words, meant):
+    code, _, err = command(*words)
+    assert code == 2 and f'did you mean {meant}?' in err and err.count('\n') == 1
+
+
+def test_version_and_completion(command):
+    code, out, _ = command('--version')
+    assert code == 0 and re.fullmatch(r'p2phd \d+\.\d+\.\d+\n', out)
+    for shell in ('bash', 'zsh', 'fish'):
+        code, out, _ = command('completion', shell)
+        assert code == 0 and 'n-scales' in out and 'lsgan' in out
+        if shutil.which(shell) and shell != 'fish':
+            done = subprocess.run([shell, '-n'], input=out, text=True, capture_output=True)
+            assert done.returncode == 0, done.stderr
+    code, out, _ = command('completion', 'bash')
+    asked = out + '\nCOMP_WORDS=(p2phd.py train --gan ""); COMP_CWORD=3; _p2phd; ' \
+                  'echo "${COMPREPLY[@]}"'
+    done = subprocess.run(['bash', '-c', asked], text=True, capture_output=True)
+    assert done.stdout == 'lsgan vanilla hinge\n'
+
+
+def test_info(command, trained, golden, tmp_path):
+    code, out, _ = command('info', trained)
+    assert code == 0 and 'step 6 of 6' in out and 'checkpoint-0000006.pt: whole' in out
+    code, out, _ = command('info', trained, '--json')
+    found = json.loads(out)
+    assert found['step'] == 6 and found['parameters'].keys() == {'G', 'D', 'E'}
+    code, out, _ = command('info', next(trained.glob('checkpoint-*.pt')))
+    assert code == 0 and 'step ' in out
+
+    shutil.copytree(trained, tmp_path / 'damaged')
+    newest = checkpoints.numbered(tmp_path / 'damaged')[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    code, out, err = command('info', 'damaged')
+    if len(checkpoints.numbered(tmp_path / 'damaged')) > 1:
+        assert code == 0 and f'{newest.name}: damaged' in out and 'going back to' in err
+    code, _, err = command('info', newest)
+    assert code == 2 and 'damaged or cut short' in err
+    (tmp_path / 'empty').mkdir()
+    code, _, err = command('info', 'empty')
+    assert code == 2 and 'no checkpoint there' in err and err.count('\n') == 1
+    code, out, _ = command('info', golden('official_run'))
+    assert code == 0 and 'a run of the official code' in out
+
+
+# ---------------------------------------------------------------------------------- export
+
+@pytest.mark.parametrize('network', [
+    {}, {'model': 'local', 'n_enhancers': 1}, {'features': False},
+    {'features': False, 'instances': 'none'}])
+def test_exported_program_makes_the_picture(network, tmp_path):
+    """In a process that has torch alone, at another size too."""
+    run = make_run(CPU, **SMALL, **network)
+    known = {'centres': torch.randn(35, 3, 3).numpy(), 'counts': np.full((35, 3), 2),
+             'mean': np.zeros(3, np.float32)} if run.E else None
+    path = tmp_path / 'run.pt2'
+    free = export.program(run, known, 'pt2', (64, 32), path)
+    rng = np.random.default_rng(0)
+    for size in ((32, 64), (48, 96)) if free else ((32, 64),):
+        label = rng.integers(0, 35, (size[0] // 8, size[1] // 8)).repeat(8, 0).repeat(8, 1)
+        style = rng.integers(0, 3, (size[0] // 8, size[1] // 8)).repeat(8, 0).repeat(8, 1)
+        inst = np.arange(label.size // 64).reshape(label.shape[0] // 8, -1)
+        inst = inst.repeat(8, 0).repeat(8, 1)
+        np.savez(tmp_path / 'maps.npz', label=label, inst=inst, style=style)
+        subprocess.run([sys.executable, '-c', (
+            'import numpy, torch; maps = numpy.load("maps.npz"); '
+            'program = torch.export.load("run.pt2").module(); '
+            'picture = program(*(torch.from_numpy(maps[name]) for name in '
+            '("label", "inst", "style"))); numpy.save("picture.npy", picture.numpy())')],
+            cwd=tmp_path, check=True, env={**os.environ, 'PYTHONPATH': ''})
+        told = [torch.from_numpy(x)[None, None] for x in (label, inst)]
+        scene = synthesis.make_scene(run.config, told[0], told[1] if run.config.instances != 'none'
+                                     else None)
+        vectors = None
+        if run.E:
+            numbers = torch.from_numpy(style.ravel()[np.unique(inst, return_index=True)[1]])
+            vectors = torch.from_numpy(known['centres'])[scene.labels, numbers]
+        expected = synthesis.to_picture(synthesis.synthesise(run, scene, vectors))
+        made = np.load(tmp_path / 'picture.npy')
+        assert made.shape == expected.shape and made.dtype == np.uint8
+        assert np.abs(made.astype(int) - expected).max() <= 1
+
+
+def test_exported_onnx(command, trained, tmp_path):
+    words = ['export', '--run', trained, '--format', 'onnx', '--out', 'run.onnx']
+    code, _, err = command(*words)
+    try:
+        import onnx, onnxscript                             # noqa: E401, F401
+        import onnxruntime
+    except ImportError:
+        assert code == 0 or 'pip install onnx' in err and err.count('\n') == 1
+        return
+    assert code == 0, err
+    session = onnxruntime.InferenceSession(str(tmp_path / 'run.onnx'))
+    label = np.full((32, 64), 7, np.int64)
+    label[8:24, 16:48] = 26
+    maps = {'label': label, 'inst': label, 'style': np.zeros_like(label)}
+    picture, = session.run(None, {one.name: maps[one.name] for one in session.get_inputs()})
+    run = runs.load(trained, CPU, False)
+    known = synthesis.ready_styles(run, trained)
+    scene = synthesis.make_scene(run.config, *(torch.from_numpy(label)[None, None],) * 2)
+    expected = synthesis.to_picture(synthesis.synthesise(
+        run, scene, synthesis.choose_styles(run, scene, known)))
+    assert np.abs(picture.astype(int) - expected).max() <= 1
+
+
+def test_export_to_the_official_code_and_back(command, trained, scenes, tmp_path):
+    code, out, err = command('export', '--run', trained, '--format', 'official', '--out', 'there')
+    assert code == 0, err
+    assert {path.name for path in (tmp_path / 'there').iterdir()} == {
+        'latest_net_G.pth', 'latest_net_D.pth', 'latest_net_E.pth', 'features_clustered_010.npy'}
+    ours, back = (runs.load(folder, CPU, False) for folder in (trained, tmp_path / 'there'))
+    for name in 'GE':
+        a, b = (getattr(run, name).state_dict() for run in (ours, back))
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    known, again = (synthesis.ready_styles(run, folder)
+                    for run, folder in ((ours, trained), (back, tmp_path / 'there')))
+    for label in range(35):
+        assert np.array_equal(known['centres'][label][known['counts'][label] > 0],
+                              again['centres'][label][again['counts'][label] > 0])
+    label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
+    for folder, run in (('a', trained), ('b', tmp_path / 'there')):
+        command('generate', '--run', run, '--label', label, '--out', folder)
+    a, b = (np.asarray(Image.open(next((tmp_path / name).glob('*.png')))) for name in 'ab')
+    assert a.shape == b.shape
+
+
+# ------------------------------------------------------------------------------ other systems
+
+def test_without_fork_pictures_are_loaded_in_the_trainer(command, scenes, monkeypatch):
+    """As on Windows, and on macOS, where forking is not safe."""
+    monkeypatch.setattr(multiprocessing, 'get_all_start_methods', lambda: ['spawn'])
+    monkeypatch.setattr(data.multiprocessing, 'get_all_start_methods', lambda: ['spawn'])
+    monkeypatch.setattr(files, 'fcntl', None)
+    monkeypatch.setattr(data, 'IN_MEMORY_BYTES', 0)
+    monkeypatch.delattr('signal.SIGHUP')
+    code, out, err = command('train', '--data', scenes, *TINY, '--steps', 2, '--workers', 2,
+                             '--device', 'cpu', '--run', 'run')
+    assert code == 0, err
+
+
+def test_instance_means_without_float64(monkeypatch):
+    """On MPS, which has none, they are computed on the CPU."""
+    calls = []
+    monkeypatch.setattr(nets, 'lacks_float64', lambda device: calls.append(device) or (
+        len(calls) == 1))
+    features, inst = torch.randn(1, 2, 8, 8), torch.arange(64).view(1, 1, 8, 8) // 20
+    means = nets.instance_mean(features, inst)
+    assert calls
+    for i in range(4):
+        assert torch.allclose(means[0, :, inst[0, 0] == i].mean(1),
+                              features[0, :, inst[0, 0] == i].mean(1), atol=1e-6)
+
+
+# ----------------------------------------------------------------------------- a public project
+
+def test_contributing_names_what_there_is():
+    """Files and functions that CONTRIBUTING.md and the README's tables name exist."""
+    for document in ('CONTRIBUTING.md', 'README.md'):
+        text = (ROOT / document).read_text()
+        for module, name in re.findall(r'`(\w+)\.(\w+)`', text):
+            path = ROOT / f'{module}.py'
+            if path.is_file() and name not in ('py', 'json', 'html'):
+                assert re.search(rf'\b{name}\b', path.read_text()), f'{document}: {module}.{name}'
+    for name in ('CHANGELOG.md', 'CITATION.cff', 'CONTRIBUTING.md', 'LICENSE'):
+        assert (ROOT / name).stat().st_size > 200
+    assert options.VERSION in (ROOT / 'CHANGELOG.md').read_text()
+    assert options.VERSION in (ROOT / 'CITATION.cff').read_text()
