@@ -263,7 +263,7 @@ def facts(folder):
     """What there is to know of a run: its folder, a single checkpoint, or a run of the official
     code -> dict of what JSON has. UserError where there is none."""
     folder = Path(folder)
-    path, checkpoint = runs.read(folder)
+    path, checkpoint = runs.read(folder, which='file' if folder.is_file() else 'newest')
     c, known = checkpoint['config'], None
     t = c.training
     if folder.is_dir():

@@ -310,9 +310,9 @@ def contents(run):
 
 
 def read(folder, set_aside=False, which='newest'):
-    """The newest checkpoint in `folder`, or the best, or the one that it is itself, or what is
-    known of a run of the official code -> path, contents as above, its configuration unpacked.
-    UserError where there is none."""
+    """The newest checkpoint in `folder`, or the best, or with 'file' the one that it is itself; or
+    what is known of a run of the official code -> path, contents as above, its configuration
+    unpacked. UserError where there is none."""
     folder, optional = Path(folder), set()
     if (folder / 'latest_net_G.pth').is_file():
         path, optional = folder, {'D'}
@@ -321,7 +321,7 @@ def read(folder, set_aside=False, which='newest'):
             checkpoint = {'config': {**official.configuration(folder, **weights),
                                      'training': None}, 'step': 0, 'weights': weights,
                           'average': {}}
-    elif folder.is_file():
+    elif which == 'file':
         try:
             path, checkpoint = folder, checkpoints.read(folder)
         except checkpoints.Damaged as error:
