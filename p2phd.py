@@ -59,6 +59,8 @@ def train(args):
     import survey
     import training
 
+    say_preset(args)
+
     # What is there to see.
     source = source_of(args)
     found = survey.survey(source, thorough=source.skip_bad)
@@ -90,6 +92,15 @@ def train(args):
     run.board = board(args, folder)
     return training.start(run, folder, found.pairs, scorer(config, found.pairs, folder, device),
                           args.dry_run)
+
+
+def say_preset(args):
+    """Say what --preset stands for."""
+    if args.preset:
+        fields = configuration.PRESETS[args.preset].fields
+        say(f'--preset {args.preset}: ' + ' '.join(
+            configuration.spoken(name, getattr(args, name)) for name in fields
+            if hasattr(args, name)))
 
 
 def settle_hours(args, config, device, folder, pairs):
@@ -149,6 +160,7 @@ def finetune(args):
     import runs
     import survey
     import training
+    say_preset(args)
     device = devices.pick_device(args.device)
     path, base = runs.read(args.base)
     before = vars(base['config'].training) if base['config'].training else {}

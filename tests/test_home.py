@@ -161,6 +161,8 @@ def test_dry_run_and_hours(command, scenes, tmp_path):
                  'a checkpoint of', 'memory: about', 's a step'):
         assert line in out, out
     assert not list(tmp_path.iterdir())                     # nothing is written
+    code, out, err = command(*words, '--preset', 'city512', '--steps', 1, '--dry-run')
+    assert code == 0 and '--preset city512: --size 64x32 --n-scales 2\n' in out, err
     code, out, err = command(*words, '--hours', 0.0005, '--run', 'run')
     assert code == 0, err
     steps = int(re.search(r'--hours 0.0005: (\d+) steps', out)[1])
