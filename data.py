@@ -296,7 +296,13 @@ def describe_instances(label, inst, n_labels):
     """label, inst: (N, 1, H, W) integer -> the ids (K,) of the instances, ascending; slot
     (N, 1, H, W) int64, the number 0 ... K - 1 of each pixel's; and per instance its label (K,), the
     most frequent one under it, and its pixels (K,), both int64. Ids are shared by the batch."""
-    ids, slot, pixels = inst.unique(return_inverse=True, return_counts=True)
+    if inst.device.type == 'cpu' and 0 <= int(inst.min()) and int(inst.max()) < 1 << 16:
+        inst = inst.long()                          # counting is several times as fast as sorting
+        pixels = inst.flatten().bincount()
+        ids = pixels.nonzero()[:, 0]
+        slot, pixels = ((pixels > 0).cumsum(0) - 1)[inst], pixels[ids]
+    else:
+        ids, slot, pixels = inst.unique(return_inverse=True, return_counts=True)
     votes = (slot * n_labels + label).flatten().bincount(minlength=len(pixels) * n_labels)
     return ids, slot, votes.view(len(pixels), n_labels).argmax(1), pixels
 

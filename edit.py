@@ -18,6 +18,7 @@ from arguments import (FAR, a_box, a_brush, a_label, a_style, an_object, an_owne
 import data
 from files import UserError
 import layouts
+import styles
 import synthesis
 
 # label (H, W) integer ndarray, inst (H, W) int32 ndarray, styles {id: Style} of every region that
@@ -37,13 +38,9 @@ Objects = namedtuple('Objects', 'ids labels pixels boxes')
 
 def objects_of(label, inst, n_labels):
     """The objects of a label map and an instance map (H, W) -> Objects, ids ascending."""
-    # As data.describe_instances, which sorts; ids of at most 16 bits can be counted.
-    pixels = torch.from_numpy(inst).flatten().bincount()
-    ids = pixels.nonzero()[:, 0]
-    slot = (pixels > 0).cumsum(0)[inst] - 1
-    votes = (slot * n_labels + torch.from_numpy(label)).flatten().bincount(
-        minlength=len(ids) * n_labels)
-    pixels, labels, boxes = pixels[ids], votes.view(len(ids), n_labels).argmax(1), []
+    label, inst = (torch.from_numpy(x)[None, None] for x in (label, inst))
+    ids, slot, labels, pixels = data.describe_instances(label, inst, n_labels)
+    slot, boxes = slot[0, 0], []
     for side, extreme in ((1, 'amin'), (0, 'amin'), (1, 'amax'), (0, 'amax')):
         places = torch.arange(slot.shape[side]).unsqueeze(1 - side).expand_as(slot)
         boxes.append(torch.zeros(len(ids), dtype=torch.long).scatter_reduce(
@@ -99,8 +96,7 @@ def style(editor, style, object=None, label=None, seed=0):
     """Give an object, or all of a label, a style: the number of one of its label's, 'main',
     'random' (another than now, drawn as often as it occurs; `seed`), 'photo' (that of the
     photograph) or features."""
-    if not editor.run.E:
-        raise UserError('the run was trained without --features, so there are no styles')
+    editor.check_encoder()
     if (object is None) == (label is None):
         raise UserError('expected either "object" or "label"')
     chosen = editor.objects.ids == object if label is None else editor.objects.labels == label
@@ -270,6 +266,11 @@ class Editor:
     def picture(self):
         """The picture of the present state (1, C, H, W) in [-1, 1]."""
         return synthesis.synthesise(self.run, *self.scene())
+
+    def check_encoder(self):
+        """UserError where there is none."""
+        if not self.run.E:
+            raise UserError('the run was trained without --features, so there are no styles')
 
     def name_of(self, label):
         return self.config.label_names[label] if self.config.label_names else str(label)
@@ -451,8 +452,8 @@ def known_style(known, label, k):
 
 def main_styles(known, labels):
     """The main Style of each of some labels, as styles.choose has it."""
-    return [known_style(known, label, int(known['counts'][label].argmax())
-                        if known['counts'][label].any() else None) for label in labels]
+    chosen = styles.numbers(torch.tensor(labels, dtype=torch.long), known).tolist()
+    return [known_style(known, label, k if k >= 0 else None) for label, k in zip(labels, chosen)]
 
 
 def vectors_of(ids, own):

@@ -33,15 +33,12 @@ class Picture(nn.Module):
 
     def forward(self, label, inst, style):
         c = self.config
-        one_hot = (label[None] == torch.arange(c.n_labels, device=label.device)[:, None, None])
-        told = [one_hot.float()]
-        if c.boundary and c.instances != 'none':
-            told.append(data.boundary_map(inst[None, None])[0].float())
+        inst = inst[None, None] if c.instances != 'none' else None
+        told = data.condition(label[None, None], inst, c.n_labels, c.boundary)
         if c.features:
             style = style.clamp(0, self.centres.shape[1] - 1)
-            told.append(self.centres[label, style].permute(2, 0, 1))
-        picture = self.G(torch.cat(told)[None])[0]
-        return ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+            told = data.side_by_side(told, self.centres[label, style].permute(2, 0, 1)[None])
+        return data.to_uint8(self.G(told)[0]).permute(1, 2, 0)
 
 
 def program(run, known, kind, size, path):

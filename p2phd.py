@@ -275,12 +275,15 @@ def cluster(args):
 
 
 def trained_run(args):
-    """The run that --run names, or the newest, as --checkpoint and --average say -> folder, Run."""
+    """The run that --run names, or the newest, as --checkpoint, --average and --precision say ->
+    folder, Run."""
     import devices
     import runs
     folder = Path(args.run) if args.run else runs.newest()
-    return folder, runs.load(folder, devices.pick_device(args.device), False, which=args.checkpoint,
-                             average=args.average)
+    run = runs.load(folder, devices.pick_device(args.device), False, which=args.checkpoint,
+                    average=args.average)
+    run.precision = getattr(args, 'precision', run.precision)
+    return folder, run
 
 
 def generate(args):
@@ -294,7 +297,6 @@ def generate(args):
     import synthesis
     folder, run = trained_run(args)
     check_wishes(args, folder, run)
-    run.precision = getattr(args, 'precision', run.precision)
     if getattr(args, 'compile', False):
         devices.compile_generator(run)
 
@@ -402,7 +404,6 @@ def edit(args):
     import serve
     import synthesis
     folder, run = trained_run(args)
-    run.precision = getattr(args, 'precision', run.precision)
     out = Path(args.out) if args.out else folder / 'edited'
     known = synthesis.ready_styles(run, folder) if run.E else None
     seed = getattr(args, 'seed', TRAINING['seed'].default)

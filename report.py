@@ -33,13 +33,13 @@ def columns_of(path):
     name hold nan; of rows of the same step the last one counts."""
     if not path.is_file():
         return {}
-    rows = {}
-    for row in csv.DictReader(io.StringIO(read_text(path))):
+    rows, text = {}, read_text(path)
+    for row in csv.DictReader(io.StringIO(text)):
         try:
             rows[int(row['step'])] = [float(value) for value in row.values()]
         except (KeyError, TypeError, ValueError):           # the last line of a run that was killed
             continue
-    names = read_text(path).split('\n', 1)[0].strip().split(',')
+    names = text.split('\n', 1)[0].strip().split(',')
     whole = [rows[step] for step in sorted(rows) if len(rows[step]) == len(names)]
     return dict(zip(names, np.array(whole).T)) if whole else {}
 

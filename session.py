@@ -202,8 +202,7 @@ class Session:
         itself."""
         e = self.editor
         with self.lock:
-            if not e.run.E:
-                raise UserError('the run was trained without --features, so there are no styles')
+            e.check_encoder()
             if object not in e.objects.ids:         # it was there when the request came
                 raise Superseded
             key, version, noise = e.style_key(object), e.version, e.opened.noise
@@ -225,8 +224,7 @@ class Session:
     def photo(self, data):
         """Take a photograph of the scene (base64), whose styles the style 'photo' then has."""
         e = self.editor
-        if not e.run.E:
-            raise UserError('the run was trained without --features, so there are no styles')
+        e.check_encoder()
         with uploaded(self.folder, photo=data) as paths:
             e.take_photo(synthesis.read_photo(e.config, paths['photo'], e.scene()[0]))
         return self.state()

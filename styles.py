@@ -154,13 +154,20 @@ def choose(labels, styles, generator=None):
     """A style for each instance: labels (K,) int64 -> (K, feat) float32. The most frequent centre
     of its label, or with a generator one drawn with probability proportional to its count; the mean
     of all features where the label has none (README, deviation 9)."""
+    chosen = numbers(labels, styles, generator)
+    return torch.where(chosen[:, None] >= 0, torch.from_numpy(styles['centres'])[labels, chosen],
+                       torch.from_numpy(styles['mean']))
+
+
+def numbers(labels, styles, generator=None):
+    """Which of its label's styles `choose` takes for each instance: labels (K,) int64 -> (K,)
+    int64, -1 where the label has none."""
     counts = torch.from_numpy(styles['counts'])[labels].float()                     # (K, k)
     known = counts.any(1)
     chosen = counts.argmax(1)
     if generator:
         chosen = torch.multinomial(counts + ~known[:, None], 1, generator=generator)[:, 0]
-    return torch.where(known[:, None], torch.from_numpy(styles['centres'])[labels, chosen],
-                       torch.from_numpy(styles['mean']))
+    return torch.where(known, chosen, -1)
 
 
 def unknown(labels, styles):

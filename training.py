@@ -419,8 +419,8 @@ def fit(run, folder, dataset, shown, score=None):
     agree.end()
     if not ranks.FIRST:
         return 0 if last else 128 + stop
-    report.attempt_write(folder, run.config)
     if run.step < t.total_steps:
+        report.attempt_write(folder, run.config)
         say(f'stopped at step {run.step} of {t.total_steps}, all saved; to go on: '
             f'python p2phd.py train --resume {folder}')
         return 128 + stop
@@ -438,10 +438,10 @@ def look(run, folder, dataset, shown, draw, score):
     known = synthesis.styles_now(average, dataset)
     if draw:
         attempt(lambda: save_sheet(average, known, dataset, shown, folder), 'training goes on')
-        report.attempt_write(folder, run.config)
     if score:
         attempt(lambda: add_scores(run, folder, score(average, known)),
                 'training goes on without that score')
+    report.attempt_write(folder, run.config)
     return average, known
 
 
@@ -458,10 +458,9 @@ def begin(run, folder):
     write_whole(folder / 'log.csv', lambda file: file.write(run.rows.encode()))
     if run.scores or (folder / 'scores.csv').exists():
         write_whole(folder / 'scores.csv', lambda file: file.write(run.scores.encode()))
-    if not run.step:
-        (folder / 'speed.csv').unlink(missing_ok=True)
     if not run.step:                    # that it can be saved is known before days are spent on it
-        (folder / 'best.pt').unlink(missing_ok=True)        # of an earlier run there
+        for name in ('best.pt', 'speed.csv'):               # of an earlier run there
+            (folder / name).unlink(missing_ok=True)
         checkpoints.write(folder, runs.contents(run), run.config.training.keep)
 
 
