@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from config import label_of
-from files import UserError
+from files import UserError, nearest
 
 FAR = 1 << 20                                       # more than the side of any picture
 
@@ -69,7 +69,7 @@ def a_label(editor, value):
     label = label_of(str(value), names) if type(value) in (int, str) else -1
     if not 0 <= label < n:
         raise UserError(f'{shown(value)}: no such label; expected a number from 0 to {n - 1}'
-                        + ' or a name' * bool(names))
+                        + ' or a name' * bool(names) + nearest(str(value), names or []))
     return label
 
 

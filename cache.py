@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 
 from decoding import in_parallel
-from files import UserError, blame, check_regular, lock, make_folder, write_whole
+from files import Progress, UserError, blame, check_regular, lock, make_folder, write_whole
 
 
 class Cached:
@@ -68,7 +68,7 @@ def fill_cache(folder, dataset, roles, text):
         for role, array in dataset.read(dataset.pairs[i]).items():
             arrays[role][i] = array
 
-    in_parallel(fill, range(len(dataset)))
+    in_parallel(fill, range(len(dataset)), Progress('keeping pictures', len(dataset)))
     for role, array in arrays.items():
         array.flush()
         os.replace(folder / f'{role}.partial', folder / f'{role}.npy')

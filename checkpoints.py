@@ -17,7 +17,7 @@ import zipfile
 
 import torch
 
-from files import UserError, attempt, blame, warn, write_whole
+from files import UserError, attempt, blame, nearest, warn, write_whole
 
 FORMAT = 5                                          # raised when what is in a checkpoint changes
 SEAL = '\np2phd checkpoint, format {:4d}, sha256 '  # and 64 hexadecimal digits, and the line's end
@@ -233,5 +233,7 @@ def newest(folder, set_aside=False):
     for path, error in damaged.items():
         raise UserError(f'{path}: {error}' + (', and so are those before it' if len(damaged) > 1
                                               else ', and there is none before it'))
+    runs = {path.name: path for parent in (folder.parent, Path('runs'))
+            for path in parent.glob('*') if numbered(path)}
     raise UserError(f'{folder}: no checkpoint there; expected the folder of a run that train has '
-                    'made')
+                    f'made{nearest(folder.name, runs)}')

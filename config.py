@@ -9,7 +9,6 @@ at once.
 """
 import argparse
 from collections import namedtuple
-import difflib
 import math
 import re
 import reprlib
@@ -399,12 +398,6 @@ def label_of(word, names):
     if names and word in names:
         return names.index(word)
     return int(word) if word.isdecimal() and len(word) < 10 else -1
-
-
-def nearest(word, words):
-    """What may have been meant, as the end of a message."""
-    found = difflib.get_close_matches(word, words, 1)
-    return f'; did you mean {found[0]}?' if found else ''
 
 
 def spoken(name, value):

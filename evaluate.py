@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from config import label_of
 import data
 import decoding
-from files import Progress, UserError, make_folder, resolved, say, warn, write_whole
+from files import (Progress, UserError, make_folder, nearest, resolved, say, warn,
+                   write_whole)
 import judge as judging
 import layouts
 import losses
@@ -96,13 +97,14 @@ def void_of(config, words):
     a label that it has not."""
     if words is None:
         return set(config.void)
-    names = config.label_names
-    void = {label_of(word, names) for word in words if word != 'none'}
-    if len(void) == config.n_labels or void and not 0 <= min(void) <= max(void) < config.n_labels:
-        raise UserError(f'--void {" ".join(words)}: expected numbers from 0 to '
-                        f'{config.n_labels - 1}{" or names of labels" * bool(names)}, not all of '
-                        'them, or none')
-    return void
+    names, n = config.label_names, config.n_labels
+    void = {word: label_of(word, names) for word in words if word != 'none'}
+    wrong = [word for word, label in void.items() if not 0 <= label < n]
+    if wrong or len(set(void.values())) == n:
+        raise UserError(f'--void {" ".join(words)}: expected numbers from 0 to {n - 1}'
+                        f'{" or names of labels" * bool(names)}, not all of them, or none'
+                        + (nearest(wrong[0], names or []) if wrong else ''))
+    return set(void.values())
 
 
 # -------------------------------------------------------------------------- pictures and measures
@@ -274,21 +276,21 @@ class WhileTraining:
 
 def compare(folders, device, which='newest', average=True, root=None, split=None, size=None,
             how='main', void=None, judge=None, predictions=None, seed=0, vgg=None, write=None,
-            out=None):
+            out=None, n_labels=None):
     """Score the runs in `folders` side by side, the ceiling first and the floor last; say the table
     and write scores.json and a sheet of pictures into `out`. UserError where they, the data or the
     judge do not go together.
 
-    which, average: as in runs.load. root, split, size: the data set, a part of it and (width,
-    height), by default those of the first run, `val` (or `held`, what --hold-out left out) and the
-    smallest of the runs'. how: 'main', 'sampled' or 'encoded'. void: see void_of. judge: the file
-    of one. predictions: a folder of somebody's label maps. vgg: nets.VGG19. write: receives the
-    pictures.
+    which, average, n_labels: as in runs.load. root, split, size: the data set, a part of it and
+    (width, height), by default those of the first run, `val` (or `held`, what --hold-out left out)
+    and the smallest of the runs'. how: 'main', 'sampled' or 'encoded'. void: see void_of. judge:
+    the file of one. predictions: a folder of somebody's label maps. vgg: nets.VGG19. write:
+    receives the pictures.
     """
     write, predictions = (path and Path(path) for path in (write, predictions))
     out = Path(out or folders[0] / 'evaluation')
     names = names_of(folders)
-    configs = [runs.read(folder, which=which)[1]['config'] for folder in folders]
+    configs = [runs.read(folder, False, which, n_labels)[1]['config'] for folder in folders]
     config, t = configs[0], configs[0].training
     for folder, other in zip(folders, configs):
         if any(getattr(other, name) != getattr(config, name) for name in (
@@ -327,7 +329,7 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     made = [score('real photographs', pictures, lambda pair, label, real: real, recogniser, 'real',
                   write, shown)]
     for name, folder in zip(names, folders):
-        run = runs.load(folder, device, training=False, which=which, average=average)
+        run = runs.load(folder, device, False, False, which, average, n_labels)
         place = 'fake' if len(folders) == 1 else f'fake-{name}'
         with ranks.first_goes_first():
             known = synthesis.ready_styles(run, folder, root) if run.E else None

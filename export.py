@@ -84,13 +84,31 @@ def write_onnx(exported, path):
 
 def official(folder, run, checkpoint, known, out):
     """Write latest_net_G.pth, _D.pth, _E.pth and features_clustered_<k>.npy of a run into a folder,
-    as the official code reads them -> [path]. checkpoint: as runs.read gives it."""
+    as the official code reads them, and opt.txt, the flags that it needs for them -> [path].
+    checkpoint: as runs.read gives it. UserError where it has no such network."""
     c = run.config
-    if c.model == 'unet' or c.n_labels and not c.boundary:
-        raise UserError(f'{folder}: the official code has no such network (a U-Net, or label maps '
-                        'without a boundary map)')
+    boundary = runs.has_boundary(c)
+    for wrong, what in ((c.model == 'unet', 'U-Net'), (c.up != 'transposed', f'--up {c.up}'),
+                        (c.spectral_norm, '--spectral-norm'),
+                        (not c.n_labels and c.in_channels != 3, f'maps of {c.in_channels} '
+                         'channels'),
+                        (c.features and c.features_of == 'instance' and not boundary,
+                         'features of instances without their boundary map')):
+        if wrong:
+            raise UserError(f'{folder}: the official code has no {what}; --format pt2 writes other '
+                            'networks')
     make_folder(out)
-    paths = []
+    options = {
+        'label_nc': c.n_labels, 'no_instance': not boundary, 'output_nc': c.out_channels,
+        'instance_feat': c.features and c.features_of == 'instance',
+        'label_feat': c.features and c.features_of == 'label', 'feat_num': c.feat,
+        'netG': c.model, 'ngf': c.ngf, 'n_downsample_global': c.n_down,
+        'n_blocks_global': c.n_blocks, 'n_local_enhancers': c.n_enhancers,
+        'n_blocks_local': c.n_blocks_local, 'nef': c.nef, 'n_downsample_E': c.n_down_encoder,
+        'ndf': c.ndf, 'num_D': c.n_scales, 'n_layers_D': c.n_layers}
+    paths = [Path(out) / 'opt.txt']
+    text = ''.join(f'{name}: {value}\n' for name, value in options.items())
+    write_whole(paths[0], lambda file: file.write(text.encode()))
     states = {**checkpoint['weights'], **checkpoint['average']} if run.variant != '-raw' else (
         checkpoint['weights'])
     for name, state in states.items():

@@ -3,6 +3,7 @@ line."""
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+import difflib
 import errno
 import json
 import os
@@ -57,6 +58,13 @@ def blame(path, what='cannot be read'):
 def brief(error):
     """An exception's message in one line."""
     return ' '.join(str(error).split())[:300] or type(error).__name__
+
+
+def nearest(word, words):
+    """What may have been meant, as the end of a message. words: a list, or {word: what to say}."""
+    found = difflib.get_close_matches(word, words, 1)
+    words = words if isinstance(words, dict) else {word: word for word in words}
+    return f'; did you mean {words[found[0]]}?' if found else ''
 
 
 quiet = False                                       # -q: warnings alone are said

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 import checkpoints
 import data
 import decoding
-from files import UserError, attempt, blame, check_regular, make_folder, say, warn, write_whole
+from files import (Progress, UserError, attempt, blame, check_regular, make_folder, say, warn,
+                   write_whole)
 import layouts
 import survey
 from unet import UNet
@@ -125,11 +126,13 @@ def train(config, pairs, size, void, device):
     batches = data.batches(dataset, device, batch_sampler=order)
     best, halvings, epoch = None, 0, 0
     while halvings < HALVINGS and epoch < MOST_EPOCHS:
-        for _ in range(steps):
+        progress = Progress(f'judge: steps of epoch {epoch + 1}', steps)
+        for done in range(steps):
             label, _, image, _ = data.to_device(next(batches), device)
             optimizer.zero_grad()
             distance(net, label, image, void).backward()
             optimizer.step()
+            progress(done + 1)
         epoch += 1
         score, accuracy = check(net, tenth, config.n_labels, void, device)
         say(f'judge: epoch {epoch}, cross-entropy {score:.3f} and {100 * accuracy:.1f} % of the '

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import checkpoints
-from files import UserError, blame, check_regular
+from files import UserError, blame, check_regular, read_text
 from layouts import CITYSCAPES, LAYOUTS
 
 
@@ -29,13 +29,12 @@ def read_weights(folder):
     return weights
 
 
-def configuration(folder, G, D=None, E=None):
-    """Read the network part of a configuration off the shapes of state dicts -> dict. UserError
-    where the networks do not fit one another.
+def configuration(folder, G, D=None, E=None, n_labels=None):
+    """Read the network part of a configuration off the shapes of state dicts -> dict. n_labels: see
+    `reading`. UserError where the networks do not fit one another.
 
-    What shapes cannot tell is taken as the official scripts have it: a boundary map among the
-    inputs, and an encoder that sees pictures at the size of G1 whatever the number of local
-    enhancers.
+    As in the official scripts, the encoder sees pictures at the size of G1 whatever the number of
+    local enhancers.
     """
     def convolutions(state, module):
         return [weight for name, weight in state.items()
@@ -50,14 +49,15 @@ def configuration(folder, G, D=None, E=None):
     layers = convolutions(E, 'model') if E else []
     feat = len(layers[-1]) if E else 0
     check_channels(folder, stem.shape[1], feat, D)
-    condition = stem.shape[1] - feat
-    n_labels = 0 if condition == 3 else condition - 1
+    options = read_options(folder)
+    n_labels, boundary = reading(folder, stem.shape[1] - feat, n_labels, options)
     layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
     config = {'model': 'local' if enhancers else 'global', 'ngf': len(stem),
               'n_enhancers': enhancers, 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
               'n_blocks': blocks('model'), 'n_blocks_local': blocks('model1_2'),
               'features': E is not None, 'encoder_scale': 1 << enhancers,
-              'instances': 'files' if n_labels else 'none', 'n_labels': n_labels,
+              'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
+              'instances': 'files' if boundary else 'none', 'n_labels': n_labels,
               'layout': layout, 'label_names': LAYOUTS[layout].names(Path(folder)),
               'void': list(LAYOUTS[layout].void)}
     if E:
@@ -68,6 +68,35 @@ def configuration(folder, G, D=None, E=None):
         config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_scales': n_scales,
                    'n_layers': len(scores) // n_scales - 2}
     return config
+
+
+def read_options(folder):
+    """What opt.txt says, which the official code leaves with a run -> {name: text}; {} without."""
+    path = Path(folder) / 'opt.txt'
+    return dict(re.findall(r'^(\w+): (.*?)\s*$', read_text(path), re.M)) if path.exists() else {}
+
+
+def reading(folder, channels, n_labels, options):
+    """What the input channels of G, less the features, stand for -> number of labels (0: a picture
+    of three channels), whether there is a boundary map.
+
+    n_labels: as the user says, or None: then as opt.txt does, or else as the official scripts have
+    it: 36 are Cityscapes' labels and a boundary map, 3 a picture. UserError where that tells
+    nothing, or something that cannot be.
+    """
+    label_nc = options.get('label_nc', '')
+    usual = {len(CITYSCAPES) + 1: len(CITYSCAPES), 3: 0}.get(channels)
+    if n_labels is None:
+        n_labels = int(label_nc) if label_nc.isdecimal() and len(label_nc) < 10 else usual
+    boundary = {channels: False, channels - 1: True, **({0: False} if channels == 3 else {})}
+    if n_labels not in boundary:
+        raise UserError(
+            f'{folder}: G takes {channels} channels besides features, and '
+            + ('nothing says what they are' if n_labels is None else f'not {n_labels} labels')
+            + f': {channels} labels (--n-labels {channels}), or {channels - 1} and a boundary map '
+            f'(--n-labels {channels - 1})'
+            + ', or a picture (--n-labels 0)' * (channels == 3))
+    return n_labels, boundary[n_labels]
 
 
 def check_channels(folder, inputs, feat, D):

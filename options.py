@@ -6,8 +6,8 @@ import re
 
 import config as configuration
 from config import (DATA, FILE, FLAG, FOLDER, HOURS, NEEDED, NETWORK, POSITIVE, PRESETS, SIZE,
-                    STYLES, TRAINING, nearest)
-from files import resolved
+                    STYLES, TRAINING)
+from files import nearest, resolved
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,7 +108,13 @@ def make_parser(description):
     def folder(sub, flag, text, **more):
         sub.add_argument(flag, type=FOLDER, metavar='DIR', help=text, **more)
 
+    def official(sub):
+        sub.add_argument('--n-labels', dest='official_labels', type=configuration.whole(0, 1 << 16),
+                         metavar='N', help='labels of a run of the official code (0: pictures in '
+                         'place of labels), where neither the run nor its opt.txt tells')
+
     def trained(sub):
+        official(sub)
         sub.add_argument('--checkpoint', choices=['newest', 'best'], default='newest',
                          help='best: of those that train --evaluate-every scored (default: newest)')
         sub.add_argument('--average', action=argparse.BooleanOptionalAction, default=True,
@@ -134,6 +140,7 @@ def make_parser(description):
     folder(sub, '--from', 'the run whose networks to start from', dest='base',
            default=argparse.SUPPRESS)
     folder(sub, '--data', '(default: the data of --from)', default=argparse.SUPPRESS)
+    official(sub)
     add_training(sub, '<name of --from>-<size>', 'twice the size of --from',
                  'epochs decay_epochs log_every sample_every save_every keep max_bad_steps')
     add_fields(sub, 'enhancer', {**TRAINING, **NETWORK}, 'fix_global n_blocks_local',
@@ -236,6 +243,7 @@ def make_parser(description):
     sub.add_argument('run', nargs='?', type=FOLDER, metavar='RUN',
                      help='a run folder, a checkpoint, or a run of the official code (default: the '
                           'newest run in runs/)')
+    official(sub)
     sub.add_argument('--json', action='store_true', help='as JSON')
 
     sub = command('export', 'write the generator of a run for use without this program')

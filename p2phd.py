@@ -63,7 +63,7 @@ def train(args):
 
     # What is there to see.
     source = source_of(args)
-    found = survey.survey(source, thorough=source.skip_bad)
+    found = survey.survey(source, thorough=source.skip_bad, progress=survey.ticker())
     folder = runs.new_folder(args.run, resolved(args.data).name or 'root')
     device = devices.pick_device(args.device)
     survey.announce(source, found)
@@ -162,7 +162,7 @@ def finetune(args):
     import training
     say_preset(args)
     device = devices.pick_device(args.device)
-    path, base = runs.read(args.base)
+    path, base = runs.read(args.base, n_labels=args.official_labels)
     before = vars(base['config'].training) if base['config'].training else {}
     root = getattr(args, 'data', before.get('data'))
     if not root:
@@ -281,7 +281,7 @@ def trained_run(args):
     import runs
     folder = Path(args.run) if args.run else runs.newest()
     run = runs.load(folder, devices.pick_device(args.device), False, which=args.checkpoint,
-                    average=args.average)
+                    average=args.average, n_labels=args.official_labels)
     run.precision = getattr(args, 'precision', run.precision)
     return folder, run
 
@@ -435,7 +435,7 @@ def evaluate(args):
     scores.compare(folders, device, which=args.checkpoint, average=args.average, root=args.data,
                    split=args.split, size=args.size, how=args.styles, void=args.void,
                    judge=args.judge, predictions=args.predictions, seed=getattr(args, 'seed', 0),
-                   vgg=vgg, write=args.write, out=args.out)
+                   vgg=vgg, write=args.write, out=args.out, n_labels=args.official_labels)
     return 0
 
 
@@ -443,7 +443,7 @@ def info(args):
     """Say what a run is."""
     import report
     import runs
-    found = report.facts(args.run or runs.newest())
+    found = report.facts(args.run or runs.newest(), args.official_labels)
     for line in [json.dumps(found, indent=1)] if args.json else report.in_words(found):
         say(line)
     return 0
@@ -457,7 +457,7 @@ def export(args):
     folder, run = trained_run(args)
     known = synthesis.ready_styles(run, folder) if run.E else None
     if args.format == 'official':
-        _, checkpoint = runs.read(folder, which=args.checkpoint)
+        _, checkpoint = runs.read(folder, False, args.checkpoint, args.official_labels)
         out = Path(args.out or folder / 'official')
         for path in exporting.official(folder, run, checkpoint, known, out):
             say(path)

@@ -259,11 +259,11 @@ def gallery(folder, rows):
 
 # ------------------------------------------------------------------------------------- in words
 
-def facts(folder):
+def facts(folder, n_labels=None):
     """What there is to know of a run: its folder, a single checkpoint, or a run of the official
-    code -> dict of what JSON has. UserError where there is none."""
+    code -> dict of what JSON has. n_labels: as in runs.read. UserError where there is none."""
     folder = Path(folder)
-    path, checkpoint = runs.read(folder, which='file' if folder.is_file() else 'newest')
+    path, checkpoint = runs.read(folder, False, 'file' if folder.is_file() else 'newest', n_labels)
     c, known = checkpoint['config'], None
     t = c.training
     if folder.is_dir():

@@ -309,18 +309,22 @@ def contents(run):
                            for name in 'GD'}}
 
 
-def read(folder, set_aside=False, which='newest'):
+def read(folder, set_aside=False, which='newest', n_labels=None):
     """The newest checkpoint in `folder`, or the best, or with 'file' the one that it is itself; or
     what is known of a run of the official code -> path, contents as above, its configuration
-    unpacked. UserError where there is none."""
+    unpacked. n_labels: of a run of the official code that does not tell, see official.reading.
+    UserError where there is none."""
     folder, optional = Path(folder), set()
     if (folder / 'latest_net_G.pth').is_file():
         path, optional = folder, {'D'}
         weights = official.read_weights(folder)
         with blame(folder, 'not the networks of an official pix2pixHD run'):
-            checkpoint = {'config': {**official.configuration(folder, **weights),
-                                     'training': None}, 'step': 0, 'weights': weights,
-                          'average': {}}
+            found = official.configuration(folder, **weights, n_labels=n_labels)
+        checkpoint = {'config': {**found, 'training': None}, 'step': 0, 'weights': weights,
+                      'average': {}}
+    elif n_labels is not None:
+        raise UserError(f'--n-labels {n_labels}: {folder} is no run of the official code, and says '
+                        'itself how many labels it has; leave it out')
     elif which == 'file':
         try:
             path, checkpoint = folder, checkpoints.read(folder)
@@ -358,11 +362,12 @@ def check_weights(states, networks, optional, path):
                             'checkpoint, remove this one')
 
 
-def load(folder, device, training=True, set_aside=False, which='newest', average=True):
+def load(folder, device, training=True, set_aside=False, which='newest', average=True,
+         n_labels=None):
     """The run in `folder`, as `contents` left it; or of the official code. UserError where there is
-    none. set_aside, which: as in `read`. Not for training, the moving averages stand in for G and
-    E, unless `average` is false."""
-    path, checkpoint = read(folder, set_aside, which)
+    none. set_aside, which, n_labels: as in `read`. Not for training, the moving averages stand in
+    for G and E, unless `average` is false."""
+    path, checkpoint = read(folder, set_aside, which, n_labels)
     with blame(path, 'not a checkpoint of this program'):
         weights, averages = checkpoint['weights'], checkpoint['average']
         if not training and average:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from config import STYLES, label_of
 import data
-from files import Progress, UserError, blame, check_regular, write_whole
+from files import Progress, UserError, blame, check_regular, nearest, write_whole
 from kmeans import kmeans
 import official
 import ranks
@@ -201,7 +201,8 @@ def chosen_by_hand(choices, styles):
         if not 0 <= label < len(styles['counts']):
             known = styles['counts'].any(1).nonzero()[0]
             known = ', '.join(names[i] if names else str(i) for i in known)
-            raise UserError(f'--style {choice}: no label {name!r}; there are styles of {known}')
+            raise UserError(f'--style {choice}: no label {name!r}; there are styles of {known}'
+                            + nearest(name, names))
         there = int((styles['counts'][label] > 0).sum())
         if not k.isdecimal() or len(k) > 9 or int(k) >= there:
             raise UserError(f'--style {choice}: {name} has the styles 0 to {there - 1}' if there

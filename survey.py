@@ -217,7 +217,8 @@ def known_pairs(config, root, left_out, split='train'):
         raise UserError(f'{root}: {layout.name}, and the run was trained on {config.layout}')
     if config.instances == 'files' and not pairs[0].inst:
         raise UserError(f'{root}: has no instance maps, and the run was trained with them')
-    headers = decoding.in_parallel(lambda pair: check_headers(pair, config), pairs)
+    headers = decoding.in_parallel(lambda pair: check_headers(pair, config), pairs,
+                                   Progress('reading headers', len(pairs)))
     return layout.name, pairs, {pair.name: size for pair, (size, _, _) in zip(pairs, headers)}
 
 

@@ -3,6 +3,7 @@ systems that lack what Linux has."""
 import json
 import multiprocessing
 import os
+from pathlib import Path
 import pty
 import re
 import shutil
@@ -191,6 +192,22 @@ def test_what_may_have_been_meant(command, words, meant):
     assert code == 2 and f'did you mean {meant}?' in err and err.count('\n') == 1
 
 
+def test_labels_and_runs_that_may_have_been_meant(command, trained, scenes):
+    label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
+    shutil.copytree(trained, 'runs/cityscapes')
+    for words, meant in (
+            (['generate', '--label', label, '--run', 'citiscapes'], 'runs/cityscapes'),
+            (['info', 'runs/cityscape'], 'runs/cityscapes'),
+            (['finetune', '--from', 'runs/cityscpaes'], 'runs/cityscapes'),
+            (['generate', '--label', label, '--style', 'cra=1'], 'car'),
+            (['evaluate', '--void', 'bulding'], 'building')):
+        code, _, err = command(*words)
+        assert code == 2 and f'did you mean {meant}?' in err and err.count('\n') == 1, err
+    Path('edits.json').write_text('[{"do": "style", "label": "rode", "style": 0}]')
+    code, _, err = command('edit', '--label', label, '--script', 'edits.json')
+    assert code == 2 and 'did you mean road?' in err
+
+
 def test_version_and_completion(command):
     code, out, _ = command('--version')
     assert code == 0 and re.fullmatch(r'p2phd \d+\.\d+\.\d+\n', out)
@@ -233,35 +250,54 @@ def test_info(command, trained, golden, tmp_path):
 
 # ---------------------------------------------------------------------------------- export
 
+STRANGERS = {                                               # programs that have nothing of this one
+    'pt2': """
+import numpy, torch
+maps = numpy.load('maps.npz')
+program = torch.export.load('run.pt2').module()
+picture = program(*(torch.from_numpy(maps[name]) for name in ('label', 'inst', 'style'))).numpy()
+numpy.save('picture.npy', picture)
+""",
+    'onnx': """
+import numpy, onnxruntime
+maps = numpy.load('maps.npz')
+session = onnxruntime.InferenceSession('run.onnx')
+told = {one.name: maps[one.name] for one in session.get_inputs()}
+numpy.save('picture.npy', session.run(None, told)[0])
+"""}
+
+
+@pytest.mark.parametrize('kind', STRANGERS)
 @pytest.mark.parametrize('network', [
     {}, {'model': 'local', 'n_enhancers': 1}, {'features': False},
+    {'model': 'local', 'n_enhancers': 1, 'up': 'bilinear', 'features_of': 'label'},
     {'features': False, 'instances': 'none'}])
-def test_exported_program_makes_the_picture(network, tmp_path):
-    """In a process that has torch alone, at another size too."""
+def test_exported_program_makes_the_picture(kind, network, tmp_path):
+    """In a process that has no part of this project, at another size too."""
+    if kind == 'onnx':
+        for package in ('onnx', 'onnxscript', 'onnxruntime'):
+            pytest.importorskip(package)
     run = make_run(CPU, **SMALL, **network)
     known = {'centres': torch.randn(35, 3, 3).numpy(), 'counts': np.full((35, 3), 2),
              'mean': np.zeros(3, np.float32)} if run.E else None
-    path = tmp_path / 'run.pt2'
-    free = export.program(run, known, 'pt2', (64, 32), path)
+    assert export.program(run, known, kind, (64, 32), tmp_path / f'run.{kind}')
     rng = np.random.default_rng(0)
-    for size in ((32, 64), (48, 96)) if free else ((32, 64),):
-        label = rng.integers(0, 35, (size[0] // 8, size[1] // 8)).repeat(8, 0).repeat(8, 1)
-        style = rng.integers(0, 3, (size[0] // 8, size[1] // 8)).repeat(8, 0).repeat(8, 1)
-        inst = np.arange(label.size // 64).reshape(label.shape[0] // 8, -1)
-        inst = inst.repeat(8, 0).repeat(8, 1)
+    for h, w in (32, 64), (48, 96):
+        label, style = (rng.integers(0, most, (h // 8, w // 8)).repeat(8, 0).repeat(8, 1)
+                        for most in (35, 3))
+        inst = np.arange(h * w // 64).reshape(h // 8, w // 8).repeat(8, 0).repeat(8, 1)
+        if run.config.features_of == 'label':
+            style = label % 3
         np.savez(tmp_path / 'maps.npz', label=label, inst=inst, style=style)
-        subprocess.run([sys.executable, '-c', (
-            'import numpy, torch; maps = numpy.load("maps.npz"); '
-            'program = torch.export.load("run.pt2").module(); '
-            'picture = program(*(torch.from_numpy(maps[name]) for name in '
-            '("label", "inst", "style"))); numpy.save("picture.npy", picture.numpy())')],
-            cwd=tmp_path, check=True, env={**os.environ, 'PYTHONPATH': ''})
+        subprocess.run([sys.executable, '-c', STRANGERS[kind]], cwd=tmp_path, check=True,
+                       env={**os.environ, 'PYTHONPATH': ''})
         told = [torch.from_numpy(x)[None, None] for x in (label, inst)]
         scene = synthesis.make_scene(run.config, told[0], told[1] if run.config.instances != 'none'
                                      else None)
         vectors = None
         if run.E:
-            numbers = torch.from_numpy(style.ravel()[np.unique(inst, return_index=True)[1]])
+            ids = label if run.config.features_of == 'label' else inst
+            numbers = torch.from_numpy(style.ravel()[np.unique(ids, return_index=True)[1]])
             vectors = torch.from_numpy(known['centres'])[scene.labels, numbers]
         expected = synthesis.to_picture(synthesis.synthesise(run, scene, vectors))
         made = np.load(tmp_path / 'picture.npy')
@@ -269,34 +305,17 @@ def test_exported_program_makes_the_picture(network, tmp_path):
         assert np.abs(made.astype(int) - expected).max() <= 1
 
 
-def test_exported_onnx(command, trained, tmp_path):
-    words = ['export', '--run', trained, '--format', 'onnx', '--out', 'run.onnx']
-    code, _, err = command(*words)
-    try:
-        import onnx, onnxscript                             # noqa: E401, F401
-        import onnxruntime
-    except ImportError:
-        assert code == 0 or 'pip install onnx' in err and err.count('\n') == 1
-        return
-    assert code == 0, err
-    session = onnxruntime.InferenceSession(str(tmp_path / 'run.onnx'))
-    label = np.full((32, 64), 7, np.int64)
-    label[8:24, 16:48] = 26
-    maps = {'label': label, 'inst': label, 'style': np.zeros_like(label)}
-    picture, = session.run(None, {one.name: maps[one.name] for one in session.get_inputs()})
-    run = runs.load(trained, CPU, False)
-    known = synthesis.ready_styles(run, trained)
-    scene = synthesis.make_scene(run.config, *(torch.from_numpy(label)[None, None],) * 2)
-    expected = synthesis.to_picture(synthesis.synthesise(
-        run, scene, synthesis.choose_styles(run, scene, known)))
-    assert np.abs(picture.astype(int) - expected).max() <= 1
+def test_export_says_what_is_missing(command, trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    code, _, err = command('export', '--run', trained, '--format', 'onnx', '--out', 'run.onnx')
+    assert code == 2 and 'pip install onnx onnxscript' in err and err.count('\n') == 1
 
 
 def test_export_to_the_official_code_and_back(command, trained, scenes, tmp_path):
     code, out, err = command('export', '--run', trained, '--format', 'official', '--out', 'there')
     assert code == 0, err
     assert {path.name for path in (tmp_path / 'there').iterdir()} == {
-        'latest_net_G.pth', 'latest_net_D.pth', 'latest_net_E.pth',
+        'opt.txt', 'latest_net_G.pth', 'latest_net_D.pth', 'latest_net_E.pth',
         next((tmp_path / 'there').glob('features_clustered_0??.npy')).name}
     ours, back = (runs.load(folder, CPU, False) for folder in (trained, tmp_path / 'there'))
     for name in 'GE':
@@ -312,6 +331,38 @@ def test_export_to_the_official_code_and_back(command, trained, scenes, tmp_path
         command('generate', '--run', run, '--label', label, '--out', folder)
     a, b = (np.asarray(Image.open(next((tmp_path / name).glob('*.png')))) for name in 'ab')
     assert a.shape == b.shape
+
+
+@pytest.mark.parametrize('network, channels, said', [
+    ({'n_labels': 19}, 20, '--n-labels 19'), ({'n_labels': 35}, 36, ''),
+    ({'n_labels': 19, 'boundary': False}, 19, '--n-labels 19'),
+    ({'n_labels': 36, 'boundary': False}, 36, '--n-labels 36'),
+    ({'n_labels': 0, 'instances': 'none'}, 3, ''), ({'n_labels': 2}, 3, '--n-labels 2')])
+def test_what_channels_of_an_official_run_mean(command, network, channels, said, tmp_path):
+    """opt.txt tells, or --n-labels; of neither, the two sets of the official scripts."""
+    run = make_run(CPU, **{**SMALL, 'features': False, **network})
+    weights = {name: getattr(run, name).state_dict() for name in 'GD'}
+    export.official(tmp_path, run, {'weights': weights, 'average': {}}, None, tmp_path / 'run')
+    wanted = run.config.n_labels, runs.has_boundary(run.config)
+
+    def read(n_labels=None):
+        c = runs.read(tmp_path / 'run', n_labels=n_labels)[1]['config']
+        return c.n_labels, runs.has_boundary(c)
+
+    assert read() == wanted
+    (tmp_path / 'run' / 'opt.txt').unlink()
+    assert read(run.config.n_labels) == wanted
+    code, out, err = command('info', 'run', *said.split())
+    assert code == 0 and f'{wanted[0]} labels' in out if wanted[0] else 'A to B' in out
+    code, out, err = command('info', 'run')
+    if channels in (3, 36):
+        assert code == 0, err
+    else:
+        assert code == 2 and err.count('\n') == 1
+        for n in (channels, channels - 1):
+            assert f'--n-labels {n}' in err
+    code, out, err = command('info', 'run', '--n-labels', 1000)
+    assert code == 2 and f'not 1000 labels: {channels} labels' in err
 
 
 # ------------------------------------------------------------------------------ other systems
