@@ -178,6 +178,11 @@ def read_photo(path, size=None, channels=3, nearest=False):
         return np.atleast_3d(np.asarray(picture))
 
 
+def read_bands(path, size):
+    """A map whose channels mean different things -> (H, W, 3) int32."""
+    return read_photo(path, size, nearest=True).astype(np.int32)
+
+
 def to_eight_bits(picture, path):
     """Grey of 16 bits, or floats from 0 to 1, as grey of 8 bits; other pictures as they are.
     UserError where the range is anybody's guess."""

@@ -58,6 +58,15 @@ def pick_precision(config, device):
     return 'bf16' if best['bf16'] < 0.8 * best['fp32'] else 'fp32'
 
 
+def settle_precision(config, device, wish=None, before=()):
+    """Put into the configuration the arithmetic that the command line, or the run before ({field:
+    value}), asks for; else the one that is faster. UserError where the device has it not."""
+    if wish == 'tf32' and device.type != 'cuda':
+        raise UserError('--precision tf32: the CPU has no such arithmetic; fp32, or bf16')
+    if wish is None and 'precision' not in before:
+        config.training.precision = ranks.of_first(pick_precision(config, device))
+
+
 def compile_generator(run):
     """Have run.G compiled by torch.compile, which its weights' names do not show; say so where
     there is no compiler."""

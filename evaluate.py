@@ -245,6 +245,14 @@ def score_samples(run, split, known, seed, vgg):
     return {**measures, 'vgg_diversity': float(np.mean(features))} if vgg else measures
 
 
+def scorer(config, pairs, folder, device):
+    """A function that makes the WhileTraining of a run; None without --evaluate-every."""
+    def make():
+        return WhileTraining(config, *survey.seen_and_held(config, pairs), device, folder)
+
+    return make if config.training.evaluate_every else None
+
+
 class WhileTraining:
     """The scores of a run as it is trained, on pictures that it does not see: called with the run
     and styles, -> {'mean_iou', 'pixel_accuracy', 'class_accuracy', 'l1', 'psnr', 'ssim': number};

@@ -14,6 +14,7 @@ import decoding
 from files import (Progress, UserError, attempt, blame, check_regular, make_folder, say, warn,
                    write_whole)
 import layouts
+import palettes
 import survey
 from unet import UNet
 
@@ -241,7 +242,7 @@ def read_prediction(folder, name, shape, config):
         raise UserError(f'{folder}: no prediction {name}.png for the picture of that name')
     read = decoding.read_map
     if config.label_table:
-        read = layouts.by_table(read, config.label_table)
+        read = palettes.by_table(read, config.label_table)
     label = read(path, None)
     if label.shape != tuple(shape):
         raise UserError(f'{path}: {label.shape[1]}x{label.shape[0]}, and the pictures are '

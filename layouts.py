@@ -15,12 +15,12 @@ import re
 
 import numpy as np
 
-from config import LABEL
 import data
 import decoding
 from decoding import SUFFIXES
 from files import UserError, blame, read_text
 from matlab import open_hdf5, read_mat
+import palettes
 
 # The files of one scene have one name, but for these endings, which tell what they are.
 ENDINGS = {'_gtFine_labelIds': 'label', '_labelIds': 'label', '_gtFine_instanceIds': 'inst',
@@ -176,13 +176,8 @@ def find_pictures(root, split):
 # Each: (path, (width, height) or None) -> (H, W) int32, by nearest neighbour; of photographs,
 # (path, size, channels) -> (H, W, channels) uint8 or float32.
 
-def read_bands(path, size):
-    """A map whose channels mean different things -> (H, W, 3) int32."""
-    return decoding.read_photo(path, size, nearest=True).astype(np.int32)
-
-
 def read_ade_instances(path, size):
-    rgb = read_bands(path, size)
+    rgb = decoding.read_bands(path, size)
     return rgb[..., 0] * 256 + rgb[..., 1]                  # class, and instance of that class
 
 
@@ -191,13 +186,13 @@ def seg_classes(rgb):
 
 
 def read_seg_classes(path, size):
-    return seg_classes(read_bands(path, size))
+    return seg_classes(decoding.read_bands(path, size))
 
 
 def read_seg_instances(path, size):
     """Blue numbers the instances of the whole picture; without objects it is 0, and the class tells
     things apart."""
-    rgb = read_bands(path, size)
+    rgb = decoding.read_bands(path, size)
     return seg_classes(rgb) * 256 + rgb[..., 2]
 
 
@@ -455,9 +450,9 @@ def readers(layout, in_channels=3, out_channels=3, palette=None, label_table=Non
     if row.n_labels == 0:
         label = functools.partial(decoding.read_photo, channels=in_channels)
     if palette:
-        label = by_colour(palette)
+        label = palettes.by_colour(palette)
     if label_table:
-        label = by_table(label, label_table)
+        label = palettes.by_table(label, label_table)
     signature = repr([layout, palette, label_table, in_channels, out_channels])
     return data.Readers(own_or(label) if row.n_labels != 0 else label,
                         own_or(row.read_inst, arrays=True),
@@ -478,61 +473,3 @@ def readers_of(config):
     """The readers of a run's pictures."""
     return readers(config.layout, config.in_channels, config.out_channels, config.palette,
                    config.label_table)
-
-
-def by_table(read, table):
-    """Let a reader's ids go through {id: label}. An id that is not in it is a UserError that names
-    the first such pixel."""
-    lookup = np.full(max(table) + 2, -1, np.int32)
-    lookup[list(table)] = list(table.values())
-
-    def reader(path, size):
-        ids = read(path, size)
-        label = lookup[np.where((ids >= 0) & (ids < len(lookup)), ids, -1)]
-        if (label < 0).any():
-            y, x = np.argwhere(label < 0)[0]
-            raise UserError(f'{path}: label {ids[y, x]} at x={x}, y={y} is none of the '
-                            f'{len(table)} that are known')
-        return label
-    return reader
-
-
-def by_colour(palette):
-    """A reader of label maps stored as colours; palette: rows [R, G, B, label, name]."""
-    codes = np.array([r << 16 | g << 8 | b for r, g, b, *_ in palette])
-    order = codes.argsort()
-
-    def reader(path, size):
-        rgb = read_bands(path, size)
-        code = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
-        at = order[np.searchsorted(codes[order], code).clip(max=len(codes) - 1)]
-        wrong = codes[at] != code
-        if wrong.any():
-            y, x = np.argwhere(wrong)[0]
-            raise UserError(f'{path}: colour {",".join(map(str, rgb[y, x]))} at x={x}, y={y} is '
-                            'not in the palette')
-        return np.array([row[3] for row in palette], np.int32)[at]
-    return reader
-
-
-def read_palette(path):
-    """Lines R,G,B,id[,name] -> rows [R, G, B, id, name]; blank lines and lines that begin with #
-    are passed over. UserError that names the line."""
-    rows, known = [], {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if line.strip() and not line.startswith('#'):
-            try:
-                *values, name = [*line.split(',', 4), ''][:5]
-                r, g, b, label = map(int, values)
-                if not (0 <= min(r, g, b) <= max(r, g, b) <= 255 and LABEL.holds(label)):
-                    raise ValueError
-            except ValueError:
-                raise UserError(f'{path}, line {number}: expected R,G,B,id[,name], got '
-                                f'{line[:80]!r}') from None
-            if label != known.setdefault((r, g, b), label):
-                raise UserError(f'{path}, line {number}: {r},{g},{b} stands for {label}, and for '
-                                f'{known[r, g, b]} above; leave one out')
-            rows.append([r, g, b, label, name.strip() or str(label)])
-    if not rows:
-        raise UserError(f'{path}: no colours in it; expected lines R,G,B,id[,name]')
-    return rows

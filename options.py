@@ -3,11 +3,12 @@ of a configuration are in config.py.
 """
 import argparse
 import re
+import sys
 
 import config as configuration
 from config import (DATA, FILE, FLAG, FOLDER, HOURS, NEEDED, NETWORK, POSITIVE, PRESETS, SIZE,
                     STYLES, TRAINING)
-from files import nearest, resolved
+from files import UserError, nearest, resolved
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 VERSION = '1.0.0'
+PYTHON, TORCH = (3, 11), (2, 6)                     # older ones lack what is used here
 
 
 def add_fields(parser, title, fields, names, stay=(), **texts):
@@ -293,6 +295,9 @@ def parse(words, description):
         sub = parser.commands[args.command]
         flags = [flag for action in sub._actions for flag in action.option_strings]
         sub.error('unrecognized arguments: ' + ' '.join(unknown) + nearest(unknown[0], flags))
+    if getattr(args, 'hours', None) and hasattr(args, 'steps'):
+        parser.commands[args.command].error(f'--hours {args.hours:g} and --steps {args.steps}: one '
+                                            'of them says how long')
     if getattr(args, 'preset', None):
         known = {action.dest for action in parser.commands[args.command]._actions}
         for name, value in PRESETS[args.preset].fields.items():
@@ -301,3 +306,20 @@ def parse(words, description):
     if getattr(args, 'precision', None) == 'auto':
         del args.precision                                  # as if it had been left out
     return args
+
+
+def check_versions():
+    """UserError where Python or a package is missing or too old."""
+    def number(version):
+        return '.'.join(map(str, version[:2]))
+
+    if sys.version_info < PYTHON:
+        raise UserError(f'Python {number(sys.version_info)}: this program needs {number(PYTHON)} '
+                        'or newer')
+    try:
+        import numpy, PIL, torch                            # noqa: E401, F401
+    except ImportError as error:
+        raise UserError(f'{error}; pip install -r requirements.txt brings what is needed') from None
+    version = tuple(int(part) for part in re.findall(r'\d+', torch.__version__)[:2])
+    if version < TORCH:
+        raise UserError(f'PyTorch {torch.__version__}: this program needs {number(TORCH)} or newer')

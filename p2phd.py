@@ -26,8 +26,6 @@ from files import (InBackground, Progress, UserError, attempt, live_line, lock, 
 from options import flags, given
 import options
 
-PYTHON, TORCH = (3, 11), (2, 6)                             # older ones lack what is used here
-
 
 # --------------------------------------------------------------------------------- subcommands
 
@@ -55,6 +53,8 @@ def train(args):
     if args.resume is not None:
         return resume(args)
     import devices
+    import evaluate as scores
+    import loop
     import runs
     import survey
     import training
@@ -84,14 +84,14 @@ def train(args):
     config.training.held = [pair.name for pair in held]
     training.schedule(config, len(seen))
     configuration.check(config)
-    settle_precision(args, config, device)
+    devices.settle_precision(config, device, getattr(args, 'precision', None))
     say(survey.in_words(found, 'training')
         + (', encoder trained along' if config.features else ''))
-    settle_hours(args, config, device, folder, found.pairs)
+    loop.fit_into(args.hours, config, device, folder, found.pairs)
     run = runs.build(config, device)
-    run.board = board(args, folder)
-    return training.start(run, folder, found.pairs, scorer(config, found.pairs, folder, device),
-                          args.dry_run)
+    run.board = loop.board(folder, args.tensorboard and not args.dry_run)
+    return loop.start(run, folder, found.pairs, scores.scorer(config, found.pairs, folder, device),
+                      args.dry_run)
 
 
 def say_preset(args):
@@ -103,52 +103,6 @@ def say_preset(args):
             if hasattr(args, name)))
 
 
-def settle_hours(args, config, device, folder, pairs):
-    """Put the schedule that --hours asks for into the configuration."""
-    import training
-    if args.hours and hasattr(args, 'steps'):
-        raise UserError(f'--hours {args.hours:g} and --steps {args.steps}: one of them says how '
-                        'long')
-    if args.hours:
-        training.fit_into(args.hours, config, device, folder, pairs)
-        configuration.check(config)
-
-
-def board(args, folder):
-    """What writes events for TensorBoard, or None. UserError where the package is missing."""
-    import ranks
-    if not args.tensorboard or args.dry_run or not ranks.FIRST:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError('--tensorboard: needs the package: pip install tensorboard') from None
-    return SummaryWriter(folder / 'tensorboard')
-
-
-def settle_precision(args, config, device, before=()):
-    """Put into the configuration the arithmetic that the command line, or the run before, asks for;
-    else the one that is faster."""
-    import devices
-    import ranks
-    wish = getattr(args, 'precision', None)
-    if wish == 'tf32' and device.type != 'cuda':
-        raise UserError('--precision tf32: the CPU has no such arithmetic; fp32, or bf16')
-    if wish is None and 'precision' not in before:
-        config.training.precision = ranks.of_first(devices.pick_precision(config, device))
-
-
-def scorer(config, pairs, folder, device):
-    """A function that makes what scores a run while it is trained; None without
-    --evaluate-every."""
-    def make():
-        import evaluate
-        import survey
-        return evaluate.WhileTraining(config, *survey.seen_and_held(config, pairs), device, folder)
-
-    return make if config.training.evaluate_every else None
-
-
 def finetune(args):
     """Coarse to fine (paper section 3.2, figure 3): put a local enhancer around a trained generator
     at twice the size, train it alone for --fix-global epochs, then everything together."""
@@ -157,6 +111,8 @@ def finetune(args):
     if not hasattr(args, 'base'):
         raise UserError('finetune needs --from RUN, the folder of the run to start from')
     import devices
+    import evaluate as scores
+    import loop
     import runs
     import survey
     import training
@@ -192,13 +148,13 @@ def finetune(args):
     training.schedule(config, len(survey.seen_and_held(config, pairs)[0]))
     configuration.check_effect(given(args, {**NETWORK, **TRAINING}), config)
     configuration.check(config)
-    settle_precision(args, config, device, before)
+    devices.settle_precision(config, device, getattr(args, 'precision', None), before)
     name = re.sub(r'-(\d+x\d+|native)$', '', resolved(args.base).name) or 'root'
     folder = runs.new_folder(args.run, f'{name}-{configuration.in_words(config.size or "native")}')
 
-    settle_hours(args, config, device, folder, pairs)
+    loop.fit_into(args.hours, config, device, folder, pairs)
     run = runs.build(config, device)
-    run.board = board(args, folder)
+    run.board = loop.board(folder, args.tensorboard and not args.dry_run)
     runs.take_over(run, path, {**base['weights'], **base['average']})
     if t.fix_global_steps < t.total_steps:
         say(f'{args.base}: enhancer {config.n_enhancers} around it; the rest learns along from '
@@ -207,13 +163,16 @@ def finetune(args):
         warn(f'warning: --fix-global {t.fix_global} is {t.fix_global_steps} steps, all of this '
              'run: only the new enhancer will learn')
     del base
-    return training.start(run, folder, pairs, scorer(config, pairs, folder, device), args.dry_run)
+    return loop.start(run, folder, pairs, scores.scorer(config, pairs, folder, device),
+                      args.dry_run)
 
 
 def resume(args):
     """Go on with a run as it was configured, to the bit as if it had never been stopped."""
     import checkpoints
     import devices
+    import evaluate as scores
+    import loop
     import ranks
     import runs
     import survey
@@ -229,7 +188,7 @@ def resume(args):
     with lock(folder) if ranks.FIRST else nullcontext():
         with ranks.first_goes_first():
             run = runs.load(folder, device, set_aside=True)
-        run.board = board(args, folder)
+        run.board = loop.board(folder, args.tensorboard and not args.dry_run)
         c, t = run.config, run.config.training
         configuration.amend(c, {**flags(args), **given(args, {**NETWORK, **TRAINING})}, folder)
         if t.cache and not hasattr(args, 'cache') and not (Path(t.cache) / 'index.json').is_file():
@@ -246,14 +205,15 @@ def resume(args):
                 'longer')
             return 0
         with ranks.first_goes_first():
-            dataset, shown = training.prepare(run, folder, pairs)
+            dataset, shown = loop.prepare(run, folder, pairs)
         say(f'{folder}: going on at step {run.step} of {t.total_steps}')
-        make, score = scorer(c, pairs, folder, device) if ranks.FIRST else None, None
+        make = scores.scorer(c, pairs, folder, device) if ranks.FIRST else None
+        score = None
         try:
             score = make and make()
         except UserError as error:                          # its pictures may be gone since
             warn(f'warning: {error}; going on without scores')
-        return training.fit(run, folder, dataset, shown, score)
+        return loop.fit(run, folder, dataset, shown, score)
 
 
 def cluster(args):
@@ -499,30 +459,13 @@ def parse(words):
     return options.parse(words, __doc__)
 
 
-def check_versions():
-    """UserError where Python or a package is missing or too old."""
-    def number(version):
-        return '.'.join(map(str, version[:2]))
-
-    if sys.version_info < PYTHON:
-        raise UserError(f'Python {number(sys.version_info)}: this program needs {number(PYTHON)} '
-                        'or newer')
-    try:
-        import numpy, PIL, torch                            # noqa: E401, F401
-    except ImportError as error:
-        raise UserError(f'{error}; pip install -r requirements.txt brings what is needed') from None
-    version = tuple(int(part) for part in re.findall(r'\d+', torch.__version__)[:2])
-    if version < TORCH:
-        raise UserError(f'PyTorch {torch.__version__}: this program needs {number(TORCH)} or newer')
-
-
 def main(args):
     """Run a subcommand -> exit code: 2 where the user can mend what went wrong, said in one line on
     stderr."""
     files.quiet = args.quiet
     many = int(os.environ.get('WORLD_SIZE', 1)) > 1         # see ranks
     try:
-        check_versions()
+        options.check_versions()
         if many:
             import ranks
         code = COMMANDS[args.command](args)

@@ -15,6 +15,7 @@ from config import STYLES, label_of
 import data
 from files import Progress, UserError, blame, check_regular, nearest, write_whole
 from kmeans import kmeans
+import nets
 import official
 import ranks
 
@@ -85,6 +86,8 @@ def cluster(run, dataset, k=STYLES, min_pixels=1, seed=0, indices=None, shared=F
     the step of the networks they belong to. shared: see encode_all. UserError where no instance is
     that large."""
     vectors, labels = encode_all(run, dataset, min_pixels, indices, shared)
+    if nets.lacks_float64(vectors.device):          # which K-means draws its centres with
+        vectors, labels = vectors.cpu(), labels.cpu()
     if not len(vectors):
         raise UserError(f'--min-pixels {min_pixels}: no instance of the training set is that large')
 

@@ -10,6 +10,7 @@ import data
 import decoding
 from files import Progress, UserError, say, warn
 import layouts
+import palettes
 
 UNKNOWN = 255           # the usual mark of pixels without a label
 VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
@@ -126,7 +127,7 @@ def find_labels(source, layout, checked):
         if layout.n_labels == 0:
             raise UserError(f'--palette {source.palette}: {root} holds pictures, not label maps; '
                             'leave it out')
-        palette = layouts.read_palette(source.palette)
+        palette = palettes.read_palette(source.palette)
         known = {row[3]: row[4] for row in palette}
         own = 1 + max(known)
         if n_labels and n_labels < own:

@@ -34,10 +34,10 @@ def variants(cuda):
         'f': ('c with a local enhancer around it', '--fix-global 1')}
 
 
-def command(words, log):
+def command(words, log, threads=1):
     """Run the program, its output into the file `log`; one thread on the CPU, so that as many as
-    there are cores can run at once."""
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    there are cores can run at once; None: all."""
+    environment = {**os.environ, **({'OMP_NUM_THREADS': str(threads)} if threads else {})}
     with open(log, 'a') as file:
         return subprocess.run([sys.executable, PROGRAM, *map(str, words)], stdout=file,
                               stderr=subprocess.STDOUT, env=environment).returncode

@@ -29,9 +29,10 @@ import config as configuration
 import data
 import files
 from files import UserError
+import loop
+import losses
 import official
 import p2phd as program
-import training
 import runs
 
 CPU = torch.device('cpu')
@@ -778,11 +779,11 @@ def test_after_many_bad_steps_in_a_row_the_run_stops(spoiled, tmp_path):
 
 
 def test_a_discriminator_that_has_won_is_warned_of_once(spoiled, monkeypatch):
-    monkeypatch.setattr(training, 'WON_STEPS', 4)
+    monkeypatch.setattr(loop, 'WON_STEPS', 4)
     code, out, err = spoiled((), '--steps', 12, '--run', 'fair')
     assert code == 0 and err == ''
 
-    monkeypatch.setattr(training.losses, 'undecided', lambda n_scales, mode: 1e6)
+    monkeypatch.setattr(losses, 'undecided', lambda n_scales, mode: 1e6)
     code, out, err = spoiled((), '--steps', 12, '--run', 'won')
     assert code == 0
     said = 'warning: won: for 4 steps the discriminator has been right about'

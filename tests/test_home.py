@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import make_run
 import checkpoints
@@ -26,7 +27,9 @@ import nets
 import options
 import report
 import runs
+import styles
 import synthesis
+import training
 
 CPU = torch.device('cpu')
 SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 1, 'ndf': 8, 'nef': 4, 'n_down_encoder': 2}
@@ -390,6 +393,42 @@ def test_instance_means_without_float64(monkeypatch):
     for i in range(4):
         assert torch.allclose(means[0, :, inst[0, 0] == i].mean(1),
                               features[0, :, inst[0, 0] == i].mean(1), atol=1e-6)
+
+
+def test_no_float64_but_where_it_is_kept_from_the_device(monkeypatch):
+    """What MPS would compute of a step, of a picture and of clustering makes no tensor of it."""
+    class Watch(TorchDispatchMode):
+        allowed, seen = False, []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            if not self.allowed and isinstance(made, torch.Tensor) and made.dtype == torch.float64:
+                self.seen.append(str(function))
+            return made
+
+    def allow(function):                                    # on the CPU there
+        def called(*args, **kwargs):
+            Watch.allowed = True
+            try:
+                return function(*args, **kwargs)
+            finally:
+                Watch.allowed = False
+        return called
+
+    monkeypatch.setattr(nets, 'mean_of_runs', allow(nets.mean_of_runs))
+    monkeypatch.setattr(styles, 'kmeans', allow(styles.kmeans))
+    run = make_run(CPU, **SMALL)
+    label = torch.randint(0, 35, (1, 1, 32, 32)).to(torch.uint8)
+    inst, image = label.int(), torch.rand(1, 3, 32, 32) * 2 - 1
+    item = {'label': label[0], 'inst': inst[0], 'image': (image[0] * 127 + 128).to(torch.uint8)}
+    monkeypatch.setattr(data, 'batches', lambda *args, **more: iter(
+        [{role: tensor[None] for role, tensor in item.items()}]))
+    with Watch():
+        training.train_step(run, label, inst, image)
+        known = styles.cluster(run, [0], k=2)
+        scene = synthesis.make_scene(run.config, label, inst)
+        synthesis.synthesise(run, scene, styles.choose(scene.labels, known))
+    assert not Watch.seen, Watch.seen
 
 
 # ----------------------------------------------------------------------------- a public project

@@ -1,0 +1,460 @@
+"""The training loop around the method's step: what is said before it, the loop, the log, the sheets
+of pictures."""
+from contextlib import suppress
+import csv
+from datetime import timedelta
+import io
+import json
+import math
+import os
+import re
+import signal
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+import checkpoints
+import config as configuration
+import data
+import devices
+from files import (UserError, append, attempt, duration, live_line, lock, make_folder, say, warn,
+                   write_whole)
+import layouts
+import losses
+import ranks
+import report
+import runs
+import styles
+import survey
+import synthesis
+from training import combined, compare_memory, learning, learning_rate, schedule, train_step
+
+MOST_SHOWN = 32                             # pictures that are looked at and not trained on
+WON_STEPS = 1000                            # a discriminator that is right so long has won
+
+
+def start(run, folder, pairs, scorer=None, dry=False):
+    """Say what is about to be trained, make its folder and train -> exit code. scorer: a function
+    without arguments that makes `score`, see `fit`. dry: only say it, with an estimate of the
+    time."""
+    if dry:
+        run.config.training.cache = None            # would be written
+    with ranks.first_goes_first():
+        dataset, shown = prepare(run, folder, pairs)        # before anything is written
+    for line in summary(run, folder, dataset, shown):
+        say(line)
+    if dry:
+        compare_memory(run)
+        seconds = seconds_of_step(run, dataset)
+        total = run.config.training.total_steps
+        say(f'  time      {seconds:.3g} s a step, {duration(total * seconds)} for {total}')
+        return 0
+    if not ranks.FIRST:
+        return fit(run, folder, dataset, shown)
+    score = scorer and scorer()
+    make_folder(folder)
+    with lock(folder):
+        runs.check_new(folder)                      # another trainer may have come first
+        return fit(run, folder, dataset, shown, score)
+
+
+def summary(run, folder, dataset, shown):
+    """What is about to be trained, in a few lines."""
+    c, t = run.config, run.config.training
+    weights = ', '.join(
+        f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
+        for name in 'GDE' if getattr(run, name))
+    size = configuration.in_words(c.size) if c.size else 'native size'
+    yield (f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device} in '
+           f'{t.precision}, weights {weights}')
+    yield f'  pictures  {len(dataset)} to train on, {len(shown)} others to look at'
+    frozen = (f'; all of G learns from step {t.fix_global_steps}' if t.fix_global_steps else '')
+    yield (f'  schedule  learning rate {t.lr:g}, which falls from step {t.decay_start} on, '
+           f'{t.total_steps * t.batch / len(dataset):.1f} epochs{frozen}')
+    stored = sum(p.nbytes for net in (run.G, run.D, run.E, *run.average.values()) if net
+                 for p in net.parameters()) + 2 * sum(p.nbytes for p in learning(run))
+    yield (f'  writes    a checkpoint of {stored / 1e9:.2g} GB every {t.save_every} steps, '
+           f'{t.keep} of which stay; a sheet every {t.sample_every}; index.html')
+
+
+def seconds_of_step(run, dataset):
+    """How long a step takes, with loading: the mean of three, after one to warm up. They are
+    taken, so that the run is of no use afterwards."""
+    t = run.config.training
+    order = data.Order(len(dataset), t.batch, 0, min(4, t.total_steps), t.seed)
+    batches = data.batches(dataset, run.device, batch_sampler=order)
+    times = []
+    for batch in batches:
+        float(train_step(run, *data.to_device(batch, run.device))['d_real'])    # waits for it
+        times.append(time.monotonic())
+    batches.close()
+    return (times[-1] - times[0]) / max(1, len(times) - 1)
+
+
+def fit_into(hours, config, device, folder, pairs):
+    """Set the schedule of a configuration to as many steps as fit into some hours, by the time
+    that a few take. None: leave it as it is."""
+    if hours is None:
+        return
+    run = runs.build(config, device)
+    seconds = seconds_of_step(run, prepare(run, folder, pairs)[0])
+    t = config.training
+    t.steps = ranks.of_first(max(1, int(hours * 3600 / seconds)))
+    t.flags['steps'] = t.steps
+    say(f'--hours {hours:g}: {t.steps} steps of {seconds:.3g} s')
+    schedule(config, len(survey.seen_and_held(config, pairs)[0]))
+    configuration.check(config)
+
+
+def board(folder, wanted):
+    """What writes events for TensorBoard, or None. UserError where the package is missing."""
+    if not wanted or not ranks.FIRST:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError('--tensorboard: needs the package: pip install tensorboard') from None
+    return SummaryWriter(folder / 'tensorboard')
+
+
+def prepare(run, folder, pairs):
+    """Load what a run trains with and is not in its checkpoint: VGG-19, and its pictures. UserError
+    where one of them is of no use.
+
+    Returns the data.Pictures to train on, and what is not trained on and can be read, as a list of
+    what data.Pictures gives.
+    """
+    c, t = run.config, run.config.training
+    if t.batch % (ranks.SIZE * t.accumulate):
+        raise UserError(f'--batch {t.batch}: {ranks.SIZE} processes share a batch'
+                        + (f' in {t.accumulate} parts' if t.accumulate > 1 else '')
+                        + f'; take a multiple of {ranks.SIZE * t.accumulate}')
+    if t.vgg:
+        run.vgg = runs.load_vgg(t.vgg).to(run.device)
+    cache = None
+    if t.cache is not None:
+        cache = t.cache or runs.beside(folder, '-cache')
+    pairs, others = survey.seen_and_held(c, pairs)
+    others = others or survey.others(c, MOST_SHOWN, runs.smallest_side(c))
+    readers, multiple = layouts.readers_of(c), runs.network_multiple(c)
+    dataset = data.Pictures(pairs, readers, c.n_labels, c.size, t.crop, t.flip, t.jitter, multiple,
+                            c.instances, t.seed, cache, t.workers)
+    dataset[0, 0]
+
+    readable = data.Pictures(others[:MOST_SHOWN], readers, c.n_labels, c.size, t.crop,
+                             multiple=multiple, instances=c.instances, keep=False)
+    shown = []
+    for i in range(len(readable)):
+        with suppress(UserError):
+            shown.append(readable[0, i])
+    return dataset, shown
+
+
+class Signals:
+    """While it is entered, the first Ctrl-C, SIGTERM or SIGHUP only notes its number in `caught`,
+    so that a step can end and be saved; the next one interrupts (KeyboardInterrupt). A signal that
+    was ignored, as under nohup, stays ignored."""
+
+    def __enter__(self):
+        self.caught = None
+        self.before = {number: signal.signal(number, self.note) for number in data.SIGNALS
+                       if signal.getsignal(number) != signal.SIG_IGN}
+        return self
+
+    def note(self, number, frame):
+        if self.caught:
+            raise KeyboardInterrupt
+        self.caught = number
+        with suppress(OSError):                     # print() may be at work already
+            os.write(2, b'stopping after this step; once more stops at once, unsaved\n')
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def fit(run, folder, dataset, shown, score=None):
+    """The training loop, from run.step to the end, to a signal, or to a UserError -> exit code.
+    Writes `folder`, which the caller holds locked.
+
+    shown: pictures that are not trained on, for the sheets. score: a function of a run and
+    styles -> {name: number}, called every t.evaluate_every steps; the first number is the one to be
+    largest.
+    """
+    t, started, pictures = run.config.training, run.step, len(dataset)
+    torch.backends.cudnn.benchmark = bool(t.crop or run.config.size)    # pays where sizes stay
+    if ranks.FIRST:
+        begin(run, folder)
+        compare_memory(run)
+    ranks.alike(learning(run) + [p for net in run.average.values() for p in net.parameters()])
+    if t.compile:
+        devices.compile_generator(run)
+
+    order = data.Order(pictures, t.batch, run.step, t.total_steps, t.seed)
+    batches = data.batches(dataset, run.device, batch_sampler=order)
+    writer, due, agree = checkpoints.Writer(folder, t.keep), False, ranks.Agreement()
+    before = SimpleNamespace(step=run.step, time=time.monotonic(), text='', live=0)
+    with Signals() as signals:
+        try:
+            for batch in batches:
+                terms = train_step(run, *data.to_device(batch, run.device))
+                run.sums = tally(run.sums, terms)
+
+                show_step(run, before)
+                last, stop = run.step == t.total_steps, agree(signals.caught or 0)
+                row = last or run.step % t.log_every == 0
+                due |= run.step % t.save_every == 0 or epoch_ended(run, pictures) and writer.rested
+                save = last or stop or due and not writer.busy
+                bad_steps = check_bad_steps(run, folder) if row or save else 0
+                if not ranks.FIRST:
+                    if last or stop:
+                        break
+                    continue
+                if row:
+                    log(run, folder, pictures, before)
+                draw = last or run.step % t.sample_every == 0
+                judge = score and (last or run.step % t.evaluate_every == 0)
+                if draw or judge:
+                    average, known = look(run, folder, dataset, shown, draw, judge and score)
+                if last or stop:
+                    break
+                if save and not bad_steps:          # what is from before the trouble stays
+                    writer.save(runs.contents(run))
+                    due = False
+        except UserError:                           # of a picture: the step before it is whole
+            if ranks.FIRST and started < run.step and int(run.bad_steps) < t.max_bad_steps:
+                writer.wait()
+                attempt(lambda: checkpoints.write(folder, runs.contents(run), t.keep),
+                        'nothing later than the last one is kept')
+            raise
+        else:
+            writer.wait()
+            if ranks.FIRST:
+                checkpoints.write(folder, runs.contents(run), t.keep)
+        finally:
+            batches.close()
+            writer.wait()
+            live_line('')
+    agree.end()
+    if not ranks.FIRST:
+        return 0 if last else 128 + stop
+    if run.step < t.total_steps:
+        report.attempt_write(folder, run.config)
+        say(f'stopped at step {run.step} of {t.total_steps}, all saved; to go on: '
+            f'python p2phd.py train --resume {folder}')
+        return 128 + stop
+    compare(average, known, dataset, shown, (run.step - started) // 20)     # of the last sheet
+    if peak := devices.peak_memory(run.device):
+        say(f'memory: {peak / 2 ** 30:.1f} GiB at most')
+    say(f'done: {checkpoints.numbered(folder)[-1]}, pictures in {folder / "samples"}')
+    return 0
+
+
+def look(run, folder, dataset, shown, draw, score):
+    """See what a run makes at this moment: where wished, a sheet and scores (see `fit`) -> the run
+    as it generates, and the styles that it would choose from."""
+    average = runs.averaged(run)
+    known = synthesis.styles_now(average, dataset)
+    if draw:
+        attempt(lambda: save_sheet(average, known, dataset, shown, folder), 'training goes on')
+    if score:
+        attempt(lambda: add_scores(run, folder, score(average, known)),
+                'training goes on without that score')
+    report.attempt_write(folder, run.config)
+    return average, known
+
+
+def begin(run, folder):
+    """Bring the folder of a run to where its checkpoint is."""
+    ours = (r'((checkpoint-\d+|best)\.pt|(log|scores)\.csv|config\.json|styles.*\.npz|\d+\.png)'
+            r'\.\d+\.partial')
+    for left in (*folder.glob('*.partial'), *(folder / 'samples').glob('*.partial')):
+        if re.fullmatch(ours, left.name) and left.is_file():    # by a trainer that was killed
+            left.unlink()
+    text = json.dumps(configuration.pack(run.config), indent=1)
+    write_whole(folder / 'config.json', lambda file: file.write(text.encode()))
+    # Rows past the checkpoint go.
+    write_whole(folder / 'log.csv', lambda file: file.write(run.rows.encode()))
+    if run.scores or (folder / 'scores.csv').exists():
+        write_whole(folder / 'scores.csv', lambda file: file.write(run.scores.encode()))
+    if not run.step:                    # that it can be saved is known before days are spent on it
+        for name in ('best.pt', 'speed.csv'):               # of an earlier run there
+            (folder / name).unlink(missing_ok=True)
+        checkpoints.write(folder, runs.contents(run), run.config.training.keep)
+
+
+def epoch_ended(run, pictures):
+    """Whether the last step went into another epoch."""
+    batch = run.config.training.batch
+    return run.step * batch // pictures > (run.step - 1) * batch // pictures
+
+
+def check_bad_steps(run, folder):
+    """How many steps in a row were not finite; UserError where that is too many. Waits for the
+    device."""
+    bad_steps = int(run.bad_steps)
+    if bad_steps >= run.config.training.max_bad_steps:
+        raise UserError(f'{folder}: stopped at step {run.step}, for loss or gradient were not '
+                        f'finite {bad_steps} times in a row; its checkpoints are from before. If '
+                        'losses or map_max grew in log.csv, train anew with a lower --lr; if not, '
+                        'with --precision fp32; and let check read the data')
+    return bad_steps
+
+
+# -------------------------------------------------------------------------------------- the log
+
+def tally(sums, terms):
+    """Add what train_step returned to what was tallied since the last row of the log ({}: nothing):
+    {name: tensor}, the sums of the losses, the extremes `map_min` and `map_max`, and how many steps
+    were `learned` and `skipped`. A skipped step adds to the last number alone."""
+    nothing = {'map_min': math.inf, 'map_max': -math.inf}
+    skipped, added = terms['skipped'], {}
+    for name, value in {**terms, 'learned': torch.ones_like(skipped)}.items():
+        if name != 'skipped':
+            value = torch.where(skipped > 0, nothing.get(name, 0.0), value.float())
+        added[name] = combined(name, sums.get(name), value)
+    return {**sums, **added}
+
+
+def show_step(run, before):
+    """Show in a terminal's last line how far a run is. Asks nothing of the device: losses are those
+    of the last report."""
+    now, t = time.monotonic(), run.config.training
+    if now - before.live < 0.2 or now == before.time:
+        return
+    before.live = now
+    rate = (run.step - before.step) / (now - before.time)
+    left = f', {duration((t.total_steps - run.step) / rate)} left' if rate else ''
+    peak = devices.peak_memory(run.device)
+    live_line(f'step {run.step}/{t.total_steps}{left}, {rate:.2f} steps/s'
+              + (f', {peak / 2 ** 30:.1f} GiB' if peak else '') + f'  {before.text}')
+
+
+def log(run, folder, pictures, before):
+    """Add what was tallied to log.csv and say it: means of the losses, extremes of the last feature
+    map. before: step and time of the last time."""
+    c, t = run.config, run.config.training
+    means = dict(zip(run.sums, torch.stack(list(run.sums.values())).tolist()))
+    learned = means.pop('learned')
+    extremes = {name: means.pop(name) for name in ('map_min', 'map_max', 'skipped')}
+    means = {name: total / learned if learned else math.nan for name, total in means.items()}
+    run.sums = {}
+    add_row(run, {**means, **extremes})
+    attempt(lambda: append(folder / 'log.csv', run.rows), 'training goes on')
+
+    last_step, rate = before.step, (run.step - before.step) / (time.monotonic() - before.time)
+    before.step, before.time = run.step, time.monotonic()
+    before.text = '  '.join(f'{name} {value:.3f}' for name, value in means.items())
+    left = timedelta(seconds=round((t.total_steps - run.step) / rate))
+    attempt(lambda: add_speed(run, folder, rate), 'training goes on')
+    if run.board:
+        for name, value in {**means, **extremes}.items():
+            run.board.add_scalar(name, value, run.step)
+    say(f'step {run.step}/{t.total_steps}  epoch {run.step * t.batch / pictures:.1f}  '
+        + f'{before.text}  map {extremes["map_min"]:.1f} to {extremes["map_max"]:.1f}'
+        + (f'  skipped {extremes["skipped"]:.0f}' if extremes['skipped'] else '')
+        + f'  {rate:.2f} steps/s  {left} left')
+
+    won = means['d_fake'] + means['d_real'] < 0.05 * losses.undecided(c.n_scales, t.gan)
+    run.won_since = (run.won_since or run.step) if won else None
+    if won and run.step - run.won_since >= WON_STEPS > last_step - run.won_since:
+        warn(f'warning: {folder}: for {WON_STEPS} steps the discriminator has been right about '
+             'nearly everything, and the generator learns little from it now; more data or a '
+             'smaller --ndf help')
+
+
+def add_speed(run, folder, rate):
+    """Append to speed.csv: what is not the same the next time, and so not part of the run."""
+    path = folder / 'speed.csv'
+    peak = (devices.peak_memory(run.device) or math.nan) / 2 ** 30
+    with open(path, 'a') as file:
+        if not file.tell():
+            file.write('step,steps_per_second,memory\n')
+        file.write(f'{run.step},{rate:.6g},{peak:.4g}\n')
+
+
+def add_row(run, means):
+    """Append to run.rows, the text of log.csv."""
+    run.rows = with_row(run.rows, {
+        'step': run.step, 'pictures': run.step * run.config.training.batch,
+        'lr': learning_rate(run.step - 1, run.config.training), **means})
+
+
+def add_scores(run, folder, scores):
+    """Append to run.scores, the text of scores.csv, and keep the best checkpoint."""
+    run.scores = with_row(run.scores, {'step': run.step, **scores})
+    attempt(lambda: append(folder / 'scores.csv', run.scores), 'training goes on')
+    say(f'step {run.step}: ' + '  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
+    score = float(next(iter(scores.values())))
+    if run.best is None or math.isnan(run.best) or score > run.best:
+        run.best = score
+        best = {name: value for name, value in runs.contents(run).items() if name != 'optimizers'}
+        attempt(lambda: checkpoints.write_to(folder / 'best.pt', best), 'training goes on')
+
+
+def with_row(text, values):
+    """The text of a .csv with one more line, and before the first one the names. What its first
+    line does not name, a term of a later version of the program, is left out."""
+    names = text.splitlines()[0].split(',') if text else list(values)
+    more = io.StringIO()
+    writer = csv.writer(more, lineterminator='\n')
+    if not text:
+        writer.writerow(names)
+    writer.writerow([value if isinstance(value, int) else f'{value:.6g}'
+                     for value in (values.get(name, math.nan) for name in names)])
+    return text + more.getvalue()
+
+
+# ----------------------------------------------------------------------------------- the sheets
+
+@torch.inference_mode()
+def versions(run, item, known):
+    """What a run makes of a picture's maps -> [(1, C, H, W)]: with the styles of the photograph and
+    with the main ones among those `known`; without an encoder the one that there is. item: as
+    data.Pictures gives it."""
+    label, inst, image, _ = data.to_device(
+        {role: tensor[None] for role, tensor in item.items()}, torch.device('cpu'))
+    scene = synthesis.make_scene(run.config, label, inst)
+    chosen = [None]
+    if run.E:
+        chosen = [synthesis.encode_image(run, image, scene),
+                  styles.choose(scene.labels, known)]
+    return [synthesis.synthesise(run, scene, vectors, run.step) for vectors in chosen]
+
+
+def save_sheet(run, known, dataset, shown, folder):
+    """Write what two training pictures and two others look like now, a row each: label | with the
+    styles of the photograph | with those that `generate` would choose (of `known`) | real."""
+    path = folder / 'samples' / f'{run.step:07d}.png'
+    items = [*(dataset[0, i] for i in apart(len(dataset), 2)),
+             *(shown[i] for i in apart(len(shown), 2))]
+    strips = [synthesis.strip(run.config, item['label'], [
+        *versions(run, item, known), data.to_float(item['image'][None])]) for item in items]
+    width = max(strip.shape[1] for strip in strips)
+    strips = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips]
+    path.parent.mkdir(exist_ok=True)
+    synthesis.write_png(path, np.concatenate(strips))
+
+
+def compare(run, known, dataset, shown, most):
+    """Say how far pictures are from their photographs, those trained on and others: at most so many
+    of each. known: the styles to choose from."""
+    most = min(most, MOST_SHOWN)
+    if not most or not shown:
+        return
+    plain = dataset.plain()
+    names = ['styles of the photograph', 'main styles'] if run.E else ['']
+    for which, items in (('trained on', (plain[0, i] for i in apart(len(plain), most))),
+                         ('not trained on', (shown[i] for i in apart(len(shown), most)))):
+        distances = np.mean([[
+            float((fake.cpu().float() - data.to_float(item['image'])).abs().mean()) * 127.5
+            for fake in versions(run, item, known)] for item in items], 0)
+        say(f'pictures {which}: mean distance from the photograph in grey levels '
+            + ', '.join(f'{value:.1f} {name}'.strip() for value, name in zip(distances, names)))
+
+
+def apart(n, most):
+    """At most so many of the indices 0 ... n - 1, spread evenly; the first is the first."""
+    return range(0, n, -(-n // most)) if n else ()

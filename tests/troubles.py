@@ -1,0 +1,147 @@
+"""What the README advises when pictures are not what one hoped for, tried on real street pictures.
+
+    python tests/troubles.py --data camvid/ --out troubles/
+
+Trains small runs on CamVid in the flat layout, three seeds of each, and prints a table of Markdown:
+what was measured without the remedy and with it, the mean over the seeds and their extremes. What
+has been done already is not done again: it goes on where it was stopped.
+"""
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+import csv
+import json
+import os
+from pathlib import Path
+import shutil
+import sys
+
+import numpy as np
+from PIL import Image
+
+from experiment import command, trained
+
+SIZE, LARGER, FEW = '128x96', '256x192', 20
+NETWORK = '--ngf 24 --ndf 24 --n-down 3 --n-blocks 6 --n-down-encoder 3'
+RUNS = {                                            # name: its flags of train
+    'plain': '',
+    'fast': '--lr 2e-3',
+    'bilinear': '--up bilinear',
+    'few': '--no-flip',                             # on a few pictures
+    'few-more': '--flip --jitter 1.3'}
+
+
+def few(args):
+    """A data set of the first few training pictures, and all to look at -> its folder."""
+    folder = args.out / 'few'
+    for role in ('img', 'label'):
+        (folder / f'train_{role}').mkdir(parents=True, exist_ok=True)
+        for path in sorted((args.data / f'train_{role}').iterdir())[:FEW]:
+            shutil.copy(path, folder / f'train_{role}')
+        if not (folder / f'val_{role}').exists():
+            shutil.copytree(args.data / f'val_{role}', folder / f'val_{role}')
+    return folder
+
+
+def train(name, seed, args):
+    folder = args.out / f'{name}{seed}'
+    log = args.out / f'{name}{seed}.log'
+    words = ['train', '--data', few(args) if name.startswith('few') else args.data, '--run', folder,
+             '--size', SIZE, '--n-labels', 12, '--instances', 'components', '--steps', args.steps,
+             '--seed', seed, '--log-every', 50, '--workers', 0, '--precision', 'fp32',
+             *NETWORK.split(), *RUNS[name].split()]
+    if any(folder.glob('checkpoint-*')):
+        words = ['train', '--resume', folder]
+    if not trained(folder, args.steps) and command(words, log):
+        sys.exit(f'{folder}: see {log}')
+    print(f'{folder}: trained', flush=True)
+
+
+def evaluate(names, args, *words):
+    """What evaluate says of all runs of these names on the pictures that they were not trained on
+    -> {name: [a row of scores.json for each seed]}, the folder of the pictures."""
+    runs = [(name, seed) for name in names for seed in range(args.seeds)]
+    out = args.out / '-'.join(['scores', *(str(word).strip('-') for word in words[:2])])
+    if not (out / 'scores.json').exists() and command(
+            ['evaluate', '--run', *(args.out / f'{name}{seed}' for name, seed in runs), '--data',
+             args.data, '--void', 11, '--out', out, '--write', out / 'pictures', *words],
+            args.out / 'evaluate.log', None):
+        sys.exit(f'{out}: see {args.out / "evaluate.log"}')
+    rows = json.loads((out / 'scores.json').read_text())['rows']
+    rows = {row['name'].split(',')[0]: row for row in rows}
+    return {name: [rows[f'{name}{seed}'] for seed in range(args.seeds)] for name in names}, (
+        out / 'pictures')
+
+
+def grid(folder):
+    """How much of a picture alternates from pixel to pixel, in grey levels: the mean over pictures
+    of |sum of (-1)^x or (-1)^y times the pixels| / 64 over the 8x8 squares of each."""
+    sign = np.where(np.arange(8) % 2, -1, 1)
+    found = []
+    for path in sorted(folder.glob('*.png')):
+        grey = np.asarray(Image.open(path).convert('L'), float)
+        h, w = (side // 8 * 8 for side in grey.shape)
+        squares = grey[:h, :w].reshape(h // 8, 8, w // 8, 8).swapaxes(1, 2)
+        across, down = squares.mean(-2) @ sign / 8, squares.mean(-1) @ sign / 8
+        found.append(np.abs([across, down]).mean())
+    return np.mean(found)
+
+
+def peak(name, seed, args):
+    """The largest value of G's last feature map in the last tenth of a run."""
+    rows = list(csv.DictReader(open(args.out / f'{name}{seed}' / 'log.csv')))
+    return max(float(row['map_max']) for row in rows[-len(rows) // 10:])
+
+
+def cell(values):
+    digits = 1 if max(values) < 100 else 0
+    return f'{np.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})'
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, required=True, help='CamVid in the flat layout')
+    parser.add_argument('--out', type=Path, required=True, help='folder for runs and scores')
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--steps', type=int, default=600, help='of each run')
+    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at once')
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    few(args)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda job: train(*job, args),
+                      [(name, seed) for seed in range(args.seeds) for name in RUNS]))
+
+    def iou(rows):
+        return [100 * row['mean_iou'] for row in rows]
+
+    def far(rows):
+        return [row['l1'] for row in rows]
+
+    seeds = range(args.seeds)
+    usual, pictures = evaluate(RUNS, args)
+    judge = next(args.out.glob('judge-*.pt'))               # not asked, but one would be trained
+    larger, _ = evaluate(['plain'], args, '--size', LARGER, '--judge', judge)
+    encoded, _ = evaluate(['plain'], args, '--styles', 'encoded')
+    grids = {name: [grid(pictures / f'fake-{name}{seed}') for seed in seeds]
+             for name in ('plain', 'bilinear')}
+    print('| what is wrong | what is measured | so | with |  |')
+    print('|---|---|---|---|---|')
+    for wrong, measure, before, remedy, after in (
+            ('maps larger than in training', 'L1', far(larger['plain']), f'--size {SIZE}',
+             far(usual['plain'])),
+            ('other colours than the photograph', 'L1', far(usual['plain']), '--encode',
+             far(encoded['plain'])),
+            ('a grid', f'grey levels (photographs {grid(pictures / "real"):.2f})', grids['plain'],
+             RUNS['bilinear'], grids['bilinear']),
+            ('blobs', 'peak of map_max', [peak('fast', seed, args) for seed in seeds],
+             '--lr 2e-4', [peak('plain', seed, args) for seed in seeds]),
+            (f'{FEW} pictures', 'mean IoU %', iou(usual['few']), RUNS['few-more'],
+             iou(usual['few-more'])),
+            (f'{FEW} pictures', 'mean IoU %', iou(usual['few']), '367 pictures',
+             iou(usual['plain']))):
+        print(f'| {wrong} | {measure} | {cell(before)} | `{remedy}` | {cell(after)} |')
+
+
+if __name__ == '__main__':
+    main()
