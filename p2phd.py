@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """pix2pixHD from label map to photograph.
 
     python p2phd.py demo                                 # the whole chain on built-in street scenes
@@ -6,7 +7,7 @@
     python p2phd.py cluster --run runs/cityscapes-2048x1024
     python p2phd.py generate --label map.png --sample
 
-Read downwards: the parser, then one function for each subcommand.
+Read downwards: one function for each subcommand, then what calls them. The parser is in options.py.
 """
 from contextlib import contextmanager, nullcontext
 import json
@@ -280,7 +281,6 @@ def generate(args):
     chosen = styles.chosen_by_hand(args.style, known)
     make_folder(out)
 
-    ending = 'encoded' if photos else 'generated'
     seed = getattr(args, 'seed', TRAINING['seed'].default)
     unknown, failed, noted, rows = set(), set(), False, {}
 
@@ -312,16 +312,9 @@ def generate(args):
             rows[name] = '' if shown is None else report.thumbnail(shown), []
             if known:
                 unknown |= styles.unknown(scene.labels, known)
-            for i in range(args.n):
-                if args.sample:
-                    ending = f'seed{seed}_{i + 1}'
-                noise = styles.noise_of(seed, name, i)
-                if args.styles:
-                    vectors, noise = synthesis.read_styles(args.styles, run, scene)
-                else:
-                    vectors = synthesis.choose_styles(run, scene, known, photos.get(name),
-                                                      noise if args.sample else None, chosen)
-                picture = synthesis.synthesise(run, scene, vectors, noise).cpu()
+            for ending, picture in synthesis.variations(run, scene, name, seed, args.n, args.sample,
+                                                        known, photos.get(name), chosen,
+                                                        args.styles):
                 in_background(write, name, out / f'{name}_{ending}.png', picture)
                 progress(done := done + 1)
     in_background.end()

@@ -104,6 +104,24 @@ def choose_styles(run, scene, known, photo=None, seed=None, chosen=None):
     return vectors
 
 
+def variations(run, scene, name, seed, n=1, sample=False, known=None, photo=None, chosen=None,
+               own=None):
+    """The pictures of a scene that `generate` is asked for: yields how the names of their files
+    end, and synthesise's tensors on the CPU.
+
+    name, seed: what its draws depend on. sample: n pictures in drawn styles; known, photo, chosen:
+    as in choose_styles; own: a file of styles that `edit` saved, in place of those.
+    """
+    for i in range(n):
+        noise = styles.noise_of(seed, name, i)
+        if own:
+            vectors, noise = read_styles(own, run, scene)
+        else:
+            vectors = choose_styles(run, scene, known, photo, noise if sample else None, chosen)
+        ending = f'seed{seed}_{i + 1}' if sample else 'encoded' if photo else 'generated'
+        yield ending, synthesise(run, scene, vectors, noise).cpu()
+
+
 def pad(run, *maps):
     """(1, C, H, W) tensors, or None -> on the device of the run, the edge repeated until they have
     a size that its networks take (README, deviation 13)."""
