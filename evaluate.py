@@ -298,13 +298,8 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     write, predictions = (path and Path(path) for path in (write, predictions))
     out = Path(out or folders[0] / 'evaluation')
     names = names_of(folders)
-    configs = [runs.read(folder, False, which, n_labels)[1]['config'] for folder in folders]
+    configs = configurations(folders, which, n_labels)
     config, t = configs[0], configs[0].training
-    for folder, other in zip(folders, configs):
-        if any(getattr(other, name) != getattr(config, name) for name in (
-                'n_labels', 'label_names', 'label_table', 'palette', 'out_channels')):
-            raise UserError(f'{folder}: of other labels than {folders[0]}; compare runs of one '
-                            'data set')
     root = root or (t and t.data)
     if not root:
         raise UserError(f'{folders[0]}: does not say what it was trained on; name it with --data '
@@ -352,17 +347,32 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
         made.append(score('flat mean colours', pictures, lambda pair, label, real: (
             colours[label.long()].permute(2, 0, 1)), recogniser, '', None, shown))
 
-    # In words and pictures.
-    if not ranks.FIRST:
-        return
+    if ranks.FIRST:
+        named = config.label_names or [str(i) for i in range(config.n_labels)]
+        left_out = (f'{", ".join(named[i] for i in sorted(void))}, whose pixels are left out'
+                    if void else 'none')
+        report(out, config, pictures, made, named,
+               f'judge {who}; {pictures.size[0]}x{pictures.size[1]}; void {left_out}'
+               + ('; the best checkpoint, chosen by such scores' if which == 'best' else '')
+               + f'; styles {how}, where there are any; split {split} of {root}, '
+                 f'{len(pictures.pairs)} pictures')
+
+
+def configurations(folders, which, n_labels):
+    """The configurations of runs, as runs.read has them. UserError where they have other labels."""
+    configs = [runs.read(folder, False, which, n_labels)[1]['config'] for folder in folders]
+    for folder, other in zip(folders, configs):
+        if any(getattr(other, name) != getattr(configs[0], name) for name in (
+                'n_labels', 'label_names', 'label_table', 'palette', 'out_channels')):
+            raise UserError(f'{folder}: of other labels than {folders[0]}; compare runs of one '
+                            'data set')
+    return configs
+
+
+def report(out, config, pictures, made, named, protocol):
+    """Say what was measured, made: [(Row, {scene: picture})], and write it into the folder `out`.
+    named: what the labels are called."""
     rows, columns = zip(*made)
-    named = config.label_names or [str(i) for i in range(config.n_labels)]
-    protocol = (f'judge {who}; {pictures.size[0]}x{pictures.size[1]}; void '
-                + (f'{", ".join(named[i] for i in sorted(void))}, whose pixels are left out'
-                   if void else 'none')
-                + ('; the best checkpoint, chosen by such scores' if which == 'best' else '')
-                + f'; styles {how}, where there are any; split {split} of {root}, '
-                  f'{len(pictures.pairs)} pictures')
     say(f'protocol: {protocol}')
     for line in table(rows):
         say(line)
