@@ -17,10 +17,17 @@ import sys
 
 import numpy as np
 from PIL import Image
+import torch
 
-from experiment import command, trained
+from experiment import PROGRAM, command, trained
 
-SIZE, LARGER, FEW = '128x96', '256x192', 20
+sys.path.insert(0, str(PROGRAM.parent))
+import data
+import judge
+import layouts
+import runs
+
+SIZE, LARGER, FEW, VOID = '128x96', '256x192', 20, 11
 NETWORK = '--ngf 24 --ndf 24 --n-down 3 --n-blocks 6 --n-down-encoder 3'
 RUNS = {                                            # name: its flags of train
     'plain': '',
@@ -62,13 +69,27 @@ def evaluate(names, args, *words):
     out = args.out / '-'.join(['scores', *(str(word).strip('-') for word in words[:2])])
     if not (out / 'scores.json').exists() and command(
             ['evaluate', '--run', *(args.out / f'{name}{seed}' for name, seed in runs), '--data',
-             args.data, '--void', 11, '--out', out, '--write', out / 'pictures', *words],
+             args.data, '--void', VOID, '--out', out, '--write', out / 'pictures', *words],
             args.out / 'evaluate.log', None):
         sys.exit(f'{out}: see {args.out / "evaluate.log"}')
     rows = json.loads((out / 'scores.json').read_text())['rows']
     rows = {row['name'].split(',')[0]: row for row in rows}
     return {name: [rows[f'{name}{seed}'] for seed in range(args.seeds)] for name in names}, (
         out / 'pictures')
+
+
+def shrunk(folder, args):
+    """Mean IoU in per cent of pictures that were made larger, by the judge of the others: shrunk to
+    the size of the training, with the label maps of that size."""
+    config = runs.read(args.out / 'plain0')[1]['config']
+    path = next(args.out.glob('judge-*.pt'))
+    recognise, size = judge.read(path, config, torch.device('cpu')), config.size
+    read, tallies = layouts.readers_of(config), []
+    for pair in layouts.find_pairs(args.data, 'val')[1]:
+        image = data.to_tensor(read.image(folder / f'{pair.name}.png', size))[None]
+        label = data.to_tensor(read.label(pair.label, size))[0]
+        tallies.append(judge.tally(recognise(image, {VOID})[0], label, {VOID}, config.n_labels))
+    return 100 * judge.Scores(tallies).mean_iou
 
 
 def grid(folder):
@@ -104,7 +125,7 @@ def main():
     parser.add_argument('--data', type=Path, required=True, help='CamVid in the flat layout')
     parser.add_argument('--out', type=Path, required=True, help='folder for runs and scores')
     parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--steps', type=int, default=600, help='of each run')
+    parser.add_argument('--steps', type=int, default=2000, help='of each run')
     parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at once')
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -121,22 +142,23 @@ def main():
 
     seeds = range(args.seeds)
     usual, pictures = evaluate(RUNS, args)
-    judge = next(args.out.glob('judge-*.pt'))               # not asked, but one would be trained
-    larger, _ = evaluate(['plain'], args, '--size', LARGER, '--judge', judge)
+    own = next(args.out.glob('judge-*.pt'))                 # not asked, but one would be trained
+    _, larger = evaluate(['plain'], args, '--size', LARGER, '--judge', own)
     grids = {name: [grid(pictures / f'fake-{name}{seed}') for seed in seeds]
              for name in ('plain', 'bilinear')}
     print('| what is wrong | what is measured | so | with |  |')
     print('|---|---|---|---|---|')
     for wrong, measure, before, remedy, after in (
-            ('maps larger than in training', 'L1', far(larger['plain']), f'--size {SIZE}',
-             far(usual['plain'])),
+            ('maps twice as large as in training', f'mean IoU % at {SIZE}',
+             [shrunk(larger / f'fake-plain{seed}', args) for seed in seeds], f'--size {SIZE}',
+             iou(usual['plain'])),
             ('other colours than the photograph', 'L1', *told(args)),
             ('a grid', f'grey levels (photographs {grid(pictures / "real"):.2f})', grids['plain'],
              RUNS['bilinear'], grids['bilinear']),
-            (f'{FEW} pictures', 'mean IoU %', iou(usual['few']), RUNS['few-more'],
-             iou(usual['few-more'])),
-            (f'{FEW} pictures', 'mean IoU %', iou(usual['few']), '367 pictures',
-             iou(usual['plain']))):
+            (f'{FEW} pictures', 'L1', far(usual['few']), RUNS['few-more'], far(usual['few-more'])),
+            ('', 'mean IoU %', iou(usual['few']), RUNS['few-more'], iou(usual['few-more'])),
+            ('', 'L1', far(usual['few']), '367 pictures', far(usual['plain'])),
+            ('', 'mean IoU %', iou(usual['few']), '367 pictures', iou(usual['plain']))):
         print(f'| {wrong} | {measure} | {cell(before)} | `{remedy}` | {cell(after)} |')
 
 
