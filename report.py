@@ -119,14 +119,19 @@ def number(value):
     return f'{value:.3g}' if abs(value) < 1e5 else f'{value:.2e}'
 
 
-def curves_of(config, log, speed, scores):
-    """The plots of a run, one after the other."""
-    t, found = config.training, []
-    marks = []
-    if t and t.decay_start:
-        marks.append((t.decay_start, 'the learning rate begins to fall'))
+def marks_of(config):
+    """[(step, what begins there)] of a run's schedule."""
+    t, marks = config.training, []
     if t and t.fix_global_steps:
         marks.append((t.fix_global_steps, 'all of the generator learns'))
+    if t and t.decay_start:
+        marks.append((t.decay_start, 'the learning rate begins to fall'))
+    return marks
+
+
+def curves_of(marks, log, speed, scores):
+    """The plots of a run, one after the other."""
+    found = []
     step = log.get('step', np.array([]))
     special = ('step', 'pictures', 'lr', 'map_min', 'map_max', 'skipped')
     found += [plot(name.replace('_', ' '), step, [('', log[name])], marks)
@@ -149,14 +154,15 @@ def curves_of(config, log, speed, scores):
 # -------------------------------------------------------------------------------------- the page
 
 def settings_of(config):
-    """Rows (name, value, whether it is not the default) of a table: what was trained, and how."""
+    """Rows (name, value, whether it is not the default, what it is) of a table."""
     for fields, values in ((configuration.NETWORK, config),
                            (configuration.TRAINING, config.training)):
         for name, field in fields.items():
             value = getattr(values, name, None)
             if field.help and values is not None and name != 'flags':
-                text = configuration.in_words(value) if value is not None else 'none'
-                yield name.replace('_', ' '), str(text), value != field.default
+                text = (('no', 'yes')[value] if isinstance(value, bool) else 'none'
+                        if value is None else configuration.in_words(value))
+                yield name.replace('_', ' '), text, value != field.default, field.help
 
 
 def swatches(found):
@@ -193,9 +199,12 @@ def page_of(folder, config):
     parts = [f'<h1>{escape(folder.resolve().name)}</h1><p>{escape(about)}</p>']
     if sheets:
         parts.append(SHEETS.replace('NAMES', json.dumps(sheets).replace('<', '\\u003c')))
-    curves = curves_of(config, log, speed, scores)
+    marks = marks_of(config)
+    curves = curves_of(marks, log, speed, scores)
     if curves:
-        parts.append(f'<h2>Curves</h2><div class="plots">{curves}</div>')
+        told = ''.join(f'; dashed at step {at}: {what}' for at, what in marks if at <= done)
+        parts.append(f'<h2>Curves</h2><p>From left to right, steps up to {done}{told}.</p>'
+                     f'<div class="plots">{curves}</div>')
     if scores:
         rows = ''.join('<tr>' + ''.join(f'<td>{value:.6g}</td>' for value in row) + '</tr>'
                        for row in list(zip(*scores.values()))[-20:])
@@ -208,7 +217,8 @@ def page_of(folder, config):
                      'are their features.</p><div class="wide"><table>'
                      f'{swatches(found)}</table></div>')
     rows = ''.join(f'<tr{" class=own" if own else ""}><th>{escape(name)}</th>'
-                   f'<td>{escape(value)}</td></tr>' for name, value, own in settings_of(config))
+                   f'<td>{escape(value)}</td><td class="help">{escape(text)}</td></tr>'
+                   for name, value, own, text in settings_of(config))
     parts.append('<h2>Settings</h2><p>In bold what is not the default.</p><div class="wide">'
                  f'<table>{rows}</table></div>')
     return PAGE.replace('TITLE', escape(folder.resolve().name)).replace('BODY', ''.join(parts))
@@ -346,8 +356,9 @@ polyline { fill: none; vector-effect: non-scaling-stroke; stroke-linejoin: round
 text { font: 9px system-ui, sans-serif; fill: var(--dim); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
 th, td { text-align: left; padding: 3px 16px 3px 0; border-bottom: 1px solid var(--line);
-  font-weight: 400; vertical-align: top; } .own { font-weight: 700; } .own th, .own td {
-  font-weight: 700; }
+  font-weight: 400; vertical-align: top; } .own th, .own td { font-weight: 700; }
+td.help, .own td.help { color: var(--dim); font-weight: 400; min-width: 16em; }
+@media (max-width: 640px) { td.help { display: none; } }
 .styles { display: flex; min-width: 340px; width: 40vw; } .styles i { font: 11px system-ui;
   color: #fff; text-shadow: 0 0 2px #000; padding: 3px 4px; overflow: hidden; min-width: 8px; }
 #sheet { max-width: 100%; image-rendering: auto; border-radius: 6px; display: block; }

@@ -61,7 +61,7 @@ def test_page_of_a_run(trained, tmp_path):
     assert 'step 250000 of 6' in text and text.count('<svg') >= 10
     assert '0000099.png' in text and 'all of the generator learns, step 100' in text
     assert 'its peak grows' in text and '<td>0.375</td>' in text
-    assert '<tr class=own><th>ngf</th><td>8</td>' in text
+    assert '<tr class=own><th>ngf</th><td>8</td><td class="help">' in text
     names = config.NETWORK['ngf'], c.label_names[7]
     assert f'<th>{names[1]}</th>' in text                   # its styles
     for broken in ('', 'step\n', 'step,gan\nx,y\n', 'a,b\n1,2\n'):
