@@ -363,8 +363,8 @@ td.help, .own td.help { color: var(--dim); font-weight: 400; min-width: 16em; }
   color: #fff; text-shadow: 0 0 2px #000; padding: 3px 4px; overflow: hidden; min-width: 8px; }
 #sheet { max-width: 100%; image-rendering: auto; border-radius: 6px; display: block; }
 .rows { display: grid; gap: 16px; } h3 { margin: 0 0 6px; font-size: 14px; font-weight: 600; }
-.row { display: flex; gap: 8px; flex-wrap: wrap; } .row img { width: min(100%, 340px);
-  border-radius: 6px; display: block; }
+.row { display: grid; gap: 8px; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); }
+.row img { width: 100%; border-radius: 6px; display: block; }
 .control { display: flex; gap: 10px; align-items: center; margin: 8px 0; }
 .control input { flex: 1; max-width: 640px; accent-color: var(--c0); }
 button { font: inherit; color: inherit; background: var(--panel); border: 1px solid var(--line);
