@@ -202,7 +202,7 @@ def fit(run, folder, dataset, shown, score=None):
                 terms = train_step(run, *data.to_device(batch, run.device))
                 run.sums = tally(run.sums, terms)
 
-                show_step(run, before)
+                show_step(run, pictures, before)
                 last, stop = run.step == t.total_steps, agree(signals.caught or 0)
                 row = last or run.step % t.log_every == 0
                 due |= run.step % t.save_every == 0 or epoch_ended(run, pictures) and writer.rested
@@ -318,7 +318,7 @@ def tally(sums, terms):
     return {**sums, **added}
 
 
-def show_step(run, before):
+def show_step(run, pictures, before):
     """Show in a terminal's last line how far a run is. Asks nothing of the device: losses are those
     of the last report."""
     now, t = time.monotonic(), run.config.training
@@ -328,7 +328,8 @@ def show_step(run, before):
     rate = (run.step - before.step) / (now - before.time)
     left = f', {duration((t.total_steps - run.step) / rate)} left' if rate else ''
     peak = devices.peak_memory(run.device)
-    live_line(f'step {run.step}/{t.total_steps}{left}, {rate:.2f} steps/s'
+    live_line(f'step {run.step}/{t.total_steps}, epoch {run.step * t.batch / pictures:.1f}{left}, '
+              f'{rate:.2f} steps/s'
               + (f', {peak / 2 ** 30:.1f} GiB' if peak else '') + f'  {before.text}')
 
 

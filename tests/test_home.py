@@ -112,7 +112,7 @@ def in_terminal(words, folder, **environment):
 def test_live_line(scenes, tmp_path):
     words = ['train', '--data', scenes, *TINY, '--steps', 40, '--log-every', 20, '--device', 'cpu']
     text = in_terminal([*words, '--run', 'a'], tmp_path)
-    assert re.search(r'\r\x1b\[2Kstep \d+/40, \d+ s left, [\d.]+ steps/s', text)
+    assert re.search(r'\r\x1b\[2Kstep \d+/40, epoch [\d.]+, \d+ s left, [\d.]+ steps/s', text)
     lines = [line.split('\x1b[2K')[-1] for line in text.split('\r\n')]
     assert any(line.startswith('step 40/40  epoch') for line in lines)      # whole, above it
     assert '\x1b' not in in_terminal([*words, '--run', 'b'], tmp_path, TERM='dumb')
