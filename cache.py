@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 
 from decoding import in_parallel
-from files import Progress, UserError, blame, check_regular, lock, make_folder, write_whole
+from files import Progress, UserError, blame, check_regular, lock, make_folder, write_text
 
 
 class Cached:
@@ -69,7 +69,7 @@ def fill_cache(folder, dataset, roles, text):
             arrays[role][i] = array
 
     in_parallel(fill, range(len(dataset)), Progress('keeping pictures', len(dataset)))
-    for role, array in arrays.items():
-        array.flush()
+    for role in roles:
+        arrays.pop(role).flush()                    # Windows replaces no file that is mapped
         os.replace(folder / f'{role}.partial', folder / f'{role}.npy')
-    write_whole(listed, lambda file: file.write(text.encode()))
+    write_text(listed, text)

@@ -261,7 +261,7 @@ PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False,
 # --preset: what it is for, and the fields it stands for. Those of the paper, for Cityscapes, and
 # the same methods in less memory or time.
 Preset = namedtuple('Preset', 'text fields')
-STAGE = {'epochs': 50, 'decay_epochs': 50}          # appendix A: the second stage
+STAGE = {'epochs': 50, 'decay_epochs': 50}          # as the official train_1024p_24G.sh
 PRESETS = {
     'small': Preset('a first look, minutes on a CPU', {
         'size': (256, 128), 'ngf': 32, 'n_down': 3, 'n_blocks': 6, 'ndf': 32, 'n_scales': 2}),

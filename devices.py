@@ -87,7 +87,7 @@ def keep_memory(keep=True):
     """Have freed memory stay with the process, on Linux: maps of the size of a picture, which come
     and go with every layer, would be given back and fetched anew, page by page, for a fifth of the
     time of a step. Or not, where pictures are so large that the gaps between them matter."""
-    with suppress(OSError, AttributeError):         # another system
+    with suppress(OSError, AttributeError, TypeError):      # another system; TypeError: Windows
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0 if keep else 1 << 16)    # M_MMAP_MAX, and its default
         libc.mallopt(-1, (1 << 31) - 1)             # M_TRIM_THRESHOLD

@@ -13,7 +13,7 @@ from config import label_of
 import data
 import decoding
 from files import (Progress, UserError, make_folder, nearest, resolved, say, warn,
-                   write_whole)
+                   write_text)
 import judge as judging
 import layouts
 import losses
@@ -377,9 +377,8 @@ def report(out, config, pictures, made, named, protocol):
     for line in table(rows):
         say(line)
     make_folder(out)
-    text = json.dumps({'protocol': protocol, 'rows': [as_json(row, named) for row in rows]},
-                      indent=1)
-    write_whole(out / 'scores.json', lambda file: file.write(text.encode()))
+    write_text(out / 'scores.json', json.dumps(
+        {'protocol': protocol, 'rows': [as_json(row, named) for row in rows]}, indent=1))
     write_sheet(out / 'sheet.png', config, pictures, columns)
     say(f'{out / "scores.json"}\n{out / "sheet.png"}')
 

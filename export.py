@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 import data
-from files import UserError, blame, make_folder, write_whole
+from files import UserError, blame, make_folder, warn, write_text, write_whole
 import runs
 
 
 class Picture(nn.Module):
     """label, inst, style (H, W) int64 -> picture (H, W, C) uint8.
 
+    label: as in the maps of the data set; where those are colours, what the palette makes of them.
     style: for every pixel the number of its instance's style among its label's; ignored without an
     encoder. inst is ignored where the run has no instances. H and W are multiples of what the
     generator needs (README, deviation 13).
@@ -23,6 +24,10 @@ class Picture(nn.Module):
     def __init__(self, run, known):
         super().__init__()
         self.config, self.G = run.config, run.G
+        if run.config.label_table:                      # {id in a map: label}; others are label 0
+            table = torch.zeros(max(run.config.label_table) + 2, dtype=torch.int64)
+            table[list(run.config.label_table)] = torch.tensor([*run.config.label_table.values()])
+            self.register_buffer('table', table)
         if run.E:
             there = torch.from_numpy(known['counts'] > 0)
             centres = torch.from_numpy(known['centres'])
@@ -33,6 +38,8 @@ class Picture(nn.Module):
 
     def forward(self, label, inst, style):
         c = self.config
+        if c.label_table:
+            label = self.table[label.clamp(0, len(self.table) - 1)]
         inst = inst[None, None] if c.instances != 'none' else None
         told = data.condition(label[None, None], inst, c.n_labels, c.boundary)
         if c.features:
@@ -82,10 +89,10 @@ def write_onnx(exported, path):
     write_whole(path, lambda file: file.write(made.model_proto.SerializeToString()))
 
 
-def official(folder, run, checkpoint, known, out):
+def official(folder, run, D, known, out):
     """Write latest_net_G.pth, _D.pth, _E.pth and features_clustered_<k>.npy of a run into a folder,
     as the official code reads them, and opt.txt, the flags that it needs for them -> [path].
-    checkpoint: as runs.read gives it. UserError where it has no such network."""
+    D: the discriminators' state dict, or None. UserError where it has no such network."""
     c = run.config
     boundary = runs.has_boundary(c)
     for wrong, what in ((c.model == 'unet', 'U-Net'), (c.up != 'transposed', f'--up {c.up}'),
@@ -97,6 +104,9 @@ def official(folder, run, checkpoint, known, out):
         if wrong:
             raise UserError(f'{folder}: the official code has no {what}; --format pt2 writes other '
                             'networks')
+    if c.label_table:
+        warn(f'note: the official code takes labels from 0 to {c.n_labels - 1}; ids of the maps '
+             'that this run makes into those have to be mapped first')
     make_folder(out)
     options = {
         'label_nc': c.n_labels, 'no_instance': not boundary, 'output_nc': c.out_channels,
@@ -107,11 +117,11 @@ def official(folder, run, checkpoint, known, out):
         'n_blocks_local': c.n_blocks_local, 'nef': c.nef, 'n_downsample_E': c.n_down_encoder,
         'ndf': c.ndf, 'num_D': c.n_scales, 'n_layers_D': c.n_layers}
     paths = [Path(out) / 'opt.txt']
-    text = ''.join(f'{name}: {value}\n' for name, value in options.items())
-    write_whole(paths[0], lambda file: file.write(text.encode()))
-    states = {**checkpoint['weights'], **checkpoint['average']} if run.variant != '-raw' else (
-        checkpoint['weights'])
+    write_text(paths[0], ''.join(f'{name}: {value}\n' for name, value in options.items()))
+    states = {'G': run.G.state_dict(), 'D': D, 'E': run.E and run.E.state_dict()}
     for name, state in states.items():
+        if state is None:                               # the official code may leave D out
+            continue
         paths.append(Path(out) / f'latest_net_{name}.pth')
         write_whole(paths[-1], lambda file, state=state: torch.save(
             {key: value.clone() for key, value in state.items()}, file))

@@ -227,6 +227,11 @@ def write_whole(path, write):
                         'untouched') from None
 
 
+def write_text(path, text):
+    """The same of a text, as UTF-8."""
+    write_whole(Path(path), lambda file: file.write(text.encode()))
+
+
 def append(path, text):
     """Write what the file lacks of `text`, whose beginning it is."""
     with open(path, 'ab') as file:

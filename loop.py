@@ -20,7 +20,7 @@ import config as configuration
 import data
 import devices
 from files import (UserError, append, attempt, duration, live_line, lock, make_folder, say, warn,
-                   write_whole)
+                   write_text)
 import layouts
 import losses
 import ranks
@@ -80,17 +80,18 @@ def summary(run, folder, dataset, shown):
 
 
 def seconds_of_step(run, dataset):
-    """How long a step takes, with loading: the mean of three, after one to warm up. They are
-    taken, so that the run is of no use afterwards."""
+    """How long a step takes once all that will learn does, with loading: the mean of three, after
+    one to warm up. They are taken, so that the run is of no use afterwards."""
     t = run.config.training
-    order = data.Order(len(dataset), t.batch, 0, min(4, t.total_steps), t.seed)
+    order = data.Order(len(dataset), t.batch, 0, 4, t.seed)
     batches = data.batches(dataset, run.device, batch_sampler=order)
     times = []
     for batch in batches:
+        run.step = min(t.fix_global_steps, t.total_steps - 1)
         float(train_step(run, *data.to_device(batch, run.device))['d_real'])    # waits for it
         times.append(time.monotonic())
     batches.close()
-    return (times[-1] - times[0]) / max(1, len(times) - 1)
+    return (times[-1] - times[0]) / (len(times) - 1)
 
 
 def fit_into(hours, config, device, folder, pairs):
@@ -108,15 +109,13 @@ def fit_into(hours, config, device, folder, pairs):
     configuration.check(config)
 
 
-def board(folder, wanted):
-    """What writes events for TensorBoard, or None. UserError where the package is missing."""
-    if not wanted or not ranks.FIRST:
-        return None
+def board():
+    """What makes a writer of events for TensorBoard. UserError where the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError('--tensorboard: needs the package: pip install tensorboard') from None
-    return SummaryWriter(folder / 'tensorboard')
+    return SummaryWriter
 
 
 def prepare(run, folder, pairs):
@@ -207,7 +206,8 @@ def fit(run, folder, dataset, shown, score=None):
                 row = last or run.step % t.log_every == 0
                 due |= run.step % t.save_every == 0 or epoch_ended(run, pictures) and writer.rested
                 save = last or stop or due and not writer.busy
-                bad_steps = check_bad_steps(run, folder) if row or save else 0
+                bad_steps = check_bad_steps(run, folder) if (
+                    row or ranks.FIRST and save) else 0
                 if not ranks.FIRST:
                     if last or stop:
                         break
@@ -268,17 +268,17 @@ def look(run, folder, dataset, shown, draw, score):
 
 def begin(run, folder):
     """Bring the folder of a run to where its checkpoint is."""
-    ours = (r'((checkpoint-\d+|best)\.pt|(log|scores)\.csv|config\.json|styles.*\.npz|\d+\.png)'
-            r'\.\d+\.partial')
+    ours = (r'((checkpoint-\d+|best)\.pt|(log|scores)\.csv|config\.json|index\.html|styles.*\.npz|'
+            r'\d+\.png)\.\d+\.partial')
     for left in (*folder.glob('*.partial'), *(folder / 'samples').glob('*.partial')):
         if re.fullmatch(ours, left.name) and left.is_file():    # by a trainer that was killed
             left.unlink()
-    text = json.dumps(configuration.pack(run.config), indent=1)
-    write_whole(folder / 'config.json', lambda file: file.write(text.encode()))
-    # Rows past the checkpoint go.
-    write_whole(folder / 'log.csv', lambda file: file.write(run.rows.encode()))
+    write_text(folder / 'config.json', json.dumps(configuration.pack(run.config), indent=1))
+    write_text(folder / 'log.csv', run.rows)                # rows past the checkpoint go
     if run.scores or (folder / 'scores.csv').exists():
-        write_whole(folder / 'scores.csv', lambda file: file.write(run.scores.encode()))
+        write_text(folder / 'scores.csv', run.scores)
+    if run.board:
+        run.board = run.board(folder / 'tensorboard')
     if not run.step:                    # that it can be saved is known before days are spent on it
         for name in ('best.pt', 'speed.csv'):               # of an earlier run there
             (folder / name).unlink(missing_ok=True)

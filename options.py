@@ -126,7 +126,6 @@ def make_parser(description):
     sub = command('check', 'read a data set through and report what it holds and what is wrong '
                            'with it')
     add_data(sub)
-    add_fields(sub, 'running', TRAINING, 'seed')
 
     sub = command('train', 'train the generator, the discriminators and the encoder')
     add_data(sub)

@@ -90,7 +90,7 @@ def train(args):
         + (', encoder trained along' if config.features else ''))
     loop.fit_into(args.hours, config, device, folder, found.pairs)
     run = runs.build(config, device)
-    run.board = loop.board(folder, args.tensorboard and not args.dry_run)
+    run.board = loop.board() if args.tensorboard else None
     return loop.start(run, folder, found.pairs, scores.scorer(config, found.pairs, folder, device),
                       args.dry_run)
 
@@ -155,7 +155,7 @@ def finetune(args):
 
     loop.fit_into(args.hours, config, device, folder, pairs)
     run = runs.build(config, device)
-    run.board = loop.board(folder, args.tensorboard and not args.dry_run)
+    run.board = loop.board() if args.tensorboard else None
     runs.take_over(run, path, {**base['weights'], **base['average']})
     if t.fix_global_steps < t.total_steps:
         say(f'{args.base}: enhancer {config.n_enhancers} around it; the rest learns along from '
@@ -189,7 +189,7 @@ def resume(args):
     with lock(folder) if ranks.FIRST else nullcontext():
         with ranks.first_goes_first():
             run = runs.load(folder, device, set_aside=True)
-        run.board = loop.board(folder, args.tensorboard and not args.dry_run)
+        run.board = loop.board() if args.tensorboard else None
         c, t = run.config, run.config.training
         configuration.amend(c, {**flags(args), **given(args, {**NETWORK, **TRAINING})}, folder)
         if t.cache and not hasattr(args, 'cache') and not (Path(t.cache) / 'index.json').is_file():
@@ -226,7 +226,7 @@ def cluster(args):
     folder, run = trained_run(args)
     if not run.E:
         raise UserError(f'{folder}: trained without --features, there are no styles to cluster')
-    seed = getattr(args, 'seed', TRAINING['seed'].default)
+    seed = seed_of(args)
     found = synthesis.cluster(run, folder, args.data, args.k, args.min_pixels, seed, True)
     if ranks.FIRST:
         say(styles.save(found, folder, run.variant))
@@ -245,6 +245,10 @@ def trained_run(args):
                     average=args.average, n_labels=args.official_labels)
     run.precision = getattr(args, 'precision', run.precision)
     return folder, run
+
+
+def seed_of(args):
+    return getattr(args, 'seed', TRAINING['seed'].default)
 
 
 def generate(args):
@@ -281,16 +285,16 @@ def generate(args):
     chosen = styles.chosen_by_hand(args.style, known)
     make_folder(out)
 
-    seed = getattr(args, 'seed', TRAINING['seed'].default)
-    unknown, failed, noted, rows = set(), set(), False, {}
+    seed = seed_of(args)
+    unknown, failed, noted, rows = set(), {}, False, {}
 
     @contextmanager
     def trying(name):                                       # the other maps go on
         try:
             yield
         except UserError as error:
-            failed.add(name)
-            warn(f'p2phd generate: {error}')
+            failed[name] = f'p2phd generate: {error}'
+            warn(failed[name])
 
     def read(name):
         return synthesis.read_scene(run.config, labels[name], insts.get(name), args.size)
@@ -320,6 +324,11 @@ def generate(args):
     in_background.end()
     live_line('')
     rows = [(name, *row) for part in ranks.gathered(rows) for name, row in part.items() if row[1]]
+    unknown = set().union(*ranks.gathered(unknown))
+    for others in ranks.gathered(failed):                   # whose stderr nobody sees
+        for name in others.keys() - failed.keys():
+            warn(others[name])
+        failed |= others
     if len(labels) > 1 and rows and ranks.FIRST:
         attempt(lambda: report.gallery(out, rows), 'the pictures are there')
     if unknown:
@@ -359,7 +368,7 @@ def edit(args):
     folder, run = trained_run(args)
     out = Path(args.out) if args.out else folder / 'edited'
     known = synthesis.ready_styles(run, folder) if run.E else None
-    seed = getattr(args, 'seed', TRAINING['seed'].default)
+    seed = seed_of(args)
     label, inst, own, photo = (path and Path(path) for path in (args.label, args.inst, args.styles,
                                                                 args.photo))
     editor = scenes.opened(run, known, label, inst, args.size, own, photo, seed)
@@ -387,7 +396,7 @@ def evaluate(args):
     folders = [Path(folder) for folder in args.run or [runs.newest()]]
     scores.compare(folders, device, which=args.checkpoint, average=args.average, root=args.data,
                    split=args.split, size=args.size, how=args.styles, void=args.void,
-                   judge=args.judge, predictions=args.predictions, seed=getattr(args, 'seed', 0),
+                   judge=args.judge, predictions=args.predictions, seed=seed_of(args),
                    vgg=vgg, write=args.write, out=args.out, n_labels=args.official_labels)
     return 0
 
@@ -410,9 +419,9 @@ def export(args):
     folder, run = trained_run(args)
     known = synthesis.ready_styles(run, folder) if run.E else None
     if args.format == 'official':
-        _, checkpoint = runs.read(folder, False, args.checkpoint, args.official_labels)
+        D = runs.read(folder, False, args.checkpoint, args.official_labels)[1]['weights'].get('D')
         out = Path(args.out or folder / 'official')
-        for path in exporting.official(folder, run, checkpoint, known, out):
+        for path in exporting.official(folder, run, D, known, out):
             say(path)
         return 0
     size = args.size or run.config.size
@@ -436,7 +445,7 @@ def completion(args):
 def demo(args):
     """The subcommands one after the other on built-in scenes."""
     import toy
-    return toy.demo(Path(args.run), getattr(args, 'seed', 0), args.device,
+    return toy.demo(Path(args.run), seed_of(args), args.device,
                     lambda words: main(parse(words)))
 
 

@@ -6,6 +6,7 @@ first process alone writes, logs and draws. Without torchrun there is one proces
 here does nothing.
 """
 from contextlib import contextmanager
+from datetime import timedelta
 import os
 import sys
 
@@ -25,8 +26,11 @@ def start(device):
         if device.type == 'cuda':
             device = torch.device('cuda', int(os.environ['LOCAL_RANK']))
             torch.cuda.set_device(device)
-        distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
-        notes = distributed.new_group(backend='gloo')
+        # The first trains a judge, or clusters, while the others wait.
+        patience = timedelta(hours=12)
+        distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo',
+                                       timeout=patience)
+        notes = distributed.new_group(backend='gloo', timeout=patience)
         if not FIRST:
             sys.stdout = sys.stderr = open(os.devnull, 'w')
     return device

@@ -17,7 +17,7 @@ from PIL import Image
 
 import checkpoints
 import config as configuration
-from files import UserError, attempt, duration, read_text, write_whole
+from files import UserError, attempt, duration, read_text, write_text
 import runs
 import styles
 
@@ -154,15 +154,16 @@ def curves_of(marks, log, speed, scores):
 # -------------------------------------------------------------------------------------- the page
 
 def settings_of(config):
-    """Rows (name, value, whether it is not the default, what it is) of a table."""
+    """Rows (name, value, whether the command line said so, what it is) of a table."""
+    given = config.training.flags if config.training else {}
     for fields, values in ((configuration.NETWORK, config),
                            (configuration.TRAINING, config.training)):
         for name, field in fields.items():
             value = getattr(values, name, None)
-            if field.help and values is not None and name != 'flags':
+            if field.help and values is not None:
                 text = (('no', 'yes')[value] if isinstance(value, bool) else 'none'
                         if value is None else configuration.in_words(value))
-                yield name.replace('_', ' '), text, value != field.default, field.help
+                yield name.replace('_', ' '), text, name in given, field.help
 
 
 def swatches(found):
@@ -219,7 +220,7 @@ def page_of(folder, config):
     rows = ''.join(f'<tr{" class=own" if own else ""}><th>{escape(name)}</th>'
                    f'<td>{escape(value)}</td><td class="help">{escape(text)}</td></tr>'
                    for name, value, own, text in settings_of(config))
-    parts.append('<h2>Settings</h2><p>In bold what is not the default.</p><div class="wide">'
+    parts.append('<h2>Settings</h2><p>In bold what was asked for.</p><div class="wide">'
                  f'<table>{rows}</table></div>')
     return PAGE.replace('TITLE', escape(folder.resolve().name)).replace('BODY', ''.join(parts))
 
@@ -227,7 +228,7 @@ def page_of(folder, config):
 def write(folder, config):
     """Write folder/index.html. UserError where that is not possible."""
     text = page_of(Path(folder), config)
-    write_whole(Path(folder) / 'index.html', lambda file: file.write(text.encode()))
+    write_text(Path(folder) / 'index.html', text)
 
 
 def attempt_write(folder, config, otherwise='training goes on'):
@@ -264,7 +265,7 @@ def gallery(folder, rows):
                      f'alt="label map">{pictures}</div></section>')
     text = PAGE.replace('TITLE', escape(folder.resolve().name)).replace(
         'BODY', ''.join(parts) + '</div>')
-    write_whole(folder / 'index.html', lambda file: file.write(text.encode()))
+    write_text(folder / 'index.html', text)
 
 
 # ------------------------------------------------------------------------------------- in words

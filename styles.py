@@ -94,10 +94,10 @@ def cluster(run, dataset, k=STYLES, min_pixels=1, seed=0, indices=None, shared=F
     # Each label's features are a row of their own: (n_labels, most of them, feat).
     counts = labels.bincount(minlength=run.config.n_labels)
     order = labels.argsort(stable=True)
-    ranks = torch.arange(len(labels), device=labels.device)
-    ranks -= (counts.cumsum(0) - counts)[labels[order]]
+    place = torch.arange(len(labels), device=labels.device)
+    place -= (counts.cumsum(0) - counts)[labels[order]]
     points = vectors.new_zeros(len(counts), int(counts.max()), vectors.shape[1])
-    points[labels[order], ranks] = vectors[order]
+    points[labels[order], place] = vectors[order]
 
     centres, sizes, _ = kmeans(points, counts, k, seed=seed)
     sizes, order = sizes.sort(dim=1, descending=True, stable=True)  # style 0: the most frequent

@@ -11,7 +11,7 @@ import torch
 import config as configuration
 import data
 import devices
-from files import UserError, attempt, blame, read_json, say, warn, write_whole
+from files import UserError, attempt, blame, read_json, say, warn, write_text, write_whole
 import layouts
 import runs
 import styles
@@ -171,7 +171,7 @@ def write_styles(path, config, own, noise):
     text = json.dumps({'format': 1, 'styles_of': config.features_of, 'noise': noise, 'styles': {
         str(i): {'style': k, 'features': list(features)} for i, (k, features) in own.items()}},
         indent=1)
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
 
 
 def read_styles(path, run, scene):

@@ -106,7 +106,7 @@ def gradients(run, label, inst, image, labels, noise):
         fake_scores = D(data.side_by_side(condition, fake), labels)
         real_scores = D(data.side_by_side(condition, image), labels)
         # In [-1, 1] as they are: an official quirk, VGG-19 was trained on ImageNet's means.
-        taps = (run.vgg(fake), run.vgg(image)) if run.vgg else None
+        taps = (run.vgg(fake), run.vgg(image)) if run.vgg else None     # features of VGG-19
         # Equation 5, its two sides. The official code runs D once more on a detached fake; the
         # graph at hand gives D the same gradients (README, deviation 5).
         g_terms = losses.generator_loss(
@@ -116,7 +116,7 @@ def gradients(run, label, inst, image, labels, noise):
 
     # `inputs` spares the gradients that nobody uses: of D's weights first, of the fake then. D's
     # graph is gone before G's is walked, which takes the most memory.
-    g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2
+    g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2      # deviation 3
     to_fake, = torch.autograd.grad(g_loss / t.accumulate, fake, retain_graph=True)
     (d_loss / t.accumulate).backward(inputs=list(D.parameters()))
     del fake_scores, real_scores, taps
@@ -173,6 +173,7 @@ def memory_needed(run):
     n = t.batch // t.accumulate
     sizes = (1 if c.n_labels else c.in_channels, torch.uint8), (1, torch.int32), (
         c.out_channels, torch.float32)
+    step, run.step = run.step, t.total_steps        # when everything learns
     freeze(run)
     with FakeTensorMode(allow_non_fake_inputs=True), devices.Peak() as memory:
         label, inst, image = (torch.empty(n, channels, h, w, dtype=dtype, device=run.device)
@@ -184,6 +185,8 @@ def memory_needed(run):
     weights, learned = (sum(p.nbytes for p in parameters) for parameters in (
         (p for net in (run.G, run.D, run.E, run.vgg, *run.average.values()) if net
          for p in net.parameters()), learning(run)))
+    run.step = step
+    freeze(run)
     # Adam keeps two moments; while a checkpoint is written there is a copy of all of it.
     return memory.peak + (weights + 2 * learned) * (2 if run.device.type == 'cpu' else 1)
 

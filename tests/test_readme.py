@@ -48,6 +48,16 @@ def test_flags_and_files():
         assert (ROOT / name).is_file()
 
 
+def test_imports_run_downwards():
+    """In the order of the table of files."""
+    table = README[README.index('| file | what is in it |'):README.index('| `tests/` |')]
+    order = re.findall(r'`(\w+)\.py`', ''.join(row.split('|')[1] for row in table.splitlines()))
+    assert {path.stem for path in ROOT.glob('*.py')} == set(order)
+    for i, name in enumerate(order):
+        found = re.findall(r'^ *(?:import|from) (\w+)', (ROOT / f'{name}.py').read_text(), re.M)
+        assert not set(found) & set(order[:i]), name
+
+
 def test_presets_are_listed():
     import config
     listed = re.findall(r'^\| `([\w-]+)` \| [^|]* \| [\d.]+(?: GiB)? \|$', README, re.M)
