@@ -65,6 +65,13 @@ def test_two_processes_are_one(p2phd, scenes, tmp_path):
                          tmp_path)
     assert code == 0 and len(list((tmp_path / 'two' / 'generated').glob('*.png'))) == 2, out
 
+    maps = tmp_path / 'maps'                                # what the second one cannot read
+    maps.mkdir()
+    for i, path in enumerate(sorted((scenes / 'gtFine').rglob('*labelIds.png'))[:4]):
+        (maps / f'{i}.png').write_bytes(path.read_bytes() if i < 3 else b'no picture')
+    code, out = torchrun(['generate', '--run', 'two', '--label', maps, '--out', 'some'], tmp_path)
+    assert code and out.count('3.png: cannot be read') == out.count('1 of 4 label maps') == 1, out
+
     words = ['evaluate', '--run', 'two', '--write', 'scored', '--out']
     code, out = torchrun([*words, 'by-two'], tmp_path)
     assert code == 0 and out.count('training a judge') == out.count('protocol') == 1, out
