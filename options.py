@@ -276,6 +276,10 @@ def given(args, fields):
     return values
 
 
+def seed_of(args):
+    return getattr(args, 'seed', TRAINING['seed'].default)
+
+
 ONCE = 'preset', 'dry_run', 'hours', 'tensorboard'      # of a command, not of the run
 
 

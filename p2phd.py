@@ -24,7 +24,7 @@ from config import DATA, NETWORK, TRAINING
 import files
 from files import (InBackground, Progress, UserError, attempt, live_line, lock, make_folder,
                    out_of_memory, read_ahead, resolved, say, warn)
-from options import flags, given
+from options import flags, given, seed_of
 import options
 
 
@@ -245,10 +245,6 @@ def trained_run(args):
                     average=args.average, n_labels=args.official_labels)
     run.precision = getattr(args, 'precision', run.precision)
     return folder, run
-
-
-def seed_of(args):
-    return getattr(args, 'seed', TRAINING['seed'].default)
 
 
 def generate(args):
