@@ -33,7 +33,7 @@ RUNS = {                                            # name: its flags of train
     'plain': '',
     'bilinear': '--up bilinear',
     'few': '--no-flip',                             # on a few pictures
-    'few-more': '--flip --jitter 1.3'}
+    'few-more': '--flip --jitter 1.3'}              # the default is to flip
 
 
 def few(args):
@@ -65,11 +65,10 @@ def train(name, seed, args):
 def evaluate(names, args, *words):
     """What evaluate says of all runs of these names on the pictures that they were not trained on
     -> {name: [a row of scores.json for each seed]}, the folder of the pictures."""
-    runs = [(name, seed) for name in names for seed in range(args.seeds)]
+    folders = [args.out / f'{name}{seed}' for name in names for seed in range(args.seeds)]
     out = args.out / '-'.join(['scores', *(str(word).strip('-') for word in words[:2])])
     if not (out / 'scores.json').exists() and command(
-            ['evaluate', '--run', *(args.out / f'{name}{seed}' for name, seed in runs), '--data',
-             args.data, '--void', VOID, '--out', out, '--write', out / 'pictures', *words],
+            ['evaluate', '--run', *folders, '--data', args.data, '--void', VOID, '--out', out, '--write', out / 'pictures', *words],
             args.out / 'evaluate.log', None):
         sys.exit(f'{out}: see {args.out / "evaluate.log"}')
     rows = json.loads((out / 'scores.json').read_text())['rows']
