@@ -68,7 +68,8 @@ def evaluate(names, args, *words):
     folders = [args.out / f'{name}{seed}' for name in names for seed in range(args.seeds)]
     out = args.out / '-'.join(['scores', *(str(word).strip('-') for word in words[:2])])
     if not (out / 'scores.json').exists() and command(
-            ['evaluate', '--run', *folders, '--data', args.data, '--void', VOID, '--out', out, '--write', out / 'pictures', *words],
+            ['evaluate', '--run', *folders, '--data', args.data, '--void', VOID, '--out',
+             out, '--write', out / 'pictures', *words],
             args.out / 'evaluate.log', None):
         sys.exit(f'{out}: see {args.out / "evaluate.log"}')
     rows = json.loads((out / 'scores.json').read_text())['rows']
