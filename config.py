@@ -383,6 +383,8 @@ def amend(config, now, folder):
             value, was = value or 'native', was or 'native'
         if name in MAY_CHANGE and not on_or_off:
             setattr(t, name, value)
+            if name in t.flags:
+                t.flags[name] = value
         elif in_words(value) != in_words(was):
             before = 'without it' if was is None or was is False else (
                 'with it' if was is True else f'with {in_words(was)}')

@@ -1,5 +1,6 @@
 """Runs for use without this project: the generator with what comes before and after it as one
 program, by torch.export or as ONNX; or files as the official code reads them."""
+import logging
 from pathlib import Path
 import warnings
 
@@ -53,12 +54,17 @@ def program(run, known, kind, size, path):
     (width, height) of the maps to trace it with; others may be used where the format allows it.
     UserError where that is not possible -> whether sizes may differ."""
     if run.config.n_labels == 0 or run.config.model == 'unet':
-        raise UserError('export: of the generator of label maps; this run has pictures for maps, '
-                        'or a U-Net, whose dropout draws')
+        raise UserError(f'{path}: only a generator of label maps can be exported; this run has '
+                        'pictures for maps, or a U-Net, whose dropout draws; use generate')
     multiple, least = runs.network_multiple(run.config), runs.least_side(run.config)
     if any(side % multiple or side < least for side in size):
+        fits = 'x'.join(str(max(-(-least // multiple), round(side / multiple)) * multiple)
+                        for side in size)
         raise UserError(f'--size {size[0]}x{size[1]}: the networks need multiples of {multiple}, '
-                        f'at least {least}; pad the maps and crop the picture')
+                        f'at least {least}; {fits} fits; pad the maps and crop the picture')
+    if path.is_dir():
+        raise UserError(f'--out {path}: is a folder, expected a file to write')
+    make_folder(path.parent)
     model = Picture(run, known).eval().to('cpu').requires_grad_(False)
     maps = tuple(torch.zeros(size[::-1], dtype=torch.int64) for _ in range(3))
     h, w = (multiple * torch.export.Dim(name, min=-(-least // multiple), max=(1 << 15) // multiple)
@@ -84,8 +90,12 @@ def write_onnx(exported, path):
     except ImportError as error:
         raise UserError(f'--format onnx: {error}; pip install onnx onnxscript') from None
     names = ['label', 'inst', 'style']
-    made = torch.onnx.export(exported, (), dynamo=True, input_names=names,
-                             output_names=['picture'], verbose=False)
+    logging.disable(logging.WARNING)                # of what it would do with torchvision
+    try:
+        made = torch.onnx.export(exported, (), dynamo=True, input_names=names,
+                                 output_names=['picture'], verbose=False)
+    finally:
+        logging.disable(logging.NOTSET)
     write_whole(path, lambda file: file.write(made.model_proto.SerializeToString()))
 
 
@@ -102,8 +112,9 @@ def official(folder, run, D, known, out):
                         (c.features and c.features_of == 'instance' and not boundary,
                          'features of instances without their boundary map')):
         if wrong:
-            raise UserError(f'{folder}: the official code has no {what}; --format pt2 writes other '
-                            'networks')
+            raise UserError(f'{folder}: the official code has no {what}'
+                            + ('; use generate' if c.model == 'unet' else
+                               '; --format pt2 writes it'))
     if c.label_table:
         warn(f'note: the official code takes labels from 0 to {c.n_labels - 1}; ids of the maps '
              'that this run makes into those have to be mapped first')

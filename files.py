@@ -56,7 +56,10 @@ def blame(path, what='cannot be read'):
 
 
 def brief(error):
-    """An exception's message in one line."""
+    """An exception's message in one line. PyTorch's advice to load what may be dangerous is not
+    passed on."""
+    if 'Weights only load failed' in str(error):
+        return 'no file of tensors'
     return ' '.join(str(error).split())[:300] or type(error).__name__
 
 

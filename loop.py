@@ -46,7 +46,8 @@ def start(run, folder, pairs, scorer=None, dry=False):
     for line in summary(run, folder, dataset, shown):
         say(line)
     if dry:
-        compare_memory(run)
+        if not compare_memory(run):
+            return 0                                # the steps would not fit either
         seconds = seconds_of_step(run, dataset)
         total = run.config.training.total_steps
         say(f'  time      {seconds:.3g} s a step, {duration(total * seconds)} for {total}')
@@ -144,10 +145,15 @@ def prepare(run, folder, pairs):
 
     readable = data.Pictures(others[:MOST_SHOWN], readers, c.n_labels, c.size, t.crop,
                              multiple=multiple, instances=c.instances, keep=False)
-    shown = []
+    shown, unreadable = [], []
     for i in range(len(readable)):
-        with suppress(UserError):
+        try:
             shown.append(readable[0, i])
+        except UserError as error:
+            unreadable.append(error)
+    if unreadable:
+        warn(f'note: {len(unreadable)} of {len(readable)} pictures to look at are left out: '
+             f'{unreadable[0]}')
     return dataset, shown
 
 

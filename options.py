@@ -297,7 +297,9 @@ def parse(words, description):
     if unknown:
         sub = parser.commands[args.command]
         flags = [flag for action in sub._actions for flag in action.option_strings]
-        sub.error('unrecognized arguments: ' + ' '.join(unknown) + nearest(unknown[0], flags))
+        sub.error('unrecognized arguments: ' + ' '.join(unknown) + (
+            f'; behind {args.command} it is known' if unknown[0] in flags else
+            nearest(unknown[0], flags)))
     if getattr(args, 'hours', None) and hasattr(args, 'steps'):
         parser.commands[args.command].error(f'--hours {args.hours:g} and --steps {args.steps}: one '
                                             'of them says how long')

@@ -65,7 +65,7 @@ def train(args):
     # What is there to see.
     source = source_of(args)
     found = survey.survey(source, thorough=source.skip_bad, progress=survey.ticker())
-    folder = runs.new_folder(args.run, resolved(args.data).name or 'root')
+    folder = runs.new_folder(args.run, resolved(args.data).name or 'root', args.dry_run)
     device = devices.pick_device(args.device)
     survey.announce(source, found)
     if found.problems and not source.skip_bad or not found.pairs:
@@ -151,7 +151,8 @@ def finetune(args):
     configuration.check(config)
     devices.settle_precision(config, device, getattr(args, 'precision', None), before)
     name = re.sub(r'-(\d+x\d+|native)$', '', resolved(args.base).name) or 'root'
-    folder = runs.new_folder(args.run, f'{name}-{configuration.in_words(config.size or "native")}')
+    folder = runs.new_folder(
+        args.run, f'{name}-{configuration.in_words(config.size or "native")}', args.dry_run)
 
     loop.fit_into(args.hours, config, device, folder, pairs)
     run = runs.build(config, device)
@@ -178,8 +179,9 @@ def resume(args):
     import runs
     import survey
     import training
-    if args.hours or args.dry_run:
-        raise UserError('--hours and --dry-run: of a new run; --steps or --epochs lengthens one')
+    if args.hours or args.dry_run or args.preset:
+        raise UserError('--hours, --dry-run and --preset: of a new run; --steps or --epochs '
+                        'lengthens one')
     folder = runs.resumed_folder(args.resume, args.run, getattr(args, 'data', ''))
     device = devices.pick_device(args.device)
     if not checkpoints.numbered(folder):
@@ -368,6 +370,10 @@ def edit(args):
     label, inst, own, photo = (path and Path(path) for path in (args.label, args.inst, args.styles,
                                                                 args.photo))
     editor = scenes.opened(run, known, label, inst, args.size, own, photo, seed)
+    if args.script:
+        files.check_regular(args.script)
+    elif args.last:
+        raise UserError('--last: of a script; add --script, or leave it out')
     make_folder(out)
     name = layouts.scene_name(label)
     if args.script:
@@ -403,7 +409,7 @@ def info(args):
     import runs
     found = report.facts(args.run or runs.newest(), args.official_labels)
     for line in [json.dumps(found, indent=1)] if args.json else report.in_words(found):
-        say(line)
+        say(line, sys.stdout)                               # with -q, too
     return 0
 
 

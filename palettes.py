@@ -18,7 +18,7 @@ def by_table(read, table):
         if (label < 0).any():
             y, x = np.argwhere(label < 0)[0]
             raise UserError(f'{path}: label {ids[y, x]} at x={x}, y={y} is none of the '
-                            f'{len(table)} that are known')
+                            f'{len(table)} that are known; train with --n-labels to have more')
         return label
     return reader
 

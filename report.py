@@ -64,7 +64,7 @@ def plot(title, step, curves, marks=(), note='', noisy=True):
     """A small plot as SVG. curves: [(name, values)]; marks: [(step, what begins there)]. Values are
     averaged where there are too many, and where they are noisy drawn raw and smoothed."""
     finite = [values[np.isfinite(values)] for _, values in curves]
-    if not len(step) or not sum(map(len, finite)):
+    if len(step) < 2 or not sum(map(len, finite)):
         return ''
     low, high = min(v.min() for v in finite if len(v)), max(v.max() for v in finite if len(v))
     high = high if high > low else low + (abs(low) or 1)
@@ -160,10 +160,10 @@ def settings_of(config):
                            (configuration.TRAINING, config.training)):
         for name, field in fields.items():
             value = getattr(values, name, None)
-            if field.help and values is not None:
+            if (field.help or name == 'size') and values is not None:
                 text = (('no', 'yes')[value] if isinstance(value, bool) else 'none'
                         if value is None else configuration.in_words(value))
-                yield name.replace('_', ' '), text, name in given, field.help
+                yield name.replace('_', ' '), text, name in given, field.help or ''
 
 
 def swatches(found):
@@ -199,7 +199,9 @@ def page_of(folder, config):
              if config.n_labels else f'{config.layout}, {size}, step {done} of {total}{left}')
     parts = [f'<h1>{escape(folder.resolve().name)}</h1><p>{escape(about)}</p>']
     if sheets:
-        parts.append(SHEETS.replace('NAMES', json.dumps(sheets).replace('<', '\\u003c')))
+        parts.append(SHEETS.replace('NAMES', json.dumps(sheets).replace('<', '\\u003c')).replace(
+            'COLUMNS', 'in the styles of the photograph, as generate would choose them'
+            if config.features else 'as generate makes it'))
     marks = marks_of(config)
     curves = curves_of(marks, log, speed, scores)
     if curves:
@@ -301,7 +303,7 @@ def facts(folder, n_labels=None):
         'given': {name: value for name, value in t.flags.items() if name != 'data'} if t else {},
         'styles': {'labels': int((known['counts'] > 0).any(1).sum()),
                    'styles': int((known['counts'] > 0).sum()),
-                   'instances': int(known['counts'].sum())} if known else None,
+                   'instances': int(known['counts'].sum()) if t else None} if known else None,
         'scores': {name: values[-1].item() for name, values in scores.items()},
         'checkpoints': states}
 
@@ -323,8 +325,8 @@ def in_words(found):
                    or 'with the defaults'))
     if found['styles']:
         s = found['styles']
-        yield (f'  styles      {s["styles"]} of {s["labels"]} labels, from {s["instances"]} '
-               'instances')
+        yield f'  styles      {s["styles"]} of {s["labels"]} labels' + (
+            f', from {s["instances"]} instances' if s['instances'] else '')
     if found['scores']:
         yield '  scores      ' + ', '.join(
             f'{name.replace("_", " ")} {number(value)}' for name, value in found['scores'].items())
@@ -361,8 +363,9 @@ th, td { text-align: left; padding: 3px 16px 3px 0; border-bottom: 1px solid var
 td.help, .own td.help { color: var(--dim); font-weight: 400; min-width: 16em; }
 @media (max-width: 640px) { td.help { display: none; } }
 .styles { display: flex; min-width: 340px; width: 40vw; } .styles i { font: 11px system-ui;
-  color: #fff; text-shadow: 0 0 2px #000; padding: 3px 4px; overflow: hidden; min-width: 8px; }
-#sheet { max-width: 100%; image-rendering: auto; border-radius: 6px; display: block; }
+  color: #fff; text-shadow: 0 0 2px #000, 0 0 3px #000; padding: 3px 4px; overflow: hidden;
+  min-width: 8px; }
+#sheet { max-width: 100%; min-width: min(100%, 700px); border-radius: 6px; display: block; }
 .rows { display: grid; gap: 16px; } h3 { margin: 0 0 6px; font-size: 14px; font-weight: 600; }
 .row { display: grid; gap: 8px; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); }
 .row img { width: 100%; border-radius: 6px; display: block; }
@@ -380,8 +383,8 @@ for (const cell of document.querySelectorAll('.styles i')) {
 </body></html>
 '''
 
-SHEETS = '''<h2>Sheets</h2><p>Two training pictures and two others, a row each: label, in the styles
-of the photograph, as generate would choose them, real. Arrow keys turn the pages.</p>
+SHEETS = '''<h2>Sheets</h2><p>At most two training pictures and two others, a row each: label,
+COLUMNS, real. Arrow keys turn the pages.</p>
 <div class="control"><button id="less" aria-label="Earlier">&larr;</button><input id="which"
 type="range" min="0" aria-label="Sheet"><button id="more" aria-label="Later">&rarr;</button>
 <output id="step"></output></div><a id="whole"><img id="sheet" alt="sheet of pictures"></a>

@@ -329,7 +329,7 @@ def read(folder, set_aside=False, which='newest', n_labels=None):
         try:
             path, checkpoint = folder, checkpoints.read(folder)
         except checkpoints.Damaged as error:
-            raise UserError(f'{folder}: {error}') from None
+            raise UserError(f'{folder}: {error}, or no checkpoint at all') from None
     elif which == 'best':
         path, checkpoint = checkpoints.best(folder)
     else:
@@ -430,11 +430,12 @@ def newest():
     return max(times, key=times.get)
 
 
-def new_folder(named, name):
+def new_folder(named, name, dry=False):
     """The folder of a run to be made: the one `named`, else runs/<name>. UserError if it holds one
-    already."""
+    already; dry: nothing will be written."""
     folder = Path(named or Path('runs') / name)
-    check_new(folder)
+    if not dry:
+        check_new(folder)
     return folder
 
 

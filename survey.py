@@ -1,6 +1,7 @@
 """What is in a data set and what is wrong with it: read before training, and printed by `check`."""
 from collections import Counter
 from pathlib import Path
+import sys
 from types import SimpleNamespace
 import zlib
 
@@ -264,7 +265,8 @@ def others(config, most, least):
             _, pairs, _ = layouts.find_pairs(t.data, split)
         except UserError:
             continue
-        if split == t.split or config.instances == 'files' and not pairs[0].inst:
+        if config.instances == 'files' and not pairs[0].inst or split == t.split or (
+                split == 'val' and t.split == layouts.LONG_SPLITS['val']):
             continue
         pairs = pairs if len(pairs) <= most else hold_out(pairs, most)[1]
         checked = Checked(pairs, {})
@@ -330,7 +332,7 @@ def report(source, found):
         say(f'instances per picture: {min(counts)} to {max(counts)}, '
             f'{sum(counts) / len(counts):.1f} on average')
     for problem in found.problems.values():
-        say(problem)
+        say(problem, sys.stdout)                            # with -q, too
     say(f'{len(found.problems) or "no"} problem{"s" * (len(found.problems) != 1)}')
 
 

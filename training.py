@@ -192,13 +192,15 @@ def memory_needed(run):
 
 
 def compare_memory(run):
-    """Say how much memory a run will need, and warn where there is less."""
+    """Say how much memory a run will need, and warn where there is less -> whether there is enough,
+    as far as one can say."""
     needed, there = memory_needed(run), devices.free_memory(run.device)
     if needed is None or there is None:
-        return
+        return True
     message = f'memory: about {needed / 2 ** 30:.1f} GiB needed, {there / 2 ** 30:.1f} GiB free'
     if needed < there:
         say(message)
     else:
         warn(f'warning: {message}; --precision bf16, --recompute, --accumulate (of a larger '
              '--batch), --crop, a smaller --size or --ngf take less')
+    return needed < there

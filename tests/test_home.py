@@ -186,6 +186,35 @@ def test_dry_run_and_hours(command, scenes, tmp_path):
     assert code == 2 and 'of a new run' in err
 
 
+def test_dry_run_beside_a_run_and_what_a_resumed_run_refuses(command, scenes, trained):
+    words = ['train', '--data', scenes, *TINY, '--device', 'cpu']
+    code, out, err = command(*words, '--run', trained, '--steps', 1, '--dry-run')
+    assert code == 0 and 's a step' in out, err
+    code, _, err = command(*words, '--run', trained, '--steps', 1)
+    assert code == 2 and 'holds a trained run already' in err
+    code, _, err = command('train', '--resume', trained, '--preset', 'small')
+    assert code == 2 and '--preset' in err and err.count('\n') == 1
+
+
+def test_memory_that_is_not_there(command, scenes, monkeypatch):
+    """Steps that would not fit are not tried."""
+    monkeypatch.setattr(devices, 'free_memory', lambda device: 1 << 20)
+    code, out, err = command('train', '--data', scenes, *TINY, '--steps', 7, '--dry-run')
+    assert code == 0 and 'GiB free; --precision bf16' in err and 's a step' not in out
+
+
+def test_quiet_says_what_was_asked_for(command, trained, tmp_path):
+    code, out, _ = command('info', trained, '-q')
+    assert code == 0 and 'step 6 of 6' in out
+    code, _, err = command('-q', 'info', trained)
+    assert code == 2 and 'behind info it is known' in err
+    (tmp_path / 'own' / 'train_label').mkdir(parents=True)
+    (tmp_path / 'own' / 'train_img').mkdir()
+    Image.new('L', (32, 32)).save(tmp_path / 'own' / 'train_label' / 'a.png')
+    code, out, err = command('check', '--data', 'own', '-q')
+    assert code == 2 and 'a.png: no photograph of the same name' in out + err
+
+
 def test_tensorboard(command, scenes, monkeypatch):
     """Every row of the log goes there; without the package, nothing begins."""
     words = ['train', '--data', scenes, *TINY, '--steps', 2, '--log-every', 1, '--tensorboard',
@@ -274,6 +303,7 @@ def test_info(command, trained, golden, tmp_path):
     assert code == 2 and 'no checkpoint there' in err and err.count('\n') == 1
     code, out, _ = command('info', golden('official_run'))
     assert code == 0 and 'a run of the official code' in out
+    assert 'from' not in out.split('styles')[1]
 
 
 # ---------------------------------------------------------------------------------- export
