@@ -58,10 +58,9 @@ def program(run, known, kind, size, path):
                         'pictures for maps, or a U-Net, whose dropout draws; use generate')
     multiple, least = runs.network_multiple(run.config), runs.least_side(run.config)
     if any(side % multiple or side < least for side in size):
-        fits = 'x'.join(str(max(-(-least // multiple), round(side / multiple)) * multiple)
-                        for side in size)
         raise UserError(f'--size {size[0]}x{size[1]}: the networks need multiples of {multiple}, '
-                        f'at least {least}; {fits} fits; pad the maps and crop the picture')
+                        f'at least {least}; {runs.fitting(size, multiple, least)} fits; pad the '
+                        'maps and crop the picture')
     if path.is_dir():
         raise UserError(f'--out {path}: is a folder, expected a file to write')
     make_folder(path.parent)

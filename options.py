@@ -250,14 +250,16 @@ def make_parser(description):
     sub = command('export', 'write the generator of a run for use without this program')
     folder(sub, '--run', '(default: the newest run in runs/)')
     trained(sub)
-    sub.add_argument('--format', choices=['pt2', 'onnx', 'official'], default='pt2',
-                     help='pt2: torch.export; onnx: needs pip install onnx onnxscript; official: '
-                          'latest_net_*.pth as the official code reads them (default: pt2)')
+    sub.add_argument('--format', choices=['pt2', 'onnx'], default='pt2',
+                     help='pt2: torch.export; onnx: needs pip install onnx onnxscript (default: '
+                          'pt2)')
+    folder(sub, '--official', 'write latest_net_*.pth and the rest into this folder, as the '
+                              'official code reads them, in place of one file')
     sub.add_argument('--size', type=SIZE, metavar='WxH',
                      help='of the maps (default: that of the run); others do, where the file says '
                           'so')
-    folder(sub, '--out', 'file, with official a folder, to write (default: <run>/exported.pt2, '
-                         '.onnx or <run>/official)')
+    sub.add_argument('--out', type=FILE, metavar='PATH',
+                     help='file to write (default: <run>/exported.pt2 or .onnx)')
 
     sub = command('completion', 'print a completion file for a shell')
     sub.add_argument('shell', choices=['bash', 'zsh', 'fish'])

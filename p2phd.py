@@ -420,10 +420,9 @@ def export(args):
     import synthesis
     folder, run = trained_run(args)
     known = synthesis.ready_styles(run, folder) if run.E else None
-    if args.format == 'official':
+    if args.official:
         D = runs.read(folder, False, args.checkpoint, args.official_labels)[1]['weights'].get('D')
-        out = Path(args.out or folder / 'official')
-        for path in exporting.official(folder, run, D, known, out):
+        for path in exporting.official(folder, run, D, known, Path(args.official)):
             say(path)
         return 0
     size = args.size or run.config.size

@@ -259,10 +259,8 @@ def check_sizes(config, sizes):
         if value and (flag == '--crop' or not t.crop):
             w, h = value
             if w % multiple or h % multiple or min(w, h) < least:
-                fits = 'x'.join(str(max(-(-least // multiple), round(side / multiple)) * multiple)
-                                for side in value)
                 raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at '
-                                f'least {least}; {fits} fits')
+                                f'least {least}; {fitting(value, multiple, least)} fits')
     if t.crop and size and (t.crop[0] > size[0] or t.crop[1] > size[1]):
         raise UserError(f'--crop {configuration.in_words(t.crop)} is larger than --size '
                         f'{configuration.in_words(size)}')
@@ -282,6 +280,12 @@ def check_sizes(config, sizes):
     if t.vgg and config.out_channels != 3:
         raise UserError(f'--vgg: VGG-19 looks at RGB, these pictures have {config.out_channels} '
                         'channels')
+
+
+def fitting(size, multiple, least):
+    """The nearest size to a (width, height) that the networks take, in words."""
+    return 'x'.join(str(max(-(-least // multiple), round(side / multiple)) * multiple)
+                    for side in size)
 
 
 def usual_size(config, sizes):

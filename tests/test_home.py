@@ -380,8 +380,8 @@ def test_exported_weights_are_those_asked_for(command, trained, tmp_path):
     for more in ((), ('--checkpoint', 'best')):
         states = []
         for i, average in enumerate(('--average', '--no-average')):
-            code, _, err = command('export', '--run', 'run', '--format', 'official', '--out',
-                                   f'out{i}', average, *more)
+            code, _, err = command('export', '--run', 'run', '--official', f'out{i}', average,
+                                   *more)
             assert code == 0, err
             states.append(torch.load(f'out{i}/latest_net_G.pth'))
         assert not all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -394,7 +394,7 @@ def test_export_says_what_is_missing(command, trained, monkeypatch):
 
 
 def test_export_to_the_official_code_and_back(command, trained, scenes, tmp_path):
-    code, out, err = command('export', '--run', trained, '--format', 'official', '--out', 'there')
+    code, out, err = command('export', '--run', trained, '--official', 'there')
     assert code == 0, err
     assert {path.name for path in (tmp_path / 'there').iterdir()} == {
         'opt.txt', 'latest_net_G.pth', 'latest_net_D.pth', 'latest_net_E.pth',
