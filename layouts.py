@@ -18,7 +18,7 @@ import numpy as np
 import data
 import decoding
 from decoding import SUFFIXES
-from files import UserError, blame, read_text
+from files import UserError, blame, check_regular, read_text
 from matlab import open_hdf5, read_mat
 import palettes
 
@@ -418,6 +418,8 @@ def files_by_name(paths, role, layout):
             more = unique(sorted([*named, *(file for file in pictures if roles(file) is None
                                             and scene_name(file) not in scenes)]))
         elif not more:
+            if len(paths) == 1:                     # told before anything is computed for it
+                check_regular(path)
             more = {scene_name(path): path}
         for name in found.keys() & more.keys():
             raise UserError(f'{more[name]} and {found[name]} have the same name: take them one at '

@@ -8,7 +8,7 @@ import sys
 import config as configuration
 from config import (DATA, FILE, FLAG, FOLDER, HOURS, NEEDED, NETWORK, POSITIVE, PRESETS, SIZE,
                     STYLES, TRAINING)
-from files import UserError, nearest, resolved
+from files import UserError, nearest, resolved, say
 
 
 class Parser(argparse.ArgumentParser):
@@ -313,6 +313,15 @@ def parse(words, description):
     if getattr(args, 'precision', None) == 'auto':
         del args.precision                                  # as if it had been left out
     return args
+
+
+def say_preset(args):
+    """Say what --preset stands for."""
+    if args.preset:
+        fields = PRESETS[args.preset].fields
+        say(f'--preset {args.preset}: ' + ' '.join(
+            configuration.spoken(name, getattr(args, name)) for name in fields
+            if hasattr(args, name)))
 
 
 def check_versions():

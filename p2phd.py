@@ -60,7 +60,7 @@ def train(args):
     import survey
     import training
 
-    say_preset(args)
+    options.say_preset(args)
 
     # What is there to see.
     source = source_of(args)
@@ -95,15 +95,6 @@ def train(args):
                       args.dry_run)
 
 
-def say_preset(args):
-    """Say what --preset stands for."""
-    if args.preset:
-        fields = configuration.PRESETS[args.preset].fields
-        say(f'--preset {args.preset}: ' + ' '.join(
-            configuration.spoken(name, getattr(args, name)) for name in fields
-            if hasattr(args, name)))
-
-
 def finetune(args):
     """Coarse to fine (paper section 3.2, figure 3): put a local enhancer around a trained generator
     at twice the size, train it alone for --fix-global epochs, then everything together."""
@@ -117,7 +108,7 @@ def finetune(args):
     import runs
     import survey
     import training
-    say_preset(args)
+    options.say_preset(args)
     device = devices.pick_device(args.device)
     path, base = runs.read(args.base, n_labels=args.official_labels)
     before = vars(base['config'].training) if base['config'].training else {}
