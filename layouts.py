@@ -418,7 +418,7 @@ def files_by_name(paths, role, layout):
             more = unique(sorted([*named, *(file for file in pictures if roles(file) is None
                                             and scene_name(file) not in scenes)]))
         elif not more:
-            if len(paths) == 1:                     # told before anything is computed for it
+            if len(paths) == 1 and not in_mat(path):    # told before anything is computed
                 check_regular(path)
             more = {scene_name(path): path}
         for name in found.keys() & more.keys():
