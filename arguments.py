@@ -69,7 +69,7 @@ def a_label(editor, value):
     label = label_of(str(value), names) if type(value) in (int, str) else -1
     if not 0 <= label < n:
         raise UserError(f'{shown(value)}: no such label; expected a number from 0 to {n - 1}'
-                        + ' or a name' * bool(names) + nearest(str(value), names or []))
+                        + ' or a name' * bool(names) + nearest(str(value), names))
     return label
 
 

@@ -164,7 +164,7 @@ NETWORK = table(
     palette=(maybe(COLOURS), None),
     void=(of('labels', every(LABEL.holds)), ()),            # which scores leave out
     jpeg_labels=(FLAG, False, 'accept label maps that JPEG has changed'),
-    size=(maybe(SIZE), None))                               # None: native
+    size=(maybe(SIZE), None, 'pictures are resized to this'))       # None: native
 
 # What it was, and is, trained with.
 TRAINING = table(

@@ -103,7 +103,7 @@ def void_of(config, words):
     if wrong or len(set(void.values())) == n:
         raise UserError(f'--void {" ".join(words)}: expected numbers from 0 to {n - 1}'
                         f'{" or names of labels" * bool(names)}, not all of them, or none'
-                        + (nearest(wrong[0], names or []) if wrong else ''))
+                        + (nearest(wrong[0], names) if wrong else ''))
     return set(void.values())
 
 
@@ -332,7 +332,8 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     made = [score('real photographs', pictures, lambda pair, label, real: real, recogniser, 'real',
                   write, shown)]
     for name, folder in zip(names, folders):
-        run = runs.load(folder, device, False, False, which, average, n_labels)
+        run = runs.load(folder, device, training=False, which=which, average=average,
+                        n_labels=n_labels)
         place = 'fake' if len(folders) == 1 else f'fake-{name}'
         with ranks.first_goes_first():
             known = synthesis.ready_styles(run, folder, root) if run.E else None
@@ -360,7 +361,7 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
 
 def configurations(folders, which, n_labels):
     """The configurations of runs, as runs.read has them. UserError where they have other labels."""
-    configs = [runs.read(folder, False, which, n_labels)[1]['config'] for folder in folders]
+    configs = [runs.read(folder, which=which, n_labels=n_labels)[1]['config'] for folder in folders]
     for folder, other in zip(folders, configs):
         if any(getattr(other, name) != getattr(configs[0], name) for name in (
                 'n_labels', 'label_names', 'label_table', 'palette', 'out_channels')):

@@ -10,6 +10,7 @@ from torch import nn
 
 import data
 from files import UserError, blame, make_folder, warn, write_text, write_whole
+import palettes
 import runs
 
 
@@ -25,10 +26,9 @@ class Picture(nn.Module):
     def __init__(self, run, known):
         super().__init__()
         self.config, self.G = run.config, run.G
-        if run.config.label_table:                      # {id in a map: label}; others are label 0
-            table = torch.zeros(max(run.config.label_table) + 2, dtype=torch.int64)
-            table[list(run.config.label_table)] = torch.tensor([*run.config.label_table.values()])
-            self.register_buffer('table', table)
+        if run.config.label_table:                      # ids that are not in it are label 0
+            table = torch.from_numpy(palettes.lookup_of(run.config.label_table)).long()
+            self.register_buffer('table', table.clamp(min=0))
         if run.E:
             there = torch.from_numpy(known['counts'] > 0)
             centres = torch.from_numpy(known['centres'])

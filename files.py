@@ -64,10 +64,11 @@ def brief(error):
 
 
 def nearest(word, words):
-    """What may have been meant, as the end of a message. words: a list, or {word: what to say}."""
-    found = difflib.get_close_matches(word, words, 1)
-    words = words if isinstance(words, dict) else {word: word for word in words}
-    return f'; did you mean {words[found[0]]}?' if found else ''
+    """What may have been meant, as the end of a message. words: a list, {word: what to say},
+    or None."""
+    found = difflib.get_close_matches(word, words or (), 1)
+    said = words[found[0]] if found and isinstance(words, dict) else ''.join(found)
+    return f'; did you mean {said}?' if found else ''
 
 
 quiet = False                                       # -q: warnings alone are said

@@ -412,7 +412,8 @@ def export(args):
     folder, run = trained_run(args)
     known = synthesis.ready_styles(run, folder) if run.E else None
     if args.official:
-        D = runs.read(folder, False, args.checkpoint, args.official_labels)[1]['weights'].get('D')
+        _, checkpoint = runs.read(folder, which=args.checkpoint, n_labels=args.official_labels)
+        D = checkpoint['weights'].get('D')
         for path in exporting.official(folder, run, D, known, Path(args.official)):
             say(path)
         return 0

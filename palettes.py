@@ -6,11 +6,17 @@ import decoding
 from files import UserError, read_text
 
 
+def lookup_of(table):
+    """{id: label} -> an ndarray of the labels of the ids 0, 1, 2 ...; -1 for others, and last."""
+    lookup = np.full(max(table) + 2, -1, np.int32)
+    lookup[list(table)] = list(table.values())
+    return lookup
+
+
 def by_table(read, table):
     """Let a reader's ids go through {id: label}. An id that is not in it is a UserError that names
     the first such pixel."""
-    lookup = np.full(max(table) + 2, -1, np.int32)
-    lookup[list(table)] = list(table.values())
+    lookup = lookup_of(table)
 
     def reader(path, size):
         ids = read(path, size)

@@ -160,10 +160,10 @@ def settings_of(config):
                            (configuration.TRAINING, config.training)):
         for name, field in fields.items():
             value = getattr(values, name, None)
-            if (field.help or name == 'size') and values is not None:
+            if field.help and values is not None:
                 text = (('no', 'yes')[value] if isinstance(value, bool) else 'none'
                         if value is None else configuration.in_words(value))
-                yield name.replace('_', ' '), text, name in given, field.help or ''
+                yield name.replace('_', ' '), text, name in given, field.help
 
 
 def swatches(found):
@@ -276,7 +276,8 @@ def facts(folder, n_labels=None):
     """What there is to know of a run: its folder, a single checkpoint, or a run of the official
     code -> dict of what JSON has. n_labels: as in runs.read. UserError where there is none."""
     folder = Path(folder)
-    path, checkpoint = runs.read(folder, False, 'file' if folder.is_file() else 'newest', n_labels)
+    path, checkpoint = runs.read(folder, which='file' if folder.is_file() else 'newest',
+                                 n_labels=n_labels)
     c, known = checkpoint['config'], None
     t = c.training
     if folder.is_dir():

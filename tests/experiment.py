@@ -43,14 +43,45 @@ def command(words, log, threads=1):
                               stderr=subprocess.STDOUT, env=environment).returncode
 
 
-def trained(folder, steps):
-    return (folder / f'checkpoint-{steps:07d}.pt').exists()
+def finish(folder, steps, words):
+    """Train the run in `folder` to its end: by a command line, or on from where it was stopped."""
+    log = folder.with_name(f'{folder.name}.log')
+    if any(folder.glob('checkpoint-*')):
+        words = ['train', '--resume', folder]
+    if not (folder / f'checkpoint-{steps:07d}.pt').exists() and command(words, log):
+        sys.exit(f'{folder}: see {log}')
+    print(f'{folder}: trained', flush=True)
+
+
+def scored(words, out, threads=1):
+    """{name of a run: its row of scores.json} of an evaluation into `out`, made unless it is
+    there."""
+    log = out.with_name('evaluate.log')
+    if not (out / 'scores.json').exists() and command(
+            ['evaluate', *words, '--out', out], log, threads):
+        sys.exit(f'{out}: see {log}')
+    rows = json.loads((out / 'scores.json').read_text())['rows']
+    return {row['name'].split(',')[0]: row for row in rows}
+
+
+def arguments(description, steps, of):
+    """The command line of such a script, whose folder is made. steps: how many, by default, `of`
+    what."""
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, required=True, help='CamVid in the flat layout')
+    parser.add_argument('--out', type=Path, required=True, help='folder for runs and scores')
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--steps', type=int, default=steps, help=of)
+    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at once')
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    return args
 
 
 def train(letter, seed, args, cuda):
     """Train one run to its end, also from where it was stopped."""
     folder, steps = args.out / f'{letter}{seed}', args.steps
-    log = args.out / f'{letter}{seed}.log'
     words = ['train', '--data', args.data, '--size', '480x352' if cuda else '128x96',
              '--ignore-label', 11, '--seed', seed]
     if letter == 'f':
@@ -58,23 +89,13 @@ def train(letter, seed, args, cuda):
         words = ['finetune', '--from', args.out / f'c{seed}']
     words += ['--run', folder, '--steps', steps, '--log-every', 100, '--workers', 0,
               *variants(cuda)[letter][1].split()]
-    if any(folder.glob('checkpoint-*')):
-        words = ['train', '--resume', folder]
-    if not trained(folder, steps) and command(words, log):
-        sys.exit(f'{folder}: see {log}')
-    print(f'{folder}: trained', flush=True)
+    finish(folder, steps, words)
 
 
 def evaluate(folders, args, average):
     """{name of a run: its row of scores.json}, ceiling and floor among them."""
-    out = args.out / f'scores-{"average" if average else "weights"}'
-    if not (out / 'scores.json').exists():
-        words = ['evaluate', '--run', *folders, '--out', out,
-                 '--average' if average else '--no-average']
-        if command(words, args.out / 'evaluate.log'):
-            sys.exit(f'{out}: see {args.out / "evaluate.log"}')
-    rows = json.loads((out / 'scores.json').read_text())['rows']
-    return {row['name'].split(',')[0]: row for row in rows}
+    return scored(['--run', *folders, '--average' if average else '--no-average'],
+                  args.out / f'scores-{"average" if average else "weights"}')
 
 
 def line(title, rows):
@@ -88,15 +109,7 @@ def line(title, rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', type=Path, required=True, help='CamVid in the flat layout')
-    parser.add_argument('--out', type=Path, required=True, help='folder for runs and scores')
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--steps', type=int, default=3000, help='of each run; a third for f')
-    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at once')
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = arguments(__doc__, 3000, 'of each run; a third for f')
     import torch
     cuda = torch.cuda.is_available()
 

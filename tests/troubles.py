@@ -6,11 +6,7 @@ Trains small runs on CamVid in the flat layout, three seeds of each, and prints 
 what was measured without the remedy and with it, the mean over the seeds and their extremes. What
 has been done already is not done again: it goes on where it was stopped.
 """
-import argparse
 from concurrent.futures import ThreadPoolExecutor
-import json
-import os
-from pathlib import Path
 import re
 import shutil
 import sys
@@ -19,7 +15,7 @@ import numpy as np
 from PIL import Image
 import torch
 
-from experiment import PROGRAM, command, trained
+from experiment import PROGRAM, arguments, finish, scored
 
 sys.path.insert(0, str(PROGRAM.parent))
 import data
@@ -50,16 +46,11 @@ def few(args):
 
 def train(name, seed, args):
     folder = args.out / f'{name}{seed}'
-    log = args.out / f'{name}{seed}.log'
     words = ['train', '--data', few(args) if name.startswith('few') else args.data, '--run', folder,
              '--size', SIZE, '--n-labels', 12, '--instances', 'components', '--steps', args.steps,
              '--seed', seed, '--log-every', 50, '--workers', 0, '--precision', 'fp32',
              *NETWORK.split(), *RUNS[name].split()]
-    if any(folder.glob('checkpoint-*')):
-        words = ['train', '--resume', folder]
-    if not trained(folder, args.steps) and command(words, log):
-        sys.exit(f'{folder}: see {log}')
-    print(f'{folder}: trained', flush=True)
+    finish(folder, args.steps, words)
 
 
 def evaluate(names, args, *words):
@@ -67,13 +58,8 @@ def evaluate(names, args, *words):
     -> {name: [a row of scores.json for each seed]}, the folder of the pictures."""
     folders = [args.out / f'{name}{seed}' for name in names for seed in range(args.seeds)]
     out = args.out / '-'.join(['scores', *(str(word).strip('-') for word in words[:2])])
-    if not (out / 'scores.json').exists() and command(
-            ['evaluate', '--run', *folders, '--data', args.data, '--void', VOID, '--out',
-             out, '--write', out / 'pictures', *words],
-            args.out / 'evaluate.log', None):
-        sys.exit(f'{out}: see {args.out / "evaluate.log"}')
-    rows = json.loads((out / 'scores.json').read_text())['rows']
-    rows = {row['name'].split(',')[0]: row for row in rows}
+    rows = scored(['--run', *folders, '--data', args.data, '--void', VOID, '--write',
+                   out / 'pictures', *words], out, threads=None)
     return {name: [rows[f'{name}{seed}'] for seed in range(args.seeds)] for name in names}, (
         out / 'pictures')
 
@@ -120,15 +106,7 @@ def cell(values):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', type=Path, required=True, help='CamVid in the flat layout')
-    parser.add_argument('--out', type=Path, required=True, help='folder for runs and scores')
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--steps', type=int, default=2000, help='of each run')
-    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at once')
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = arguments(__doc__, 2000, 'of each run')
     few(args)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda job: train(*job, args),
