@@ -206,6 +206,8 @@ def batches(dataset, device, **order):
     processes = getattr(iterator, '_workers', ())
     try:
         yield from iterator
+    except (ConnectionError, EOFError) as error:    # amid a picture; else torch says the same
+        raise RuntimeError('DataLoader worker is dead') from error
     except KeyboardInterrupt:                       # one of them may hang
         for process in processes:
             process.kill()

@@ -263,10 +263,8 @@ def lock(folder, wait=False, flag='--run'):
                 fcntl.lockf(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                holder = os.pread(number, 300, 0).decode(errors='replace').strip()
-                raise UserError(f'{folder}: {holder or "another process"} is at work there; wait '
-                                'for it or stop it, or choose another folder with '
-                                f'{flag}') from None
+                raise UserError(f'{folder}: {holder(number)} is at work there; wait for it or '
+                                f'stop it, or choose another folder with {flag}') from None
             warn(f'warning: {folder}: cannot be locked against a second process ({error})')
         with suppress(OSError):                     # a full disk; the lock holds without the name
             os.truncate(number, 0)
@@ -275,6 +273,15 @@ def lock(folder, wait=False, flag='--run'):
         yield
     finally:
         os.close(number)
+
+
+def holder(number):
+    """Who holds a lock, by the name in its open file, which that process may be about to write."""
+    for _ in range(20):
+        if name := os.pread(number, 300, 0).decode(errors='replace').strip():
+            return name
+        time.sleep(0.05)
+    return 'another process'
 
 
 # ------------------------------------------------------------------------------ while it computes

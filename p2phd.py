@@ -27,6 +27,10 @@ from files import (InBackground, Progress, UserError, attempt, live_line, lock, 
 from options import flags, given, seed_of
 import options
 
+# CPU threads that wait for one another give their core away soon, before torch is imported: they
+# would keep a second program, or a process that loads pictures, from it 300 times as long.
+os.environ.setdefault('GOMP_SPINCOUNT', '1000')
+
 
 # --------------------------------------------------------------------------------- subcommands
 

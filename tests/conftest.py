@@ -9,10 +9,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import p2phd as program                     # before torch: it says how the threads of torch wait
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 GOLDEN = [Path(folder) for folder in (os.environ.get('P2PHD_GOLDEN'), ROOT / 'tests' / 'golden',
                                       ROOT.parent / 'shared' / 'golden') if folder]
 REAL = Path(os.environ.get('P2PHD_DATA', ROOT.parent / 'shared' / 'data'))
@@ -28,6 +30,20 @@ BARE = [word for i, word in enumerate(TINY)
 def pytest_addoption(parser):
     parser.addoption('--long', action='store_true',
                      help='the long versions of the tests that have one')
+
+
+@pytest.fixture(autouse=True)
+def no_test_goes_on_for_ever():
+    """Fails a test that waits in vain. Where a fixture is slow to be made, that counts too."""
+    def too_long(number, frame):
+        pytest.fail('takes more than 15 minutes')
+
+    if hasattr(signal, 'SIGALRM'):                          # not on Windows
+        signal.signal(signal.SIGALRM, too_long)
+        signal.alarm(900)
+    yield
+    if hasattr(signal, 'SIGALRM'):
+        signal.alarm(0)
 
 
 @pytest.fixture
@@ -79,8 +95,6 @@ def command(tmp_path, monkeypatch, capsys):
     command('check', ...) -> (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
-    import p2phd as program
-
     def run(*words):
         capsys.readouterr()
         try:
@@ -93,31 +107,40 @@ def command(tmp_path, monkeypatch, capsys):
 
 def run_command(words, folder):
     """In a process of its own: the command in `folder`, its output added to out.txt there."""
-    import p2phd
     os.setpgrp()
     # It is ignored where the tests run in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1), os.dup2(out, 2)
-    sys.exit(p2phd.main(p2phd.parse([str(word) for word in words])))
+    sys.exit(program.main(program.parse([str(word) for word in words])))
 
 
 @pytest.fixture(scope='session')
-def launch():
-    """launch(words, folder) -> a multiprocessing.Process that runs the command. It is forked off
-    one that has imported torch, which saves seconds, and has not used it, which keeps its threads
-    whole."""
+def forks():
+    """What forks processes off one that has imported torch, which saves seconds, and has not used
+    it, which keeps its threads whole."""
     os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['conftest', 'p2phd'])
+    context.set_forkserver_preload(['conftest'])
+    yield context
+    del os.environ['PYTHONPATH']
+
+
+@pytest.fixture
+def launch(forks):
+    """launch(words, folder) -> a multiprocessing.Process that runs the command. None outlives its
+    test."""
+    processes = []
 
     def start(words, folder):
-        process = context.Process(target=run_command, args=(words, folder))
-        process.start()
-        return process
+        processes.append(forks.Process(target=run_command, args=(words, folder)))
+        processes[-1].start()
+        return processes[-1]
     yield start
-    del os.environ['PYTHONPATH']
+    for process in processes:
+        process.kill()
+        process.join()
 
 
 @pytest.fixture(scope='session')

@@ -479,7 +479,6 @@ def test_a_loader_process_that_dies_is_one_line(launch, scenes, tmp_path):
         assert process.is_alive()
         time.sleep(0.05)
     if not children(process):
-        process.kill()
         pytest.skip('the system does not tell which the loader process is')
     os.kill(children(process)[0], signal.SIGKILL)
     process.join(60)
@@ -487,6 +486,22 @@ def test_a_loader_process_that_dies_is_one_line(launch, scenes, tmp_path):
     assert re.match('p2phd train: a process that loads pictures has died.*--workers 0',
                     outputs(tmp_path).splitlines()[-1])
     runs.load(tmp_path / 'run', CPU)
+
+
+def test_a_loader_process_that_dies_amid_a_picture(command, scenes, monkeypatch):
+    def cut_off(iterator):
+        raise ConnectionResetError('Connection reset by peer')
+    monkeypatch.setattr(torch.utils.data.dataloader._BaseDataLoaderIter, '__next__', cut_off)
+    code, _, err = command('train', '--data', scenes, *TINY, '--steps', 2, '--run', 'run')
+    assert code == 2 and 'a process that loads pictures has died' in err
+
+
+def test_the_holder_of_a_lock_may_be_about_to_write_its_name(tmp_path):
+    with open(tmp_path / '.lock', 'w+b', buffering=0) as file:
+        writing = threading.Timer(0.2, file.write, [b'process 1 on here\n'])
+        writing.start()
+        assert files.holder(file.fileno()) == 'process 1 on here'
+        writing.join()
 
 
 # -------------------------------------------------------------------------- files from strangers
