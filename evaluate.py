@@ -18,6 +18,7 @@ import judge as judging
 import layouts
 import losses
 import ranks
+import report as reporting
 import runs
 import styles
 import survey
@@ -313,7 +314,7 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     pictures = Split(config, root, split, size, held if split == 'held' and held else None, True)
     if vgg and (config.out_channels != 3 or min(pictures.size) < 16):
         raise UserError('--vgg: VGG-19 looks at RGB pictures of at least 16x16')
-    warn_of_seen(folders, configs, root, split, pictures)
+    warn_of_seen(folders, configs, root, pictures)
     recogniser, who = None, 'none'
     if config.n_labels and predictions:
         recogniser, who = Recogniser(config, void, predictions=predictions), predictions
@@ -336,7 +337,7 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
                         n_labels=n_labels)
         place = 'fake' if len(folders) == 1 else f'fake-{name}'
         with ranks.first_goes_first():
-            known = synthesis.ready_styles(run, folder, root) if run.E else None
+            known = synthesis.ready_styles(run, folder, root)
         t = run.config.training
         title = f'{name}, step {run.step}' + ', average' * bool(t and t.ema and average)
         row, kept = score_run(run, title, pictures, recogniser, known, how, seed, place, write,
@@ -357,6 +358,8 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
                + ('; the best checkpoint, chosen by such scores' if which == 'best' else '')
                + f'; styles {how}, where there are any; split {split} of {root}, '
                  f'{len(pictures.pairs)} pictures')
+        if config.training and out == folders[0] / 'evaluation':
+            reporting.attempt_write(folders[0], config, 'the scores are there')
 
 
 def configurations(folders, which, n_labels):
@@ -375,7 +378,7 @@ def report(out, config, pictures, made, named, protocol):
     named: what the labels are called."""
     rows, columns = zip(*made)
     say(f'protocol: {protocol}')
-    for line in table(rows):
+    for line in table(rows, named):
         say(line)
     make_folder(out)
     write_text(out / 'scores.json', json.dumps(
@@ -384,13 +387,13 @@ def report(out, config, pictures, made, named, protocol):
     say(f'{out / "scores.json"}\n{out / "sheet.png"}')
 
 
-def warn_of_seen(folders, configs, root, split, pictures):
+def warn_of_seen(folders, configs, root, pictures):
     """Say which runs were trained on pictures that are scored."""
-    scored = {pair.name for pair in pictures.pairs}
+    scored = {pair.image for pair in pictures.pairs}
     for folder, config in zip(folders, configs):
         t = config.training
-        if t and resolved(t.data) == resolved(root) and split in (t.split, 'held'):
-            seen = scored & {pair.name for pair in photographs(config, root)[0]}
+        if t and resolved(t.data) == resolved(root):
+            seen = scored & {pair.image for pair in photographs(config, root)[0]}
             if seen:
                 warn(f'warning: {folder}: {len(seen)} of the {len(scored)} pictures that are '
                      'scored are among those that it was trained on')
@@ -418,23 +421,9 @@ def photographs(config, root):
     return [], []
 
 
-def table(rows):
+def table(rows, named):
     """The lines of a table: what was measured in the columns, a row each."""
-    def cells(row):
-        s, m = row.scores, row.measures
-        for i, name in enumerate(('pixel_accuracy', 'class_accuracy', 'mean_iou')):
-            yield '-' if s is None else '{:.1f} ({:.1f} to {:.1f})'.format(
-                *(100 * value for value in (getattr(s, name), *s.bounds[i])))
-        yield '-' if s is None else f'{100 * s.with_void:.1f}'
-        for name, form in (('l1', '.1f'), ('psnr', '.2f'), ('ssim', '.3f'), ('diversity', '.1f'),
-                           ('vgg_diversity', '.3f')):
-            if name != 'vgg_diversity' or any(name in other.measures for other in rows):
-                yield format(m[name], form) if np.isfinite(m.get(name, np.nan)) else '-'
-
-    titles = ['', 'pixel accuracy %', 'class accuracy %', 'mean IoU %', 'with void', 'L1', 'PSNR',
-              'SSIM', 'diversity', 'in VGG-19']
-    lines = [[row.name, *cells(row)] for row in rows]
-    lines = [titles[:len(lines[0])], *lines]
+    lines = reporting.as_table([as_json(row, named) for row in rows])
     widths = [max(map(len, column)) for column in zip(*lines)]
     for line in lines:
         yield '  '.join([line[0].ljust(widths[0]), *(

@@ -217,8 +217,6 @@ def resume(args):
 def cluster(args):
     """Cluster the features of the training set's instances, label by label (paper section 3.4)."""
     import ranks
-    import report
-    import styles
     import synthesis
     folder, run = trained_run(args)
     if not run.E:
@@ -226,9 +224,7 @@ def cluster(args):
     seed = seed_of(args)
     found = synthesis.cluster(run, folder, args.data, args.k, args.min_pixels, seed, True)
     if ranks.FIRST:
-        say(styles.save(found, folder, run.variant))
-        if run.config.training:
-            report.attempt_write(folder, run.config, 'the styles are there')
+        say(synthesis.keep(found, folder, run))
     return 0
 
 
@@ -360,7 +356,7 @@ def edit(args):
     import synthesis
     folder, run = trained_run(args)
     out = Path(args.out) if args.out else folder / 'edited'
-    known = synthesis.ready_styles(run, folder) if run.E else None
+    known = synthesis.ready_styles(run, folder)
     seed = seed_of(args)
     label, inst, own, photo = (path and Path(path) for path in (args.label, args.inst, args.styles,
                                                                 args.photo))
@@ -414,7 +410,7 @@ def export(args):
     import runs
     import synthesis
     folder, run = trained_run(args)
-    known = synthesis.ready_styles(run, folder) if run.E else None
+    known = synthesis.ready_styles(run, folder)
     if args.official:
         _, checkpoint = runs.read(folder, which=args.checkpoint, n_labels=args.official_labels)
         D = checkpoint['weights'].get('D')

@@ -17,13 +17,21 @@ from PIL import Image
 
 import checkpoints
 import config as configuration
-from files import UserError, attempt, duration, read_text, write_text
+from files import UserError, attempt, duration, read_json, read_text, write_text
 import runs
 import styles
 
 WIDE, HIGH = 360, 130                               # of a plot, in its own units
 POINTS = 300                                        # of a curve at most; others are averaged
 GROWN = 1.5                                         # times its earlier peak: the last map grows
+
+# What is measured, as scores.json calls it: title, factor, format.
+MEASURES = {'pixel_accuracy': ('pixel accuracy %', 100, '.1f'),
+            'class_accuracy': ('class accuracy %', 100, '.1f'),
+            'mean_iou': ('mean IoU %', 100, '.1f'),
+            'pixel_accuracy_with_void': ('with void', 100, '.1f'),
+            'l1': ('L1', 1, '.1f'), 'psnr': ('PSNR', 1, '.2f'), 'ssim': ('SSIM', 1, '.3f'),
+            'diversity': ('diversity', 1, '.1f'), 'vgg_diversity': ('in VGG-19', 1, '.3f')}
 
 
 # ------------------------------------------------------------------------------------ the files
@@ -56,6 +64,33 @@ def styles_in(folder):
         return None
     there = counts.any(1).nonzero()[0]
     return [(names[i] if names else str(i), centres[i], counts[i]) for i in there]
+
+
+def evaluation_in(folder):
+    """What `evaluate` wrote into a run's folder: {'protocol': text, 'rows': [{'name', ...}]}; None
+    where there is nothing, or what somebody else wrote."""
+    try:
+        found = read_json(folder / 'evaluation' / 'scores.json')
+        evaluated(found)
+        return found
+    except (UserError, TypeError, KeyError, ValueError, AttributeError):
+        return None
+
+
+def as_table(rows):
+    """Rows of scores.json -> lists of texts, all of one length: the titles of what any of them has,
+    then what each has, bounds in brackets."""
+    names = [name for name in MEASURES if any(name in row for row in rows)]
+
+    def cell(row, name):
+        _, factor, form = MEASURES[name]
+        if row.get(name) is None:
+            return '-'
+        low, high = row.get('bounds', {}).get(name, (None, None))
+        return f'{factor * row[name]:{form}}' + (
+            f' ({factor * low:{form}} to {factor * high:{form}})' if low is not None else '')
+    return [['', *(MEASURES[name][0] for name in names)],
+            *([row['name'], *(cell(row, name) for name in names)] for row in rows)]
 
 
 # ------------------------------------------------------------------------------------- the plots
@@ -183,6 +218,26 @@ def swatches(found):
     return ''.join(rows)
 
 
+def evaluated(found):
+    """The section of what evaluation_in() gives."""
+    rows = found['rows']
+    labels = dict.fromkeys(label for row in rows for label in row.get('iou', ()))
+    each = html_table([['', *(row['name'] for row in rows)], *(
+        [label, *(f'{100 * row["iou"][label]:.1f}' if label in row.get('iou', ()) else '-'
+                  for row in rows)] for label in labels)])
+    return (f'<h2>Evaluation</h2><p>{escape(found["protocol"])}; '
+            f'<a href="evaluation/sheet.png">sheet</a></p>{html_table(as_table(rows))}'
+            + (f'<details><summary>IoU of each label, %</summary>{each}</details>' if labels
+               else ''))
+
+
+def html_table(rows):
+    """Lists of texts -> a table that scrolls where it is too wide; the first row is of titles."""
+    return '<div class="wide"><table>' + ''.join(
+        '<tr>' + ''.join(f'<{cell}>{escape(text)}</{cell}>' for text in row) + '</tr>'
+        for cell, row in zip(['th', *['td'] * len(rows)], rows)) + '</table></div>'
+
+
 def page_of(folder, config):
     """The text of a run's page."""
     log, speed, scores = (columns_of(folder / f'{name}.csv')
@@ -209,11 +264,12 @@ def page_of(folder, config):
         parts.append(f'<h2>Curves</h2><p>From left to right, steps up to {done}{told}.</p>'
                      f'<div class="plots">{curves}</div>')
     if scores:
-        rows = ''.join('<tr>' + ''.join(f'<td>{value:.6g}</td>' for value in row) + '</tr>'
-                       for row in list(zip(*scores.values()))[-20:])
-        parts.append('<h2>Scores</h2><div class="wide"><table><tr>' + ''.join(
-            f'<th>{escape(name.replace("_", " "))}</th>' for name in scores) + f'</tr>{rows}'
-            '</table></div>')
+        parts.append('<h2>Scores while training</h2>' + html_table(
+            [[name.replace('_', ' ') for name in scores],
+             *([f'{value:.6g}' for value in row] for row in list(zip(*scores.values()))[-20:])]))
+    found = evaluation_in(folder)
+    if found:
+        parts.append(evaluated(found))
     found = styles_in(folder)
     if found:
         parts.append('<h2>Styles</h2><p>Of each label, as wide as they are frequent; the colours '
@@ -306,6 +362,7 @@ def facts(folder, n_labels=None):
                    'styles': int((known['counts'] > 0).sum()),
                    'instances': int(known['counts'].sum()) if t else None} if known else None,
         'scores': {name: values[-1].item() for name, values in scores.items()},
+        'evaluation': evaluation_in(folder) if folder.is_dir() else None,
         'checkpoints': states}
 
 
@@ -331,6 +388,11 @@ def in_words(found):
     if found['scores']:
         yield '  scores      ' + ', '.join(
             f'{name.replace("_", " ")} {number(value)}' for name, value in found['scores'].items())
+    if found['evaluation']:
+        titles, *rows = as_table(found['evaluation']['rows'])
+        for name, *cells in rows:
+            yield f'  evaluation  {name}: ' + ', '.join(
+                f'{title} {cell}' for title, cell in zip(titles[1:], cells) if cell != '-')
     for name, state in found['checkpoints'].items():
         yield f'  checkpoint  {name}: {state}'
 

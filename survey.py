@@ -257,16 +257,18 @@ def seen_and_held(config, pairs):
 
 
 def others(config, most, least):
-    """At most so many pairs of another split, spread evenly, which are not trained on; whatever is
-    too small (least: width and height) or cannot be used by its headers is left out."""
+    """At most so many pairs of another split, spread evenly, whose photographs are not of that
+    trained on; whatever is too small (least: width and height) or cannot be used by its headers is
+    left out."""
     t = config.training
+    seen = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
     for split in ('val', 'test'):
         try:
             _, pairs, _ = layouts.find_pairs(t.data, split)
         except UserError:
             continue
-        if config.instances == 'files' and not pairs[0].inst or split == t.split or (
-                split == 'val' and t.split == layouts.LONG_SPLITS['val']):
+        pairs = [pair for pair in pairs if pair.image not in seen]
+        if not pairs or config.instances == 'files' and not pairs[0].inst:
             continue
         pairs = pairs if len(pairs) <= most else hold_out(pairs, most)[1]
         checked = Checked(pairs, {})

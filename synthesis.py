@@ -13,6 +13,7 @@ import data
 import devices
 from files import UserError, attempt, blame, read_json, say, warn, write_text, write_whole
 import layouts
+import report
 import runs
 import styles
 import survey
@@ -230,7 +231,10 @@ def cluster(run, folder, root, k, min_pixels, seed, shared=False):
 
 def ready_styles(run, folder, root=None):
     """The styles of the run in `folder`; clustered now where there are none yet, or where they are
-    of an earlier step. root: the data set, where that of the run is not at hand."""
+    of an earlier step; None without an encoder. root: the data set, where that of the run is not at
+    hand."""
+    if not run.E:
+        return None
     t = run.config.training
     there = t and Path(t.data).exists()
     known = styles.load(folder, run.config, run.variant)
@@ -246,9 +250,16 @@ def ready_styles(run, folder, root=None):
     if there:
         say(f'{folder}: clustering {t.data}')
     known = cluster(run, folder, None if there else root, k, min_pixels, t.seed if t else 0)
-    attempt(lambda: styles.save(known, folder, run.variant),
-            'the styles are not kept')  # a folder to read only
+    attempt(lambda: keep(known, folder, run), 'the styles are not kept')   # a folder to read only
     return known
+
+
+def keep(known, folder, run):
+    """Write the styles of the run in `folder`, and its page with them -> path."""
+    path = styles.save(known, folder, run.variant)
+    if run.config.training:
+        report.attempt_write(folder, run.config, 'the styles are there')
+    return path
 
 
 def styles_now(run, dataset):

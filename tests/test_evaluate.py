@@ -127,6 +127,11 @@ def test_evaluate(quick, command, run, scenes, tmp_path):
     assert real['l1'] == 0 and made['l1'] > 0 and made['diversity'] > 0
     assert flat['l1'] < made['l1']                          # which is untrained
     assert Image.open(run / 'evaluation' / 'sheet.png').size == (4 * 64, 2 * 32)
+    page = (run / 'index.html').read_text()                 # the scores, and the styles made for it
+    assert f'<td>{made["l1"]:.1f}</td>' in page and 'IoU of each label' in page
+    assert '<h2>Styles' in page
+    found = json.loads(command('info', run, '--json')[1])
+    assert found['evaluation'] == scores and f'L1 {made["l1"]:.1f}' in command('info', run)[1]
     for place in ('real', 'fake'):
         assert [path.name for path in sorted((tmp_path / 'pictures' / place).iterdir())] == [
             'toy_0000.png', 'toy_0001.png']

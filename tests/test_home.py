@@ -67,6 +67,12 @@ def test_page_of_a_run(trained, tmp_path):
     assert '<tr class=own><th>ngf</th><td>8</td><td class="help">' in text
     names = config.NETWORK['ngf'], c.label_names[7]
     assert f'<th>{names[1]}</th>' in text                   # its styles
+    (folder / 'evaluation').mkdir()
+    for broken in ('', '[]', '{"protocol": "", "rows": [{}]}',
+                   '{"protocol": "", "rows": [{"name": "a", "l1": ""}]}',
+                   '{"protocol": "", "rows": [{"name": "a", "iou": 1}]}'):
+        (folder / 'evaluation' / 'scores.json').write_text(broken)
+        assert report.evaluation_in(folder) is None
     for broken in ('', 'step\n', 'step,gan\nx,y\n', 'a,b\n1,2\n'):
         (folder / 'log.csv').write_text(broken)
         report.write(folder, c)

@@ -213,12 +213,15 @@ def test_helen(command, tmp_path):
             write(root / 'labels' / face / f'{face}_lbl{i:02d}.png', mask)
 
     assert len(layouts.find_pairs(root)[1]) == 3
+    dry = ['train', '--data', 'helen', *BARE, '--dry-run']
+    assert '3 to train on, 0 others' in command(*dry)[1]    # every split is all of them
     (root / 'exemplars.txt').write_text('1 , 11_1\n2 , 22_1\n')
     (root / 'testing.txt').write_text('1 , 33_1\n')
     assert [pair.name for pair in layouts.find_pairs(root, 'test')[1]] == ['33_1']
     label = layouts.read_helen(root / 'labels' / '11_1', None)
     assert (label[:16] == 5).all() and label.max() == 10
     out = train_and_generate(command, root, root / 'labels' / '33_1', '--instances', 'components')
+    assert '2 to train on, 1 others' in command(*dry)[1]
     assert 'Helen: 2 training pairs, 11 labels, connected components as instances' in out
 
 
