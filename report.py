@@ -21,7 +21,7 @@ from files import UserError, attempt, duration, read_json, read_text, write_text
 import runs
 import styles
 
-WIDE, HIGH = 360, 130                               # of a plot, in its own units
+WIDE, HIGH, BESIDE = 360, 130, 46                   # of a plot and its numbers, in its own units
 POINTS = 300                                        # of a curve at most; others are averaged
 GROWN = 1.5                                         # times its earlier peak: the last map grows
 
@@ -124,9 +124,9 @@ def plot(title, step, curves, marks=(), note='', noisy=True):
     now = ', '.join(f'{name} {number(values[np.isfinite(values)][-1])}'.strip()
                     for name, values in curves if np.isfinite(values).any())
     return (f'<figure><figcaption><b>{escape(title)}</b> {escape(now)}{note}</figcaption>'
-            f'<svg viewBox="-1 -6 {WIDE + 2} {HIGH + 12}" role="img" aria-label="{escape(title)}">'
-            f'{"".join(drawn)}<text x="2" y="6">{number(high)}</text>'
-            f'<text x="2" y="{HIGH}">{number(low)}</text></svg></figure>')
+            f'<svg viewBox="{-BESIDE} -6 {WIDE + BESIDE + 1} {HIGH + 12}" role="img" '
+            f'aria-label="{escape(title)}">{"".join(drawn)}<text x="-5" y="6">{number(high)}</text>'
+            f'<text x="-5" y="{HIGH}">{number(low)}</text></svg></figure>')
 
 
 def thinned(step, values):
@@ -140,8 +140,9 @@ def thinned(step, values):
                           if np.isfinite(values[part]).any() else np.nan for part in parts]))
 
 
-def smoothed(values, keep=0.9):
-    """A moving average, which begins at the first value; what is not finite is passed over."""
+def smoothed(values):
+    """A moving average, over fewer where there are few; what is not finite is passed over."""
+    keep = min(0.9, max(0, 1 - 3 / len(values)))
     result, mean, weight = [], 0.0, 0.0
     for value in values:
         if math.isfinite(value):
@@ -419,7 +420,7 @@ polyline { fill: none; vector-effect: non-scaling-stroke; stroke-linejoin: round
 .raw { stroke-width: 1; opacity: .3; } .smooth { stroke-width: 1.8; }
 .c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); }
 .mark { stroke: var(--dim); stroke-dasharray: 3 3; vector-effect: non-scaling-stroke; }
-text { font: 9px system-ui, sans-serif; fill: var(--dim); }
+text { font: 9px system-ui, sans-serif; fill: var(--dim); text-anchor: end; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
 th, td { text-align: left; padding: 3px 16px 3px 0; border-bottom: 1px solid var(--line);
   font-weight: 400; vertical-align: top; } .own th, .own td { font-weight: 700; }
