@@ -42,7 +42,7 @@ def open_cache(folder, dataset):
                                   dataset.pairs)}
     roles = ['label', 'image'] + ['inst'] * (dataset.instances != 'none')
     make_folder(folder)
-    with lock(folder, wait=True):                   # another run may be building it
+    with lock(folder, wait=True, name='.cache-lock'):   # another run may be building it
         fill_cache(folder, dataset, roles, json.dumps(index))
         with blame(folder, 'not a whole cache; delete it'):
             return Cached(folder, roles, len(dataset), dataset.size)
@@ -66,6 +66,10 @@ def fill_cache(folder, dataset, roles, text):
 
     def fill(i):
         for role, array in dataset.read(dataset.pairs[i]).items():
+            if array.dtype != first[role].dtype:
+                raise UserError(f'--cache {folder}: {getattr(dataset.pairs[i], role)} is '
+                                f'{array.dtype}, and others are {first[role].dtype}; leave '
+                                '--cache out')
             arrays[role][i] = array
 
     in_parallel(fill, range(len(dataset)), Progress('keeping pictures', len(dataset)))

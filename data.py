@@ -150,11 +150,13 @@ class Order(torch.utils.data.Sampler):
 
     The epochs' shuffled orders, each a pure function of (seed, epoch), follow one another without a
     gap and are cut into full batches: every step's keys are known without the steps before it.
-    Where many processes share a batch (see ranks), each gets its part.
+    Where many processes share a batch (see ranks), each gets its part, unless the whole is for this
+    one.
     """
 
-    def __init__(self, n, batch, start, stop, seed):
+    def __init__(self, n, batch, start, stop, seed, shared=True):
         self.n, self.batch, self.start, self.stop, self.seed = n, batch, start, stop, seed
+        self.shared = shared
 
     def __len__(self):
         return self.stop - self.start
@@ -169,7 +171,7 @@ class Order(torch.utils.data.Sampler):
                     rng = np.random.default_rng((self.seed, epoch))
                     shuffled = {epoch: rng.permutation(self.n).tolist()}
                 keys.append((epoch, shuffled[epoch][i]))
-            yield ranks.share(keys)
+            yield ranks.share(keys) if self.shared else keys
 
 
 SIGNALS = [number for name in ('SIGINT', 'SIGTERM', 'SIGHUP')       # Windows has no SIGHUP

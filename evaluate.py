@@ -99,6 +99,9 @@ def void_of(config, words):
     if words is None:
         return set(config.void)
     names, n = config.label_names, config.n_labels
+    if n == 0:
+        raise UserError(f'--void {" ".join(words)}: the run turns pictures into pictures, which '
+                        'have no labels; leave it out')
     void = {word: label_of(word, names) for word in words if word != 'none'}
     wrong = [word for word, label in void.items() if not 0 <= label < n]
     if wrong or len(set(void.values())) == n:
@@ -301,6 +304,10 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     names = names_of(folders)
     configs = configurations(folders, which, n_labels)
     config, t = configs[0], configs[0].training
+    if not config.n_labels and (judge or predictions):
+        raise UserError(f'{"--judge" if judge else "--predictions"} {judge or predictions}: the '
+                        'runs turn pictures into pictures, which have no labels to recognise; '
+                        'leave it out')
     root = root or (t and t.data)
     if not root:
         raise UserError(f'{folders[0]}: does not say what it was trained on; name it with --data '
@@ -315,6 +322,8 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     if vgg and (config.out_channels != 3 or min(pictures.size) < 16):
         raise UserError('--vgg: VGG-19 looks at RGB pictures of at least 16x16')
     warn_of_seen(folders, configs, root, pictures)
+    if write:
+        check_write(write, pictures)
     recogniser, who = None, 'none'
     if config.n_labels and predictions:
         recogniser, who = Recogniser(config, void, predictions=predictions), predictions
@@ -328,6 +337,7 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
                f'{about["pictures"]} photographs')
 
     # Ceiling, runs, floor.
+    make_folder(out)
     shown = [pictures.pairs[i].name for i in np.unique(
         np.linspace(0, len(pictures.pairs) - 1, ON_THE_SHEET).astype(int))]
     made = [score('real photographs', pictures, lambda pair, label, real: real, recogniser, 'real',
@@ -380,7 +390,6 @@ def report(out, config, pictures, made, named, protocol):
     say(f'protocol: {protocol}')
     for line in table(rows, named):
         say(line)
-    make_folder(out)
     write_text(out / 'scores.json', json.dumps(
         {'protocol': protocol, 'rows': [as_json(row, named) for row in rows]}, indent=1))
     write_sheet(out / 'sheet.png', config, pictures, columns)
@@ -397,6 +406,16 @@ def warn_of_seen(folders, configs, root, pictures):
             if seen:
                 warn(f'warning: {folder}: {len(seen)} of the {len(scored)} pictures that are '
                      'scored are among those that it was trained on')
+
+
+def check_write(folder, pictures):
+    """UserError where the folder has pictures of another evaluation, among which these would be."""
+    names = {pair.name for pair in pictures.pairs}
+    for place in (folder / 'real', *folder.glob('fake*')):
+        others = [path for path in place.glob('*.png') if path.stem not in names]
+        if others:
+            raise UserError(f'--write {folder}: {len(others)} pictures of another evaluation are '
+                            f'there, as {others[0]}; choose another folder')
 
 
 def names_of(folders):
@@ -436,7 +455,7 @@ def table(rows, named):
 
 
 def as_json(row, named):
-    values = {'name': row.name, **{name: value if np.isfinite(value) else None
+    values = {'name': row.name, **{name: reporting.finite_or_none(value)
                                    for name, value in row.measures.items()}}
     if row.scores:
         s = row.scores

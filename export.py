@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+import checkpoints
 import data
 from files import UserError, blame, make_folder, warn, write_text, write_whole
 import palettes
@@ -117,6 +118,8 @@ def official(folder, run, D, known, out):
     if c.label_table:
         warn(f'note: the official code takes labels from 0 to {c.n_labels - 1}; ids of the maps '
              'that this run makes into those have to be mapped first')
+    if checkpoints.numbered(out):
+        raise UserError(f'--official {out}: holds a run of this program; choose another folder')
     make_folder(out)
     options = {
         'label_nc': c.n_labels, 'no_instance': not boundary, 'output_nc': c.out_channels,

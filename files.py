@@ -251,11 +251,12 @@ def make_folder(path):
 
 
 @contextmanager
-def lock(folder, wait=False, flag='--run'):
+def lock(folder, wait=False, flag='--run', name='.lock'):
     """Hold `folder` against other processes. One that holds it already is waited for; or else a
     UserError names it and its host; flag: what names another folder. The system drops the lock of
-    a process that dies, and a forked process does not inherit it."""
-    path = folder / '.lock'
+    a process that dies, and a forked process does not inherit it. name: of the file, which a
+    process must not open a second time, for that drops its lock."""
+    path = folder / name
     number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
     try:
         try:

@@ -65,7 +65,7 @@ def find(config, root, pairs, size, void, device, folder, path=None):
     own = folder / f'judge-{zlib.crc32(json.dumps(wanted).encode()):08x}.pt'
     path = Path(path) if path else own
     if path.exists():
-        found = read(path, config, device)
+        found = read(path, config, device, wanted)
         for name, what in (('size', 'pictures of another size'), ('void', 'other void labels'),
                            ('checksum', 'other photographs than those of the training split here')):
             if found.about[name] != wanted[name]:
@@ -83,8 +83,8 @@ def find(config, root, pairs, size, void, device, folder, path=None):
     return Judge(net, stored['about']), path
 
 
-def read(path, config, device):
-    """UserError unless the file is a judge for the labels of a configuration."""
+def read(path, config, device, wanted):
+    """UserError unless the file is a judge for the labels of a configuration. wanted: see about."""
     check_regular(path)
     with blame(path, 'not a judge that evaluate has made; delete it, or name another'):
         stored = torch.load(path, map_location='cpu', weights_only=True)
@@ -92,6 +92,10 @@ def read(path, config, device):
         found = stored['about']
         if found['version'] != VERSION or not isinstance(found['held_out'], float):
             raise ValueError(f'version {found["version"]}')
+        if missing := wanted.keys() - found.keys():
+            raise ValueError(f'without {", ".join(sorted(missing))}')
+        if min(found['size']) < 1:
+            raise ValueError(f'size {found["size"]}')
         if (found['n_labels'], found['label_names'], found['channels']) != (
                 config.n_labels, config.label_names, config.out_channels):
             raise UserError(f'{path}: a judge of {found["n_labels"]} labels of {found["layout"]}, '
@@ -123,7 +127,7 @@ def train(config, pairs, size, void, device):
     optimizer = torch.optim.Adam(net.parameters(), RATE)
     batch = min(BATCH, len(seen))
     steps = max(EPOCH_STEPS, len(seen) // batch)
-    order = data.Order(len(seen), batch, 0, steps * MOST_EPOCHS, 0)
+    order = data.Order(len(seen), batch, 0, steps * MOST_EPOCHS, 0, shared=False)
     batches = data.batches(dataset, device, batch_sampler=order)
     best, halvings, epoch = None, 0, 0
     while halvings < HALVINGS and epoch < MOST_EPOCHS:
@@ -178,8 +182,8 @@ def check(net, dataset, n_labels, void, device):
 # -------------------------------------------------------------------------------------- scores
 
 def tally(predicted, label, void, n_labels):
-    """Count the pixels of one picture: predicted and label (H, W) integer -> (4, n_labels, at least
-    2) int64 ndarray. Less pixels whose true label is void: those that are right, of each true
+    """Count the pixels of one picture: predicted and label (H, W) integer -> (4, max(n_labels, 2))
+    int64 ndarray. Less pixels whose true label is void: those that are right, of each true
     label, of each predicted label; last, void pixels and all: right ones and all, in the first two
     places."""
     predicted, label = predicted.long().cpu(), label.long().cpu()
@@ -200,6 +204,9 @@ class Scores:
     def __init__(self, tallies):
         counts = np.stack(tallies).astype(np.float64)       # (pictures, 4, n_labels)
         self.occurs = counts[:, 1].sum(0) > 0
+        if not self.occurs.any():
+            raise UserError('nothing to score: every pixel of the maps is void; name fewer labels '
+                            'with --void')
         whole = self.measure(counts.sum(0)[None])
         self.pixel_accuracy, self.class_accuracy, self.mean_iou, self.with_void = (
             float(value[0]) for value in whole)

@@ -95,11 +95,13 @@ def seconds_of_step(run, dataset):
     return (times[-1] - times[0]) / (len(times) - 1)
 
 
-def fit_into(hours, config, device, folder, pairs):
+def fit_into(hours, config, device, folder, pairs, dry):
     """Set the schedule of a configuration to as many steps as fit into some hours, by the time
-    that a few take. None: leave it as it is."""
+    that a few take. None: leave it as it is. dry: write nothing."""
     if hours is None:
         return
+    if dry:
+        config.training.cache = None
     run = runs.build(config, device)
     seconds = seconds_of_step(run, prepare(run, folder, pairs)[0])
     t = config.training
@@ -286,8 +288,9 @@ def begin(run, folder):
     if run.board:
         run.board = run.board(folder / 'tensorboard')
     if not run.step:                    # that it can be saved is known before days are spent on it
-        for name in ('best.pt', 'speed.csv'):               # of an earlier run there
-            (folder / name).unlink(missing_ok=True)
+        for path in (folder / 'best.pt', folder / 'speed.csv', *folder.glob('styles*.npz'),
+                     folder / 'evaluation' / 'scores.json'):    # of an earlier run there
+            path.unlink(missing_ok=True)
         checkpoints.write(folder, runs.contents(run), run.config.training.keep)
 
 

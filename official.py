@@ -48,12 +48,14 @@ def configuration(folder, G, D=None, E=None, n_labels=None):
     stem = G[f'model{enhancers}_1.1.weight' if enhancers else 'model.1.weight']
     layers = convolutions(E, 'model') if E else []
     feat = len(layers[-1]) if E else 0
-    check_channels(folder, stem.shape[1], feat, D)
+    out_channels = next(len(weight) for weight in reversed(G.values()) if weight.ndim == 4)
+    check_channels(folder, stem.shape[1], feat, D, out_channels)
     options = read_options(folder)
     n_labels, boundary = reading(folder, stem.shape[1] - feat, n_labels, options)
     layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
     config = {'model': 'local' if enhancers else 'global', 'ngf': len(stem),
               'n_enhancers': enhancers, 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
+              'out_channels': out_channels,
               'n_blocks': blocks('model'), 'n_blocks_local': blocks('model1_2'),
               'features': E is not None, 'encoder_scale': 1 << enhancers,
               'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
@@ -99,11 +101,11 @@ def reading(folder, channels, n_labels, options):
     return n_labels, boundary[n_labels]
 
 
-def check_channels(folder, inputs, feat, D):
+def check_channels(folder, inputs, feat, D, out_channels):
     """UserError where G has input channels that neither D sees nor E makes: features of an encoder
     that was left in the folder of another stage."""
     if D:
-        more = inputs - feat - (D['scale0_layer0.0.weight'].shape[1] - 3)
+        more = inputs - feat - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
     else:                                                   # 35 labels, boundary and 3 features
         more = 3 if inputs - feat == len(CITYSCAPES) + 1 + 3 else 0
     if more:
@@ -162,8 +164,8 @@ class ArraysOnly(pickle.Unpickler):
 
 def read_styles(path, config):
     """features_clustered_010.npy, a pickled {label: (k, feat) centres} -> a dict as styles.cluster
-    returns it, but for the step. It tells no counts, so every centre counts once. UserError where
-    it is something else."""
+    returns it, but for step and min_pixels. It tells no counts, so every centre counts once.
+    UserError where it is something else."""
     check_regular(path)
     with blame(path, 'not clustered features of the official code'):
         with open(path, 'rb') as file:

@@ -250,7 +250,7 @@ def make_parser(description):
     sub = command('export', 'write the generator of a run for use without this program')
     folder(sub, '--run', '(default: the newest run in runs/)')
     trained(sub)
-    sub.add_argument('--format', choices=['pt2', 'onnx'], default='pt2',
+    sub.add_argument('--format', choices=['pt2', 'onnx'],
                      help='pt2: torch.export; onnx: needs pip install onnx onnxscript (default: '
                           'pt2)')
     folder(sub, '--official', 'write latest_net_*.pth and the rest into this folder, as the '
@@ -282,13 +282,31 @@ def seed_of(args):
     return getattr(args, 'seed', TRAINING['seed'].default)
 
 
-ONCE = 'preset', 'dry_run', 'hours', 'tensorboard'      # of a command, not of the run
+# Of a command, not of the run.
+ONCE = 'preset', 'of_preset', 'dry_run', 'hours', 'tensorboard', 'official_labels'
 
 
 def flags(args):
     """What was written out on the command line, for a run to remember."""
     return {name: value for name, value in vars(args).items()
             if name not in ('command', 'device', 'run', 'resume', 'quiet', *ONCE)}
+
+
+def of_preset(args, known):
+    """The fields that --preset stands for, of those `known` to the command, less those that the
+    flags beside it set, or leave without effect -> {field: value}."""
+    fields = PRESETS[args.preset].fields
+    model = getattr(args, 'model', fields.get('model', 'global'))
+    idle = set(vars(args))
+    if model != 'local':
+        idle |= {'n_enhancers', 'fix_global'}
+    if model in ('unet', 'pix2pix'):
+        idle |= {'recompute', 'n_blocks'}
+    if model == 'pix2pix':
+        idle |= {'features', *configuration.PIX2PIX}
+    if not getattr(args, 'features', 'features' not in idle):
+        idle.add('features_of')
+    return {name: value for name, value in fields.items() if name in known and name not in idle}
 
 
 def parse(words, description):
@@ -305,11 +323,14 @@ def parse(words, description):
     if getattr(args, 'hours', None) and hasattr(args, 'steps'):
         parser.commands[args.command].error(f'--hours {args.hours:g} and --steps {args.steps}: one '
                                             'of them says how long')
+    for flag in ('format', 'size', 'out'):
+        if getattr(args, 'official', None) and getattr(args, flag):
+            parser.commands[args.command].error(f'--official and --{flag}: it writes the networks '
+                                                'as they are, into its own folder')
     if getattr(args, 'preset', None):
-        known = {action.dest for action in parser.commands[args.command]._actions}
-        for name, value in PRESETS[args.preset].fields.items():
-            if name in known and not hasattr(args, name):
-                setattr(args, name, value)
+        fields = of_preset(args, {action.dest for action in parser.commands[args.command]._actions})
+        args.of_preset = list(fields)
+        vars(args).update(fields)
     if getattr(args, 'precision', None) == 'auto':
         del args.precision                                  # as if it had been left out
     return args
@@ -318,10 +339,11 @@ def parse(words, description):
 def say_preset(args):
     """Say what --preset stands for."""
     if args.preset:
-        fields = PRESETS[args.preset].fields
-        say(f'--preset {args.preset}: ' + ' '.join(
-            configuration.spoken(name, getattr(args, name)) for name in fields
-            if hasattr(args, name)))
+        won = [configuration.flag(name) for name in PRESETS[args.preset].fields
+               if name not in args.of_preset and hasattr(args, name)]
+        say(' '.join([f'--preset {args.preset}:', *(
+            configuration.spoken(name, getattr(args, name)) for name in args.of_preset)])
+            + f'; flags beside it win over its {", ".join(won)}' * bool(won))
 
 
 def check_versions():

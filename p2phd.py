@@ -92,7 +92,7 @@ def train(args):
     devices.settle_precision(config, device, getattr(args, 'precision', None))
     say(survey.in_words(found, 'training')
         + (', encoder trained along' if config.features else ''))
-    loop.fit_into(args.hours, config, device, folder, found.pairs)
+    loop.fit_into(args.hours, config, device, folder, found.pairs, args.dry_run)
     run = runs.build(config, device)
     run.board = loop.board() if args.tensorboard else None
     return loop.start(run, folder, found.pairs, scores.scorer(config, found.pairs, folder, device),
@@ -149,7 +149,7 @@ def finetune(args):
     folder = runs.new_folder(
         args.run, f'{name}-{configuration.in_words(config.size or "native")}', args.dry_run)
 
-    loop.fit_into(args.hours, config, device, folder, pairs)
+    loop.fit_into(args.hours, config, device, folder, pairs, args.dry_run)
     run = runs.build(config, device)
     run.board = loop.board() if args.tensorboard else None
     runs.take_over(run, path, {**base['weights'], **base['average']})
@@ -420,8 +420,9 @@ def export(args):
     size = args.size or run.config.size
     if not size:
         raise UserError(f'{folder}: trained at native size; say with --size WxH')
-    path = Path(args.out or folder / f'exported.{args.format}')
-    free = exporting.program(run, known, args.format, size, path)
+    form = args.format or 'pt2'
+    path = Path(args.out or folder / f'exported.{form}')
+    free = exporting.program(run, known, form, size, path)
     say(f'{path}: label, inst, style (rows, columns) int64 -> picture (rows, columns, channels) '
         f'uint8; ' + ('sizes that are multiples of '
                       f'{runs.network_multiple(run.config)}' if free else f'{size[0]}x{size[1]}'))
@@ -458,7 +459,7 @@ def main(args):
     """Run a subcommand -> exit code: 2 where the user can mend what went wrong, said in one line on
     stderr."""
     files.quiet = args.quiet
-    many = int(os.environ.get('WORLD_SIZE', 1)) > 1         # see ranks
+    many = os.environ.get('WORLD_SIZE', '') not in ('', '1')    # see ranks
     try:
         options.check_versions()
         if many:
@@ -483,7 +484,7 @@ def main(args):
             raise
         if many:
             sys.stderr = sys.__stderr__
-            message = f'process {os.environ["RANK"]}: {message}'
+            message = f'process {os.environ.get("RANK")}: {message}'
         warn(f'p2phd {args.command}: {message}')
         if many:                                            # threads may wait for the others
             os._exit(2)

@@ -13,10 +13,15 @@ import sys
 import torch
 from torch import distributed
 
-SIZE = int(os.environ.get('WORLD_SIZE', 1))         # processes
-RANK = int(os.environ.get('RANK', 0))               # which of them this is
+from files import UserError
+
+SIZE = int(os.environ.get('WORLD_SIZE') or 1)       # processes
+RANK = int(os.environ.get('RANK') or 0)             # which of them this is
 FIRST = RANK == 0
 notes = None                                        # a group on the CPU, for numbers
+if SIZE > 1 and 'MASTER_ADDR' not in os.environ:
+    raise UserError(f'WORLD_SIZE is {SIZE}, and MASTER_ADDR is not set: start the command with '
+                    'torchrun, which sets both, or unset WORLD_SIZE')
 
 
 def start(device):

@@ -4,12 +4,15 @@ Curves of log.csv, speed.csv and scores.csv, the sheets by step, the settings in
 It is made anew while the run is trained, from the files alone, so that any folder can have one.
 """
 import base64
+from contextlib import suppress
 import csv
 from html import escape
 import io
 import json
 import math
+import os
 from pathlib import Path
+import re
 from urllib.parse import quote
 
 import numpy as np
@@ -17,7 +20,7 @@ from PIL import Image
 
 import checkpoints
 import config as configuration
-from files import UserError, attempt, duration, read_json, read_text, write_text
+from files import UserError, attempt, blame, duration, read_json, read_text, write_text
 import runs
 import styles
 
@@ -37,8 +40,8 @@ MEASURES = {'pixel_accuracy': ('pixel accuracy %', 100, '.1f'),
 # ------------------------------------------------------------------------------------ the files
 
 def columns_of(path):
-    """A .csv of numbers -> {name: ndarray}, {} where there is none. Rows that say nothing about a
-    name hold nan; of rows of the same step the last one counts."""
+    """A .csv of numbers -> {name: ndarray}, {} where there is none. Rows that are not whole do not
+    count; of rows of the same step the last one does."""
     if not path.is_file():
         return {}
     rows, text = {}, read_text(path)
@@ -52,18 +55,15 @@ def columns_of(path):
     return dict(zip(names, np.array(whole).T)) if whole else {}
 
 
-def styles_in(folder):
-    """(labels, centres (L, k, feat), counts (L, k), names) of the newest styles, or None."""
-    found = sorted(folder.glob('styles*.npz'), key=lambda path: path.stat().st_mtime)
-    if not found:
-        return None
-    try:
-        with np.load(found[-1], allow_pickle=False) as file:
-            centres, counts, names = file['centres'], file['counts'], file['label_names'].tolist()
-    except (OSError, ValueError, KeyError):
-        return None
-    there = counts.any(1).nonzero()[0]
-    return [(names[i] if names else str(i), centres[i], counts[i]) for i in there]
+def styles_in(folder, config):
+    """[(label's name, centres (k, feat), counts (k,))] of the newest styles that can be read."""
+    known = None
+    for path in sorted(folder.glob('styles*.npz'), key=lambda path: path.stat().st_mtime):
+        with suppress(UserError):
+            known = styles.load(folder, config, path.stem.removeprefix('styles'))
+    names = config.label_names or range(config.n_labels)
+    return [(str(names[i]), known['centres'][i], known['counts'][i])
+            for i in known['counts'].any(1).nonzero()[0]] if known else []
 
 
 def evaluation_in(folder):
@@ -73,7 +73,7 @@ def evaluation_in(folder):
         found = read_json(folder / 'evaluation' / 'scores.json')
         evaluated(found)
         return found
-    except (UserError, TypeError, KeyError, ValueError, AttributeError):
+    except Exception:                                       # whatever somebody wrote there
         return None
 
 
@@ -153,6 +153,11 @@ def smoothed(values):
 
 def number(value):
     return f'{value:.3g}' if abs(value) < 1e5 else f'{value:.2e}'
+
+
+def finite_or_none(value):
+    """A number as JSON has it: None where it is infinite or none."""
+    return float(value) if math.isfinite(value) else None
 
 
 def marks_of(config):
@@ -253,7 +258,7 @@ def page_of(folder, config):
         left = f', {duration((total - done) / max(speed["steps_per_second"][-1], 1e-9))} left'
     about = (f'{config.layout}, {size}, {config.n_labels} labels, step {done} of {total}{left}'
              if config.n_labels else f'{config.layout}, {size}, step {done} of {total}{left}')
-    parts = [f'<h1>{escape(folder.resolve().name)}</h1><p>{escape(about)}</p>']
+    parts = [f'<p>{escape(about)}</p>']
     if sheets:
         parts.append(SHEETS.replace('NAMES', json.dumps(sheets).replace('<', '\\u003c')).replace(
             'COLUMNS', 'in the styles of the photograph, as generate would choose them'
@@ -271,7 +276,7 @@ def page_of(folder, config):
     found = evaluation_in(folder)
     if found:
         parts.append(evaluated(found))
-    found = styles_in(folder)
+    found = styles_in(folder, config)
     if found:
         parts.append('<h2>Styles</h2><p>Of each label, as wide as they are frequent; the colours '
                      'are their features.</p><div class="wide"><table>'
@@ -281,22 +286,26 @@ def page_of(folder, config):
                    for name, value, own, text in settings_of(config))
     parts.append('<h2>Settings</h2><p>In bold what was asked for.</p><div class="wide">'
                  f'<table>{rows}</table></div>')
-    return PAGE.replace('TITLE', escape(folder.resolve().name)).replace('BODY', ''.join(parts))
+    return ''.join(parts)
+
+
+def write_page(folder, body):
+    """Write folder/index.html around its body. Names of files may not be text."""
+    filled = {'TITLE': escape(folder.resolve().name), 'BODY': body}
+    text = re.sub('TITLE|BODY', lambda found: filled[found[0]], PAGE)
+    write_text(folder / 'index.html', text.encode(errors='replace').decode())
 
 
 def write(folder, config):
-    """Write folder/index.html. UserError where that is not possible."""
-    text = page_of(Path(folder), config)
-    write_text(Path(folder) / 'index.html', text)
+    """Write the page of the run in `folder`. UserError where that is not possible."""
+    write_page(Path(folder), page_of(Path(folder), config))
 
 
 def attempt_write(folder, config, otherwise='training goes on'):
     """`write`, or a warning."""
     def tried():
-        try:
+        with blame(Path(folder) / 'index.html', 'cannot be made'):  # of files somebody has changed
             write(folder, config)
-        except (ValueError, KeyError, IndexError) as error:     # files that somebody has changed
-            raise UserError(f'{folder}: no index.html ({error})') from None
     attempt(tried, otherwise)
 
 
@@ -314,17 +323,21 @@ def thumbnail(rgb, widest=240):
 def gallery(folder, rows):
     """Write folder/index.html: a row for each map, its label map and the pictures made of it.
 
-    rows: [(name, address of the label map's picture, [names of files in the folder])].
+    rows: [(name, address of the label map's picture, [names of files in the folder])]. UserError
+    where it is the folder of a run.
     """
-    parts = [f'<h1>{escape(folder.resolve().name)}</h1><div class="rows">']
+    if checkpoints.numbered(folder):
+        raise UserError(f'{folder}: is the folder of a run, whose page stays; --out names another '
+                        'for a gallery')
+    parts = []
     for name, label, files in rows:
-        pictures = ''.join(f'<a href="{quote(file)}"><img loading="lazy" src="{quote(file)}" '
-                           f'alt="{escape(file)}" title="{escape(file)}"></a>' for file in files)
+        pictures = ''.join(
+            f'<a href="{address}"><img loading="lazy" src="{address}" alt="{escape(file)}" '
+            f'title="{escape(file)}"></a>' for file in files
+            for address in [quote(os.fsencode(file))])
         parts.append(f'<section><h3>{escape(name)}</h3><div class="row"><img src="{label}" '
                      f'alt="label map">{pictures}</div></section>')
-    text = PAGE.replace('TITLE', escape(folder.resolve().name)).replace(
-        'BODY', ''.join(parts) + '</div>')
-    write_text(folder / 'index.html', text)
+    write_page(folder, f'<div class="rows">{"".join(parts)}</div>')
 
 
 # ------------------------------------------------------------------------------------- in words
@@ -362,7 +375,7 @@ def facts(folder, n_labels=None):
         'styles': {'labels': int((known['counts'] > 0).any(1).sum()),
                    'styles': int((known['counts'] > 0).sum()),
                    'instances': int(known['counts'].sum()) if t else None} if known else None,
-        'scores': {name: values[-1].item() for name, values in scores.items()},
+        'scores': {name: finite_or_none(values[-1]) for name, values in scores.items()},
         'evaluation': evaluation_in(folder) if folder.is_dir() else None,
         'checkpoints': states}
 
@@ -388,7 +401,8 @@ def in_words(found):
             f', from {s["instances"]} instances' if s['instances'] else '')
     if found['scores']:
         yield '  scores      ' + ', '.join(
-            f'{name.replace("_", " ")} {number(value)}' for name, value in found['scores'].items())
+            f'{name.replace("_", " ")} {number(value)}' for name, value in found['scores'].items()
+            if value is not None)
     if found['evaluation']:
         titles, *rows = as_table(found['evaluation']['rows'])
         for name, *cells in rows:
@@ -437,7 +451,7 @@ td.help, .own td.help { color: var(--dim); font-weight: 400; min-width: 16em; }
 .control input { flex: 1; max-width: 640px; accent-color: var(--c0); }
 button { font: inherit; color: inherit; background: var(--panel); border: 1px solid var(--line);
   border-radius: 6px; padding: 2px 10px; cursor: pointer; }
-</style></head><body>BODY
+</style></head><body><h1>TITLE</h1>BODY
 <script>
 for (const cell of document.querySelectorAll('.styles i')) {
   cell.style.flexGrow = cell.dataset.grow;

@@ -451,8 +451,8 @@ def resumed_folder(resume, named, data):
                         'out')
     if resume or named:
         return Path(resume or named)
-    of_data = Path('runs') / resolved(data).name
-    return of_data if checkpoints.numbered(of_data) else newest()
+    of_data = Path('runs') / resolved(data).name if data else None
+    return of_data if data and checkpoints.numbered(of_data) else newest()
 
 
 def check_new(folder):

@@ -145,6 +145,9 @@ def find_labels(source, layout, checked):
         n_labels, names = layout.n_labels, layout.names(root)
     else:
         read = layouts.readers(layout.name)
+        if layout.sparse and n_labels:
+            raise UserError(f'--n-labels {n_labels}: {layout.name} has as many labels as occur; '
+                            'leave it out')
 
         def labels_of(pair):
             ids = read.label(pair.label, None)

@@ -319,7 +319,7 @@ def label_colours(config):
     """(n_labels, 3) uint8 colours in which a run's labels are shown: its palette's, its layout's
     own, else those of PASCAL VOC, an id's bits dealt out to the channels."""
     ids = np.arange(config.n_labels)[:, None]
-    colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(3))
+    colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(8))
     colours = colours.astype(np.uint8)
     own = layouts.LAYOUTS[config.layout].colours[:config.n_labels]
     if config.palette:

@@ -13,7 +13,7 @@ class UNet(nn.Module):
     down to a few pixels and up again (C64, C128, C256, C512 ...; dropout in the three innermost of
     the way up), every level with a skip connection to its counterpart.
 
-    Its noise z is that dropout, when generating as well (section 2.1 there), drawn from torch's own
+    Its noise z is that dropout, when generating as well (section 3.1 there), drawn from torch's own
     generator: see `noise`. Its batch normalisation ran on batches of one picture; that is
     InstanceNorm, and what is used here whatever the batch.
 

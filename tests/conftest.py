@@ -34,7 +34,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def no_test_goes_on_for_ever():
-    """Fails a test that waits in vain. Where a fixture is slow to be made, that counts too."""
+    """Fails a test that waits in vain."""
     def too_long(number, frame):
         pytest.fail('takes more than 15 minutes')
 

@@ -11,6 +11,7 @@ import data
 import decoding
 from files import UserError
 import layouts
+import ranks
 
 PLAIN = data.Readers(decoding.read_map, decoding.read_map, decoding.read_photo, '')
 
@@ -184,6 +185,15 @@ def test_order_covers_every_picture_once_an_epoch_and_starts_anywhere():
     for epoch in range(4):
         assert sorted(index for e, index in keys if e == epoch) == [0, 1, 2, 3, 4]
     assert list(data.Order(5, 2, 7, 10, seed=3)) == whole[7:]
+
+
+def test_processes_share_a_batch_but_for_that_of_one_alone(monkeypatch):
+    whole = list(data.Order(8, 4, 0, 4, seed=3))
+    for rank in range(2):
+        monkeypatch.setattr(ranks, 'SIZE', 2)
+        monkeypatch.setattr(ranks, 'RANK', rank)
+        assert list(data.Order(8, 4, 0, 4, 3)) == [keys[2 * rank:][:2] for keys in whole]
+        assert list(data.Order(8, 4, 0, 4, 3, shared=False)) == whole
 
 
 def test_a_label_out_of_range_is_named(flat):

@@ -137,9 +137,15 @@ def test_evaluate(quick, command, run, scenes, tmp_path):
             'toy_0000.png', 'toy_0001.png']
 
     # The judge is there now; styles change the picture, and so does the average.
+    looks = [(tmp_path / 'pictures' / 'fake' / 'toy_0000.png').read_bytes()]
     for flags in (('--styles', 'encoded'), ('--styles', 'sampled'), ('--no-average',)):
-        code, out, err = command('evaluate', '--run', run, *flags)
+        code, out, err = command('evaluate', '--run', run, *flags, '--write', 'other')
         assert code == 0 and 'training a judge' not in out, err
+        looks.append((tmp_path / 'other' / 'fake' / 'toy_0000.png').read_bytes())
+    assert len({*looks}) == 4
+    code, _, err = command('evaluate', '--run', run, '--split', 'train', '--write', 'other')
+    assert code == 0 and '4 pictures of another evaluation are there' in refused(
+        command, 'evaluate', '--run', run, '--write', 'other'), err
     shutil.copytree(run, tmp_path / 'runs' / 'other')
     code, out, err = command('evaluate', '--run', run, 'runs/other', '--write', 'more', '--void',
                              'none', '--size', '32x16')
@@ -199,6 +205,11 @@ def test_evaluate_says_what_is_wrong(quick, command, run, scenes, tmp_path):
     _, _, err = command('evaluate', '--run', run, '--judge', 'street.pt', '--void', 'none',
                         '--split', 'train')
     assert 'note: street.pt: a judge that was trained with other void labels' in err
+    stored = torch.load('street.pt')
+    del stored['about']['checksum']
+    torch.save(stored, 'less.pt')
+    assert 'less.pt: not a judge that evaluate has made' in refused(command, *words, '--judge',
+                                                                    'less.pt')
     assert '6 of the 6 pictures that are scored are among those that it was trained on' in err
     assert '--run: ' in refused(command, 'evaluate', '--run', run, run)
     every = [str(i) for i in range(35)]

@@ -70,9 +70,14 @@ def test_page_of_a_run(trained, tmp_path):
     (folder / 'evaluation').mkdir()
     for broken in ('', '[]', '{"protocol": "", "rows": [{}]}',
                    '{"protocol": "", "rows": [{"name": "a", "l1": ""}]}',
+                   '{"protocol": "", "rows": [{"name": "a", "l1": 1%s}]}' % ('0' * 400),
                    '{"protocol": "", "rows": [{"name": "a", "iou": 1}]}'):
         (folder / 'evaluation' / 'scores.json').write_text(broken)
         assert report.evaluation_in(folder) is None
+    stored = (folder / 'styles.npz').read_bytes()
+    for broken in (b'', stored[:300]):
+        (folder / 'styles.npz').write_bytes(broken)
+        assert report.styles_in(folder, c) == []
     for broken in ('', 'step\n', 'step,gan\nx,y\n', 'a,b\n1,2\n'):
         (folder / 'log.csv').write_text(broken)
         report.write(folder, c)
@@ -96,6 +101,21 @@ def test_gallery(command, trained, scenes, tmp_path):
     code, _, _ = command('generate', '--run', trained, '--label',
                          next((scenes / 'gtFine' / 'val').rglob('*labelIds.png')), '--out', 'one')
     assert code == 0 and not (tmp_path / 'one' / 'index.html').exists()
+    page = (trained / 'index.html').read_bytes()            # which no gallery replaces
+    code, _, err = command('generate', '--run', trained, '--label', scenes / 'gtFine' / 'val',
+                           '--out', trained)
+    assert code == 0 and 'is the folder of a run, whose page stays' in err
+    assert (trained / 'index.html').read_bytes() == page
+
+
+def test_pages_of_odd_names(tmp_path):
+    folder = tmp_path / 'BODY'
+    folder.mkdir()
+    odd = os.fsdecode(b'caf\xe9')
+    report.gallery(folder, [('TITLE', '', ['a&b.png', odd])])
+    text = (folder / 'index.html').read_text()
+    assert '<title>BODY</title>' in text and '<h3>TITLE</h3>' in text
+    assert 'src="a%26b.png"' in text and 'src="caf%E9"' in text
 
 
 # ---------------------------------------------------------------------------------- terminals
@@ -176,7 +196,15 @@ def test_dry_run_and_hours(command, scenes, tmp_path):
         assert line in out, out
     assert not list(tmp_path.iterdir())                     # nothing is written
     code, out, err = command(*words, '--preset', 'city512', '--steps', 1, '--dry-run')
-    assert code == 0 and '--preset city512: --size 64x32 --n-scales 2\n' in out, err
+    assert code == 0 and ('--preset city512:; flags beside it win over its --size, --n-scales\n'
+                          in out), err
+    for more in ('city1024-12g --model unet', 'city2048 --model pix2pix --n-down 5',
+                 'faces --no-features', 'faces --model pix2pix'):
+        code, out, err = command('train', '--data', scenes, '--size', '64x32', '--steps', 1,
+                                 '--preset', *more.split(), '--dry-run', '--ngf', 4, '--ndf', 4)
+        assert code == 0 and 's a step' in out, err
+    code, out, err = command(*words, '--hours', 0.0005, '--cache', 'kept', '--dry-run')
+    assert code == 0 and not list(tmp_path.iterdir()), err
     code, out, err = command(*words, '--hours', 0.0005, '--run', 'run')
     assert code == 0, err
     steps = int(re.search(r'--hours 0.0005: (\d+) steps', out)[1])
@@ -285,6 +313,17 @@ def test_version_and_completion(command):
                   'echo "${COMPREPLY[@]}"'
     done = subprocess.run(['bash', '-c', asked], text=True, capture_output=True)
     assert done.stdout == 'lsgan vanilla hinge\n'
+
+
+def test_the_newest_run_is_resumed(trained, tmp_path, monkeypatch):
+    (tmp_path / 'street').mkdir()
+    monkeypatch.chdir(tmp_path / 'street')                  # called as one of the runs in it
+    for name in ('street', 'newer'):
+        shutil.copytree(trained, Path('runs') / name)
+        for path in Path('runs', name).glob('checkpoint-*'):
+            os.utime(path)
+    assert runs.resumed_folder('', None, None) == Path('runs/newer')
+    assert runs.resumed_folder('', None, 'somewhere/street') == Path('runs/street')
 
 
 def test_info(command, trained, golden, tmp_path):
@@ -400,6 +439,11 @@ def test_export_says_what_is_missing(command, trained, monkeypatch):
 
 
 def test_export_to_the_official_code_and_back(command, trained, scenes, tmp_path):
+    for more in (('--format', 'onnx'), ('--size', '7x7'), ('--out', 'x')):
+        code, _, err = command('export', '--run', trained, '--official', 'there', *more)
+        assert code == 2 and f'--official and {more[0]}' in err
+    code, _, err = command('export', '--run', trained, '--official', trained)
+    assert code == 2 and 'holds a run of this program' in err
     code, out, err = command('export', '--run', trained, '--official', 'there')
     assert code == 0, err
     assert {path.name for path in (tmp_path / 'there').iterdir()} == {
