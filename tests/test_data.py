@@ -1,4 +1,7 @@
 """Decoding, augmentation, the cache; boundary maps and connected components by hand."""
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,8 +10,10 @@ import pytest
 import torch
 
 import cache
+from conftest import ROOT
 import data
 import decoding
+import files
 from files import UserError
 import layouts
 import ranks
@@ -228,6 +233,24 @@ def test_a_cache_that_does_not_fit_is_refused(flat, tmp_path, monkeypatch):
     monkeypatch.setattr(cache.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=100))
     with pytest.raises(UserError, match='--cache .*cache: needs 0 MiB, more than is free there'):
         data.Pictures(layouts.find_pairs(flat)[1], PLAIN, 5, (4, 4), cache=tmp_path / 'cache')
+
+
+def test_a_cache_holds_photographs_of_one_type(flat, tmp_path):
+    pairs = layouts.find_pairs(flat)[1]
+    np.save(tmp_path / 'one.npy', np.zeros((6, 8, 3), np.float32))
+    pairs = [pairs[0]._replace(image=tmp_path / 'one.npy'), *pairs]
+    with pytest.raises(UserError, match='is uint8, and others are float32'):
+        data.Pictures(pairs, PLAIN, 5, (4, 4), cache=tmp_path / 'cache')
+
+
+def test_a_cache_in_the_folder_of_a_run_leaves_its_lock(flat, tmp_path):
+    other = [sys.executable, '-c', 'import files, pathlib, sys\n'
+             'with files.lock(pathlib.Path(sys.argv[1])): pass', tmp_path]
+    with files.lock(tmp_path):
+        data.Pictures(layouts.find_pairs(flat)[1], PLAIN, 5, (4, 4), cache=tmp_path)
+        done = subprocess.run(other, cwd=ROOT, capture_output=True, text=True)
+    assert f'process {os.getpid()} on ' in done.stderr
+    assert subprocess.run(other, cwd=ROOT).returncode == 0
 
 
 def test_arrays_of_any_number_of_channels(tmp_path):

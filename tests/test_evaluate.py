@@ -153,6 +153,16 @@ def test_evaluate(quick, command, run, scenes, tmp_path):
     assert (tmp_path / 'more' / 'fake-other' / 'toy_0001.png').exists()
 
 
+def test_a_new_run_in_a_folder_takes_nothing_from_an_old_one(quick, command, run, scenes):
+    command('evaluate', '--run', run)
+    for path in checkpoints.numbered(run):
+        path.unlink()
+    code, _, err = command('train', '--data', scenes, '--run', run, *TINY, '--steps', 1)
+    assert code == 0 and not list(run.glob('styles*')), err
+    found = json.loads(command('info', run, '--json')[1])
+    assert found['evaluation'] is None and found['styles'] is None
+
+
 def test_outside_predictions(command, run, scenes, tmp_path):
     """Label maps that somebody's network predicted: true ones have all pixels right."""
     pairs = layouts.find_pairs(scenes, 'val')[1]
