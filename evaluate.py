@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from config import label_of
 import data
 import decoding
-from files import (Progress, UserError, make_folder, nearest, resolved, say, warn,
+from files import (Progress, UserError, check_folder, make_folder, nearest, resolved, say, warn,
                    write_text)
 import judge as judging
 import layouts
@@ -301,6 +301,7 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     """
     write, predictions = (path and Path(path) for path in (write, predictions))
     out = Path(out or folders[0] / 'evaluation')
+    check_folder(out)
     names = names_of(folders)
     configs = configurations(folders, which, n_labels)
     config, t = configs[0], configs[0].training
@@ -337,7 +338,6 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
                f'{about["pictures"]} photographs')
 
     # Ceiling, runs, floor.
-    make_folder(out)
     shown = [pictures.pairs[i].name for i in np.unique(
         np.linspace(0, len(pictures.pairs) - 1, ON_THE_SHEET).astype(int))]
     made = [score('real photographs', pictures, lambda pair, label, real: real, recogniser, 'real',
@@ -390,6 +390,7 @@ def report(out, config, pictures, made, named, protocol):
     say(f'protocol: {protocol}')
     for line in table(rows, named):
         say(line)
+    make_folder(out)
     write_text(out / 'scores.json', json.dumps(
         {'protocol': protocol, 'rows': [as_json(row, named) for row in rows]}, indent=1))
     write_sheet(out / 'sheet.png', config, pictures, columns)

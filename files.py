@@ -242,10 +242,15 @@ def append(path, text):
         file.write(text.encode()[file.tell():])
 
 
-def make_folder(path):
-    """Make a folder where there is none. UserError where that is not possible."""
+def check_folder(path):
+    """UserError where what is to be a folder is a file."""
     if path.exists() and not path.is_dir():
         raise UserError(f'{path}: is a file, not a folder; choose another')
+
+
+def make_folder(path):
+    """Make a folder where there is none. UserError where that is not possible."""
+    check_folder(path)
     with blame(path, 'cannot be made'):
         path.mkdir(parents=True, exist_ok=True)
 

@@ -13,7 +13,7 @@ from torch import nn
 import checkpoints
 import config as configuration
 from config import NETWORK, TRAINING
-from files import UserError, blame, brief, check_regular, resolved
+from files import UserError, blame, brief, check_folder, check_regular, resolved
 import layouts
 import nets
 import official
@@ -457,8 +457,7 @@ def resumed_folder(resume, named, data):
 
 def check_new(folder):
     """UserError if a folder holds a run, or cannot be one."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f'{folder}: is a file, not a folder; choose another')
+    check_folder(folder)
     if checkpoints.numbered(folder):
         raise UserError(f'{folder}: holds a trained run already; --resume {folder} goes on with '
                         'it, --run DIR makes another')
