@@ -28,7 +28,7 @@ Style = namedtuple('Style', 'number features')      # which of its label's, or N
 
 # The state number `number` of the history, which became it in version `version`; a photograph
 # (1, C, H, W) of it or None; noise: a seed of a U-Net's dropout.
-Opened = namedtuple('Opened', 'number version photo noise')
+Opened = namedtuple('Opened', 'number version photo noise size')
 
 # ids (K,) in the instance map, label of each, its pixels, its box (x0, y0, x1, y1), as ndarrays.
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
@@ -198,21 +198,23 @@ class Editor:
     pictures are made with.
 
     run: runs.Run; known: the styles to choose from (styles.cluster's dict), or None without an
-    encoder; state: a State to start from; photo: (1, C, H, W) float or None, that of the scene.
+    encoder; state: a State to start from; photo: (1, C, H, W) float or None, that of the scene;
+    noise: see synthesis.synthesise; size: see synthesis.Scene.
     """
 
-    def __init__(self, run, known, state, photo=None, noise=0):
+    def __init__(self, run, known, state, photo=None, noise=0, size=None):
         self.run, self.config, self.known = run, run.config, known
         self.things = layouts.LAYOUTS[run.config.layout].things
         self.version = self.maps_version = 0        # grow with every change, and one of the maps
         self.history, self.now, self.looked = [], -1, (None, None, None)
-        self.begin(state, photo, noise)
+        self.begin(state, photo, noise, size)
 
     # ------------------------------------------------ what there is
 
-    def begin(self, state, photo=None, noise=0):
-        """Go on with another scene, which a reset leads back to. photo, noise: as of the class."""
-        self.push(state, Opened(self.now + 1, self.version + 1, photo, noise))
+    def begin(self, state, photo=None, noise=0, size=None):
+        """Go on with another scene, which a reset leads back to. photo, noise, size: as of the
+        class."""
+        self.push(state, Opened(self.now + 1, self.version + 1, photo, noise, size))
 
     def push(self, state, opened=None):
         """Make `state` the present one; what had been undone is gone."""
@@ -259,7 +261,7 @@ class Editor:
         row and column: the scene as `generate` reads it, the styles of its regions (K, feat) or
         None, and noise: what synthesis.synthesise takes."""
         state = state or self.state
-        scene = scene_of(self.config, *state[:2], step)
+        scene = scene_of(self.config, *state[:2], step)._replace(size=self.opened.size)
         return (scene, vectors_of(scene.ids, state.styles) if self.run.E else None,
                 self.opened.noise)
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from config import label_of
 import data
 import decoding
-from files import (Progress, UserError, check_folder, make_folder, nearest, resolved, say, warn,
-                   write_text)
+from files import (Progress, UserError, check_folder, make_folder, nearest, plural, resolved, say,
+                   warn, write_text)
 import judge as judging
 import layouts
 import losses
@@ -264,11 +264,12 @@ class WhileTraining:
 
     def __init__(self, config, pairs, held, device, folder):
         """pairs: those trained on; held: [Pair] held out of them, or []: another split serves."""
+        split = 'held' if held else 'val'
         held = held or survey.others(config, SCORED_WHILE_TRAINING, runs.smallest_side(config))
         if not held:
             raise UserError(f'{config.training.data}: no split val or test to score; hold some '
                             'pictures out of those trained on with --hold-out N')
-        self.split = Split(config, config.training.data, 'held', config.size, held)
+        self.split = Split(config, config.training.data, split, config.size, held)
         self.recogniser = None
         if config.n_labels:
             void = set(config.void)
@@ -309,6 +310,9 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
         raise UserError(f'{"--judge" if judge else "--predictions"} {judge or predictions}: the '
                         'runs turn pictures into pictures, which have no labels to recognise; '
                         'leave it out')
+    if how != 'main' and not any(other.features for other in configs):
+        raise UserError(f'--styles {how}: {folders[0]} was trained without --features, so it has '
+                        'one style only; leave it out')
     root = root or (t and t.data)
     if not root:
         raise UserError(f'{folders[0]}: does not say what it was trained on; name it with --data '
@@ -367,7 +371,7 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
                f'judge {who}; {pictures.size[0]}x{pictures.size[1]}; void {left_out}'
                + ('; the best checkpoint, chosen by such scores' if which == 'best' else '')
                + f'; styles {how}, where there are any; split {split} of {root}, '
-                 f'{len(pictures.pairs)} pictures')
+                 f'{plural(len(pictures.pairs), "picture")}')
         if config.training and out == folders[0] / 'evaluation':
             reporting.attempt_write(folders[0], config, 'the scores are there')
 

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 from pathlib import Path
+import shlex
 import shutil
 import socket
 import stat
@@ -61,6 +62,25 @@ def brief(error):
     if 'Weights only load failed' in str(error):
         return 'no file of tensors'
     return ' '.join(str(error).split())[:300] or type(error).__name__
+
+
+def quote(path):
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
+
+
+def plural(n, thing):
+    """'1 thing', '2 things'"""
+    return f'{n} {thing}{"s" * (n != 1)}'
+
+
+def of_system(error):
+    """The line for an OSError that nothing has put into words."""
+    if error.filename is None:
+        return brief(error)
+    remedy = ('give yourself the rights to it, or choose another'
+              if isinstance(error, PermissionError) else 'see that it is there and can be used')
+    return f'{os.fsdecode(error.filename)}: {error.strerror}; {remedy}'
 
 
 def nearest(word, words):

@@ -19,8 +19,8 @@ import checkpoints
 import config as configuration
 import data
 import devices
-from files import (UserError, append, attempt, duration, live_line, lock, make_folder, say, warn,
-                   write_text)
+from files import (UserError, append, attempt, duration, live_line, lock, make_folder, plural,
+                   quote, say, warn, write_text)
 import layouts
 import losses
 import ranks
@@ -70,7 +70,7 @@ def summary(run, folder, dataset, shown):
     size = configuration.in_words(c.size) if c.size else 'native size'
     yield (f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device} in '
            f'{t.precision}, weights {weights}')
-    yield f'  pictures  {len(dataset)} to train on, {len(shown)} others to look at'
+    yield f'  pictures  {len(dataset)} to train on, {plural(len(shown), "other")} to look at'
     frozen = (f'; all of G learns from step {t.fix_global_steps}' if t.fix_global_steps else '')
     yield (f'  schedule  learning rate {t.lr:g}, which falls from step {t.decay_start} on, '
            f'{t.total_steps * t.batch / len(dataset):.1f} epochs{frozen}')
@@ -251,7 +251,7 @@ def fit(run, folder, dataset, shown, score=None):
     if run.step < t.total_steps:
         report.attempt_write(folder, run.config)
         say(f'stopped at step {run.step} of {t.total_steps}, all saved; to go on: '
-            f'python p2phd.py train --resume {folder}')
+            f'python p2phd.py train --resume {quote(folder)}')
         return 128 + stop
     compare(average, known, dataset, shown, (run.step - started) // 20)     # of the last sheet
     if peak := devices.peak_memory(run.device):

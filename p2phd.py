@@ -470,7 +470,7 @@ def main(args):
         return code
     except (UserError, OSError, MemoryError, RuntimeError, ValueError) as error:
         if isinstance(error, (UserError, OSError)) and not out_of_memory(error):
-            message = error
+            message = error if isinstance(error, UserError) else files.of_system(error)
         elif 'DataLoader worker' in str(error):
             message = ('a process that loads pictures has died, perhaps of too little (shared) '
                        'memory; train --resume RUN --workers 0 loads them in the trainer')

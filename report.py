@@ -20,7 +20,7 @@ from PIL import Image
 
 import checkpoints
 import config as configuration
-from files import UserError, attempt, blame, duration, read_json, read_text, write_text
+from files import UserError, attempt, blame, duration, plural, read_json, read_text, write_text
 import runs
 import styles
 
@@ -365,7 +365,7 @@ def facts(folder, n_labels=None):
         'step': checkpoint['step'], 'of_steps': t.total_steps if t else None,
         'data': t.data if t else None, 'layout': c.layout, 'labels': c.n_labels,
         'instances': c.instances, 'size': c.size and list(c.size),
-        'model': {'global': 'G1', 'local': f'G1 and {c.n_enhancers} enhancers',
+        'model': {'global': 'G1', 'local': f'G1 and {plural(c.n_enhancers, "enhancer")}',
                   'unet': 'U-Net'}[c.model],
         'parameters': {name: sum(x.numel() for x in state.values())
                        for name, state in checkpoint['weights'].items()},
@@ -404,9 +404,10 @@ def in_words(found):
             f'{name.replace("_", " ")} {number(value)}' for name, value in found['scores'].items()
             if value is not None)
     if found['evaluation']:
+        yield f'  evaluation  {found["evaluation"]["protocol"]}'
         titles, *rows = as_table(found['evaluation']['rows'])
         for name, *cells in rows:
-            yield f'  evaluation  {name}: ' + ', '.join(
+            yield f'    {name}: ' + ', '.join(
                 f'{title} {cell}' for title, cell in zip(titles[1:], cells) if cell != '-')
     for name, state in found['checkpoints'].items():
         yield f'  checkpoint  {name}: {state}'

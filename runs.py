@@ -13,7 +13,7 @@ from torch import nn
 import checkpoints
 import config as configuration
 from config import NETWORK, TRAINING
-from files import UserError, blame, brief, check_folder, check_regular, resolved
+from files import UserError, blame, brief, check_folder, check_regular, quote, resolved
 import layouts
 import nets
 import official
@@ -198,7 +198,8 @@ def load_vgg(source):
                  torch.load(source, map_location='cpu', weights_only=True))
         return nets.VGG19(state)
     except Exception as error:
-        raise UserError(f'--vgg {source}: {brief(error)}; give the path of '
+        named = '--vgg' if source == 'fetch' else f'--vgg {source}'
+        raise UserError(f'{named}: {brief(error)}; give the path of '
                         f'{nets.VGG19.URL.split("/")[-1]} as torchvision publishes it, also to '
                         'go on with a run where it is elsewhere now') from None
 
@@ -254,6 +255,9 @@ def check_sizes(config, sizes):
     """UserError where --size, --crop or the pictures themselves, sizes {scene: (width, height)}, do
     not suit the networks."""
     t, size = config.training, config.size
+    if t.crop and size and (t.crop[0] > size[0] or t.crop[1] > size[1]):
+        raise UserError(f'--crop {configuration.in_words(t.crop)} is larger than --size '
+                        f'{configuration.in_words(size)}')
     multiple, least = network_multiple(config), smallest_side(config)
     for flag, value in (('--size', size), ('--crop', t.crop)):
         if value and (flag == '--crop' or not t.crop):
@@ -261,15 +265,12 @@ def check_sizes(config, sizes):
             if w % multiple or h % multiple or min(w, h) < least:
                 raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at '
                                 f'least {least}; {fitting(value, multiple, least)} fits')
-    if t.crop and size and (t.crop[0] > size[0] or t.crop[1] > size[1]):
-        raise UserError(f'--crop {configuration.in_words(t.crop)} is larger than --size '
-                        f'{configuration.in_words(size)}')
 
-    for scene, (w, h) in sizes.items():
+    for scene, (w, h) in sizes.items() if not size else ():
         if min(w, h) < least:
             raise UserError(f'{t.data}: {scene} is a picture of {w}x{h}, too small for these '
-                            f'networks (at least {least}x{least}); leave it out')
-        if t.crop and not size and (t.crop[0] > w or t.crop[1] > h):
+                            f'networks (at least {least}x{least}); leave it out, or take a --size')
+        if t.crop and (t.crop[0] > w or t.crop[1] > h):
             raise UserError(f'--crop {configuration.in_words(t.crop)}: {scene} in {t.data} is only '
                             f'{w}x{h}; leave it out, or take a smaller --crop or a --size')
     if t.batch > 1 and not (size or t.crop) and len(set(sizes.values())) > 1:
@@ -458,9 +459,12 @@ def resumed_folder(resume, named, data):
 def check_new(folder):
     """UserError if a folder holds a run, or cannot be one."""
     check_folder(folder)
+    if str(folder).encode(errors='replace').decode() != str(folder):
+        raise UserError(f'{folder}: its name is no text, and PyTorch opens no file there; choose '
+                        'another with --run')
     if checkpoints.numbered(folder):
-        raise UserError(f'{folder}: holds a trained run already; --resume {folder} goes on with '
-                        'it, --run DIR makes another')
+        raise UserError(f'{folder}: holds a trained run already; --resume {quote(folder)} goes on '
+                        'with it, --run DIR makes another')
     if (folder / 'latest_net_G.pth').exists():
         raise UserError(f'{folder}: holds a run of the official code; --run DIR makes another, '
                         f'finetune --from {folder} starts from it')

@@ -51,7 +51,7 @@ def opened(run, known, label_path, inst_path=None, size=None, styles_path=None, 
         if run.config.features_of != 'label':
             own = {new: own[old] for new, old in enumerate(ids.tolist()) if old in own}
     inst = inst.reshape(label.shape).astype(np.int32)
-    return Editor(run, known, State(label, inst, own), photo, noise)
+    return Editor(run, known, State(label, inst, own), photo, noise, scene.size)
 
 
 def recognised(known, label, vector):

@@ -236,7 +236,7 @@ class Session:
         with uploaded(self.folder, label=label, inst=inst, styles=styles) as paths:
             new = scenes.opened(e.run, e.known, paths['label'], paths.get('inst'), None,
                               paths.get('styles'))
-        e.begin(new.state, noise=new.opened.noise)
+        e.begin(new.state, noise=new.opened.noise, size=new.opened.size)
         return self.changed()
 
     @taking()

@@ -11,7 +11,7 @@ import torch
 import config as configuration
 import data
 import devices
-from files import UserError, attempt, blame, read_json, say, warn, write_text, write_whole
+from files import UserError, attempt, blame, quote, read_json, say, warn, write_text, write_whole
 import layouts
 import report
 import runs
@@ -24,8 +24,9 @@ GAPLESS = 2048 * 1024       # pixels of the largest picture for which freed memo
 # label (1, 1, H, W) integer (pictures to pictures: (1, C, H, W)); inst (1, 1, H, W) integer, or
 # None where the run has no instances; ids (K,) of the regions that have a style each, slot
 # (1, 1, H, W), the number 0 ... K - 1 of each pixel's, and labels (K,), the label of each, or None
-# where it has no encoder; there (L,), the labels that occur, see data.labels_in.
-Scene = namedtuple('Scene', 'label inst ids slot labels there')
+# where it has no encoder; there (L,), the labels that occur, see data.labels_in; size, the (width,
+# height) that its label map has in its file, None where that is not known.
+Scene = namedtuple('Scene', 'label inst ids slot labels there size', defaults=[None])
 
 
 def read_scene(config, label_path, inst_path=None, size=None):
@@ -34,16 +35,18 @@ def read_scene(config, label_path, inst_path=None, size=None):
     readers = layouts.readers_of(config)
     if config.n_labels:
         survey.check_jpeg(Path(label_path), config.jpeg_labels)
-    label = readers.label(label_path, size)
+    label, stored = readers.label(label_path, size), layouts.header(label_path)[:2]
     if config.n_labels:
         data.check_labels(label, label_path, config.n_labels)
     inst = None
     if config.instances != 'none' and inst_path:
-        survey.check_section(inst_path, label_path, layouts.header(label_path)[:2])
+        survey.check_section(inst_path, label_path, stored)
         inst = readers.inst(inst_path, label.shape[1::-1])
     elif config.instances != 'none':
         inst = data.connected_components(label)
-    return make_scene(config, *(x if x is None else data.to_tensor(x)[None] for x in (label, inst)))
+    scene = make_scene(config, *(x if x is None else data.to_tensor(x)[None]
+                                 for x in (label, inst)))
+    return scene._replace(size=stored)
 
 
 def make_scene(config, label, inst):
@@ -64,7 +67,7 @@ def note_size(folder, config, path, scene):
     far = not 0.7 < (w * h / (config.size[0] * config.size[1])) ** 0.5 < 1.5
     if far:
         size = configuration.in_words(config.size)
-        warn(f'note: {path} is {w}x{h} and {folder} learned at {size}; --size {size} would suit it '
+        warn(f'note: {path}: {w}x{h}, and {folder} learned at {size}; --size {size} would suit it '
              'better')
     return far
 
@@ -72,7 +75,7 @@ def note_size(folder, config, path, scene):
 def read_photo(config, path, scene):
     """A photograph of a scene, resized to its map's size -> (1, C, H, W) in [-1, 1]."""
     h, w = scene.label.shape[-2:]
-    survey.check_section(path, 'its label map', (w, h))
+    survey.check_section(path, 'its label map', scene.size or (w, h))
     photo = layouts.readers_of(config).image(path, (w, h))
     return data.to_float(data.to_tensor(photo)[None])
 
@@ -209,10 +212,10 @@ def cluster(run, folder, root, k, min_pixels, seed, shared=False):
     t.data, t.crop, t.cache, t.batch = root or t.data, None, None, 1    # whole, one at a time
     if not t.data:
         raise UserError(f'{folder}: does not say what it was trained on; run python p2phd.py '
-                        f'cluster --run {folder} --data DIR')
+                        f'cluster --run {quote(folder)} --data DIR')
     if not Path(t.data).exists():
         raise UserError(f'{folder}: its training data is not at hand at {t.data}; run python '
-                        f'p2phd.py cluster --run {folder} --data DIR')
+                        f'p2phd.py cluster --run {quote(folder)} --data DIR')
     layout, pairs, sizes = survey.known_pairs(c, t.data, t.left_out, t.split)
     pairs, _ = survey.seen_and_held(c, pairs)
     if not c.size:
@@ -242,7 +245,7 @@ def ready_styles(run, folder, root=None):
     if known and known.get('step', run.step) == run.step:
         return known
     if known:
-        warn(f'note: {folder}: its styles are of step {known["step"]}, the run has gone on to '
+        warn(f'note: {folder}: its styles are of step {known["step"]}, and the run is at '
              f'step {run.step}: ' + ('clustering again' if there else 'run cluster again'))
         if not there:
             return known

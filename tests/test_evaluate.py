@@ -153,6 +153,40 @@ def test_evaluate(quick, command, run, scenes, tmp_path):
     assert (tmp_path / 'more' / 'fake-other' / 'toy_0001.png').exists()
 
 
+def test_size_may_change_the_proportions(quick, command, scenes, tmp_path):
+    """Photographs are checked against the files of the maps, not what those are resized to."""
+    code, out, err = command('train', '--data', scenes, *TINY, '--size', '32x32', '--steps', 2,
+                             '--evaluate-every', 2, '--run', 'square')
+    assert code == 0 and 'mean_iou' in Path('square/scores.csv').read_text(), err
+    assert '2 others to look at' in out
+    code, out, err = command('evaluate', '--run', 'square')
+    assert code == 0 and 'L1' in out, err
+    label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
+    photo = next((scenes / 'leftImg8bit' / 'val').rglob('*0000*.png'))
+    code, out, err = command('generate', '--run', 'square', '--label', label, '--encode', photo,
+                             '--size', '32x32', '--out', 'out')
+    assert code == 0, err
+    Image.new('RGB', (32, 32)).save('other.png')
+    assert 'other.png is 32x32 and its label map is 64x32' in refused(
+        command, 'generate', '--run', 'square', '--label', label, '--encode', 'other.png',
+        '--size', '32x32')
+    Path('edits.json').write_text('[{"do": "style", "label": "car", "style": "photo"}]')
+    words = ['edit', '--run', 'square', '--label', label, '--size', '32x32', '--script',
+             'edits.json', '--out', 'edited', '--photo']
+    code, out, err = command(*words, photo)
+    assert code == 0, err
+    assert 'its label map is 64x32' in refused(command, *words, 'other.png')
+    assert 'trained without --features' in refused(
+        command, 'evaluate', '--run', bare(command, scenes), '--styles', 'sampled')
+
+
+def bare(command, scenes):
+    """A run without an encoder."""
+    assert command('train', '--data', scenes, *BARE, '--no-features', '--steps', 1, '--run',
+                   'bare')[0] == 0
+    return 'bare'
+
+
 def test_a_new_run_in_a_folder_takes_nothing_from_an_old_one(quick, command, run, scenes):
     command('evaluate', '--run', run)
     for path in checkpoints.numbered(run):
