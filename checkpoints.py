@@ -234,7 +234,8 @@ def newest(folder, set_aside=False):
         raise UserError(f'{path}: {error}' + (', and so are those before it' if len(damaged) > 1
                                               else ', and there is none before it'))
     if folder.is_file():
-        raise UserError(f'{folder}: is a file; expected the folder of a run, as {folder.parent}')
+        raise UserError(f'{folder}: is a file; expected the folder of a run'
+                        + (f', as {folder.parent}' if numbered(folder.parent) else ''))
     runs = {path.name: path for parent in (folder.parent, Path('runs'))
             for path in parent.glob('*') if numbered(path)}
     raise UserError(f'{folder}: no checkpoint there; expected the folder of a run that train has '
