@@ -174,9 +174,10 @@ def resume(args):
     import runs
     import survey
     import training
-    if args.hours or args.dry_run or args.preset:
-        raise UserError('--hours, --dry-run and --preset: of a new run; --steps or --epochs '
-                        'lengthens one')
+    n_labels = getattr(args, 'official_labels', None)
+    if args.hours or args.dry_run or args.preset or n_labels is not None:
+        raise UserError('--hours, --dry-run, --preset and --n-labels: of a new run; --steps or '
+                        '--epochs lengthens one')
     folder = runs.resumed_folder(args.resume, args.run, getattr(args, 'data', ''))
     device = devices.pick_device(args.device)
     if not checkpoints.numbered(folder):

@@ -266,11 +266,11 @@ def check_sizes(config, sizes):
                 raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at '
                                 f'least {least}; {fitting(value, multiple, least)} fits')
 
-    for scene, (w, h) in sizes.items() if not size else ():
+    for scene, (w, h) in sizes.items():
         if min(w, h) < least:
             raise UserError(f'{t.data}: {scene} is a picture of {w}x{h}, too small for these '
-                            f'networks (at least {least}x{least}); leave it out, or take a --size')
-        if t.crop and (t.crop[0] > w or t.crop[1] > h):
+                            f'networks (at least {least}x{least}); leave it out')
+        if t.crop and not size and (t.crop[0] > w or t.crop[1] > h):
             raise UserError(f'--crop {configuration.in_words(t.crop)}: {scene} in {t.data} is only '
                             f'{w}x{h}; leave it out, or take a smaller --crop or a --size')
     if t.batch > 1 and not (size or t.crop) and len(set(sizes.values())) > 1:

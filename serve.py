@@ -250,7 +250,7 @@ def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
         server = Server(session, host, port)
     except (OSError, UnicodeError) as error:
         raise UserError(f'--host {host} --port {port}: cannot be served there ({brief(error)}); '
-                        'choose another --port, or leave it out') from None
+                        'choose others, or leave them out') from None
     with server:
         say(f'{server.address}\nCtrl-C ends it; what is saved goes to {folder}')
         if session.found:

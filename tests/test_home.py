@@ -226,6 +226,8 @@ def test_dry_run_beside_a_run_and_what_a_resumed_run_refuses(command, scenes, tr
     assert code == 0 and 's a step' in out, err
     code, _, err = command(*words, '--run', trained, '--steps', 1)
     assert code == 2 and 'holds a trained run already' in err
+    code, _, err = command('finetune', '--resume', trained, '--n-labels', 5)
+    assert code == 2 and '--n-labels: of a new run' in err
     code, _, err = command('train', '--resume', trained, '--preset', 'small')
     assert code == 2 and '--preset' in err and err.count('\n') == 1
 

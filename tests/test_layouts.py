@@ -221,7 +221,7 @@ def test_helen(command, tmp_path):
     label = layouts.read_helen(root / 'labels' / '11_1', None)
     assert (label[:16] == 5).all() and label.max() == 10
     out = train_and_generate(command, root, root / 'labels' / '33_1', '--instances', 'components')
-    assert '2 to train on, 1 others' in command(*dry)[1]
+    assert '2 to train on, 1 other to look' in command(*dry)[1]
     assert 'Helen: 2 training pairs, 11 labels, connected components as instances' in out
 
 

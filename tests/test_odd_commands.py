@@ -521,7 +521,7 @@ ROWS = [
     ('finetune --from run --steps 1 --run run', 2, 'run: holds a trained run already'),
     ('finetune --from gone --steps 1', 2, 'moved_away: the data set of gone is not there; say'),
     ('finetune --from skipped --steps 1', 0, 'step 1/1'),
-    ('finetune --from local --steps 1', 0, 'local-32x32/checkpoint-0000001.pt'),
+    ('finetune --from local --steps 1', 2, 'a picture of 24x20, too small .*at least 32x32'),
     ('finetune --from local --steps 1 --n-blocks-local 2', 2,
      '--n-blocks-local 2: local has 1, and all its enhancers are alike'),
     ('finetune --from run --steps 1 --data plain', 2, 'plain: has no instance maps, and the run'),
