@@ -434,6 +434,16 @@ def test_exported_weights_are_those_asked_for(command, trained, tmp_path):
         assert not all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
+@pytest.mark.parametrize('more', [{}, {'model': 'local', 'n_enhancers': 1}])
+def test_grey_pictures_to_the_official_code_and_back(tmp_path, more):
+    run = make_run(CPU, **SMALL, **more, out_channels=1)
+    export.official(tmp_path, run, run.D.state_dict(), None, tmp_path / 'there')
+    back = runs.load(tmp_path / 'there', CPU, False)
+    assert back.config.out_channels == 1
+    a, b = run.G.state_dict(), back.G.state_dict()
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
 def test_export_says_what_is_missing(command, trained, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
     code, _, err = command('export', '--run', trained, '--format', 'onnx', '--out', 'run.onnx')
