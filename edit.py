@@ -27,7 +27,7 @@ State = namedtuple('State', 'label inst styles')
 Style = namedtuple('Style', 'number features')      # which of its label's, or None; tuple of floats
 
 # The state number `number` of the history, which became it in version `version`; a photograph
-# (1, C, H, W) of it or None; noise: a seed of a U-Net's dropout.
+# (1, C, H, W) of it or None; noise: a seed of a U-Net's dropout; size: as of synthesis.Scene.
 Opened = namedtuple('Opened', 'number version photo noise size')
 
 # ids (K,) in the instance map, label of each, its pixels, its box (x0, y0, x1, y1), as ndarrays.
@@ -261,7 +261,7 @@ class Editor:
         row and column: the scene as `generate` reads it, the styles of its regions (K, feat) or
         None, and noise: what synthesis.synthesise takes."""
         state = state or self.state
-        scene = scene_of(self.config, *state[:2], step)._replace(size=self.opened.size)
+        scene = scene_of(self.config, *state[:2], step, self.opened.size)
         return (scene, vectors_of(scene.ids, state.styles) if self.run.E else None,
                 self.opened.noise)
 
@@ -440,10 +440,10 @@ class Editor:
         return found
 
 
-def scene_of(config, label, inst, step=1):
+def scene_of(config, label, inst, step=1, size=None):
     """The synthesis.Scene of maps (H, W), or of every step-th row and column of them."""
     label, inst = (torch.from_numpy(x[::step, ::step].copy())[None, None] for x in (label, inst))
-    return synthesis.make_scene(config, label, None if config.instances == 'none' else inst)
+    return synthesis.make_scene(config, label, None if config.instances == 'none' else inst, size)
 
 
 def known_style(known, label, k):

@@ -99,9 +99,6 @@ def void_of(config, words):
     if words is None:
         return set(config.void)
     names, n = config.label_names, config.n_labels
-    if n == 0:
-        raise UserError(f'--void {" ".join(words)}: the run turns pictures into pictures, which '
-                        'have no labels; leave it out')
     void = {word: label_of(word, names) for word in words if word != 'none'}
     wrong = [word for word, label in void.items() if not 0 <= label < n]
     if wrong or len(set(void.values())) == n:
@@ -306,13 +303,7 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
     names = names_of(folders)
     configs = configurations(folders, which, n_labels)
     config, t = configs[0], configs[0].training
-    if not config.n_labels and (judge or predictions):
-        raise UserError(f'{"--judge" if judge else "--predictions"} {judge or predictions}: the '
-                        'runs turn pictures into pictures, which have no labels to recognise; '
-                        'leave it out')
-    if how != 'main' and not any(other.features for other in configs):
-        raise UserError(f'--styles {how}: {folders[0]} was trained without --features, so it has '
-                        'one style only; leave it out')
+    check_wishes(folders[0], configs, how, void, judge, predictions)
     root = root or (t and t.data)
     if not root:
         raise UserError(f'{folders[0]}: does not say what it was trained on; name it with --data '
@@ -374,6 +365,19 @@ def compare(folders, device, which='newest', average=True, root=None, split=None
                  f'{plural(len(pictures.pairs), "picture")}')
         if config.training and out == folders[0] / 'evaluation':
             reporting.attempt_write(folders[0], config, 'the scores are there')
+
+
+def check_wishes(folder, configs, how, void, judge, predictions):
+    """UserError for what is asked for, as of compare, and has no meaning for the runs, the first of
+    which is in `folder`."""
+    for flag, value in (('--void', ' '.join(void or ())), ('--judge', judge),
+                        ('--predictions', predictions)):
+        if value and not configs[0].n_labels:
+            raise UserError(f'{flag} {value}: the runs turn pictures into pictures, which have no '
+                            'labels; leave it out')
+    if how != 'main' and not any(config.features for config in configs):
+        raise UserError(f'--styles {how}: {folder} was trained without --features, so it has one '
+                        'style only; leave it out')
 
 
 def configurations(folders, which, n_labels):

@@ -57,13 +57,13 @@ def columns_of(path):
 
 def styles_in(folder, config):
     """[(label's name, centres (k, feat), counts (k,))] of the newest styles that can be read."""
-    known = None
-    for path in sorted(folder.glob('styles*.npz'), key=lambda path: path.stat().st_mtime):
+    names = config.label_names or range(config.n_labels)
+    for path in sorted(folder.glob('styles*.npz'), key=lambda path: -path.stat().st_mtime):
         with suppress(UserError):
             known = styles.load(folder, config, path.stem.removeprefix('styles'))
-    names = config.label_names or range(config.n_labels)
-    return [(str(names[i]), known['centres'][i], known['counts'][i])
-            for i in known['counts'].any(1).nonzero()[0]] if known else []
+            return [(str(names[i]), known['centres'][i], known['counts'][i])
+                    for i in known['counts'].any(1).nonzero()[0]]
+    return []
 
 
 def evaluation_in(folder):
@@ -71,7 +71,7 @@ def evaluation_in(folder):
     where there is nothing, or what somebody else wrote."""
     try:
         found = read_json(folder / 'evaluation' / 'scores.json')
-        evaluated(found)
+        evaluated(found)                                    # whether it can be shown
         return found
     except Exception:                                       # whatever somebody wrote there
         return None

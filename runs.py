@@ -452,8 +452,8 @@ def resumed_folder(resume, named, data):
                         'out')
     if resume or named:
         return Path(resume or named)
-    of_data = Path('runs') / resolved(data).name if data else None
-    return of_data if data and checkpoints.numbered(of_data) else newest()
+    of_data = data and Path('runs') / resolved(data).name
+    return of_data if of_data and checkpoints.numbered(of_data) else newest()
 
 
 def check_new(folder):
@@ -467,7 +467,7 @@ def check_new(folder):
                         'with it, --run DIR makes another')
     if (folder / 'latest_net_G.pth').exists():
         raise UserError(f'{folder}: holds a run of the official code; --run DIR makes another, '
-                        f'finetune --from {folder} starts from it')
+                        f'finetune --from {quote(folder)} starts from it')
 
 
 def beside(folder, ending):

@@ -26,7 +26,7 @@ GAPLESS = 2048 * 1024       # pixels of the largest picture for which freed memo
 # (1, 1, H, W), the number 0 ... K - 1 of each pixel's, and labels (K,), the label of each, or None
 # where it has no encoder; there (L,), the labels that occur, see data.labels_in; size, the (width,
 # height) that its label map has in its file, None where that is not known.
-Scene = namedtuple('Scene', 'label inst ids slot labels there size', defaults=[None])
+Scene = namedtuple('Scene', 'label inst ids slot labels there size')
 
 
 def read_scene(config, label_path, inst_path=None, size=None):
@@ -44,18 +44,17 @@ def read_scene(config, label_path, inst_path=None, size=None):
         inst = readers.inst(inst_path, label.shape[1::-1])
     elif config.instances != 'none':
         inst = data.connected_components(label)
-    scene = make_scene(config, *(x if x is None else data.to_tensor(x)[None]
-                                 for x in (label, inst)))
-    return scene._replace(size=stored)
+    label, inst = (x if x is None else data.to_tensor(x)[None] for x in (label, inst))
+    return make_scene(config, label, inst, stored)
 
 
-def make_scene(config, label, inst):
+def make_scene(config, label, inst, size=None):
     ids = slot = labels = None
     if config.features:
         regions = styles.styled(config, label, inst)
         ids, slot, labels, _ = data.describe_instances(label, regions, config.n_labels)
     there = data.labels_in(label, config.n_labels) if config.n_labels else None
-    return Scene(label, inst, ids, slot, labels, there)
+    return Scene(label, inst, ids, slot, labels, there, size)
 
 
 def note_size(folder, config, path, scene):

@@ -14,7 +14,7 @@ import shlex
 import numpy as np
 from PIL import Image, ImageDraw
 
-from files import UserError, make_folder, say
+from files import UserError, make_folder, quote, say
 from layouts import CITYSCAPES
 import runs
 
@@ -280,8 +280,7 @@ def demo(folder, seed, device, command):
     label, inst = (maps / f'{scene}_gtFine_{kind}Ids.png' for kind in ('label', 'instance'))
 
     both = f'--seed {seed} --device {device}'
-    scenes_, run_, fine_, label_, inst_ = (
-        shlex.quote(str(path)) for path in (scenes, folder, fine, label, inst))
+    scenes_, run_, fine_, label_, inst_ = map(quote, (scenes, folder, fine, label, inst))
     generate = f'generate --run {fine_} --label {label_} --inst {inst_} {both}'
     for words in (
             f'train --data {scenes_} --run {run_} --size 128x64 --steps 1200 --ngf 24 --n-down 3 '

@@ -16,11 +16,12 @@ from pathlib import Path
 import subprocess
 import sys
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import report
+
 PROGRAM = Path(__file__).resolve().parent.parent / 'p2phd.py'
-# name in scores.json: (title, factor, digits)
-MEASURES = {'pixel_accuracy': ('pixel accuracy %', 100, 1),
-            'class_accuracy': ('class accuracy %', 100, 1), 'mean_iou': ('mean IoU %', 100, 1),
-            'l1': ('L1', 1, 1), 'ssim': ('SSIM', 1, 3)}
+MEASURES = {name: report.MEASURES[name]
+            for name in ('pixel_accuracy', 'class_accuracy', 'mean_iou', 'l1', 'ssim')}
 
 
 def variants(cuda):
@@ -101,10 +102,10 @@ def evaluate(folders, args, average):
 def line(title, rows):
     """A row of the table in Markdown: means over the seeds, and extremes."""
     cells = []
-    for name, (_, factor, digits) in MEASURES.items():
+    for name, (_, factor, form) in MEASURES.items():
         values = [factor * row[name] for row in rows]
-        cells.append(f'{sum(values) / len(values):.{digits}f}' + (
-            f' ({min(values):.{digits}f} to {max(values):.{digits}f})' if len(rows) > 1 else ''))
+        cells.append(f'{sum(values) / len(values):{form}}' + (
+            f' ({min(values):{form}} to {max(values):{form}})' if len(rows) > 1 else ''))
     return f'| {title} | ' + ' | '.join(cells) + ' |'
 
 

@@ -176,15 +176,10 @@ def test_size_may_change_the_proportions(quick, command, scenes, tmp_path):
     code, out, err = command(*words, photo)
     assert code == 0, err
     assert 'its label map is 64x32' in refused(command, *words, 'other.png')
-    assert 'trained without --features' in refused(
-        command, 'evaluate', '--run', bare(command, scenes), '--styles', 'sampled')
-
-
-def bare(command, scenes):
-    """A run without an encoder."""
-    assert command('train', '--data', scenes, *BARE, '--no-features', '--steps', 1, '--run',
-                   'bare')[0] == 0
-    return 'bare'
+    code, out, err = command('train', '--data', scenes, *BARE, '--no-features', '--steps', 1,
+                             '--run', 'bare')
+    assert code == 0 and 'trained without --features' in refused(
+        command, 'evaluate', '--run', 'bare', '--styles', 'sampled'), err
 
 
 def test_a_new_run_in_a_folder_takes_nothing_from_an_old_one(quick, command, run, scenes):
