@@ -15,10 +15,10 @@ import sys
 import numpy as np
 import torch
 
-from cache import open_cache
-from decoding import CORES, in_parallel, resize
-from files import UserError
-import ranks
+from app.datasets.cache import open_cache
+from app.datasets.decoding import CORES, map_in_threads, resize
+from app.common.errors import UserError
+from app.runs import distributed
 
 IN_MEMORY_BYTES = 1 << 30                           # what is smaller decoded is decoded only once
 
@@ -27,7 +27,7 @@ IN_MEMORY_BYTES = 1 << 30                           # what is smaller decoded is
 Readers = namedtuple('Readers', 'label inst image signature')
 
 
-def seed_of(*numbers):
+def derive_seed(*numbers):
     """One seed of many numbers (whole, 0 or more), as (seed, step): all draws are functions of such
     numbers alone."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
@@ -59,7 +59,7 @@ def connected_components(label):
 
 # -------------------------------------------------------------------------------------- batches
 
-class Pictures(torch.utils.data.Dataset):
+class PairedDataset(torch.utils.data.Dataset):
     """Pairs as tensors, augmented. A key is (epoch, index); what it gives is a pure function of
     (seed, epoch, index): `label` (1, H, W) uint8 (int32 above 256 labels; (C, H, W) where n_labels
     is 0), `image` (C, H, W) uint8 (or float32 in [-1, 1]) and, where there are instances, `inst`
@@ -80,7 +80,7 @@ class Pictures(torch.utils.data.Dataset):
         if cache:                                   # a folder of decoded pictures, see open_cache
             self.decoded = open_cache(Path(cache), self)
         elif keep and size and len(pairs) * size[0] * size[1] * 8 <= IN_MEMORY_BYTES:
-            self.decoded = in_parallel(self.read, pairs)
+            self.decoded = map_in_threads(self.read, pairs)
 
     def __len__(self):
         return len(self.pairs)
@@ -145,7 +145,7 @@ def to_tensor(array):
     return torch.from_numpy(np.array(np.moveaxis(np.atleast_3d(array), -1, 0), order='C'))
 
 
-class Order(torch.utils.data.Sampler):
+class ResumableBatchSampler(torch.utils.data.Sampler):
     """Batches of (epoch, index) keys for the steps start ... stop - 1.
 
     The epochs' shuffled orders, each a pure function of (seed, epoch), follow one another without a
@@ -171,7 +171,7 @@ class Order(torch.utils.data.Sampler):
                     rng = np.random.default_rng((self.seed, epoch))
                     shuffled = {epoch: rng.permutation(self.n).tolist()}
                 keys.append((epoch, shuffled[epoch][i]))
-            yield ranks.share(keys) if self.shared else keys
+            yield distributed.shard(keys) if self.shared else keys
 
 
 SIGNALS = [number for name in ('SIGINT', 'SIGTERM', 'SIGHUP')       # Windows has no SIGHUP
@@ -189,7 +189,7 @@ def collate(items, n_labels):
     """What a Pictures gives for the keys of a batch -> the batch, and with it the `labels` in it
     (see labels_in), so that the device need not be asked."""
     batch = torch.utils.data.default_collate(items)
-    labels = labels_in(batch['label'], n_labels) if n_labels else None
+    labels = find_present_labels(batch['label'], n_labels) if n_labels else None
     return batch if labels is None else {**batch, 'labels': labels}
 
 
@@ -221,7 +221,7 @@ def batches(dataset, device, **order):
             process.kill()
 
 
-def labels_in(label, n_labels):
+def find_present_labels(label, n_labels):
     """The labels whose one-hot channels a batch needs: those that occur in the map (integer, any
     shape, on the CPU), and others up to a multiple of 8, so that sizes recur -> (K,) int64, or None
     where that is all of them."""
@@ -270,10 +270,10 @@ def condition(label, inst, n_labels, boundary=True, labels=None):
     channels = one_hot(label, n_labels, labels) if n_labels else to_float(label)
     if inst is None or not boundary:
         return channels
-    return side_by_side(channels, boundary_map(inst))
+    return concat_channels(channels, boundary_map(inst))
 
 
-def side_by_side(*maps):
+def concat_channels(*maps):
     """(N, C, H, W) tensors -> one of all their channels, in the layout channels-last, as the
     networks take it."""
     return torch.cat([x.movedim(1, -1) for x in maps], -1).movedim(-1, 1)

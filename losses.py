@@ -25,16 +25,16 @@ def hinge(scores, real):
 
 # A discriminator's distance from calling scores real or fake: Mao et al., 2017 (paper section 4);
 # eq. 2 itself; Lim and Ye, 2017.
-DISTANCES = {'lsgan': lsgan, 'vanilla': vanilla, 'hinge': hinge}
+GAN_LOSSES = {'lsgan': lsgan, 'vanilla': vanilla, 'hinge': hinge}
 
 
 def gan_loss(scales, real, mode='lsgan'):
     """How far the scores are from calling the picture `real` (bool): paper eqs. 1 and 2 for one
     discriminator, summed over D1, D2, D3 as in eq. 3. mode: one of DISTANCES."""
-    return sum(DISTANCES[mode](layers[-1].float(), real) for layers in scales)
+    return sum(GAN_LOSSES[mode](layers[-1].float(), real) for layers in scales)
 
 
-def fooling_loss(scales, mode='lsgan'):
+def generator_gan_loss(scales, mode='lsgan'):
     """G's side of the game: its distance from being called real, which is eq. 1 with the usual
     non-saturating loss. With hinge the scores count as they are, beyond 1 as well."""
     if mode == 'hinge':
@@ -73,7 +73,7 @@ def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', taps=None
     `gan` and, where their weights are not 0, `feature_matching`; `vgg` where the taps of nets.VGG19
     are given, (fake, real); `l1`, the term of pix2pix, of pictures (fake, real) (N, C, H, W).
     """
-    terms = {'gan': fooling_loss(fake_scales, mode)}
+    terms = {'gan': generator_gan_loss(fake_scales, mode)}
     if lambda_feature:
         terms['feature_matching'] = lambda_feature * feature_matching(fake_scales, real_scales,
                                                                       n_layers)
@@ -92,8 +92,8 @@ def discriminator_loss(fake_scales, real_scales, mode='lsgan'):
             'd_real': gan_loss(real_scales, True, mode)}
 
 
-def undecided(n_scales, mode='lsgan'):
+def chance_level_loss(n_scales, mode='lsgan'):
     """The sum of the terms of discriminator_loss where every score is halfway between real and fake
     (float)."""
     half = torch.full((1,), 0.5 if mode == 'lsgan' else 0.0)
-    return n_scales * float(DISTANCES[mode](half, True) + DISTANCES[mode](half, False))
+    return n_scales * float(GAN_LOSSES[mode](half, True) + GAN_LOSSES[mode](half, False))

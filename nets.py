@@ -23,7 +23,7 @@ def init_weights(net):
     return net
 
 
-def checked(x, multiple, smallest, who):
+def check_size(x, multiple, smallest, who):
     """x (N, C, H, W), in the channels-last layout, in which convolutions are fastest. ValueError
     unless height and width are multiples of `multiple` and at least `smallest`."""
     h, w = x.shape[-2:]
@@ -41,12 +41,12 @@ class InstanceNorm(nn.InstanceNorm2d):
         if len(x) > 1:
             return torch.cat([self(picture) for picture in x.split(1)])
         if x.dtype == torch.float32 and x.device.type == 'cpu':
-            y = PreciseNorm.apply(x, self.eps)
+            y = CPUInstanceNorm.apply(x, self.eps)
             return y * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else y
         return F.batch_norm(x, None, None, self.weight, self.bias, True, eps=self.eps)
 
 
-class PreciseNorm(torch.autograd.Function):
+class CPUInstanceNorm(torch.autograd.Function):
     """The norm of one picture (1, C, H, W) float32 on the CPU, where the sum of squares of
     F.batch_norm loses three digits in the channels-last layout."""
 
@@ -119,7 +119,7 @@ def half_size(x):
 
 # ------------------------------------------------------------------------------ the generators
 
-def through(layers, x, recompute=False, labels=None):
+def run_layers(layers, x, recompute=False, labels=None):
     """x through a Sequential; with labels (see `see`), one that begins with padding and a
     convolution. With recompute, activations are not kept for the way back, but for the inputs of
     the stretches before, between and after the residual blocks: each is computed once more when its
@@ -192,8 +192,8 @@ class GlobalGenerator(nn.Module):
         init_weights(self)
 
     def forward(self, x, labels=None):
-        x = checked(x, self.multiple, 2 * self.multiple, 'the global generator')
-        return through(self.model, x, self.recompute, labels)   # (N, out_channels, H, W)
+        x = check_size(x, self.multiple, 2 * self.multiple, 'the global generator')
+        return run_layers(self.model, x, self.recompute, labels)   # (N, out_channels, H, W)
 
 
 class LocalEnhancer(nn.Module):
@@ -236,18 +236,18 @@ class LocalEnhancer(nn.Module):
         init_weights(self)
 
     def forward(self, x, labels=None):
-        x = checked(x, self.multiple, 2 * self.multiple, 'the local enhancer')
+        x = check_size(x, self.multiple, 2 * self.multiple, 'the local enhancer')
         pyramid = [x]                       # full size first
         for _ in range(self.n_enhancers):
             pyramid.append(half_size(pyramid[-1]))
 
         # w: the width of the enhancer around it
-        y = through(self.model, pyramid.pop(), self.recompute, labels)
+        y = run_layers(self.model, pyramid.pop(), self.recompute, labels)
         for n in range(1, self.n_enhancers + 1):    # (N, 2w, H / 2^n_enhancers, W / 2^n_enhancers)
             down, up = getattr(self, f'model{n}_1'), getattr(self, f'model{n}_2')
             # Paper figure 3; doubles the size.
-            y = y + through(down, pyramid.pop(), self.recompute, labels)
-            y = through(up, y, self.recompute)
+            y = y + run_layers(down, pyramid.pop(), self.recompute, labels)
+            y = run_layers(up, y, self.recompute)
         return y                            # (N, out_channels, H, W)
 
     def inner_parameters(self):
@@ -358,11 +358,66 @@ class Encoder(nn.Module):
         self.model = GlobalGenerator(in_channels, feat, nef, n_down, 0, up).model
 
     def forward(self, image, inst):
-        image = checked(image, self.multiple, 2 * self.multiple, 'the encoder')
+        image = check_size(image, self.multiple, 2 * self.multiple, 'the encoder')
         raw = self.model(image)             # (N, feat, h, w)
         if raw.shape[-2:] != inst.shape[-2:]:
             raw = F.interpolate(raw, inst.shape[-2:], mode='nearest')       # (N, feat, H, W)
         return instance_mean(raw, inst)     # (N, feat, H, W)
+
+
+# ------------------------------------------------------------------------------------ the U-Net
+
+class UNet(nn.Module):
+    """The generator of pix2pix, the paper's baseline (Isola et al., "Image-to-Image Translation
+    with Conditional Adversarial Networks", CVPR 2017, section 6.1.1): 4x4 convolutions of stride 2
+    down to a few pixels and up again (C64, C128, C256, C512 ...; dropout in the three innermost of
+    the way up), every level with a skip connection to its counterpart.
+
+    Its noise z is that dropout, when generating as well (section 3.1 there), drawn from torch's own
+    generator: see `noise`. Its batch normalisation ran on batches of one picture; that is
+    InstanceNorm, and what is used here whatever the batch.
+
+    forward: (N, in_channels, H, W) float -> (N, out_channels, H, W) float, in [-1, 1] with tanh;
+    labels: see nets.see. H and W must be multiples of 2 ** n_down (ValueError).
+    """
+
+    def __init__(self, in_channels, out_channels=3,
+                 ngf=64,                    # channels after the first level, doubled up to 8 times
+                 n_down=8,                  # levels
+                 up='transposed',           # 'nearest', 'bilinear': see ResizeConv
+                 dropout=0.5,               # share of features that it sets to zero
+                 tanh=True):                # else it ends in the raw map
+        super().__init__()
+        self.multiple, self.dropout, self.tanh = 2 ** n_down, dropout, tanh
+        widths = [in_channels] + [ngf << min(i, 3) for i in range(n_down)]
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()   # each as data passes them
+        for i in range(n_down):
+            c_in, c_out, innermost = widths[i], widths[i + 1], i == n_down - 1
+            back = c_out if innermost else 2 * c_out            # with the skip connection
+            self.down.append(nn.Sequential(
+                nn.Conv2d(c_in, c_out, 4, stride=2, padding=1),
+                nn.Identity() if i == 0 or innermost else InstanceNorm(c_out, affine=True)))
+            to = widths[i] if i else out_channels
+            self.up.insert(0, nn.Sequential(
+                nn.ConvTranspose2d(back, to, 4, stride=2, padding=1) if up == 'transposed'
+                else ResizeConv(back, to, up),
+                InstanceNorm(to, affine=True) if i else nn.Identity()))
+        init_weights(self)
+
+    def forward(self, x, labels=None):
+        x = check_size(x, self.multiple, self.multiple, 'the U-Net')
+        skips = []
+        for i, (conv, norm) in enumerate(self.down):
+            x = norm(conv(F.leaky_relu(x, 0.2)) if i else see(conv, x, labels))
+            skips.append(x)                 # (N, ngf * min(2^i, 8), H / 2^(i+1), W / 2^(i+1))
+
+        x = skips.pop()
+        for i, layer in enumerate(self.up):
+            x = layer(F.relu(x))
+            if skips:                       # all but the outermost level
+                x = F.dropout(x, self.dropout) if i < 3 else x
+                x = torch.cat([x, skips.pop()], 1)
+        return x.tanh() if self.tanh else x     # (N, out_channels, H, W)
 
 
 # -------------------------------------------------------------------------- the discriminators
@@ -404,7 +459,7 @@ class MultiscaleDiscriminator(nn.Module):
                 nn.utils.parametrizations.spectral_norm(module)
 
     def forward(self, x, labels=None):
-        x = checked(x, 1, 2 ** self.n_scales, 'the discriminator')
+        x = check_size(x, 1, 2 ** self.n_scales, 'the discriminator')
         scales = []
         for scale in reversed(range(self.n_scales)):
             if scales:

@@ -11,17 +11,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from config import STYLES, label_of
+from app.common.config import STYLES, parse_label
 import data
-from files import Progress, UserError, blame, check_regular, nearest, write_whole
+from app.common.console import Progress
+from app.common.errors import UserError, as_user_error, did_you_mean
+from app.common.files import require_regular_file, write_atomically
 from kmeans import kmeans
 import nets
-import official
-import ranks
+from app.runs import official
+from app.runs import distributed
 
 # --------------------------------------------------------------------------------- the encoder
 
-def styled(config, label, inst):
+def style_regions(config, label, inst):
     """The map (N, 1, H, W) whose regions have a style each: the instances, or with --features-of
     label the labels."""
     return label if config.features_of == 'label' else inst
@@ -42,12 +44,12 @@ def encode(run, image, regions):
         return run.E(small, regions)
 
 
-def paint(vectors, slot):
+def broadcast_to_pixels(vectors, slot):
     """vectors (K, feat), slot (1, 1, H, W) int64 in 0 ... K - 1 -> (1, feat, H, W)."""
     return vectors[slot[:, 0]].permute(0, 3, 1, 2)
 
 
-def unpaint(features, slot):
+def gather_instances(features, slot):
     """The inverse: features (N, feat, H, W) that are constant over each of the K instances ->
     (K, feat)."""
     vectors = features.new_empty(int(slot.max()) + 1, features.shape[1])
@@ -59,22 +61,22 @@ def unpaint(features, slot):
 
 @torch.inference_mode()
 def encode_all(run, dataset, min_pixels, indices=None, shared=False):
-    """Features of every instance of a data.Pictures, or of those of the given indices, at least
+    """Features of every instance of a data.PairedDataset, or of those of the given indices, at least
     `min_pixels` large -> vectors (T, feat), labels (T,) int64. shared: the processes of torchrun,
     all of which call this, encode a part each."""
     vectors, labels = [], []
     keys = [(0, i) for i in indices or range(len(dataset))]
-    keys = ranks.share(keys) if shared else keys
+    keys = distributed.shard(keys) if shared else keys
     progress = Progress('encoding pictures', len(keys))
     for i, batch in enumerate(data.batches(dataset, run.device, sampler=keys), 1):
         label, inst, image, _ = data.to_device(batch, run.device)
-        regions = styled(run.config, label, inst)
+        regions = style_regions(run.config, label, inst)
         _, slot, instance_labels, pixels = data.describe_instances(label, regions,
                                                                    run.config.n_labels)
-        vectors.append(unpaint(encode(run, image, regions), slot)[pixels >= min_pixels])
+        vectors.append(gather_instances(encode(run, image, regions), slot)[pixels >= min_pixels])
         labels.append(instance_labels[pixels >= min_pixels])
         progress(i)
-    parts = ranks.gathered((vectors, labels)) if shared else [(vectors, labels)]
+    parts = distributed.all_gather((vectors, labels)) if shared else [(vectors, labels)]
     return tuple(torch.cat([item.to(run.device) for part in parts for item in part[i]])
                  for i in (0, 1))
 
@@ -108,15 +110,15 @@ def cluster(run, dataset, k=STYLES, min_pixels=1, seed=0, indices=None, shared=F
             'label_names': np.array(run.config.label_names or [], np.str_)}
 
 
-def save(styles, folder, variant=''):
+def save_styles(styles, folder, variant=''):
     """Write folder/styles.npz, or that of a variant of the run's networks (Run.variant) -> its
     path. UserError where that is not possible."""
     path = folder / f'styles{variant}.npz'
-    write_whole(path, partial(np.savez, **styles))
+    write_atomically(path, partial(np.savez, **styles))
     return path
 
 
-def load(folder, config, variant=''):
+def load_styles(folder, config, variant=''):
     """The styles of a run's folder as a dict, as `cluster` returns it, or of the official code's
     features_clustered_*.npy, without a step; None where there are none. UserError where the file
     is not of this run, before there is memory for more than it can hold."""
@@ -124,8 +126,8 @@ def load(folder, config, variant=''):
     if not path.exists():
         clustered = sorted(folder.glob('features_clustered_*.npy'))
         return official.read_styles(clustered[-1], config) if clustered else None
-    check_regular(path)
-    with blame(path, 'not a whole file of styles; delete it and run cluster again'):
+    require_regular_file(path)
+    with as_user_error(path, 'not a whole file of styles; delete it and run cluster again'):
         return check(path, config)
 
 
@@ -157,12 +159,12 @@ def choose(labels, styles, generator=None):
     """A style for each instance: labels (K,) int64 -> (K, feat) float32. The most frequent centre
     of its label, or with a generator one drawn with probability proportional to its count; the mean
     of all features where the label has none (README, deviation 9)."""
-    chosen = numbers(labels, styles, generator)
+    chosen = choose_indices(labels, styles, generator)
     return torch.where(chosen[:, None] >= 0, torch.from_numpy(styles['centres'])[labels, chosen],
                        torch.from_numpy(styles['mean']))
 
 
-def numbers(labels, styles, generator=None):
+def choose_indices(labels, styles, generator=None):
     """Which of its label's styles `choose` takes for each instance: labels (K,) int64 -> (K,)
     int64, -1 where the label has none."""
     counts = torch.from_numpy(styles['counts'])[labels].float()                     # (K, k)
@@ -173,23 +175,23 @@ def numbers(labels, styles, generator=None):
     return torch.where(known, chosen, -1)
 
 
-def unknown(labels, styles):
+def labels_without_styles(labels, styles):
     """The set of those among the labels (K,) that have no styles."""
     return {i for i in labels.unique().tolist() if not styles['counts'][i].any()}
 
 
-def noise_of(seed, name, i):
+def picture_seed(seed, name, i):
     """The seed of all that is random in picture i of the map of that name, whatever other maps
     there are."""
-    return data.seed_of(seed, zlib.crc32(name.encode(errors='surrogateescape')), i)
+    return data.derive_seed(seed, zlib.crc32(name.encode(errors='surrogateescape')), i)
 
 
-def centre(styles, label, k):
+def cluster_centre(styles, label, k):
     """Style k of a label -> (feat,) tensor."""
     return torch.from_numpy(styles['centres'][label, k])
 
 
-def chosen_by_hand(choices, styles):
+def parse_style_flags(choices, styles):
     """The words of --style, as ['car=3', '11=0'] -> {label: number of its style}. UserError where
     there is no such label or style."""
     if not choices:
@@ -200,12 +202,12 @@ def chosen_by_hand(choices, styles):
         if not equals:
             raise UserError(f'--style {choice}: expected LABEL=K, a label and the number of one of '
                             'its styles')
-        label = label_of(name, names)
+        label = parse_label(name, names)
         if not 0 <= label < len(styles['counts']):
             known = styles['counts'].any(1).nonzero()[0]
             known = ', '.join(names[i] if names else str(i) for i in known)
             raise UserError(f'--style {choice}: no label {name!r}; there are styles of {known}'
-                            + nearest(name, names))
+                            + did_you_mean(name, names))
         there = int((styles['counts'][label] > 0).sum())
         if not k.isdecimal() or len(k) > 9 or int(k) >= there:
             raise UserError(f'--style {choice}: {name} has the styles 0 to {there - 1}' if there

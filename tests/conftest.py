@@ -65,19 +65,30 @@ def real():
 @pytest.fixture(scope='session')
 def scenes(tmp_path_factory):
     """A folder of six training scenes and two for validation."""
-    import toy
+    from app.demo import toy
     folder = tmp_path_factory.mktemp('scenes') / 'street'
-    toy.write(folder, 'train', 6, (64, 32))
-    toy.write(folder, 'val', 2, (64, 32))
+    toy.write_dataset(folder, 'train', 6, (64, 32))
+    toy.write_dataset(folder, 'val', 2, (64, 32))
     return folder
 
 
 def examine(root, split='train', thorough=False, progress=None, **changes):
     """survey.survey of a folder."""
-    import config
-    import survey
-    source = {**config.defaults(config.DATA), 'data': str(root), 'split': split, **changes}
-    return survey.survey(SimpleNamespace(**source), thorough, progress)
+    from app.common import config
+    from app.datasets import inspection
+    source = {**config.default_values(config.DATA), 'data': str(root), 'split': split, **changes}
+    return inspection.inspect_dataset(SimpleNamespace(**source), thorough, progress)
+
+
+def make_run(device, precision='fp32', **network):
+    """A run of 35 labels with instances and features, of no folder."""
+    from app.common import config
+    from app.runs import runs
+    c = config.make_config({'n_labels': 35, 'instances': 'files', 'features': True, 'n_enhancers': 0,
+                     **network},
+                    {'data': '.', 'pictures': [1, 0], 'total_steps': 10 ** 6,
+                     'decay_start': 10 ** 6, 'precision': precision})
+    return runs.build_run(c, device)
 
 
 def equal(a, b):

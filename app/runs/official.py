@@ -1,0 +1,190 @@
+"""Runs that the official code of 2018 wrote (github.com/NVIDIA/pix2pixHD): plain state dicts
+without a configuration, and clustered features in a pickle."""
+from pathlib import Path
+import pickle
+import re
+
+import numpy as np
+import torch
+
+from app.runs import checkpoints
+from app.common.errors import UserError, as_user_error
+from app.common.files import require_regular_file, read_text
+from app.datasets.layouts import CITYSCAPES, LAYOUTS
+
+
+def read_weights(folder):
+    """{'G': state dict, 'D': ..., 'E': ...} of latest_net_G.pth and, where they are,
+    latest_net_D.pth and latest_net_E.pth. UserError where one cannot be read."""
+    weights = {}
+    for name in 'GDE':
+        path = Path(folder) / f'latest_net_{name}.pth'
+        if path.exists():
+            require_regular_file(path)
+            with as_user_error(path):
+                state = torch.load(path, map_location='cpu', weights_only=True)
+                checkpoints.check_tensors(state, path)
+                # PyTorch before 0.4 wrote statistics of InstanceNorm, which nobody uses.
+                weights[name] = {key: tensor for key, tensor in state.items()
+                                 if not re.search(r'running_(mean|var)$', key)}
+    return weights
+
+
+def infer_config(folder, G, D=None, E=None, n_labels=None):
+    """Read the network part of a configuration off the shapes of state dicts -> dict. n_labels: see
+    `reading`. UserError where the networks do not fit one another.
+
+    As in the official scripts, the encoder sees pictures at the size of G1 whatever the number of
+    local enhancers.
+    """
+    def convolutions(state, module):
+        return [weight for name, weight in state.items()
+                if re.fullmatch(rf'{module}\.\d+\.weight', name)]
+
+    def blocks(module):
+        return len({name.split('.')[1] for name in G
+                    if re.match(rf'{module}\.\d+\.conv_block', name)})
+
+    enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
+    stem = G[f'model{enhancers}_1.1.weight' if enhancers else 'model.1.weight']
+    layers = convolutions(E, 'model') if E else []
+    feat = len(layers[-1]) if E else 0
+    out_channels = next(len(weight) for weight in reversed(G.values()) if weight.ndim == 4)
+    check_channels(folder, stem.shape[1], feat, D, out_channels)
+    options = read_options(folder)
+    n_labels, boundary = infer_labels(folder, stem.shape[1] - feat, n_labels, options)
+    layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
+    config = {'model': 'local' if enhancers else 'global', 'ngf': len(stem),
+              'n_enhancers': enhancers, 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
+              'out_channels': out_channels,
+              'n_blocks': blocks('model'), 'n_blocks_local': blocks('model1_2'),
+              'features': E is not None, 'encoder_scale': 1 << enhancers,
+              'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
+              'instances': 'files' if boundary else 'none', 'n_labels': n_labels,
+              'layout': layout, 'label_names': LAYOUTS[layout].names(Path(folder)),
+              'void': list(LAYOUTS[layout].void)}
+    if E:
+        config |= {'feat': feat, 'nef': len(layers[0]), 'n_down_encoder': (len(layers) - 1) // 2}
+    if D:
+        scores = {name.split('.')[0] for name in D}         # scale0_layer0, scale0_layer1 ...
+        n_scales = len({name.split('_')[0] for name in scores})
+        config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_scales': n_scales,
+                   'n_layers': len(scores) // n_scales - 2}
+    return config
+
+
+def read_options(folder):
+    """What opt.txt says, which the official code leaves with a run -> {name: text}; {} without."""
+    path = Path(folder) / 'opt.txt'
+    return dict(re.findall(r'^(\w+): (.*?)\s*$', read_text(path), re.M)) if path.exists() else {}
+
+
+def infer_labels(folder, channels, n_labels, options):
+    """What the input channels of G, less the features, stand for -> number of labels (0: a picture
+    of three channels), whether there is a boundary map.
+
+    n_labels: as the user says, or None: then as opt.txt does, or else as the official scripts have
+    it: 36 are Cityscapes' labels and a boundary map, 3 a picture. UserError where that tells
+    nothing, or something that cannot be.
+    """
+    label_nc = options.get('label_nc', '')
+    usual = {len(CITYSCAPES) + 1: len(CITYSCAPES), 3: 0}.get(channels)
+    if n_labels is None:
+        n_labels = int(label_nc) if label_nc.isdecimal() and len(label_nc) < 10 else usual
+    boundary = {channels: False, channels - 1: True, **({0: False} if channels == 3 else {})}
+    if n_labels not in boundary:
+        raise UserError(
+            f'{folder}: G takes {channels} channels besides features, and '
+            + ('nothing says what they are' if n_labels is None else f'not {n_labels} labels')
+            + f': {channels} labels (--n-labels {channels}), or {channels - 1} and a boundary map '
+            f'(--n-labels {channels - 1})'
+            + ', or a picture (--n-labels 0)' * (channels == 3))
+    return n_labels, boundary[n_labels]
+
+
+def check_channels(folder, inputs, feat, D, out_channels):
+    """UserError where G has input channels that neither D sees nor E makes: features of an encoder
+    that was left in the folder of another stage."""
+    if D:
+        more = inputs - feat - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
+    else:                                                   # 35 labels, boundary and 3 features
+        more = 3 if inputs - feat == len(CITYSCAPES) + 1 + 3 else 0
+    if more:
+        raise UserError(f'{folder}: G takes {inputs} channels, {more} more than label and boundary '
+                        'maps have: features; copy latest_net_E.pth of the run that its encoder '
+                        'comes from into the folder')
+
+
+class Dtype:
+    """What stands in for numpy.dtype in a pickle: the name of a type of numbers, or of objects."""
+
+    def __init__(self, code, *flags):
+        self.code, self.order = code, '='
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+    def numbers(self, raw):
+        """bytes -> ndarray (n,)."""
+        if not re.fullmatch('[fiu][1248]', self.code):
+            raise pickle.UnpicklingError(f'an array of {self.code}')
+        raw = raw.encode('latin1') if isinstance(raw, str) else raw
+        return np.frombuffer(raw, self.order + self.code)
+
+
+class Array:
+    """What stands in for numpy.ndarray: `values` is an array of numbers, or a list of objects."""
+
+    def __init__(self, *empty):
+        self.values = None
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, raw = state
+        self.values = raw
+        if not isinstance(raw, list):
+            self.values = dtype.numbers(raw).reshape(shape, order='F' if fortran else 'C')
+
+
+class ArraysOnly(pickle.Unpickler):
+    """Reads the dicts, numbers and numpy arrays of a pickle, and refuses to import anything else.
+
+    Nothing of numpy is called with what the pickle holds: numpy.ndarray itself would make an object
+    of any address.
+    """
+    ALLOWED = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): Dtype,
+               ('multiarray', '_reconstruct'): Array,
+               ('multiarray', 'scalar'): lambda dtype, raw: dtype.numbers(raw)[0].item()}
+
+    def find_class(self, module, name):
+        module = module.removeprefix('numpy.core.').removeprefix('numpy._core.')
+        try:
+            return self.ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f'it asks for {module}.{name}') from None
+
+
+def read_styles(path, config):
+    """features_clustered_010.npy, a pickled {label: (k, feat) centres} -> a dict as styles.cluster
+    returns it, but for step and min_pixels. It tells no counts, so every centre counts once.
+    UserError where it is something else."""
+    require_regular_file(path)
+    with as_user_error(path, 'not clustered features of the official code'):
+        with open(path, 'rb') as file:
+            version = np.lib.format.read_magic(file)
+            {1: np.lib.format.read_array_header_1_0,
+             2: np.lib.format.read_array_header_2_0}[version[0]](file)
+            pickled, = ArraysOnly(file, encoding='latin1').load().values
+        clusters = {label: found.values for label, found in pickled.items()}
+        k = max(len(centres) for centres in clusters.values())
+        if not set(clusters) <= set(range(config.n_labels)):
+            raise ValueError(f'labels {min(clusters)} to {max(clusters)}')
+
+        centres = np.zeros((config.n_labels, k, config.feat), np.float32)
+        counts = np.zeros((config.n_labels, k), np.int64)
+        for label, found in clusters.items():
+            centres[label, :len(found)] = found
+            counts[label, :len(found)] = 1
+        if not np.isfinite(centres).all():
+            raise ValueError('centres that are not finite')
+    return {'centres': centres, 'counts': counts, 'mean': centres[counts > 0].mean(0),
+            'label_names': np.array(config.label_names or [], np.str_)}

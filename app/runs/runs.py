@@ -1,0 +1,480 @@
+"""What a run is: its configuration, the networks and optimizers that follow from it, and the folder
+from which everything comes back as it was."""
+from contextlib import suppress
+import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+import reprlib
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from app.runs import checkpoints
+from app.common import config as configuration
+from app.common.config import NETWORK, TRAINING
+from app.common.console import quote
+from app.common.errors import UserError, as_user_error, one_line
+from app.common.files import require_folder, require_regular_file, resolve_path
+from app.datasets import layouts
+import nets
+from app.runs import official
+from nets import UNet
+
+# MKL sets up its vector functions at the first call. Where two threads make that call, one of them
+# may get coarser ones (errors of 4e-5): here it is one thread, and a run that is repeated is
+# repeated to the bit.
+torch.zeros(1).tanh()
+
+
+@dataclass
+class Run:
+    """Networks, and what training them has come to."""
+    config: SimpleNamespace
+    device: torch.device
+    G: nn.Module                            # GlobalGenerator, LocalEnhancer or UNet
+    E: nn.Module | None = None              # Encoder, where there are features
+    # The rest is there while it is trained.
+    D: nn.Module | None = None              # MultiscaleDiscriminator
+    vgg: nn.Module | None = None            # VGG19, for the perceptual loss
+    opt_G: torch.optim.Optimizer | None = None      # of G, and of E while that learns
+    opt_D: torch.optim.Optimizer | None = None
+    step: int = 0                           # steps done
+    bad_steps: torch.Tensor | None = None   # steps in a row that were not finite; on the device
+    sums: dict = field(default_factory=dict)        # {term: tensor} since the last row of the log
+    rows: str = ''                          # the text of log.csv
+    scores: str = ''                        # the text of scores.csv
+    best: float | None = None               # the best score among them
+    won_since: int | None = None            # step since which D has been right about everything
+    last_map: tuple = ()                    # least and largest value of G's last feature map
+    precision: str = 'fp32'                 # see devices.arithmetic
+    variant: str = ''                       # '-best', '-raw': not the newest, not the averages
+    average: dict = field(default_factory=dict)     # {'G': module, 'E': ...}: moving averages
+    board: object | None = None             # TensorBoard's SummaryWriter
+
+
+# ---------------------------------------------------------------------------- configurations
+
+def make_config(given, found):
+    """What a command line says, {field: value}, and what survey.survey found -> a configuration,
+    without its schedule. UserError for what has no effect, or cannot be."""
+    wishes = given
+    if given.get('model') == 'pix2pix':
+        wishes = {**configuration.PIX2PIX, **given, 'model': 'unet'}
+    network = {**configuration.default_values(NETWORK),
+               **{name: value for name, value in wishes.items() if name in NETWORK},
+               **{name: getattr(found, name) for name in NETWORK if hasattr(found, name)}}
+
+    unet = network['model'] == 'unet'
+    if network['model'] != 'local':
+        network['n_enhancers'] = 0
+    if unet and 'n_down' not in given:
+        network['n_down'] = 5                       # until the size is known
+    if 'ngf' not in given:
+        network['ngf'] = max(1, network['ngf'] >> network['n_enhancers'])
+    regions = found.instances != 'none' or network['features_of'] == 'label'
+    network.setdefault('features', regions)
+    if network['features'] and not regions:
+        raise UserError(f'--features: {given["data"]} has no instance maps; --instances components '
+                        'makes them from the labels, --features-of label needs none')
+
+    config = configuration.make_config(network, {
+        'fix_global': 0, **{name: value for name, value in wishes.items() if name in TRAINING}})
+    configuration.check_flags_used(given, config)
+    if 'size' not in given:
+        config.size = default_size(config, list(found.sizes.values()))
+    if unet and 'n_down' not in given:
+        config.n_down = unet_levels(config)
+    return config
+
+
+# ------------------------------------------------------------------------------------- networks
+
+def build_run(config, device, training=True, weights=None, average=None):
+    """A run's networks and optimizers -> Run.
+
+    weights: {'G': state dict, 'D': ..., 'E': ...}, loaded by strict names and shapes before there
+    is memory for more than they hold; what is not in it is freshly initialised from the seed. E is
+    None without features; not for `training`, so are D and the optimizers.
+    """
+    def network(name, constructor, *args):
+        stored = name in (weights or {})
+        with torch.device('meta' if stored else 'cpu'):     # no memory for it yet
+            net = constructor(*args)
+        if not stored:
+            return net.to(device, memory_format=torch.channels_last)
+        net.load_state_dict(checkpoints.copy_tree(weights[name], device), strict=True, assign=True)
+        return net.to(torch.float32, memory_format=torch.channels_last)
+
+    c, t = config, config.training
+    torch.manual_seed(t.seed if t else 0)
+    condition = (c.n_labels or c.in_channels) + has_boundary(c)
+    inputs = condition + c.feat * c.features
+    if c.model == 'unet':
+        G = network('G', UNet, inputs, c.out_channels, c.ngf, c.n_down, c.up)
+    elif c.model == 'global':
+        G = network('G', nets.GlobalGenerator, inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks,
+                    c.up)
+    else:
+        G = network('G', nets.LocalEnhancer, inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks,
+                    c.n_enhancers, c.n_blocks_local, c.up)
+    run = Run(config, device, G, bad_steps=torch.zeros((), device=device))
+    run.precision = t.precision if t else 'fp32'
+    if c.features:
+        run.E = network('E', nets.Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder, c.up)
+
+    if t and not isinstance(G, UNet):
+        G.recompute = t.recompute
+    if training:
+        run.D = network('D', nets.MultiscaleDiscriminator, condition + c.out_channels, c.ndf,
+                        c.n_layers, c.n_scales, c.spectral_norm)
+        # E learns with G (paper section 3.4), but for a run that was finetuned from another.
+        learning = [*G.parameters(), *(run.E.parameters() if encoder_is_trained(config) else ())]
+        adam = dict(lr=t.lr if t else 0, betas=(0.5, 0.999), fused=True)
+        run.opt_G = torch.optim.Adam(learning, **adam)
+        run.opt_D = torch.optim.Adam(run.D.parameters(), **adam)
+        watch_last_map(run)
+        if t and t.ema:
+            init_averages(run)
+            for name, state in (average or {}).items():
+                run.average[name].load_state_dict(checkpoints.copy_tree(state, device))
+    return run
+
+
+def init_averages(run):
+    """Let the moving averages begin at the weights as they are."""
+    run.average = {name: copy.deepcopy(getattr(run, name)).requires_grad_(False)
+                   for name in 'GE' if getattr(run, name)}
+
+
+def with_averages(run):
+    """A run as it generates: with the moving averages, where there are any, in place of G and E."""
+    return replace(run, **run.average)
+
+
+def enhancer_config(base, path, given):
+    """Coarse to fine (paper section 3.2): the network part of a configuration -> that of a local
+    enhancer around it, half as wide, at twice the size. path: the run it is of, for UserErrors.
+    given: {field: value} of the command line."""
+    if base.model == 'unet':
+        raise UserError(f'{path}: its generator is a U-Net; local enhancers go around a global '
+                        'generator')
+    if base.ngf % 2:
+        raise UserError(f'{path}: --ngf {base.ngf} is odd; the enhancer around it has half as many '
+                        'channels')
+    network = {name: value for name, value in vars(base).items() if name != 'training'}
+    network |= {**given, 'model': 'local', 'ngf': base.ngf // 2,
+                'n_enhancers': base.n_enhancers + 1, 'encoder_scale': 2 * base.encoder_scale}
+    if base.model == 'local' and network['n_blocks_local'] != base.n_blocks_local:
+        raise UserError(f'--n-blocks-local {network["n_blocks_local"]}: {path} has '
+                        f'{base.n_blocks_local}, and all its enhancers are alike')
+    if 'size' not in given:
+        if not base.size:
+            raise UserError(f'{path} was trained at native size; say with --size WxH (or native) '
+                            'what to finetune at')
+        network['size'] = tuple(2 * side for side in base.size)
+    return network
+
+
+def init_from_base(run, path, weights):
+    """Fill what is inside a new local enhancer, and D and E, from the state dicts of the run that
+    it was put around, read from `path`. UserError where they do not fit."""
+    with as_user_error(path, 'not a checkpoint of this program'):
+        run.G.load_inner(weights['G'])
+        for name in 'DE':
+            if name in weights:                     # the official code may leave D out
+                getattr(run, name).load_state_dict(weights[name])
+        if run.average:
+            init_averages(run)
+
+
+def load_vgg(source):
+    """nets.VGG19 filled from a file, or from torchvision's site where `source` is 'fetch' (the hash
+    is checked). UserError where that is not possible."""
+    try:
+        if source != 'fetch':
+            require_regular_file(source)
+        state = (torch.hub.load_state_dict_from_url(
+                     nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True)
+                 if source == 'fetch' else
+                 torch.load(source, map_location='cpu', weights_only=True))
+        return nets.VGG19(state)
+    except Exception as error:
+        named = '--vgg' if source == 'fetch' else f'--vgg {source}'
+        raise UserError(f'{named}: {one_line(error)}; give the path of '
+                        f'{nets.VGG19.URL.split("/")[-1]} as torchvision publishes it, also to '
+                        'go on with a run where it is elsewhere now') from None
+
+
+def encoder_is_trained(config):
+    """Whether the encoder is trained along."""
+    return config.features and config.encoder_scale == 1
+
+
+def watch_last_map(run):
+    """Have G's forward pass note the range of its last normalised feature map in run.last_map."""
+    last = [module for module in run.G.modules() if isinstance(module, nn.InstanceNorm2d)][-1]
+
+    def note(module, inputs, output):               # without the graph, which would live on with it
+        run.last_map = output.detach().aminmax()
+
+    last.register_forward_hook(note)
+
+
+def has_boundary(config):
+    """Whether G and D see an instance boundary map."""
+    return config.boundary and config.instances != 'none'
+
+
+def network_multiple(config):
+    """The number that width and height of a picture must be multiples of."""
+    encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
+    return max(1 << config.n_down + config.n_enhancers, encoder)
+
+
+def min_input_side(config):
+    """The least width and height of a picture that G and E take."""
+    encoder = 2 * (config.encoder_scale << config.n_down_encoder) if config.features else 1
+    generator = 1 << config.n_down + config.n_enhancers
+    return max(generator if config.model == 'unet' else 2 * generator, encoder)
+
+
+def min_training_side(config):
+    """The least width and height of a picture to train on."""
+    vgg = 16 if config.training and config.training.vgg else 1      # it halves them four times
+    return max(min_input_side(config), 1 << config.n_scales, vgg)
+
+
+def unet_levels(config):
+    """As many levels as the size of the pictures allows, at most pix2pix's 8; 5 for those of native
+    size."""
+    w, h = config.training.crop or config.size or (32, 32)
+    return max((level for level in range(2, 9) if w % (1 << level) == h % (1 << level) == 0),
+               default=2)
+
+
+def check_sizes(config, sizes):
+    """UserError where --size, --crop or the pictures themselves, sizes {scene: (width, height)}, do
+    not suit the networks."""
+    t, size = config.training, config.size
+    if t.crop and size and (t.crop[0] > size[0] or t.crop[1] > size[1]):
+        raise UserError(f'--crop {configuration.format_value(t.crop)} is larger than --size '
+                        f'{configuration.format_value(size)}')
+    multiple, least = network_multiple(config), min_training_side(config)
+    for flag, value in (('--size', size), ('--crop', t.crop)):
+        if value and (flag == '--crop' or not t.crop):
+            w, h = value
+            if w % multiple or h % multiple or min(w, h) < least:
+                raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at '
+                                f'least {least}; {nearest_valid_size(value, multiple, least)} fits')
+
+    for scene, (w, h) in sizes.items():
+        if min(w, h) < least:
+            raise UserError(f'{t.data}: {scene} is a picture of {w}x{h}, too small for these '
+                            f'networks (at least {least}x{least}); leave it out')
+        if t.crop and not size and (t.crop[0] > w or t.crop[1] > h):
+            raise UserError(f'--crop {configuration.format_value(t.crop)}: {scene} in {t.data} is only '
+                            f'{w}x{h}; leave it out, or take a smaller --crop or a --size')
+    if t.batch > 1 and not (size or t.crop) and len(set(sizes.values())) > 1:
+        raise UserError(f'--batch {t.batch}: the pictures of {t.data} differ in size; add --crop, '
+                        'or --size instead of native')
+    if t.cache is not None and not size:
+        raise UserError('--cache keeps pictures of one size: say which with --size')
+    if t.vgg and config.out_channels != 3:
+        raise UserError(f'--vgg: VGG-19 looks at RGB, these pictures have {config.out_channels} '
+                        'channels')
+
+
+def nearest_valid_size(size, multiple, least):
+    """The nearest size to a (width, height) that the networks take, in words."""
+    return 'x'.join(str(max(-(-least // multiple), round(side / multiple)) * multiple)
+                    for side in size)
+
+
+def default_size(config, sizes):
+    """The most frequent of `sizes`, reduced to 1024 pixels of width, to a multiple that the
+    networks take."""
+    frequent = max(dict.fromkeys(sizes), key=sizes.count)
+    multiple, least = network_multiple(config), min_training_side(config)
+    shrink = min(1, 1024 / frequent[0])
+    return tuple(max(-(-least // multiple), round(side * shrink / multiple)) * multiple
+                 for side in frequent)
+
+
+# ----------------------------------------------------------------------------------- on the disk
+
+def checkpoint_dict(run):
+    """What a checkpoint holds: tensors and builtins only, all that is needed to use the networks
+    and to go on training."""
+    return {'config': configuration.to_dict(run.config), 'step': run.step, 'rows': run.rows,
+            'sums': run.sums, 'won_since': run.won_since, 'bad_steps': run.bad_steps,
+            'scores': run.scores, 'best': run.best,
+            'weights': {name: getattr(run, name).state_dict() for name in 'GDE'
+                        if getattr(run, name)},
+            'average': {name: module.state_dict() for name, module in run.average.items()},
+            'optimizers': {name: getattr(run, f'opt_{name}').state_dict()['state']
+                           for name in 'GD'}}
+
+
+def read_run(folder, set_aside=False, which='newest', n_labels=None):
+    """The newest checkpoint in `folder`, or the best, or with 'file' the one that it is itself; or
+    what is known of a run of the official code -> path, contents as above, its configuration
+    unpacked. n_labels: of a run of the official code that does not tell, see official.infer_labels.
+    UserError where there is none."""
+    folder, optional = Path(folder), set()
+    if (folder / 'latest_net_G.pth').is_file():
+        path, optional = folder, {'D'}
+        weights = official.read_weights(folder)
+        with as_user_error(folder, 'not the networks of an official pix2pixHD run'):
+            found = official.infer_config(folder, **weights, n_labels=n_labels)
+        checkpoint = {'config': {**found, 'training': None}, 'step': 0, 'weights': weights,
+                      'average': {}}
+    elif n_labels is not None:
+        raise UserError(f'--n-labels {n_labels}: {folder} is no run of the official code, and says '
+                        'itself how many labels it has; leave it out')
+    elif which == 'file':
+        try:
+            path, checkpoint = folder, checkpoints.read_checkpoint(folder)
+        except checkpoints.Damaged as error:
+            raise UserError(f'{folder}: {error}, or no checkpoint at all') from None
+    elif which == 'best':
+        path, checkpoint = checkpoints.best_checkpoint(folder)
+    else:
+        path, checkpoint = checkpoints.newest_checkpoint(folder, set_aside)
+    with as_user_error(path, 'not a checkpoint of this program'):
+        if not isinstance(checkpoint, dict):
+            raise ValueError(type(checkpoint).__name__)
+        checkpoint['config'] = config = configuration.from_dict(checkpoint['config'], path)
+        if config.layout not in layouts.LAYOUTS:
+            raise ValueError(f'layout {reprlib.repr(config.layout)}')
+        if type(checkpoint['step']) is not int or checkpoint['step'] < 0:
+            raise ValueError(f'step {reprlib.repr(checkpoint["step"])}')
+        networks = {'G', 'D', *['E'] * config.features}
+        has_average = config.training is not None and config.training.ema > 0
+        check_weights(checkpoint['weights'], networks, optional, path)
+        check_weights(checkpoint['average'], networks - {'D'} if has_average else set(), set(),
+                      path)
+    return path, checkpoint
+
+
+def check_weights(states, networks, optional, path):
+    """ValueError unless `states` holds state dicts of the networks, UserError unless finite."""
+    if set(states) | optional != networks | optional or not all(
+            isinstance(value, torch.Tensor) and value.is_floating_point()
+            for state in states.values() for value in state.values()):
+        raise ValueError('weights')
+    for name, state in states.items():
+        if not all(value.isfinite().all() for value in state.values()):
+            raise UserError(f'{path}: weights of {name} are not finite; if there is an earlier '
+                            'checkpoint, remove this one')
+
+
+def load_run(folder, device, training=True, set_aside=False, which='newest', average=True,
+         n_labels=None):
+    """The run in `folder`, as `contents` left it; or of the official code. UserError where there is
+    none. set_aside, which, n_labels: as in `read`. Not for training, the moving averages stand in
+    for G and E, unless `average` is false."""
+    path, checkpoint = read_run(folder, set_aside, which, n_labels)
+    with as_user_error(path, 'not a checkpoint of this program'):
+        weights, averages = checkpoint['weights'], checkpoint['average']
+        if not training and average:
+            weights = {**weights, **averages}
+        run = build_run(checkpoint['config'], device, training, weights, averages)
+        run.step = checkpoint['step']
+        run.variant = ('-best' * (which == 'best')
+                       + '-raw' * bool(averages and not average and not training))
+        if training and run.config.training:
+            restore(run, checkpoint)
+    return run
+
+
+def restore(run, checkpoint):
+    """Put what only training needs where it was. ValueError, or whatever else comes of it, where it
+    does not fit."""
+    def is_number(value):
+        return (isinstance(value, torch.Tensor) and value.dtype == torch.float32
+                and value.shape == ())
+
+    for name in 'GD':
+        optimizer, moments = getattr(run, f'opt_{name}'), checkpoint['optimizers'][name]
+        parameters = optimizer.param_groups[0]['params']
+        for i, values in moments.items():
+            if {key: value.shape for key, value in values.items()} != {
+                    'step': (), 'exp_avg': parameters[i].shape, 'exp_avg_sq': parameters[i].shape}:
+                raise ValueError(f'moments of parameter {i} of {name}')
+        moments = checkpoints.copy_tree(moments, run.device)
+        optimizer.load_state_dict({**optimizer.state_dict(), 'state': moments})
+
+    # By name, so that a term that this version knows and the checkpoint does not begins at 0.
+    for name, value in checkpoint['sums'].items():
+        if not isinstance(name, str) or not is_number(value):
+            raise ValueError('sums')
+    if not is_number(checkpoint['bad_steps']):
+        raise ValueError('bad_steps')
+    run.sums = checkpoints.copy_tree(checkpoint['sums'], run.device)
+    run.bad_steps = checkpoints.copy_tree(checkpoint['bad_steps'], run.device)
+    for name, kind in (('rows', str), ('scores', str), ('best', float), ('won_since', int)):
+        value = checkpoint[name]
+        if type(value) is not kind and not (value is None and kind is not str):
+            raise ValueError(name)
+        setattr(run, name, value)
+    if not 0 <= run.bad_steps < run.config.training.max_bad_steps:
+        raise ValueError('bad_steps')
+
+
+# ----------------------------------------------------------------------------------- the folder
+
+def newest_run():
+    """The folder in runs/ that was trained last. UserError where there is none."""
+    def saved(folder):
+        with suppress(FileNotFoundError):           # a trainer may be replacing it
+            return max((path.stat().st_mtime for path in checkpoints.list_checkpoints(folder)), default=0)
+        return 0
+
+    times = {folder: saved(folder) for folder in Path('runs').glob('*')}
+    if not any(times.values()):
+        raise UserError('runs/: no trained run there; train one, or name one with --run')
+    return max(times, key=times.get)
+
+
+def new_folder(named, name, dry=False):
+    """The folder of a run to be made: the one `named`, else runs/<name>. UserError if it holds one
+    already; dry: nothing will be written."""
+    folder = Path(named or Path('runs') / name)
+    if not dry:
+        check_new(folder)
+    return folder
+
+
+def resumed_folder(resume, named, data):
+    """The folder of the run to go on with: the one named by --resume or --run, or that of the data
+    set named, or the newest."""
+    if resume and named and resolve_path(named) != resolve_path(resume):
+        raise UserError(f'--run {named}: --resume {resume} goes on in its own folder; leave --run '
+                        'out')
+    if resume or named:
+        return Path(resume or named)
+    of_data = data and Path('runs') / resolve_path(data).name
+    return of_data if of_data and checkpoints.list_checkpoints(of_data) else newest_run()
+
+
+def check_new(folder):
+    """UserError if a folder holds a run, or cannot be one."""
+    require_folder(folder)
+    if str(folder).encode(errors='replace').decode() != str(folder):
+        raise UserError(f'{folder}: its name is no text, and PyTorch opens no file there; choose '
+                        'another with --run')
+    if checkpoints.list_checkpoints(folder):
+        raise UserError(f'{folder}: holds a trained run already; --resume {quote(folder)} goes on '
+                        'with it, --run DIR makes another')
+    if (folder / 'latest_net_G.pth').exists():
+        raise UserError(f'{folder}: holds a run of the official code; --run DIR makes another, '
+                        f'finetune --from {quote(folder)} starts from it')
+
+
+def sibling_folder(folder, ending):
+    """The folder beside a run's with `ending` behind its name: runs/x -> runs/x-cache."""
+    folder = folder if folder.name else resolve_path(folder)
+    if not folder.name:
+        raise UserError(f'{folder}: there is no folder beside it; name one')
+    return folder.with_name(f'{folder.name}{ending}')

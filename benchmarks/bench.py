@@ -1,0 +1,354 @@
+"""What the design gains, as ratios measured in one run:
+
+    python benchmarks/bench.py [--rounds 3] [--only step] [--large] [--json bench.json]
+
+Every pair is measured in turns, networks in a process for each side; a ratio is the median over the
+rounds, with its extremes. The plain way is a step, or a picture, as the paper has it and the
+official code does it: float32, all label channels, no memory kept, the discriminators run three
+times, gradients of everything, instance means in a loop.
+"""
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+import json
+import os
+from pathlib import Path
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import numpy as np
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
+from conftest import REAL, ROOT, examine, make_run
+from app.common import config
+import data
+from app.runs import devices
+from app.editor import operations
+from kmeans import kmeans
+from app.datasets import layouts
+import losses
+import nets
+from app.runs import runs
+import generate
+from app.demo import toy
+import train
+
+
+# ------------------------------------------------------------------------------- the plain way
+
+def plain_instance_mean(features, inst):
+    """As the official encoder pools: a loop over pictures, instances and channels."""
+    out = features.clone()
+    for n in range(len(inst)):
+        for i in inst[n].unique():
+            where = (inst[n, 0] == i).nonzero(as_tuple=True)
+            for c in range(features.shape[1]):
+                out[n, c][where] = features[n, c][where].mean()
+    return out
+
+
+def plain_boundary_map(inst):
+    """A loop over the instances: what is in one and has a neighbour that is not."""
+    boundary = torch.zeros_like(inst, dtype=torch.uint8)
+    for i in inst.unique():
+        outside = torch.nn.functional.pad((inst != i).float(), (1, 1, 1, 1))
+        around = (outside[..., 1:-1, 2:] + outside[..., 1:-1, :-2] + outside[..., 2:, 1:-1]
+                  + outside[..., :-2, 1:-1])
+        boundary |= ((inst == i) & (around > 0)).to(torch.uint8)
+    return boundary
+
+
+def plain(net):
+    """With torch's own norm and layout."""
+    for module in net.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nets.InstanceNorm):
+                setattr(module, name, nn.InstanceNorm2d(child.num_features))
+    return net.to(memory_format=torch.contiguous_format)
+
+
+def plain_generator(G, x):
+    if not isinstance(G, nets.LocalEnhancer):
+        return G.model(x)
+    down, up = G.model1_1, G.model1_2               # G2
+    return up(down(x) + G.model(nets.half_size(x)))
+
+
+def plain_discriminator(D, x):
+    scales = []
+    for scale in reversed(range(D.n_scales)):
+        features = [x]
+        for j in range(D.n_layers + 2):
+            features.append(getattr(D, f'scale{scale}_layer{j}')(features[-1]))
+        scales.append(features[1:])
+        x = nets.half_size(x)
+    return scales
+
+
+def plain_told(run, label, inst, image):
+    one_hot = torch.zeros(1, run.config.n_labels, *label.shape[2:], device=label.device)
+    condition = torch.cat([one_hot.scatter_(1, label.long(), 1.0),
+                           data.boundary_map(inst).float()], 1)
+    features = plain_instance_mean(run.E.model(image), inst)
+    return condition, torch.cat([condition, features], 1)
+
+
+def plain_step(run, label, inst, image):
+    condition, told = plain_told(run, label, inst, image)
+    fake = plain_generator(run.G, told)
+
+    def judged(picture):
+        return plain_discriminator(run.D, torch.cat([condition, picture], 1))
+
+    d_terms = losses.discriminator_loss(judged(fake.detach()), real := judged(image))
+    g_terms = losses.generator_loss(judged(fake), real)
+    run.opt_G.zero_grad()
+    sum(g_terms.values()).backward(retain_graph=True)
+    run.opt_G.step()
+    run.opt_D.zero_grad()
+    (sum(d_terms.values()) / 2).backward()
+    run.opt_D.step()
+
+
+@torch.no_grad()
+def plain_picture(run, label, inst, image):
+    return plain_generator(run.G, plain_told(run, label, inst, image)[1])
+
+
+# ------------------------------------------------------------------------------ one measurement
+
+def measure(what, way, size, ngf, n_labels, repeat=3):
+    """In this process: seconds of a training step or of a picture, the best of a few after one to
+    warm up, and the peak of memory in bytes. way: plain, fp32 or bf16."""
+    cuda = torch.cuda.is_available()
+    device = torch.device('cuda' if cuda else 'cpu')
+    if way != 'plain' and not cuda:
+        devices.keep_memory()
+    network = dict(model='local', n_enhancers=1, ngf=ngf // 2) if size[0] > 1024 else dict(ngf=ngf)
+    run = make_run(device, 'fp32' if way == 'plain' else way, n_labels=n_labels, ndf=ngf, **network)
+    if way == 'plain':
+        for name in 'GDE':
+            plain(getattr(run, name))
+    label, inst, image = (data.to_tensor(array)[None] for array in toy.draw_scene(0, size)[:3])
+    labels = data.find_present_labels(label, n_labels)
+    scene = generate.make_scene(run.config, label, inst)
+    label, inst, image = label.to(device), inst.to(device), data.to_float(image.to(device))
+    vectors = torch.zeros(len(scene.labels), 3)
+    do = {('step', True): lambda: plain_step(run, label, inst, image),
+          ('step', False): lambda: train.train_step(
+              run, label, inst, image, labels if labels is None else labels.to(device)),
+          ('picture', True): lambda: plain_picture(run, label, inst, image),
+          ('picture', False): lambda: generate.synthesise(run, scene, vectors),
+          }[what, way == 'plain']
+    return seconds(do, repeat), devices.peak_memory(device)
+
+
+def seconds(function, repeat=3):
+    best = float('inf')
+    for _ in range(repeat + 1):                     # the first time warms up
+        started = time.perf_counter()
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+# -------------------------------------------------------------------------------------- tables
+
+def row(results, name, numbers, unit='s'):
+    """numbers: {way: [one a round]}, the plain way first. Prints a line of the table."""
+    first, *others = numbers
+    cells = [name, f'{statistics.median(numbers[first]):.3g} {unit}']
+    for way in others:
+        ratios = [a / b for a, b in zip(numbers[first], numbers[way])]
+        cells.append(f'{statistics.median(numbers[way]):.3g} {unit}, '
+                     f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})')
+    print('| ' + ' | '.join(cells + [''] * (4 - len(cells))) + ' |', flush=True)
+    results.append({'name': name, 'unit': unit, **numbers})
+
+
+def networks(results, what, rounds, large):
+    """Steps or pictures, the plain way and ours, and the peak of their memory."""
+    sizes = {(1024, 512): 64, (2048, 1024): 64} if large else {(256, 128): 32, (512, 256): 32}
+    for size, ngf in sizes.items():
+        for n_labels in (35, 151):
+            took, peak = {}, {}
+            for _ in range(rounds):
+                for way in ('plain', 'fp32', 'bf16'):
+                    one = [what, way, *map(str, (*size, ngf, n_labels))]
+                    done = subprocess.run([sys.executable, __file__, '--one', *one], check=True,
+                                          capture_output=True, text=True)
+                    for table, value in zip((took, peak), json.loads(done.stdout)):
+                        table.setdefault(way, []).append(value)
+            name = f'{what}, {size[0]}x{size[1]}, {n_labels} labels'
+            row(results, name, took)
+            row(results, f'{name}: memory',
+                {way: [value / 2 ** 30 for value in values] for way, values in peak.items()}, 'GiB')
+
+
+def pair(results, name, rounds, slow, fast):
+    """Two functions in this process."""
+    numbers = {'plain': [], 'ours': []}
+    for _ in range(rounds):
+        numbers['plain'].append(seconds(slow, 1))
+        numbers['ours'].append(seconds(fast, 1))
+    row(results, name, numbers)
+
+
+def parts(results, rounds, device):
+    """Instance means, the boundary map, K-means."""
+    scene = toy.draw_scene(0, (1024, 512))
+    inst = data.to_tensor(data.connected_components(scene.inst))[None].to(device)
+    features = torch.randn(1, 3, 512, 1024, device=device, requires_grad=True)
+    n = len(inst.unique())
+    pair(results, f'means of {n} instances, 1024x512, and their gradient; a loop', rounds,
+         lambda: plain_instance_mean(features, inst).sum().backward(),
+         lambda: nets.instance_mean(features, inst).sum().backward())
+    pair(results, f'boundary map of {n} instances, 1024x512; a loop', rounds,
+         lambda: plain_boundary_map(inst), lambda: data.boundary_map(inst))
+
+    torch.manual_seed(0)
+    separate, counts = torch.rand(35, 2000, 3, device=device), torch.full((35,), 2000)
+    pair(results, 'K-means of 35 labels; one by one', rounds,
+         lambda: [kmeans(separate[i:i + 1], counts[:1], 10) for i in range(35)],
+         lambda: kmeans(separate, counts, 10))
+    points = torch.rand(1, 200_000, 3, device=device)
+    row(results, 'K-means, 10 centres, 24 restarts: points a second',
+        {'ours': [200_000 / seconds(lambda: kmeans(points, torch.tensor([200_000]), 10), 1)
+                  for _ in range(rounds)]}, '/s')
+
+
+def loading(results, rounds):
+    """Training pictures of 1024x512 a second and core, from PNG files of 2048x1024 and from the
+    cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = REAL / 'cityscapes'
+        if not root.is_dir():
+            root = Path(folder) / 'scenes'
+            toy.write_dataset(root, 'train', 5, (2048, 1024))
+        found = examine(root)
+        cold, cached = (data.PairedDataset(found.pairs, layouts.config_readers(found), found.n_labels,
+                                      (1024, 512), flip=True, cache=cache, keep=False)
+                        for cache in (None, Path(folder) / 'cache'))
+        keys = [(epoch, i) for epoch in range(4) for i in range(len(cold))]
+        pair(results, f'loading {len(keys)} pictures of {root.name} on one core; from the cache',
+             rounds, lambda: [cold[key] for key in keys], lambda: [cached[key] for key in keys])
+
+
+def commands(results, rounds):
+    """Two processes against one, two programs at once, and the time from a command to its
+    picture."""
+    program = str(ROOT / 'p2phd.py')
+
+    def run(*words, many=False, cwd, **environment):
+        torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '--']
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *(torchrun if many else []), program, *words], cwd=cwd,
+                       check=True, capture_output=True,
+                       env={**os.environ, **environment,
+                            **({'OMP_NUM_THREADS': '1'} if many else {})})
+        return time.perf_counter() - started
+
+    with tempfile.TemporaryDirectory() as folder:
+        toy.write_dataset(Path(folder) / 'street', 'train', 8, (256, 128))
+        words = ('train --data street --ngf 32 --ndf 32 --n-down 3 --n-blocks 6 --batch 4 '
+                 '--precision fp32 --steps').split()
+        numbers = {'plain': [], 'ours': []}
+        for i in range(rounds):
+            for way in numbers:                     # without what starting takes
+                short, long = (run(*words, str(steps), '--run', f'{way}{i}-{steps}', cwd=folder,
+                                   many=way == 'ours') for steps in (1, 11))
+                numbers[way].append((long - short) / 10)
+        row(results, 'step of a batch of 4, 256x128; two processes', numbers)
+
+        if not torch.cuda.is_available():
+            words = ('train --data street --ngf 16 --ndf 16 --n-down 2 --n-blocks 2 --n-scales 2 '
+                     '--size 128x64 --precision fp32 --steps').split()
+            numbers = {'plain': [], 'ours': []}
+            for i in range(rounds):
+                for way, more in (('plain', {'GOMP_SPINCOUNT': '300000'}), ('ours', {})):
+                    with ThreadPoolExecutor(2) as pool:
+                        numbers[way].append(sum(pool.map(lambda k: run(
+                            *words, '40', '--run', f'both-{way}{i}-{k}', cwd=folder,
+                            **more), range(2))) / 2)
+            row(results, '40 steps at 128x64 beside a second training; threads that wait less',
+                numbers)
+
+        label = next((Path(folder) / 'street').rglob('*labelIds.png'))
+        run('cluster', '--run', 'plain0-1', cwd=folder)
+        row(results, 'generate, from the command to the picture at 256x128', {'ours': [
+            run('generate', '--run', 'plain0-1', '--label', str(label), cwd=folder)
+            for _ in range(rounds)]})
+
+
+def editor(results, rounds, device):
+    """Over HTTP, from a click that changes a style to the preview and to the picture."""
+    from test_serve import ask, said, served        # which takes make_run from here
+    for size in ((256, 128), (512, 256)) if device.type == 'cpu' else ((1024, 512),):
+        label, inst = toy.draw_scene(0, size)[:2]
+        inst = data.connected_components(inst)
+        for precision in ('fp32', 'bf16'):
+            run = make_run(device, precision, ngf=32)
+            known = {'centres': np.random.default_rng(0).normal(size=(35, 10, 3)).astype('f'),
+                     'counts': np.ones((35, 10), int), 'mean': np.zeros(3, 'f')}
+            ids = np.unique(inst).tolist()
+            own = dict(zip(ids, operations.main_styles(known, [0] * len(ids))))
+            with tempfile.TemporaryDirectory() as folder, served(
+                    operations.Editor(run, known, operations.State(label, inst, own)), Path(folder)) as server:
+                took = {True: [], False: []}
+                for i in range(1 + rounds):
+                    for preview in took:
+                        started = time.perf_counter()
+                        now = said(server, '/edit', {'edits': [
+                            {'do': 'style', 'object': ids[0], 'style': 1 + i % 9}]})
+                        ask(server, '/picture', {'version': now['version'], 'preview': preview})
+                        took[preview].append(time.perf_counter() - started)
+            for preview, name in ((True, 'preview'), (False, 'picture')):
+                row(results, f'edit, from a click to the {name}, {size[0]}x{size[1]}, {precision}',
+                    {'ours': took[preview][1:]})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--only', choices=['step', 'picture', 'parts', 'loading', 'commands',
+                                           'editor'])
+    parser.add_argument('--large', action='store_true', default=torch.cuda.is_available(),
+                        help='1024x512 and 2048x1024 at full width, in place of smaller ones '
+                             '(default: on CUDA)')
+    parser.add_argument('--json', type=Path, metavar='FILE')
+    parser.add_argument('--one', nargs=6, help=argparse.SUPPRESS)       # see networks
+    args = parser.parse_args()
+    if args.one:
+        what, way, *numbers = args.one
+        w, h, ngf, n_labels = map(int, numbers)
+        return print(json.dumps(measure(what, way, (w, h), ngf, n_labels)))
+
+    device = devices.pick_device('auto')
+    results, n = [], args.rounds
+    where = f'{torch.get_num_threads()} CPU threads'
+    if device.type == 'cuda':
+        where = torch.cuda.get_device_name()
+    print(f'PyTorch {torch.__version__} on {where}\n')
+    print('| what | plain | this, in float32: times better | in bfloat16 |\n|---|---|---|---|')
+    for name, do in (('step', lambda: networks(results, 'step', n, args.large)),
+                     ('picture', lambda: networks(results, 'picture', n, args.large)),
+                     ('parts', lambda: parts(results, n, device)),
+                     ('loading', lambda: loading(results, n)),
+                     ('commands', lambda: commands(results, n)),
+                     ('editor', lambda: editor(results, n, device))):
+        if args.only in (None, name):
+            do()
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,514 @@
+"""Data sets as their sites hand them out, one's own data, and bad input.
+
+NYU Depth v2, Helen and the full ADE20K cannot be had for tests: folders of their structure are
+built here.
+"""
+from pathlib import Path
+import random
+import re
+import shutil
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+import torch
+
+from conftest import BARE, TINY, examine
+import data
+from app.datasets import decoding
+from app.common.errors import UserError
+from app.datasets import layouts
+from app.runs import runs
+
+TINIEST = ['--size', '16x16', *TINY[2:], '--workers', '0', '--device', 'cpu']
+NO_ENCODER = ['--size', '16x16', *BARE[2:], '--workers', '0', '--device', 'cpu']
+
+
+def write(path, array, **kwargs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array)).save(path, **kwargs)
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Four 24x20 scenes in the flat layout."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / 'own'
+    for name in ('a', 'b', 'c d', "é'\"x"):
+        label = rng.integers(0, 5, (20, 24), np.uint8)
+        label[0, 0] = 4
+        write(root / 'train_label' / f'{name}.png', label)
+        inst = rng.integers(0, 60000, (20, 24)).astype(np.uint16)
+        write(root / 'train_inst' / f'{name}.png', inst)
+        write(root / 'train_img' / f'{name}.bmp', rng.integers(0, 255, (20, 24, 3), np.uint8))
+    return root
+
+
+def train_and_generate(command, root, label, *flags, tiny=TINIEST):
+    """Twenty steps, then a picture of `label` -> what train printed."""
+    code, out, err = command('train', '--data', root, '--steps', 20, '--run', 'run', *tiny, *flags)
+    assert code == 0, err
+    code, made, err = command('generate', '--run', 'run', '--label', label, '--device', 'cpu')
+    assert code == 0, err
+    width, height, _ = layouts.read_header(label)
+    assert Image.open(made.splitlines()[-1]).size == (width, height)
+    return out
+
+
+# --------------------------------------------------------------------------------- known layouts
+
+def test_flat_layout_pairs_by_name(flat):
+    layout, pairs, problems = layouts.find_pairs(flat)
+    assert layout.name == 'flat' and not problems
+    assert [pair.name for pair in pairs] == ['a', 'b', 'c d', "é'\"x"]
+    assert all(pair.label.stem == pair.inst.stem == pair.image.stem == pair.name for pair in pairs)
+    found = examine(flat)
+    assert found.n_labels == 5 and found.instances == 'files'
+    assert set(found.sizes.values()) == {(24, 20)}
+
+
+def test_cityscapes_layout(command, scenes):
+    found = examine(scenes, 'val')
+    assert (found.layout, len(found.pairs), found.n_labels) == ('Cityscapes', 2, 35)
+    assert found.label_names[26] == 'car'
+
+    code, out, err = command('check', '--data', scenes)
+    assert code == 0 and 'no problems' in out
+    assert 'Cityscapes: 6 train pairs, 35 labels, instance maps' in out
+    assert 'splits: train (6), val (2)' in out and 'sizes: 64x32 (6)' in out
+    assert re.search(r'labels: .*car \d', out)
+    assert re.search(r'instances per picture: \d+ to \d+', out)
+
+
+def test_pictures_to_pictures_of_any_channels(command, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        write(tmp_path / 'ab' / 'train_A' / f'{i}.png', rng.integers(0, 255, (16, 16), np.uint8))
+        (tmp_path / 'ab' / 'train_B').mkdir(exist_ok=True)
+        values = rng.uniform(-1, 1, (16, 16, 5)).astype(np.float32)
+        np.save(tmp_path / 'ab' / 'train_B' / f'{i}.npy', values)
+    code, out, err = command('train', '--data', 'ab', '--steps', 2, *NO_ENCODER)
+    assert code == 0 and 'A to B: 2 training pairs, no labels, no instances' in out, err
+    code, out, err = command('generate', '--label', tmp_path / 'ab' / 'train_A' / '0.png',
+                             '--device', 'cpu')
+    assert code == 0 and np.load(out.splitlines()[-1]).shape == (16, 16, 5), err
+
+
+def ade(root, full, rng):
+    for i in range(3):
+        photo = rng.integers(0, 255, (40, 52, 3), np.uint8)
+        if full:                            # classes 3 and 1000, instances 0, 1, 2
+            seg = np.zeros((40, 52, 3), np.uint8)
+            seg[..., 1] = 3
+            seg[:20] = (1000 // 256 * 10, 1000 % 256, 1)
+            seg[:10, ..., 2] = 2
+            folder = root / 'images' / 'ADE' / 'training' / 'street'
+            write(folder / f'ADE_train_{i}_seg.png', seg)
+            write(folder / f'ADE_train_{i}.jpg', photo)
+            # Parts of objects, not of this method.
+            write(folder / f'ADE_train_{i}_parts_1.png', seg)
+        else:
+            label = rng.integers(0, 151, (40, 52), np.uint8)
+            inst = np.stack([label, np.full_like(label, i), np.zeros_like(label)], 2)
+            write(root / 'annotations' / 'training' / f'ADE_train_{i}.png', label)
+            write(root / 'annotations_instance' / 'training' / f'ADE_train_{i}.png', inst)
+            write(root / 'images' / 'training' / f'ADE_train_{i}.jpg', photo)
+
+
+def test_ade20k_scene_parsing(command, tmp_path):
+    ade(tmp_path / 'ade', False, np.random.default_rng(0))
+    label = tmp_path / 'ade' / 'annotations' / 'training' / 'ADE_train_1.png'
+    out = train_and_generate(command, 'ade', label)
+    assert 'ADE20K scene parsing: 3 training pairs, 151 labels, instance maps' in out
+    read = layouts.config_readers(runs.load_run(Path('run'), torch.device('cpu')).config)
+    ids = read.inst(tmp_path / 'ade' / 'annotations_instance' / 'training' / 'ADE_train_1.png',
+                    None)
+    assert np.array_equal(ids, decoding.read_map(label) * 256 + 1)
+
+
+def test_ade20k_full_release(command, tmp_path):
+    ade(tmp_path / 'ade', True, np.random.default_rng(0))
+    folder = tmp_path / 'ade' / 'images' / 'ADE' / 'training' / 'street'
+    seg = folder / 'ADE_train_0_seg.png'
+    out = train_and_generate(command, 'ade', seg)
+    assert 'ADE20K full: 3 training pairs, 2 labels, instance maps' in out
+
+    c = runs.load_run(Path('run'), torch.device('cpu')).config
+    assert c.label_table == {3: 0, 1000: 1}
+    label, inst = layouts.config_readers(c).label(seg, None), layouts.config_readers(c).inst(seg, None)
+    assert label[0, 0] == 1 and label[-1, 0] == 0
+    assert len({inst[0, 0], inst[15, 0], inst[-1, 0]}) == 3
+
+
+def matlab5(name, values):
+    """The bytes of a MATLAB 5 file with one compressed vector of doubles."""
+    def pad(blob):
+        return blob + bytes(-len(blob) % 8)
+
+    def element(kind, blob):
+        return pad(struct.pack('<II', kind, len(blob)) + blob)
+
+    matrix = (element(6, struct.pack('<II', 6, 0))
+              + element(5, struct.pack('<ii', len(values), 1))
+              + element(1, name.encode())
+              + element(9, struct.pack(f'<{len(values)}d', *values)))
+    packed = zlib.compress(element(14, matrix))
+    header = bytes(124) + struct.pack('<HH', 0x100, 0x4d49)
+    return header + struct.pack('<II', 15, len(packed)) + packed
+
+
+def test_nyu_depth(command, tmp_path, monkeypatch):
+    h5py = pytest.importorskip('h5py', reason='h5py is not installed')
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 895, (4, 20, 24), np.uint16)
+    instances = rng.integers(0, 9, (4, 20, 24), np.uint8)
+    images = rng.integers(0, 255, (4, 20, 24, 3), np.uint8)
+    root = tmp_path / 'nyu'
+    root.mkdir()
+    # MATLAB's axes: W, H and 3, W, H.
+    with h5py.File(root / 'nyu_depth_v2_labeled.mat', 'w') as file:
+        file['labels'] = labels.transpose(0, 2, 1)
+        file['instances'] = instances.transpose(0, 2, 1)
+        file['images'] = images.transpose(0, 3, 2, 1)
+
+    found = examine(root)
+    assert (found.layout, len(found.pairs), found.n_labels, set(found.sizes.values())) == (
+        'NYU Depth v2', 4, 895, {(24, 20)})
+    read = layouts.config_readers(found)
+    pair = found.pairs[2]
+    assert np.array_equal(read.label(pair.label, None), labels[2])
+    assert np.array_equal(read.image(pair.image, None), images[2])
+
+    assert np.array_equal(read.inst(pair.inst, None), labels[2].astype(int) * 256 + instances[2])
+    assert read.image(pair.image, (16, 16)).shape == (16, 16, 3)
+
+    (root / 'splits.mat').write_bytes(matlab5('trainNdxs', [4, 1]))
+    assert sorted(pair.name for pair in layouts.find_pairs(root)[1]) == ['0001', '0004']
+    with pytest.raises(UserError, match='classMapping40.mat'):
+        examine(root, n_labels=40)
+    (root / 'classMapping40.txt').write_text(' '.join(str(1 + i % 40) for i in range(894)))
+    found = examine(root, n_labels=40)
+    label = layouts.config_readers(found).label(found.pairs[0].label, None)
+    assert found.n_labels == 41
+    assert np.array_equal(label, np.where(labels[0], 1 + (labels[0].astype(int) - 1) % 40, 0))
+    out = train_and_generate(command, root, root / 'nyu_depth_v2_labeled.mat' / 'labels' / '1',
+                             '--n-labels', 40)
+    assert 'NYU Depth v2: 2 training pairs, 41 labels, instance maps' in out
+
+    monkeypatch.setitem(__import__('sys').modules, 'h5py', None)
+    code, out, err = command('check', '--data', root)
+    assert code == 2 and 'pip install h5py' in err
+
+
+def test_helen(command, tmp_path):
+    rng = np.random.default_rng(0)
+    root = tmp_path / 'helen'
+    for face in ('11_1', '22_1', '33_1'):
+        write(root / 'images' / f'{face}.jpg', rng.integers(0, 255, (32, 32, 3), np.uint8))
+        strength = rng.integers(0, 200, (11, 32, 32)).astype(np.uint8)
+        strength[5, :16] = 255                              # a right eye, so to speak
+        for i, mask in enumerate(strength):
+            write(root / 'labels' / face / f'{face}_lbl{i:02d}.png', mask)
+
+    assert len(layouts.find_pairs(root)[1]) == 3
+    dry = ['train', '--data', 'helen', *BARE, '--dry-run']
+    assert '3 to train on, 0 others' in command(*dry)[1]    # every split is all of them
+    (root / 'exemplars.txt').write_text('1 , 11_1\n2 , 22_1\n')
+    (root / 'testing.txt').write_text('1 , 33_1\n')
+    assert [pair.name for pair in layouts.find_pairs(root, 'test')[1]] == ['33_1']
+    label = layouts.read_helen(root / 'labels' / '11_1', None)
+    assert (label[:16] == 5).all() and label.max() == 10
+    out = train_and_generate(command, root, root / 'labels' / '33_1', '--instances', 'components')
+    assert '2 to train on, 1 other to look' in command(*dry)[1]
+    assert 'Helen: 2 training pairs, 11 labels, connected components as instances' in out
+
+
+@pytest.mark.parametrize('folder, label, flags, words', [
+    ('cityscapes', 'gtFine/val/frankfurt/frankfurt_000000_000576_gtFine_labelIds.png', (),
+     'Cityscapes: 5 training pairs, 35 labels, instance maps'),
+    ('camvid', 'val_label/0016E5_07959.png', (),
+     'flat: 367 training pairs, 12 labels, no instances'),
+    ('ade20k', 'annotations/validation/ADE_val_00000002.png', ('--split', 'val'),
+     'ADE20K scene parsing: 3 training pairs, 151 labels, no instances'),
+    ('coco_stuff', 'val_label/000000000139.png', ('--n-labels', 182),
+     'flat: 13 training pairs, 183 labels, instance maps'),
+    ('faces', 'train_label/2.png', ('--jitter', 1.2, '--cache', 'cache'),
+     'flat: 4 training pairs, 19 labels, no instances')])
+def test_real_data(command, real, folder, label, flags, words):
+    root, label = real / folder, real / folder / label
+    if folder == 'camvid':
+        label = min((root / 'val_label').iterdir())
+    tiny = TINIEST if 'instance maps' in words else NO_ENCODER
+    assert words in train_and_generate(command, root, label, *flags, tiny=tiny)
+
+
+# ------------------------------------------------------------------------------ one's own labels
+
+def test_palette_of_colours(command, flat, tmp_path):
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [1, 2, 3], [128, 64, 128]],
+                       np.uint8)
+    ids = {}
+    for path in (flat / 'train_label').iterdir():
+        ids[path.stem] = decoding.read_map(path)
+        write(path, colours[ids[path.stem]])
+    code, out, err = command('check', '--data', flat)
+    assert code == 2
+    assert 'RGB; if its colours stand for labels, train with --palette FILE' in err + out
+
+    (tmp_path / 'palette.txt').write_text('# my colours\n' + '\n'.join(
+        f'{r},{g},{b},{i},thing {i}' for i, (r, g, b) in enumerate(colours)))
+    found = examine(flat, palette='palette.txt')
+    assert found.n_labels == 5 and found.label_names[3] == 'thing 3'
+    read = layouts.config_readers(found).label
+    assert all(np.array_equal(read(pair.label, None), ids[pair.name]) for pair in found.pairs)
+    train_and_generate(command, flat, flat / 'train_label' / 'a.png', '--palette', 'palette.txt')
+
+    bad = colours[ids['a']]
+    bad[3, 7] = (9, 9, 9)
+    write(flat / 'train_label' / 'a.png', bad)
+    code, out, _ = command('check', '--data', flat, '--palette', 'palette.txt')
+    assert code == 2 and 'a.png: colour 9,9,9 at x=7, y=3 is not in the palette' in out
+    (tmp_path / 'palette.txt').write_text('1,2,3\n')
+    assert "palette.txt, line 1: expected R,G,B,id[,name], got '1,2,3'" in command(
+        'check', '--data', flat, '--palette', 'palette.txt')[2]
+
+
+def test_ignored_label_has_a_channel_of_its_own(flat):
+    label = decoding.read_map(flat / 'train_label' / 'a.png')
+    label[5] = 255
+    write(flat / 'train_label' / 'a.png', label.astype(np.uint8))
+    found = examine(flat, ignore_label=255)
+    assert found.n_labels == 6
+    assert examine(flat, ignore_label='none').n_labels == 256 and examine(flat).unknown
+    assert (layouts.config_readers(found).label(found.pairs[0].label, None)[5] == 5).all()
+
+
+# ------------------------------------------------------------------------------------- bad input
+
+def truncate(path, keep=0.5):
+    path.write_bytes(path.read_bytes()[:int(path.stat().st_size * keep)])
+
+
+def bomb(path):
+    """A PNG of 20000x20000 pixels in a few bytes."""
+    def chunk(kind, blob):
+        return (struct.pack('>I', len(blob)) + kind + blob
+                + struct.pack('>I', zlib.crc32(kind + blob)))
+
+    path.write_bytes(b'\x89PNG\r\n\x1a\n'
+                     + chunk(b'IHDR', struct.pack('>IIBBBBB', 20000, 20000, 8, 0, 0, 0, 0))
+                     + chunk(b'IDAT', zlib.compress(bytes(1000)))
+                     + chunk(b'IEND', b''))
+
+
+def loop(path):
+    path.unlink()
+    path.symlink_to(path)
+
+
+# name: (what spoils the folder of `flat`, what is said of it)
+BAD = {
+    'a photograph is missing': (
+        lambda r: (r / 'train_img' / 'a.bmp').unlink(),
+        'a.png: no photograph of the same name'),
+    'an instance map is missing': (
+        lambda r: (r / 'train_inst' / 'b.png').unlink(),
+        'b.png: no instance map of the same name'),
+    'a label map is missing': (
+        lambda r: (r / 'train_label' / 'a.png').unlink(),
+        'a.bmp: no label map of the same name'),
+    'two of a name': (
+        lambda r: shutil.copy(r / 'train_img' / 'a.bmp', r / 'train_img' / 'a.tif'),
+        'have the same name'),
+    'no label maps': (
+        lambda r: [p.unlink() for p in (r / 'train_label').iterdir()],
+        'flat, but there are no label maps'),
+    'another split': (
+        lambda r: (r / 'train_label').rename(r / 'fold1_label'),
+        "no label maps of the split 'train', but of fold1; choose with --split"),
+    'another section': (
+        lambda r: write(r / 'train_label' / 'a.png', np.zeros((20, 30), np.uint8)),
+        'a.png is 30x20 and .* is 24x20'),
+    'a truncated map': (
+        lambda r: truncate(r / 'train_label' / 'a.png'),
+        r'a.png: (damaged|cannot be read)'),
+    'a truncated photograph': (
+        lambda r: truncate(r / 'train_img' / 'a.bmp'),
+        'a.bmp: damaged'),
+    'a text file': (
+        lambda r: (r / 'train_label' / 'a.png').write_text('hello'),
+        'a.png: cannot be read as a picture'),
+    'an empty file': (
+        lambda r: (r / 'train_inst' / 'a.png').write_bytes(b''),
+        'a.png: cannot be read as a picture'),
+    'a JPEG label map': (
+        lambda r: (write(r / 'train_label' / 'a.jpg', np.zeros((20, 24), np.uint8)),
+                   (r / 'train_label' / 'a.png').unlink()),
+        'a.jpg: JPEG changes the values of labels; .* --jpeg-labels'),
+    'an RGB label map': (
+        lambda r: write(r / 'train_label' / 'a.png', np.zeros((20, 24, 3), np.uint8)),
+        'a.png: .* RGB; .* --palette'),
+    'instances as labels': (
+        lambda r: write(r / 'train_label' / 'a.png', np.full((20, 24), 26001, np.uint16)),
+        'a.png: values from 26001 to 26001; .* instance map'),
+    'an alpha channel': (
+        lambda r: write(r / 'train_inst' / 'a.png', np.zeros((20, 24, 2), np.uint8)),
+        'a.png: .* LA'),
+    'a tiny picture': (
+        lambda r: [write(r / f'train_{k}', np.zeros(s, np.uint8)) for k, s in (
+            ('label/a.png', (1, 1)), ('inst/a.png', (1, 1)), ('img/a.bmp', (1, 1, 3)))],
+        'a picture of 1x1, too small'),
+    'a bomb': (
+        lambda r: bomb(r / 'train_label' / 'a.png'),
+        'a.png: cannot be read as a picture .*400000000 pixels'),
+    'a loop of links': (
+        lambda r: loop(r / 'train_label' / 'a.png'),
+        'a.png: cannot be read .*symbolic links'),
+}
+
+
+@pytest.mark.parametrize('what', BAD)
+def test_bad_input(command, flat, tmp_path, what):
+    """Refused by train in one line, with exit code 2 and without a run folder; found by check; and
+    refused likewise by finetune, cluster and generate with a run that was trained before."""
+    assert command('train', '--data', flat, '--steps', 1, '--run', 'before', *TINIEST)[0] == 0
+    break_it, message = BAD[what]
+    break_it(flat)
+    files = sorted(tmp_path.rglob('*'))
+    for words in (['train', '--data', flat, '--steps', 2, '--run', 'run', *TINIEST],
+                  ['finetune', '--from', 'before', '--steps', 1, '--fix-global', 0, '--run', 'run',
+                   '--size', '16x16'],
+                  ['cluster', '--run', 'before'], ['train', '--resume', 'before', '--steps', 2]):
+        code, out, err = command(*words)
+        if what == 'a tiny picture' and words[0] == 'cluster':              # it is resized
+            assert code == 0
+        else:
+            assert code == 2 and err.count('\n') == 1, (words, out, err)
+            if what != 'instances as labels' or 'label 26001 at x=0' not in err:
+                assert re.search(message, err), err
+
+    if what != 'a tiny picture':
+        code, out, err = command('check', '--data', flat)
+        assert code == 2 and re.search(message, out + err), out + err
+    assert set(tmp_path.rglob('*')) - set(files) <= {tmp_path / 'before' / 'styles.npz'}
+
+    code, out, err = command('generate', '--run', 'before', '--label', flat / 'train_label',
+                             '--inst', flat / 'train_inst', '--encode', flat / 'train_img',
+                             '--out', 'made')
+    if what == 'a tiny picture':                            # a small map makes a small picture
+        assert code == 0 and Image.open('made/a_encoded.png').size == (1, 1)
+    elif what == 'a label map is missing':
+        assert code == 0 and out.count('_encoded.png') == 3
+    else:                                                   # the other maps are done, if any are
+        assert code == 2 and str(flat) in err, (out, err)
+        assert err.count('\n') == 1 or re.search(r'\d of \d label maps could not be used\n$', err)
+
+
+def test_a_label_above_their_number(command, flat):
+    code, out, err = command('train', '--data', flat, '--steps', 1, '--n-labels', 4, *TINIEST)
+    assert code == 2 and 'a.png: label 4 at x=0, y=0, but labels go from 0 to 3' in err, err
+
+
+@pytest.mark.parametrize('what', ['a photograph is missing', 'a truncated map', 'an RGB label map',
+                                  'a bomb', 'another section'])
+def test_skip_bad_trains_on_the_rest(command, flat, what):
+    BAD[what][0](flat)
+    code, out, err = command('train', '--data', flat, '--steps', 2, '--run', 'run', '--skip-bad',
+                             *TINIEST)
+    assert code == 0 and '3 training pairs' in out, out + err
+    assert re.search('left out: .*' + BAD[what][1], out), out + err
+    code, out, err = command('train', '--resume', '--run', 'run', '--steps', 4, '--device', 'cpu')
+    assert code == 0 and 'going on at step 2 of 4' in out, err
+
+
+def test_jpeg_labels_can_be_forced(command, flat):
+    for path in list((flat / 'train_label').iterdir()):
+        write(path.with_suffix('.jpg'), decoding.read_map(path).astype(np.uint8), quality=100)
+        path.unlink()
+    code, out, err = command('train', '--data', flat, '--steps', 1, '--jpeg-labels', *TINIEST)
+    assert code == 0 and 'JPEG changes the values of labels' in err
+
+
+def test_folders_that_cannot_be_read_and_loops_of_folders(flat, monkeypatch):
+    (flat / 'train_label' / 'again').symlink_to(flat / 'train_label')
+    assert len(layouts.find_pairs(flat)[1]) == 4            # each folder is visited once
+
+    def refuse(path):
+        raise PermissionError(13, 'Permission denied', str(path))
+    monkeypatch.setattr(layouts.os, 'scandir', refuse)
+    with pytest.raises(UserError, match='cannot be read .Permission denied'):
+        layouts.find_pairs(flat)
+
+
+def test_a_damaged_picture_in_a_worker_is_one_line(p2phd, flat):
+    """The error comes from a loader process, long after training has begun."""
+    truncate(flat / 'train_img' / 'b.bmp')
+    words = ['train', '--data', flat, '--epochs', 5, '--decay-epochs', 0, '--size', 'native',
+             *TINY[2:], '--workers', 2]
+    assert 'b.bmp: damaged' in p2phd(*words, code=2)
+
+
+def test_epochs_look_the_same_with_any_number_of_workers(flat):
+    found = examine(flat)
+
+    def batches(workers):
+        dataset = data.PairedDataset(found.pairs, layouts.config_readers(found), found.n_labels, (16, 16),
+                                flip=True, jitter=1.3, seed=5)
+        dataset.decoded = None
+        return list(torch.utils.data.DataLoader(
+            dataset, batch_sampler=data.ResumableBatchSampler(4, 3, 0, 6, 5), num_workers=workers))
+
+    for one, other in zip(batches(0), batches(2)):
+        assert all(torch.equal(one[role], other[role]) for role in one)
+
+
+def test_random_damages(command, flat, pytestconfig):
+    """Cut, flipped, swapped, renamed and deleted files, through check and through one training
+    step, and every fourth through the other commands: no traceback, no hang."""
+    rng = random.Random(0)
+    assert command('train', '--data', flat, '--steps', 1, '--run', 'before', *TINIEST)[0] == 0
+    whole = flat.with_name('whole')
+    flat.rename(whole)
+    codes = []
+    for i in range(2000 if pytestconfig.getoption('--long') else 250):
+        shutil.rmtree(flat, ignore_errors=True)
+        shutil.copytree(whole, flat)
+        for _ in range(rng.randint(1, 3)):
+            files = sorted(path for path in flat.rglob('*') if path.is_file())
+            path, other = rng.choice(files), rng.choice(files)
+            kind = rng.randrange(5)
+            if kind == 0:
+                truncate(path, rng.random())
+            elif kind == 1:
+                blob = bytearray(path.read_bytes())
+                for _ in range(rng.choice([1, 1, 1, 5, 50]) if blob else 0):
+                    index = rng.randrange(min(len(blob), rng.choice([64, 10 ** 9])))
+                    blob[index] ^= 1 << rng.randrange(8)
+                path.write_bytes(blob)
+            elif kind == 2:
+                a, b = path.read_bytes(), other.read_bytes()
+                path.write_bytes(b)
+                other.write_bytes(a)
+            elif kind == 3:
+                names = ['a.png', 'new.png', 'b.jpg', 'x.npy', 'y.txt', 'z.tif']
+                path.rename(path.with_name(rng.choice(names)))
+            else:
+                path.unlink()
+
+        often = [['check', '--data', flat],
+                 ['train', '--data', flat, '--steps', 1, '--run', f'runs/{i}', *TINIEST]]
+        seldom = [['cluster', '--run', 'before'],
+                  ['finetune', '--from', 'before', '--steps', 1, '--fix-global', 0,
+                   '--run', f'runs/fine{i}', '--size', '16x16'],
+                  ['generate', '--run', 'before', '--label', flat / 'train_label',
+                   '--inst', flat / 'train_inst', '--encode', flat / 'train_img',
+                   '--out', 'runs/made']]
+        for words in often + (seldom if i % 4 == 0 else []):
+            code, out, err = command(*words)                # an exception would end the test here
+            assert code in (0, 2), (i, words, out, err)
+            assert code == 0 or words[0] in ('check', 'generate') or err.count('\n') == 1, (i, err)
+            codes.append(code)
+        shutil.rmtree('runs', ignore_errors=True)
+    assert 0 < sum(codes) < 2 * len(codes)                  # some damage does no harm, some does

@@ -1,0 +1,317 @@
+"""Scores by hand, and the commands that write them."""
+import csv
+import json
+from pathlib import Path
+import shutil
+
+import numpy as np
+from PIL import Image
+import pytest
+import torch
+
+from conftest import BARE, TINY
+from app.runs import checkpoints
+from app.evaluation import evaluate
+from app.evaluation import judge
+from app.datasets import layouts
+from app.datasets import inspection
+
+
+# --------------------------------------------------------------------------------------- by hand
+
+LABEL = torch.tensor([[0, 0, 1, 1],
+                      [0, 0, 1, 3]])        # 3 is void
+FOUND = torch.tensor([[0, 1, 1, 1],
+                      [0, 0, 2, 0]])
+
+
+def test_scores_by_hand():
+    counts = judge.count_pixels(FOUND, LABEL, {3}, 4)
+    assert counts.tolist() == [[3, 2, 0, 0], [4, 3, 0, 0], [3, 3, 1, 0], [5, 8, 0, 0]]
+    scores = judge.Scores([counts])
+    assert scores.pixel_accuracy == pytest.approx(5 / 7)
+    assert scores.with_void == pytest.approx(5 / 8)
+    assert scores.class_accuracy == pytest.approx((3 / 4 + 2 / 3) / 2)
+    assert scores.iou[:2].tolist() == pytest.approx([3 / 4, 2 / 4])     # 2 occurs in no true map
+    assert scores.mean_iou == pytest.approx((3 / 4 + 2 / 4) / 2)
+    assert scores.occurs.tolist() == [True, True, False, False]
+    assert all(low == high for low, high in scores.bounds)              # of one picture
+
+
+def test_bounds_of_the_bootstrap():
+    """They hold the score, and are as wide as the spread of means of so many pictures."""
+    rng = np.random.default_rng(0)
+    right = rng.random(400) < 0.7
+    tallies = [judge.count_pixels(torch.tensor([[int(x)]]), torch.tensor([[1]]), set(), 2) for x in right]
+    scores = judge.Scores(tallies)
+    low, high = scores.bounds[0]
+    assert low < scores.pixel_accuracy < high
+    assert high - low == pytest.approx(2 * 1.96 * (0.7 * 0.3 / 400) ** 0.5, rel=0.15)
+
+
+def test_reconstruction_by_hand():
+    rng = np.random.default_rng(0)
+    real = torch.from_numpy(rng.integers(0, 255, (3, 20, 24), np.uint8))
+    assert evaluate.reconstruction(real, real)[::2] == (0, pytest.approx(1))
+    fake = torch.from_numpy(rng.integers(0, 255, (3, 20, 24), np.uint8))
+    l1, psnr, ssim = evaluate.reconstruction(fake, real)
+    x, y = fake.numpy().astype(float), real.numpy().astype(float)
+    assert l1 == pytest.approx(np.abs(x - y).mean(), rel=1e-4)
+    assert psnr == pytest.approx(20 * np.log10(255 / np.sqrt(((x - y) ** 2).mean())), rel=1e-4)
+
+    taps = np.exp(-np.arange(-5, 6) ** 2 / (2 * 1.5 ** 2))
+    window = np.outer(taps, taps) / taps.sum() ** 2
+    values = []
+    for c in range(3):
+        for i in range(10):
+            for j in range(14):
+                a, b = x[c, i:i + 11, j:j + 11], y[c, i:i + 11, j:j + 11]
+                ma, mb = (window * a).sum(), (window * b).sum()
+                va, vb = (window * (a - ma) ** 2).sum(), (window * (b - mb) ** 2).sum()
+                cov = (window * (a - ma) * (b - mb)).sum()
+                values.append((2 * ma * mb + 6.5025) * (2 * cov + 58.5225)
+                              / ((ma ** 2 + mb ** 2 + 6.5025) * (va + vb + 58.5225)))
+    assert ssim == pytest.approx(np.mean(values), rel=1e-4)
+    assert evaluate.reconstruction(fake[:, :3, :3], real[:, :3, :3])[0] > 0     # below the window
+
+
+def test_diversity_by_hand():
+    """An object of two pixels counts as much as the rest."""
+    regions = torch.tensor([[5, 5, 5, 9], [5, 5, 5, 9]])
+    black, other = torch.zeros(3, 2, 4, dtype=torch.uint8), torch.zeros(3, 2, 4, dtype=torch.uint8)
+    other[:, :, 3] = 30
+    levels, features = evaluate.diversity([black, other], regions)
+    assert levels == pytest.approx(15, abs=1e-3) and features is None
+    assert evaluate.diversity([black, other, other], regions)[0] == pytest.approx(10, abs=1e-3)
+
+
+def test_held_out_pictures_are_spread():
+    seen, held = inspection.hold_out(list(range(10)), 2)
+    assert held == [2, 7] and sorted(seen + held) == list(range(10))
+    assert inspection.hold_out([1, 2], 0) == ([1, 2], [])
+
+
+# -------------------------------------------------------------------------------------- commands
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A judge that is trained for a moment."""
+    monkeypatch.setattr(judge, 'EPOCH_STEPS', 2)
+    monkeypatch.setattr(judge, 'MOST_EPOCHS', 2)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of a trained run that may be written to, in runs/street."""
+    shutil.copytree(trained, tmp_path / 'runs' / 'street')
+    return tmp_path / 'runs' / 'street'
+
+
+def refused(command, *words):
+    code, out, err = command(*words)
+    assert code == 2, (out, err)
+    lines = [line for line in err.splitlines() if not line.startswith('note: ')]
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+def test_evaluate(quick, command, run, scenes, tmp_path):
+    code, out, err = command('evaluate', '--run', run, '--write', 'pictures')
+    assert code == 0, err
+    lines = out[out.index('protocol: '):].splitlines()
+    assert '64x32; void unlabeled, ' in lines[0] and 'styles main' in lines[0]
+    assert [line.split('  ')[0] for line in lines[2:5]] == [
+        'real photographs', 'street, step 6, average', 'flat mean colours']
+    scores = json.loads((run / 'evaluation' / 'scores.json').read_text())
+    real, made, flat = scores['rows']
+    assert real['l1'] == 0 and made['l1'] > 0 and made['diversity'] > 0
+    assert flat['l1'] < made['l1']                          # which is untrained
+    assert Image.open(run / 'evaluation' / 'sheet.png').size == (4 * 64, 2 * 32)
+    page = (run / 'index.html').read_text()                 # the scores, and the styles made for it
+    assert f'<td>{made["l1"]:.1f}</td>' in page and 'IoU of each label' in page
+    assert '<h2>Styles' in page
+    found = json.loads(command('info', run, '--json')[1])
+    assert found['evaluation'] == scores and f'L1 {made["l1"]:.1f}' in command('info', run)[1]
+    for place in ('real', 'fake'):
+        assert [path.name for path in sorted((tmp_path / 'pictures' / place).iterdir())] == [
+            'toy_0000.png', 'toy_0001.png']
+
+    # The judge is there now; styles change the picture, and so does the average.
+    looks = [(tmp_path / 'pictures' / 'fake' / 'toy_0000.png').read_bytes()]
+    for flags in (('--styles', 'encoded'), ('--styles', 'sampled'), ('--no-average',)):
+        code, out, err = command('evaluate', '--run', run, *flags, '--write', 'other')
+        assert code == 0 and 'training a judge' not in out, err
+        looks.append((tmp_path / 'other' / 'fake' / 'toy_0000.png').read_bytes())
+    assert len({*looks}) == 4
+    code, _, err = command('evaluate', '--run', run, '--split', 'train', '--write', 'other')
+    assert code == 0 and '4 pictures of another evaluation are there' in refused(
+        command, 'evaluate', '--run', run, '--write', 'other'), err
+    shutil.copytree(run, tmp_path / 'runs' / 'other')
+    code, out, err = command('evaluate', '--run', run, 'runs/other', '--write', 'more', '--void',
+                             'none', '--size', '32x16')
+    assert code == 0 and 'void none' in out and 'other, step 6' in out, err
+    assert (tmp_path / 'more' / 'fake-other' / 'toy_0001.png').exists()
+
+
+def test_size_may_change_the_proportions(quick, command, scenes, tmp_path):
+    """Photographs are checked against the files of the maps, not what those are resized to."""
+    code, out, err = command('train', '--data', scenes, *TINY, '--size', '32x32', '--steps', 2,
+                             '--evaluate-every', 2, '--run', 'square')
+    assert code == 0 and 'mean_iou' in Path('square/scores.csv').read_text(), err
+    assert '2 others to look at' in out
+    code, out, err = command('evaluate', '--run', 'square')
+    assert code == 0 and 'L1' in out, err
+    label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
+    photo = next((scenes / 'leftImg8bit' / 'val').rglob('*0000*.png'))
+    code, out, err = command('generate', '--run', 'square', '--label', label, '--encode', photo,
+                             '--size', '32x32', '--out', 'out')
+    assert code == 0, err
+    Image.new('RGB', (32, 32)).save('other.png')
+    assert 'other.png is 32x32 and its label map is 64x32' in refused(
+        command, 'generate', '--run', 'square', '--label', label, '--encode', 'other.png',
+        '--size', '32x32')
+    Path('edits.json').write_text('[{"do": "style", "label": "car", "style": "photo"}]')
+    words = ['edit', '--run', 'square', '--label', label, '--size', '32x32', '--script',
+             'edits.json', '--out', 'edited', '--photo']
+    code, out, err = command(*words, photo)
+    assert code == 0, err
+    assert 'its label map is 64x32' in refused(command, *words, 'other.png')
+    code, out, err = command('train', '--data', scenes, *BARE, '--no-features', '--steps', 1,
+                             '--run', 'bare')
+    assert code == 0 and 'trained without --features' in refused(
+        command, 'evaluate', '--run', 'bare', '--styles', 'sampled'), err
+
+
+def test_a_new_run_in_a_folder_takes_nothing_from_an_old_one(quick, command, run, scenes):
+    command('evaluate', '--run', run)
+    for path in checkpoints.list_checkpoints(run):
+        path.unlink()
+    code, _, err = command('train', '--data', scenes, '--run', run, *TINY, '--steps', 1)
+    assert code == 0 and not list(run.glob('styles*')), err
+    found = json.loads(command('info', run, '--json')[1])
+    assert found['evaluation'] is None and found['styles'] is None
+
+
+def test_outside_predictions(command, run, scenes, tmp_path):
+    """Label maps that somebody's network predicted: true ones have all pixels right."""
+    pairs = layouts.find_pairs(scenes, 'val')[1]
+    for place in ('real', 'fake'):
+        (tmp_path / 'found' / place).mkdir(parents=True)
+        for pair in pairs:
+            shutil.copy(pair.label, tmp_path / 'found' / place / f'{pair.name}.png')
+    words = ['evaluate', '--run', run, '--predictions', 'found']
+    code, out, err = command(*words)
+    assert code == 0, err
+    rows = json.loads((run / 'evaluation' / 'scores.json').read_text())['rows']
+    assert [row['mean_iou'] for row in rows] == [1, 1]      # no floor: nobody predicted its labels
+
+    one = tmp_path / 'found' / 'fake' / 'toy_0001.png'
+    Image.new('L', (8, 8)).save(one)
+    assert 'toy_0001.png: 8x8, and the pictures are 64x32' in refused(command, *words)
+    Image.new('L', (64, 32), 99).save(one)
+    assert 'toy_0001.png: label 99' in refused(command, *words)
+    one.unlink()
+    assert 'no prediction toy_0001.png' in refused(command, *words)
+    shutil.rmtree(tmp_path / 'found' / 'real')
+    assert 'no prediction toy_0000.png' in refused(command, *words)
+
+
+def test_evaluate_says_what_is_wrong(quick, command, run, scenes, tmp_path):
+    words = ['evaluate', '--run', run]
+    assert "no label maps of the split 'nights'" in refused(command, *words, '--split', 'nights')
+    assert 'nowhere: no such folder' in refused(command, *words, '--data', 'nowhere')
+    assert '--void 99: expected' in refused(command, *words, '--void', '99')
+    assert '--judge and --predictions' in refused(command, *words, '--judge', 'a', '--predictions',
+                                                  'b')
+    (tmp_path / 'text.pt').write_text('no judge')
+    assert 'text.pt: not a judge' in refused(command, *words, '--judge', 'text.pt')
+    assert 'best.pt: not there' in refused(command, *words, '--checkpoint', 'best')
+
+    rng = np.random.default_rng(0)
+    for split, number in (('train', 1), ('val', 2)):
+        for i in range(number):
+            for kind, pixels in (('label', rng.integers(0, 3, (32, 64), np.uint8)),
+                                 ('img', rng.integers(0, 255, (32, 64, 3), np.uint8))):
+                path = tmp_path / 'own' / f'{split}_{kind}' / f'{i}.png'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    code, _, err = command('train', '--data', 'own', '--instances', 'components', '--run', 'one',
+                           '--steps', 1, *TINY, '--workers', 0)
+    assert code == 0, err
+    assert 'to train a judge on: 1, and it takes 2' in refused(command, 'evaluate', '--run', 'one')
+    assert 'of other labels than' in refused(command, 'evaluate', '--run', run, 'one')
+    command('evaluate', '--run', run, '--judge', 'street.pt')
+    _, _, err = command('evaluate', '--run', run, '--judge', 'street.pt', '--void', 'none',
+                        '--split', 'train')
+    assert 'note: street.pt: a judge that was trained with other void labels' in err
+    stored = torch.load('street.pt')
+    del stored['about']['checksum']
+    torch.save(stored, 'less.pt')
+    assert 'less.pt: not a judge that evaluate has made' in refused(command, *words, '--judge',
+                                                                    'less.pt')
+    assert '6 of the 6 pictures that are scored are among those that it was trained on' in err
+    assert '--run: ' in refused(command, 'evaluate', '--run', run, run)
+    every = [str(i) for i in range(35)]
+    assert 'not all of them' in refused(command, 'evaluate', '--run', run, '--void', *every)
+    assert '--vgg' in refused(command, 'evaluate', '--run', run, '--vgg', 'nowhere.pth')
+    assert 'street.pt: a judge of 35 labels of Cityscapes, and the run has 3' in refused(
+        command, 'evaluate', '--run', 'one', '--judge', 'street.pt')
+    assert not (tmp_path / 'one' / 'evaluation').exists()
+
+
+def test_scores_while_training(quick, command, scenes, tmp_path):
+    words = ['train', '--data', scenes, '--steps', 6, '--evaluate-every', 2, '--save-every', 2,
+             '--keep', 9, *TINY, '--workers', 0, '--device', 'cpu']
+    code, out, err = command(*words, '--run', 'runs/a')
+    assert code == 0 and 'pictures not trained on' not in out, err      # of so short a run
+    rows = list(csv.DictReader(open('runs/a/scores.csv')))
+    assert [row['step'] for row in rows] == ['2', '4', '6']
+    best = max(rows, key=lambda row: (float(row['mean_iou']), -int(row['step'])))
+    _, kept = checkpoints.best_checkpoint(tmp_path / 'runs' / 'a')
+    assert kept['step'] == int(best['step']) and 'optimizers' not in kept
+    one = scenes / 'gtFine' / 'val' / 'toy' / 'toy_0000_gtFine_labelIds.png'
+    code, out, err = command('generate', '--run', 'runs/a', '--checkpoint', 'best', '--label', one)
+    assert code == 0 and (tmp_path / 'runs' / 'a' / 'styles-best.npz').exists(), err
+
+    shutil.copytree('runs/a', 'runs/b')
+    for path in checkpoints.list_checkpoints('runs/b')[-2:]:
+        path.unlink()
+    code, out, err = command('train', '--resume', 'runs/b')
+    assert code == 0 and 'going on at step 2' in out, err
+    assert open('runs/b/scores.csv').read() == open('runs/a/scores.csv').read()
+
+    assert '--hold-out 6: there are 6 pictures' in refused(
+        command, *words, '--hold-out', 6, '--run', 'runs/c')
+    shutil.copytree(scenes, 'alone')
+    shutil.rmtree('alone/gtFine/val')
+    words[2] = 'alone'
+    assert 'no split val or test to score; hold some' in refused(command, *words, '--run', 'x')
+    code, out, err = command(*words, '--hold-out', 2, '--run', 'runs/d')
+    assert code == 0, err
+    code, out, err = command('evaluate', '--run', 'runs/d')
+    assert code == 0 and 'split held' in out and ' 2 pictures' in out, err
+    assert '--hold-out 3: runs/d was trained with --hold-out 2' in refused(
+        command, 'finetune', '--from', 'runs/d', '--hold-out', 3)
+    code, out, err = command('cluster', '--run', 'runs/d')
+    counted = np.load('runs/d/styles.npz')['counts'].sum()
+    held = checkpoints.newest_checkpoint('runs/d')[1]['config']['training']['held']
+    assert len(held) == 2
+    for path in Path('alone').rglob('*'):
+        if path.is_file() and any(path.name.startswith(name) for name in held):
+            path.unlink()                                   # they make no difference
+    code, out, err = command('cluster', '--run', 'runs/d')
+    assert code == 0 and np.load('runs/d/styles.npz')['counts'].sum() == counted, err
+
+
+def test_pictures_to_pictures_are_only_compared(command, tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ('train_A', 'train_B', 'val_A', 'val_B'):
+        for i in range(2):
+            path = tmp_path / 'ab' / folder / f'{i}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (32, 64, 3), np.uint8)).save(path)
+    code, _, err = command('train', '--data', 'ab', '--steps', 2, '--evaluate-every', 2, *BARE,
+                           '--workers', 0)
+    assert code == 0 and 'psnr' in open('runs/ab/scores.csv').readline(), err
+    code, out, err = command('evaluate')
+    assert code == 0 and 'judge none' in out and 'flat' not in out, err

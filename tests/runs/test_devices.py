@@ -1,0 +1,128 @@
+"""What is computed stays the same however it is computed: in parts, anew on the way back, compiled,
+in bfloat16, with the labels at hand alone."""
+import shutil
+
+import pytest
+import torch
+
+from conftest import make_run
+import data
+from app.runs import devices
+import nets
+from app.demo import toy
+import train
+
+CPU = torch.device('cpu')
+SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 2, 'ndf': 8, 'nef': 4, 'n_down_encoder': 2}
+
+
+def batch(n=1, size=(64, 32)):
+    scenes = [toy.draw_scene(i, size) for i in range(n)]
+    label, inst, image = (torch.stack([data.to_tensor(scene[i]) for scene in scenes])
+                          for i in range(3))
+    return label, inst, data.to_float(image)
+
+
+def gradients(run, maps, labels=None):
+    """One step's terms and gradients, as {name: tensor}."""
+    terms = train.train_step(run, *maps, labels)
+    return {**terms, **{f'{name}.{key}': p.grad for name in 'GDE'
+                        for key, p in getattr(run, name).named_parameters()}}
+
+
+def assert_same(run, other, maps, labels=None, tolerance=1e-5):
+    a, b = gradients(run, maps), gradients(other, maps, labels)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance)
+
+
+def test_the_labels_at_hand_are_enough():
+    """Of 35 labels a scene has a dozen: terms and gradients are those with all channels."""
+    maps = batch()
+    labels = data.find_present_labels(maps[0], 35)
+    assert len(labels) == 16
+    assert_same(make_run(CPU, **SMALL), make_run(CPU, **SMALL), maps, labels)
+
+
+def test_a_batch_in_parts_has_the_gradients_of_the_whole():
+    whole, parts = make_run(CPU, **SMALL), make_run(CPU, **SMALL)
+    whole.config.training.batch = parts.config.training.batch = 4
+    parts.config.training.accumulate = 2
+    assert_same(whole, parts, batch(4))
+
+
+@pytest.mark.parametrize('network', [{}, {'model': 'local', 'n_enhancers': 1}])
+def test_activations_computed_anew_are_the_same(network):
+    plain, again = make_run(CPU, **SMALL, **network), make_run(CPU, **SMALL, **network)
+    again.G.recompute = True
+    calls = []
+    again.G.model[1].register_forward_hook(lambda *_: calls.append(1))
+    kept = [train.memory_needed(run) for run in (plain, again)]
+    assert_same(plain, again, batch(size=(64, 64)), tolerance=0)
+    assert len(calls) == 2                                  # there and back
+    assert kept == [None, None]                             # pictures of their own sizes
+    for run in (plain, again):
+        run.config.size = (256, 256)
+    assert train.memory_needed(again) < 0.9 * train.memory_needed(plain)
+
+
+def test_memory_needed_is_about_what_is_had():
+    run = make_run(CPU, **SMALL)
+    run.config.size = (64, 32)
+    needed = train.memory_needed(run)
+    with devices.PeakMemory() as memory:                          # the same count of a true step
+        train.train_step(run, *batch())
+    assert memory.peak < needed < 3 * memory.peak
+    assert all(p.grad is None or p.grad.isfinite().all() for p in run.G.parameters())
+
+
+@pytest.mark.skipif(not shutil.which('g++'), reason='no compiler (g++) here')
+def test_compiled_generator_is_the_generator():
+    run = make_run(CPU, **SMALL)
+    names = list(run.G.state_dict())
+    label, inst, _ = batch()
+    labels = data.find_present_labels(label, 35)
+    told = torch.cat([data.condition(label, inst, 35, True, labels), torch.zeros(1, 3, 32, 64)], 1)
+    with torch.no_grad():
+        expected = run.G(told, labels)
+        devices.compile_generator(run)
+        torch.testing.assert_close(run.G(told, labels), expected, rtol=0, atol=1e-4)
+    assert list(run.G.state_dict()) == names
+    assert_same(make_run(CPU, **SMALL), run, batch(), labels, 1e-4)
+
+
+def test_without_a_compiler_it_goes_on(monkeypatch, capsys):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    devices.compile_generator(make_run(CPU, **SMALL))
+    assert capsys.readouterr().err == (
+        'note: --compile: no compiler here (no-such-compiler); going on without\n')
+
+
+def test_bfloat16_follows_float32():
+    """The losses of twenty steps, within a tenth."""
+    curves = []
+    for precision in ('fp32', 'bf16'):
+        run, maps = make_run(CPU, precision, **SMALL), batch()
+        curves.append(torch.stack([torch.stack([
+            terms['gan'] + terms['feature_matching'], terms['d_real'] + terms['d_fake']])
+            for terms in (train.train_step(run, *maps) for _ in range(20))]))
+    fp32, bf16 = curves
+    assert fp32[-1, 0] < 0.9 * fp32[0, 0]                   # it learns
+    torch.testing.assert_close(bf16, fp32, rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize('affine', [False, True])
+def test_norm_in_the_layout_channels_last(affine):
+    """Values and gradients are those of torch's norm, in all digits, where the mean is far off."""
+    x = torch.randn(2, 6, 128, 256) * 2 + 20
+    theirs, ours = torch.nn.InstanceNorm2d(6, affine=affine), nets.InstanceNorm(6, affine=affine)
+    results = []
+    for norm, layout in ((theirs, torch.contiguous_format), (ours, torch.channels_last)):
+        given = x.clone(memory_format=layout).requires_grad_()
+        y = norm(given)
+        (y * y * torch.linspace(0, 1, 256)).sum().backward()
+        results.append((y, given.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=2e-5)
+    assert ours(x.contiguous(memory_format=torch.channels_last)).is_contiguous(
+        memory_format=torch.channels_last)
