@@ -2,8 +2,8 @@
 VGG-19 return.
 
 Discriminator outputs are lists over scales of lists over layers, as nets.MultiscaleDiscriminator
-returns them; the last layer is the map of raw scores. Every function returns 0-dimensional float
-tensors, or a dict of them by name.
+returns them; the last layer is the map of raw scores. Every function returns a 0-dimensional float
+tensor, or a dict of such tensors by name.
 """
 import torch
 import torch.nn.functional as F
@@ -23,20 +23,19 @@ def hinge(scores, real):
     return F.relu(1 - scores if real else 1 + scores).mean()
 
 
-# A discriminator's distance from calling scores real or fake: Mao et al., 2017 (paper section 4);
-# eq. 2 itself; Lim and Ye, 2017.
+# Least squares (Mao et al., 2017; paper section 4), cross-entropy (eq. 2), hinge (Lim and Ye, 2017).
 GAN_LOSSES = {'lsgan': lsgan, 'vanilla': vanilla, 'hinge': hinge}
 
 
 def gan_loss(scales, real, mode='lsgan'):
-    """How far the scores are from calling the picture `real` (bool): paper eqs. 1 and 2 for one
-    discriminator, summed over D1, D2, D3 as in eq. 3. mode: one of DISTANCES."""
+    """Loss of the scores against the target `real` (bool): paper eqs. 1 and 2 for one
+    discriminator, summed over D1, D2, D3 as in eq. 3. mode: a key of GAN_LOSSES."""
     return sum(GAN_LOSSES[mode](layers[-1].float(), real) for layers in scales)
 
 
 def generator_gan_loss(scales, mode='lsgan'):
-    """G's side of the game: its distance from being called real, which is eq. 1 with the usual
-    non-saturating loss. With hinge the scores count as they are, beyond 1 as well."""
+    """The adversarial loss of G: its fakes should be scored as real (eq. 1 in the usual
+    non-saturating form). With hinge it is the negative mean score."""
     if mode == 'hinge':
         return -sum(layers[-1].float().mean() for layers in scales)
     return gan_loss(scales, True, mode)
@@ -46,9 +45,9 @@ def feature_matching(fake_scales, real_scales, n_layers=3):
     """Mean absolute difference of the discriminators' features for the fake and the real picture:
     paper eq. 4, summed over layers i and scales k.
 
-    With the official weights: 1 / n_scales for a scale (README, deviation 3: the paper does not
-    divide) and 4 / (n_layers + 1) for a layer, where n_layers is the number of the discriminator's
-    strided layers. No gradient reaches the real features.
+    Weights are the official ones: 1 / n_scales for a scale (the paper does not divide:
+    docs/differences.md, 3) and 4 / (n_layers + 1) for a layer. n_layers: strided layers of a
+    discriminator. No gradient reaches the real features.
     """
     weight = 4 / (n_layers + 1) / len(fake_scales)
     total = 0
@@ -58,27 +57,27 @@ def feature_matching(fake_scales, real_scales, n_layers=3):
     return total
 
 
-def vgg_loss(fake_taps, real_taps):
+def vgg_loss(fake_features, real_features):
     """Weighted mean absolute difference of VGG-19 features (Johnson et al., 2016): the optional
     term of paper section 4."""
     return sum(weight * F.l1_loss(fake.float(), real.detach().float())
-               for weight, fake, real in zip(VGG_WEIGHTS, fake_taps, real_taps))
+               for weight, fake, real in zip(VGG_WEIGHTS, fake_features, real_features))
 
 
-def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', taps=None, pictures=None,
-                   lambda_feature=10, lambda_vgg=10, lambda_l1=0):
-    """The generator's and the encoder's side of paper eq. 5: a dict of weighted terms, to be
-    summed.
+def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', vgg_features=None,
+                   pictures=None, lambda_feature=10, lambda_vgg=10, lambda_l1=0):
+    """The weighted terms of the generator's and the encoder's loss, paper eq. 5, to be summed.
 
-    `gan` and, where their weights are not 0, `feature_matching`; `vgg` where the taps of nets.VGG19
-    are given, (fake, real); `l1`, the term of pix2pix, of pictures (fake, real) (N, C, H, W).
+    vgg_features: (fake, real), what nets.VGG19 returns, or None.
+    pictures: (fake, real), each (N, C, H, W), for the L1 term of pix2pix.
+    Returns a dict: `gan`; `feature_matching`, `vgg` and `l1` where their weights are not 0.
     """
     terms = {'gan': generator_gan_loss(fake_scales, mode)}
     if lambda_feature:
         terms['feature_matching'] = lambda_feature * feature_matching(fake_scales, real_scales,
                                                                       n_layers)
-    if lambda_vgg and taps:
-        terms['vgg'] = lambda_vgg * vgg_loss(*taps)
+    if lambda_vgg and vgg_features:
+        terms['vgg'] = lambda_vgg * vgg_loss(*vgg_features)
     if lambda_l1:
         fake, real = pictures
         terms['l1'] = lambda_l1 * F.l1_loss(fake.float(), real.float())
@@ -86,14 +85,14 @@ def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', taps=None
 
 
 def discriminator_loss(fake_scales, real_scales, mode='lsgan'):
-    """The discriminators' side of paper eq. 5, which is eq. 3: a dict of `d_fake` and `d_real`; the
-    official code descends half their sum."""
+    """The terms of the discriminators' loss, paper eq. 3: a dict of `d_fake` and `d_real`. The
+    official code minimises half their sum."""
     return {'d_fake': gan_loss(fake_scales, False, mode),
             'd_real': gan_loss(real_scales, True, mode)}
 
 
 def chance_level_loss(n_scales, mode='lsgan'):
-    """The sum of the terms of discriminator_loss where every score is halfway between real and fake
-    (float)."""
+    """The sum of the terms of discriminator_loss where every score lies halfway between real and
+    fake (float)."""
     half = torch.full((1,), 0.5 if mode == 'lsgan' else 0.0)
     return n_scales * float(GAN_LOSSES[mode](half, True) + GAN_LOSSES[mode](half, False))

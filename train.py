@@ -1,29 +1,101 @@
-"""The method: paper section 3.2 to 3.4 and equations 1 to 5 in one training step; learning rate,
-what is frozen when, the moving average, and the memory that it takes."""
+"""Training: paper sections 3.2 to 3.4 and equations 1 to 5, in the order in which it happens.
+
+A configuration is a namespace of what the networks are (`n_labels`, `features`, `n_enhancers` ...)
+with a namespace `training` of how they are trained (`lr`, `batch`, `total_steps` ...);
+app/common/config.py lists all fields with their defaults. Below, c is a configuration and t its
+`training`.
+"""
+import copy
+from dataclasses import dataclass, field, replace
+import math
+from types import SimpleNamespace
+
 import torch
+from torch import nn
 
 import data
-from app.runs import devices
-from app.common.console import log_info, warn
-from app.common.errors import UserError
-import losses
-from app.runs import distributed
-import styles
 import generate
+import losses
+import nets
+import styles
 
 
-def learning_rate(step, training):
-    """Of the step after `step` steps: constant, then falling linearly towards the zero that it
-    would reach after the last one (paper appendix A, by epochs there: README, deviation 2). A pure
-    function of the step."""
-    decaying = training.total_steps - training.decay_start
-    left = training.total_steps - step
-    return training.lr * (1 if step < training.decay_start else left / decaying)
+# --------------------------------------------------------------------------------- what is trained
+
+@dataclass
+class Run:
+    """Networks, and the state of their training."""
+    config: SimpleNamespace
+    device: torch.device
+    G: nn.Module                            # GlobalGenerator, LocalEnhancer or UNet
+    E: nn.Module | None = None              # Encoder, where there are features
+    precision: str = 'fp32'                 # see nets.arithmetic
+    average: dict = field(default_factory=dict)     # {'G', 'E': module}: averages of the weights
+    # The rest is only there while the run is trained.
+    D: nn.Module | None = None              # MultiscaleDiscriminator
+    vgg: nn.Module | None = None            # VGG19, for the perceptual loss
+    opt_G: torch.optim.Optimizer | None = None      # of G, and of E while that is trained
+    opt_D: torch.optim.Optimizer | None = None
+    step: int = 0                           # steps done
+    bad_steps: torch.Tensor | None = None   # steps in a row that were not finite; on the device
+    sums: dict = field(default_factory=dict)        # see accumulate_terms
+    last_map: tuple = ()                    # least and largest value of G's last feature map
+    log: object | None = None               # what the hooks of the loop keep
 
 
-def schedule(config, n):
-    """Turn epochs of `n` pictures into the steps that learning rate and unfreezing are functions
-    of. UserError where there are none."""
+def make_run(config, device, training=True, make=lambda name, constructor: constructor()):
+    """Make the networks of a configuration and, for training, optimizers and averages: a Run.
+
+    make: called with 'G', 'E' or 'D' and a function that makes this network with new weights, drawn
+        from the seed. It may load weights instead.
+    """
+    t = config.training
+    torch.manual_seed(t.seed if t else 0)
+    built = {name: make(name, constructor).to(device, memory_format=torch.channels_last)
+             for name, constructor in nets.constructors(config).items() if training or name != 'D'}
+    run = Run(config, device, **built, precision=t.precision if t else 'fp32',
+              bad_steps=torch.zeros((), device=device))
+    if t and config.model != 'unet':
+        run.G.recompute = t.recompute
+    if training:
+        trained = [*run.G.parameters(), *(run.E.parameters() if encoder_is_trained(config) else ())]
+        adam = dict(lr=t.lr if t else 0, betas=(0.5, 0.999), fused=True)    # paper appendix A
+        run.opt_G = torch.optim.Adam(trained, **adam)
+        run.opt_D = torch.optim.Adam(run.D.parameters(), **adam)
+        watch_last_map(run)
+        if t and t.ema:
+            init_averages(run)
+    return run
+
+
+def encoder_is_trained(config):
+    """Whether E is trained together with G (paper section 3.4). The encoder of a finetuned run is
+    not trained further."""
+    return config.features and config.encoder_scale == 1
+
+
+def watch_last_map(run):
+    """Record the range of G's last normalised feature map in run.last_map, at every forward pass.
+    A peak that grows there becomes a bright blob."""
+    def note(module, inputs, output):       # detached, or the graph would live on with it
+        run.last_map = output.detach().aminmax()
+
+    last = [module for module in run.G.modules() if isinstance(module, nn.InstanceNorm2d)][-1]
+    last.register_forward_hook(note)
+
+
+def trainable_parameters(run, which='GD'):
+    """The parameters that are trained at this step: of G, with E while that is trained, and of
+    D."""
+    return [p for name in which for group in getattr(run, f'opt_{name}').param_groups
+            for p in group['params'] if p.requires_grad]
+
+
+# ------------------------------------------------------------------------------- what happens when
+
+def set_schedule(config, n):
+    """Convert epochs of n pictures into steps: t.total_steps, t.decay_start, t.fix_global_steps.
+    Raises InputError where there is nothing to train."""
     t = config.training
 
     def steps(epochs):
@@ -33,54 +105,68 @@ def schedule(config, n):
     t.decay_start = t.steps // 2 if t.steps else steps(t.epochs)
     t.fix_global_steps = steps(t.fix_global) if config.model == 'local' else 0
     if not t.total_steps:
-        raise UserError('--epochs 0 --decay-epochs 0: nothing to train')
+        raise data.InputError('--epochs 0 --decay-epochs 0: nothing to train; use --steps or '
+                              '--epochs')
 
 
-def freeze(run):
-    """Joint fine-tuning (paper section 3.2): a new local enhancer is trained alone first, then
-    everything together. What is inside it learns once the step has come, also in a run that was
-    resumed past it (README, deviation 4)."""
+def learning_rate(step, t):
+    """The learning rate at `step`: constant, then linear decay to zero. The paper (appendix A)
+    counts in epochs: docs/differences.md, 2."""
+    decaying = t.total_steps - t.decay_start
+    return t.lr * (1 if step < t.decay_start else (t.total_steps - step) / decaying)
+
+
+def freeze_inner(run):
+    """Train a new local enhancer alone first, then everything together (paper section 3.2). This
+    depends on the step alone, so a resumed run unfreezes too (docs/differences.md, 4)."""
     t = run.config.training
     if t.fix_global_steps:
         for parameter in run.G.inner_parameters():
             parameter.requires_grad_(run.step >= t.fix_global_steps)
 
 
-def train_step(run, label, inst, image, labels=None):
-    """One step of paper eq. 5: G's (and E's) step and the discriminators', which does not depend on
-    it.
+# -------------------------------------------------------------------------------------- one step
 
-    label: (N, 1, H, W) integer, or (N, C, H, W) uint8 or float where config.n_labels is 0; inst:
-    (N, 1, H, W) integer or None; image: (N, C, H, W) float in [-1, 1]; labels: see data.find_present_labels,
-    None for all. Returns {name: 0-dimensional tensor}, still on the device: the terms of the
-    losses; `map_min` and `map_max`, the range of G's last feature map (before its ReLU: a peak that
-    grows there becomes a bright blob); `skipped`, 1 where a loss or a gradient was not finite and
-    nothing was learned, else 0.
+def train_step(run, label, inst, image, labels=None, reduce=None, rank=0):
+    """Train G, E and D for one step on paper eq. 5. D's step does not depend on G's.
+
+    label: (N, 1, H, W) integer, or (N, C, H, W) uint8 or float where c.n_labels is 0.
+    inst: (N, 1, H, W) integer, or None.
+    image: (N, C, H, W) float in [-1, 1].
+    labels: (K,) present labels, see data.find_present_labels, or None for all.
+    reduce: reduce(tensors, 'mean', 'min' or 'max') combines tensors over processes, in place; rank
+        is the number of this process.
+    Returns {name: 0-dimensional tensor} on the device, without waiting for it: the terms of the
+    losses; `map_min` and `map_max`, the range of G's last feature map before its ReLU; `skipped`, 1
+    where a loss or a gradient was not finite and the step changed nothing, else 0.
     """
     t = run.config.training
     for optimizer in (run.opt_G, run.opt_D):
         optimizer.zero_grad()
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(run.step, t)
-    freeze(run)
+    freeze_inner(run)
 
-    # In parts, for less memory: their mean gradient is that of the whole batch.
+    # In parts, which take less memory. Their mean gradient is that of the whole batch.
     terms = {}
     parts = [(None,) * t.accumulate if maps is None else maps.chunk(t.accumulate)
              for maps in (label, inst, image)]
     for i, part in enumerate(zip(*parts)):
-        noise = data.derive_seed(t.seed, run.step, distributed.RANK * t.accumulate + i)
-        of_part = forward_backward(run, *part, labels, noise)
-        terms = {name: merge_term(name, terms.get(name), value) for name, value in of_part.items()}
+        noise = data.derive_seed(t.seed, run.step, rank * t.accumulate + i)
+        part_terms = forward_backward(run, *part, labels, noise)
+        terms = {name: merge_term(name, terms.get(name), value)
+                 for name, value in part_terms.items()}
     terms = {name: value if name in MIN_MAX_TERMS else value / t.accumulate
              for name, value in terms.items()}
-    gradient = [p.grad for p in trainable_parameters(run)]
-    distributed.all_reduce_mean(gradient)
-    terms = reduce_terms(terms)
+    gradients = [p.grad for p in trainable_parameters(run)]
+    if reduce:
+        reduce(gradients, 'mean')
+        reduce_terms(terms, reduce)
 
-    # A step that is not finite changes nothing, which is decided on the device.
-    norm = torch.nn.utils.get_total_norm(gradient)
-    finite = torch.isfinite(sum(value for name, value in terms.items() if name not in MIN_MAX_TERMS))
+    # A step that is not finite changes nothing. The device decides, so the host need not wait.
+    norm = torch.nn.utils.get_total_norm(gradients)
+    finite = torch.isfinite(sum(value for name, value in terms.items()
+                                if name not in MIN_MAX_TERMS))
     skipped = (~(finite & torch.isfinite(norm))).float()
     run.bad_steps = torch.where((skipped > 0) | (run.bad_steps >= t.max_bad_steps),
                                 run.bad_steps + skipped, 0)
@@ -93,115 +179,119 @@ def train_step(run, label, inst, image, labels=None):
 
 
 def forward_backward(run, label, inst, image, labels, noise):
-    """Both sides of paper eq. 5 for some pictures: adds the gradients, a share of
-    1 / --accumulate, to those of G, E and D -> the terms, as train_step. noise: a seed of the
-    U-Net's dropout."""
-    c, t, D = run.config, run.config.training, run.D
-    with devices.arithmetic(run):
-        # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
-        regions = styles.style_regions(c, label, inst)
-        features = styles.encode(run, image, regions) if c.features else None
-        made, condition = generate.run_generator(run, label, inst, features, noise, labels)
-        # D1, D2 and D3 judge (s, G(s)) and (s, x).
-        fake = made.detach().requires_grad_()       # where D's graph ends and G's begins
-        fake_scores = D(data.concat_channels(condition, fake), labels)
-        real_scores = D(data.concat_channels(condition, image), labels)
-        # In [-1, 1] as they are: an official quirk, VGG-19 was trained on ImageNet's means.
-        taps = (run.vgg(fake), run.vgg(image)) if run.vgg else None     # features of VGG-19
-        # Equation 5, its two sides. The official code runs D once more on a detached fake; the
-        # graph at hand gives D the same gradients (README, deviation 5).
-        g_terms = losses.generator_loss(
-            fake_scores, real_scores, c.n_layers, t.gan, taps, (fake, image), t.lambda_feature,
-            t.lambda_vgg, t.lambda_l1)
-        d_terms = losses.discriminator_loss(fake_scores, real_scores, t.gan)
+    """Compute both sides of paper eq. 5 for some pictures and add their gradients, times
+    1 / t.accumulate, to those of G, E and D. Takes and returns what train_step does.
 
-    # `inputs` spares the gradients that nobody uses: of D's weights first, of the fake then. D's
-    # graph is gone before G's is walked, which takes the most memory.
-    g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2      # deviation 3
-    to_fake, = torch.autograd.grad(g_loss / t.accumulate, fake, retain_graph=True)
+    noise: seed of the U-Net's dropout.
+    """
+    c, t, D = run.config, run.config.training, run.D
+    with nets.arithmetic(run.device, run.precision):
+        # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
+        features = None
+        if c.features:
+            regions = styles.style_regions(c, label, inst)
+            features = styles.encode(run.E, image, regions, c.encoder_scale)
+        fake_graph, condition = generate.run_generator(run, label, inst, features, noise, labels)
+        # D1, D2 and D3 score (s, G(s)) and (s, x).
+        fake = fake_graph.detach().requires_grad_()     # where D's graph ends and G's begins
+        nets.set_present_labels(labels, D)
+        fake_scales = D(data.concat_channels(condition, fake))
+        real_scales = D(data.concat_channels(condition, image))
+        # VGG-19 was trained on ImageNet's means, but the official code feeds it [-1, 1].
+        vgg_features = (run.vgg(fake), run.vgg(image)) if run.vgg else None
+        # Equation 5, its two sides. The official code runs D once more on a detached fake; this
+        # graph gives D the same gradients (docs/differences.md, 5).
+        g_terms = losses.generator_loss(
+            fake_scales, real_scales, c.n_layers, t.gan, vgg_features, (fake, image),
+            t.lambda_feature, t.lambda_vgg, t.lambda_l1)
+        d_terms = losses.discriminator_loss(fake_scales, real_scales, t.gan)
+
+    # `inputs` spares gradients that nobody uses: of D's weights first, of the fake then. D's graph
+    # is freed before G's backward pass, which takes the most memory.
+    g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 3
+    grad_fake, = torch.autograd.grad(g_loss / t.accumulate, fake, retain_graph=True)
     (d_loss / t.accumulate).backward(inputs=list(D.parameters()))
-    del fake_scores, real_scores, taps
-    made.backward(to_fake, inputs=trainable_parameters(run, 'G'))
+    del fake_scales, real_scales, vgg_features
+    fake_graph.backward(grad_fake, inputs=trainable_parameters(run, 'G'))
 
     low, high = (extreme.float() for extreme in run.last_map)
     return {**{name: term.detach() for name, term in {**g_terms, **d_terms}.items()},
             'map_min': low, 'map_max': high}
 
 
-def trainable_parameters(run, which='GD'):
-    """The parameters that learn now: of G, with E while that learns, and of D."""
-    return [p for name in which for group in getattr(run, f'opt_{name}').param_groups
-            for p in group['params'] if p.requires_grad]
-
-
-def reduce_terms(terms):
-    """The terms of all processes: means of losses, extremes of extremes."""
-    if distributed.WORLD_SIZE == 1:
-        return terms
-    means = torch.stack([value for name, value in terms.items() if name not in MIN_MAX_TERMS])
-    distributed.all_reduce_mean([means])
-    means = iter(means)
-    return {name: distributed.all_reduce_extreme(value, name == 'map_max') if name in MIN_MAX_TERMS else next(means)
-            for name, value in terms.items()}
-
-
-# How terms are combined over pictures and steps: these by their extremes, losses by their sums.
+# How these terms are merged over pictures, steps and processes. Losses are added.
 MIN_MAX_TERMS = {'map_min': torch.minimum, 'map_max': torch.maximum}
 
 
-def merge_term(name, so_far, value):
-    return value if so_far is None else MIN_MAX_TERMS.get(name, torch.add)(so_far, value)
+def merge_term(name, total, value):
+    return value if total is None else MIN_MAX_TERMS.get(name, torch.add)(total, value)
+
+
+def reduce_terms(terms, reduce):
+    """Combine the terms of all processes, in place: means of losses, extremes of extremes."""
+    for operation, names in (('mean', terms.keys() - MIN_MAX_TERMS.keys()),
+                             ('min', {'map_min'}), ('max', {'map_max'})):
+        names = sorted(names)
+        stacked = torch.stack([terms[name] for name in names])
+        reduce([stacked], operation)
+        terms.update(zip(names, stacked))
+
+
+# ------------------------------------------------------------------- moving average of the weights
+
+def init_averages(run):
+    """Start the moving averages of the weights of G and E at the weights."""
+    run.average = {name: copy.deepcopy(getattr(run, name)).requires_grad_(False)
+                   for name in 'GE' if getattr(run, name)}
 
 
 @torch.no_grad()
 def update_ema(run, skipped):
-    """Draw the moving averages (not in the paper) towards the weights, where the step was not
-    skipped: with t.ema of them kept, or, while it is young, less."""
+    """Move the averages (not in the paper) towards the weights, except in a skipped step: keep t.ema
+    of them, or less in the first steps."""
     keep = min(run.config.training.ema, (1 + run.step) / (10 + run.step))
     for name, average in run.average.items():
         for mean, weight in zip(average.parameters(), getattr(run, name).parameters()):
             mean.lerp_(weight, (1 - keep) * (1 - skipped))
 
 
-def memory_needed(run):
-    """About how many bytes of memory training takes at most, by a pass through the networks with
-    tensors that have sizes only; None where pictures are of their own sizes."""
-    from torch._subclasses.fake_tensor import FakeTensorMode     # takes a while to import
-    c, t = run.config, run.config.training
-    if not (t.crop or c.size):
-        return None
-    w, h = t.crop or c.size
-    n = t.batch // t.accumulate
-    sizes = (1 if c.n_labels else c.in_channels, torch.uint8), (1, torch.int32), (
-        c.out_channels, torch.float32)
-    step, run.step = run.step, t.total_steps        # when everything learns
-    freeze(run)
-    with FakeTensorMode(allow_non_fake_inputs=True), devices.PeakMemory() as memory:
-        label, inst, image = (torch.empty(n, channels, h, w, dtype=dtype, device=run.device)
-                              for channels, dtype in sizes)
-        forward_backward(run, label, None if c.instances == 'none' else inst, image, None, 0)
-        for optimizer in (run.opt_G, run.opt_D):
-            optimizer.zero_grad()
-    run.last_map = ()
-    weights, learned = (sum(p.nbytes for p in parameters) for parameters in (
-        (p for net in (run.G, run.D, run.E, run.vgg, *run.average.values()) if net
-         for p in net.parameters()), trainable_parameters(run)))
-    run.step = step
-    freeze(run)
-    # Adam keeps two moments; while a checkpoint is written there is a copy of all of it.
-    return memory.peak + (weights + 2 * learned) * (2 if run.device.type == 'cpu' else 1)
+def with_averages(run):
+    """The run as it generates: the averages, where there are any, in place of G and E."""
+    return replace(run, **run.average)
 
 
-def compare_memory(run):
-    """Say how much memory a run will need, and warn where there is less -> whether there is enough,
-    as far as one can say."""
-    needed, there = memory_needed(run), devices.free_memory(run.device)
-    if needed is None or there is None:
-        return True
-    message = f'memory: about {needed / 2 ** 30:.1f} GiB needed, {there / 2 ** 30:.1f} GiB free'
-    if needed < there:
-        log_info(message)
-    else:
-        warn(f'warning: {message}; --precision bf16, --recompute, --accumulate (of a larger '
-             '--batch), --crop, a smaller --size or --ngf take less')
-    return needed < there
+# -------------------------------------------------------------------------------------- the loop
+
+def accumulate_terms(sums, terms):
+    """Add what train_step returned to the sums since the last row of the log ({} at first).
+
+    Returns {name: tensor}: the sums of the losses, the extremes `map_min` and `map_max`, and the
+    numbers of steps `learned` and `skipped`. A skipped step only counts as skipped.
+    """
+    neutral = {'map_min': math.inf, 'map_max': -math.inf}
+    skipped, merged = terms['skipped'], {}
+    for name, value in {**terms, 'learned': torch.ones_like(skipped)}.items():
+        if name != 'skipped':
+            value = torch.where(skipped > 0, neutral.get(name, 0.0), value.float())
+        merged[name] = merge_term(name, sums.get(name), value)
+    return {**sums, **merged}
+
+
+def fit(run, batches, hooks=(), interrupted=lambda: 0, reduce=None, rank=0):
+    """The training loop, from run.step to the last step.
+
+    batches: an iterator of what a loader of a data.PairedDataset gives (data.batches).
+    hooks: functions hook(run, stop) that are called after each step: log, pictures, checkpoints.
+    interrupted: returns a number other than 0 to end the loop after this step; the hooks get it.
+    reduce, rank: see train_step.
+    Returns that number, or 0 where the run was trained to the end.
+    """
+    for batch in batches:
+        terms = train_step(run, *data.to_device(batch, run.device), reduce, rank)
+        run.sums = accumulate_terms(run.sums, terms)
+        stop = interrupted()
+        for hook in hooks:
+            hook(run, stop)
+        if stop or run.step == run.config.training.total_steps:
+            return stop
+    return 0

@@ -3,17 +3,18 @@ from contextlib import contextmanager
 import difflib
 import errno
 import os
+import traceback
 
 from app.common.console import warn
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """What the user can mend: one line that names the file, the value and the remedy."""
 
     def __init__(self, message):
-        # A loader process wraps its error into a traceback, as text; the message ends it.
+        # A loader process passes an error on as the text of its traceback, which ends in the message.
         if message.startswith('Caught UserError in '):
-            message = message.strip().splitlines()[-1].removeprefix('app.common.errors.UserError: ')
+            message = message.strip().splitlines()[-1].partition(': ')[2]
         # The name of a file may have line ends in it.
         super().__init__(r'\n'.join(message.splitlines()))
 
@@ -72,3 +73,26 @@ def warn_on_error(write, otherwise):
         write()
     except (UserError, OSError) as error:
         warn(f'warning: {error}; {otherwise}')
+
+
+def explain(error, several_processes=False):
+    """The line that tells a user what went wrong, or None for an error of the program."""
+    if is_out_of_memory(error):
+        return ('there is not enough memory; try --precision bf16, --crop, a smaller --size, or '
+                'fewer channels')
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return describe_os_error(error)
+    if 'DataLoader worker' in str(error):
+        return ('a process that loads pictures has died, perhaps of too little (shared) memory; '
+                'train --resume RUN --workers 0 loads them in the trainer')
+    from data import InputError                             # imports torch
+    if isinstance(error, InputError):
+        return one_line(error)
+    if several_processes:
+        from app.runs import distributed
+        if distributed.is_connection_error(error):
+            return 'another process of this run has ended, and says why; train --resume RUN goes on'
+        return traceback.format_exc()
+    return None

@@ -27,8 +27,9 @@ class Cached:
         return {role: array[index] for role, array in self.arrays.items()}
 
 
-def open_cache(folder, dataset):
-    """The pictures of `dataset`, which has one size, decoded into folder/<role>.npy -> Cached.
+def open_cache(folder, pairs, read):
+    """The pictures of layouts.Pair that the PairReader `read` decodes to one size, kept in
+    folder/<role>.npy -> Cached.
 
     Built once, in parallel; built anew when a name, a size or a modification time of the files, or
     the way of reading them, is not what folder/index.json says.
@@ -38,19 +39,19 @@ def open_cache(folder, dataset):
             status = os.stat(path if os.path.lexists(path) else path.parents[1])
             return [os.fsdecode(path), status.st_size, status.st_mtime_ns]
 
-    index = {'readers': dataset.readers.signature, 'size': list(dataset.size),
-             'n_labels': dataset.n_labels, 'instances': dataset.instances,
+    index = {'readers': read.readers.signature, 'size': list(read.size),
+             'n_labels': read.n_labels, 'instances': read.instances,
              'files': map_in_threads(lambda pair: [stamp(path) for path in pair[1:] if path],
-                                  dataset.pairs)}
-    roles = ['label', 'image'] + ['inst'] * (dataset.instances != 'none')
+                                  pairs)}
+    roles = ['label', 'image'] + ['inst'] * (read.instances != 'none')
     make_folder(folder)
     with lock_folder(folder, wait=True, name='.cache-lock'):   # another run may be building it
-        fill_cache(folder, dataset, roles, json.dumps(index))
+        fill_cache(folder, pairs, read, roles, json.dumps(index))
         with as_user_error(folder, 'not a whole cache; delete it'):
-            return Cached(folder, roles, len(dataset), dataset.size)
+            return Cached(folder, roles, len(pairs), read.size)
 
 
-def fill_cache(folder, dataset, roles, text):
+def fill_cache(folder, pairs, read, roles, text):
     """Write the arrays of a cache, and then `text` into folder/index.json, unless it says that
     already. Who has mapped older arrays keeps them."""
     listed = folder / 'index.json'
@@ -58,23 +59,23 @@ def fill_cache(folder, dataset, roles, text):
         return
     with as_user_error(listed, 'cannot be replaced; delete it'):
         listed.unlink(missing_ok=True)
-    first = dataset.read(dataset.pairs[0])
-    needed = len(dataset) * sum(first[role].nbytes for role in roles)
+    first = read(pairs[0])
+    needed = len(pairs) * sum(first[role].nbytes for role in roles)
     if needed > shutil.disk_usage(folder).free:     # else writing would kill the process
         raise UserError(f'--cache {folder}: needs {needed >> 20} MiB, more than is free there')
     arrays = {role: np.lib.format.open_memmap(
-        folder / f'{role}.partial', 'w+', first[role].dtype, (len(dataset), *first[role].shape))
+        folder / f'{role}.partial', 'w+', first[role].dtype, (len(pairs), *first[role].shape))
         for role in roles}
 
     def fill(i):
-        for role, array in dataset.read(dataset.pairs[i]).items():
+        for role, array in read(pairs[i]).items():
             if array.dtype != first[role].dtype:
-                raise UserError(f'--cache {folder}: {getattr(dataset.pairs[i], role)} is '
+                raise UserError(f'--cache {folder}: {getattr(pairs[i], role)} is '
                                 f'{array.dtype}, and others are {first[role].dtype}; leave '
                                 '--cache out')
             arrays[role][i] = array
 
-    map_in_threads(fill, range(len(dataset)), Progress('keeping pictures', len(dataset)))
+    map_in_threads(fill, range(len(pairs)), Progress('keeping pictures', len(pairs)))
     for role in roles:
         arrays.pop(role).flush()                    # Windows replaces no file that is mapped
         os.replace(folder / f'{role}.partial', folder / f'{role}.npy')

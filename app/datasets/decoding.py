@@ -1,22 +1,19 @@
 """Pictures and arrays on the disk -> ndarrays. Sizes are (width, height) as in Pillow."""
 from concurrent.futures import ThreadPoolExecutor
-import os
 from pathlib import Path
 import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
-import torch
-import torch.nn.functional as F
 
 from app.common.errors import UserError, as_user_error
+from data import CORES, resize
 from app.common.files import require_regular_file
 
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')    # Pillow has more: for EPS it runs a program
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
 ORIENTATION = 0x0112                                # EXIF
 SAVED_MAP_KEY = 'p2phd'                                       # key of a text in PNG files of our own ids
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 Image.MAX_IMAGE_PIXELS = 1 << 27                    # twice as many are refused undecoded
 warnings.filterwarnings('ignore', module='PIL')     # what matters about a file is an exception
@@ -88,20 +85,6 @@ def is_jpeg(path):
         return False
     with open_picture(path) as picture:
         return picture.format in ('JPEG', 'MPO') or 'jpeg' in str(picture.info.get('compression'))
-
-
-def resize(array, size, nearest=False):
-    """(H, W) or (H, W, C) ndarray -> the same of `size` (width, height), by nearest neighbour or,
-    antialiased, bicubic."""
-    if size is None or tuple(size) == array.shape[1::-1]:
-        return array
-    if nearest:
-        rows, columns = ((np.arange(n) + 0.5) * old / n for n, old in zip(size[::-1], array.shape))
-        return array[rows.astype(int)[:, None], columns.astype(int)]
-    pixels = torch.from_numpy(np.moveaxis(np.atleast_3d(array), -1, 0).copy())[None]
-    pixels = F.interpolate(pixels, size[::-1], mode='bicubic', antialias=True)
-    pixels = pixels.clamp(-1, 1) if pixels.is_floating_point() else pixels
-    return np.moveaxis(pixels[0].numpy(), 0, -1)
 
 
 def read_ids(path, size=None):

@@ -7,12 +7,12 @@ import zlib
 
 import numpy as np
 
-import data
 from app.datasets import decoding
 from app.common.console import Progress, log_info, warn
 from app.common.errors import UserError
 from app.datasets import layouts
 from app.datasets import palettes
+from app.datasets.pairs import pair_reader
 
 UNKNOWN = 255           # the usual mark of pixels without a label
 VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
@@ -193,11 +193,10 @@ def check_ids(ids, path):
 
 def read_through(found, checked):
     """Decode everything: `found.histogram` and `found.instances_per_picture`."""
-    dataset = data.PairedDataset([], layouts.config_readers(found), found.n_labels,
-                            instances=found.instances)
+    read = pair_reader(found)
 
     def decode(pair):
-        arrays = dataset.read(pair)
+        arrays = read(pair)
         counts = None
         if found.n_labels:
             counts = np.bincount(arrays['label'].ravel(), minlength=found.n_labels)
@@ -287,9 +286,7 @@ def recheck_skipped(config, root, left_out, split='train'):
     layout, pairs, problems = layouts.find_pairs(root, split)
     checked = Checked([pair for pair in pairs if pair.name in left_out], {})
     checked.each(lambda pair: check_headers(pair, config), 'headers')
-    dataset = data.PairedDataset([], layouts.config_readers(config), config.n_labels,
-                            instances=config.instances)
-    checked.each(dataset.read, 'pixels')
+    checked.each(pair_reader(config), 'pixels')
     return sorted({name for name in left_out if name in problems} | checked.problems.keys())
 
 
@@ -297,6 +294,18 @@ def fingerprint(pairs):
     """[number, checksum of the names] of the pictures of a data set."""
     names = '\n'.join(str(pair.name) for pair in pairs)
     return [len(pairs), zlib.crc32(names.encode(errors='surrogateescape'))]
+
+
+def require_usable(source, found):
+    """Raise UserError where pictures have problems, unless --skip-bad leaves them out; then name
+    them."""
+    if found.problems and not source.skip_bad or not found.pairs:
+        others = len(found.problems) - 1
+        raise UserError(next(iter(found.problems.values()))
+                        + (f' (and {others} more like it; check lists them)' if others else '')
+                        + ('; --skip-bad trains on the rest' if found.pairs else ''))
+    for problem in found.problems.values():
+        log_info(f'left out: {problem}')
 
 
 # -------------------------------------------------------------------------------------- in words

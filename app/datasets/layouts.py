@@ -29,6 +29,10 @@ ENDINGS = {'_gtFine_labelIds': 'label', '_labelIds': 'label', '_gtFine_instanceI
 OTHERS = r'_gtFine_(color|labelTrainIds)|_parts_\d+'        # files that nobody reads
 LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # as ADE20K calls them
 
+# Functions (path, size or None) -> (H, W[, C]) ndarray, and a text that changes when what they
+# return does.
+Readers = namedtuple('Readers', 'label inst image signature')
+
 # Paths; inst may be None. One may name a part of a file (NYU) or a folder (Helen), as the readers
 # of its layout know.
 Pair = namedtuple('Pair', 'name label inst image')
@@ -207,7 +211,7 @@ def read_nyu(path, size):
     a file of its own."""
     if not is_mat_part(path):
         return decoding.read_map(path, size)
-    return decoding.resize(read_part(path).astype(np.int32), size, nearest=True)
+    return data.resize(read_part(path).astype(np.int32), size, nearest=True)
 
 
 def read_nyu_instances(path, size):
@@ -218,7 +222,7 @@ def read_nyu_instances(path, size):
 
 
 def read_nyu_photo(path, size, channels=3):
-    return (decoding.resize(read_part(path), size) if is_mat_part(path) else
+    return (data.resize(read_part(path), size) if is_mat_part(path) else
             decoding.read_photo(path, size, channels))
 
 
@@ -240,7 +244,7 @@ def read_helen(path, size):
         raise UserError(f'{path}: {len(masks)} masks there, expected {len(HELEN)}')
     with as_user_error(path, 'its masks do not fit together'):
         strongest = np.stack([decoding.read_map(file) for file in masks]).argmax(0)
-    return decoding.resize(strongest.astype(np.int32), size, nearest=True)
+    return data.resize(strongest.astype(np.int32), size, nearest=True)
 
 
 def read_header(path):
@@ -446,7 +450,7 @@ def match_by_name(paths, role, layout, labels):
 # ----------------------------------------------------------------------------- reading and showing
 
 def readers(layout, in_channels=3, out_channels=3, palette=None, label_table=None):
-    """The data.Readers of a layout (its name), with the colours of `palette` (rows [R, G, B, label,
+    """The Readers of a layout (its name), with the colours of `palette` (rows [R, G, B, label,
     name]) or the ids of `label_table` made into labels."""
     row = LAYOUTS[layout]
     label = row.read_label
@@ -457,7 +461,7 @@ def readers(layout, in_channels=3, out_channels=3, palette=None, label_table=Non
     if label_table:
         label = palettes.table_reader(label, label_table)
     signature = repr([layout, palette, label_table, in_channels, out_channels])
-    return data.Readers(prefer_saved_maps(label) if row.n_labels != 0 else label,
+    return Readers(prefer_saved_maps(label) if row.n_labels != 0 else label,
                         prefer_saved_maps(row.read_inst, arrays=True),
                         functools.partial(row.read_image, channels=out_channels), signature)
 

@@ -16,6 +16,10 @@ from app.common.files import require_regular_file, read_json, write_atomically
 from app.datasets import layouts
 import styles
 import generate
+from app.runs import run_styles
+from app.runs import pictures
+from app.datasets.pairs import check_labels
+from app.datasets.scenes import read_photo, read_scene
 
 
 def opened(run, known, label_path, inst_path=None, size=None, styles_path=None, photo_path=None,
@@ -32,15 +36,15 @@ def opened(run, known, label_path, inst_path=None, size=None, styles_path=None, 
     if styles_path and photo_path:
         raise UserError('--styles and --photo: the styles are either those saved or those of the '
                         'photograph')
-    scene = generate.read_scene(run.config, label_path, inst_path, size)
+    scene = read_scene(run.config, label_path, inst_path, size)
     label = scene.label[0, 0].numpy()
     inst = data.connected_components(label) if scene.inst is None else scene.inst[0, 0].numpy()
-    photo, vectors, noise = None, None, styles.picture_seed(seed, layouts.scene_name(label_path), 0)
+    photo, vectors, noise = None, None, run_styles.picture_seed(seed, layouts.scene_name(label_path), 0)
     if photo_path:
-        photo = generate.read_photo(run.config, photo_path, scene)
+        photo = read_photo(run.config, photo_path, scene)
         vectors = generate.encode_image(run, photo, scene)
     elif styles_path:
-        vectors, noise = generate.read_styles(styles_path, run, scene)
+        vectors, noise = run_styles.read_scene_styles(styles_path, run, scene)
     elif run.E:
         vectors = styles.choose(scene.labels, known)
     own = {}
@@ -79,8 +83,8 @@ def save(editor, folder, name, image):
     if editor.config.instances != 'none':
         paths.append(write_map(folder / f'{name}_instanceIds.png', inst))
     paths.append(folder / f'{name}_styles.json')
-    generate.write_styles(paths[-1], editor.config, own, editor.opened.noise)
-    return [*paths, generate.write_picture(folder / f'{name}.png', image)]
+    run_styles.write_scene_styles(paths[-1], editor.config, own, editor.opened.noise)
+    return [*paths, pictures.write_picture(folder / f'{name}.png', image)]
 
 
 def write_map(path, ids):
@@ -121,7 +125,7 @@ def recovered(path, config, known):
         if noise.shape or noise.dtype.kind not in 'iu' or not 0 <= noise < 1 << 63 or not (
                 0 <= inst.min() <= inst.max() < (1 << 17) + 2 * inst.size):
             raise ValueError('numbers out of range')
-        data.check_labels(label, path, config.n_labels)
+        check_labels(label, path, config.n_labels)
         own = {int(key): Style(k, tuple(map(float, vector)))
                for key, (k, vector) in json.loads(str(text)).items()}
         ids = (label if config.features_of == 'label' else inst)
@@ -148,5 +152,5 @@ def run_script(editor, path, folder, name, last=False):
         if not last or i == len(edits):
             image = editor.picture()
         if not last:
-            yield generate.write_picture(folder / f'{name}_{i:03d}.png', image)
+            yield pictures.write_picture(folder / f'{name}_{i:03d}.png', image)
     yield from save(editor, folder, name, image)

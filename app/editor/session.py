@@ -19,6 +19,8 @@ from app.common.errors import UserError, warn_on_error
 from app.common.files import write_atomically
 from app.editor import scenes
 import generate
+from app.runs import pictures
+from app.datasets.scenes import read_photo
 
 THUMBNAIL = 1 << 16                     # pixels that the network computes for one, at most
 
@@ -129,7 +131,7 @@ class Session:
     def state(self):
         """What there is: labels, objects with their boxes and styles, and what can be done."""
         e, names = self.editor, self.editor.config.label_names
-        colours = generate.label_colours(e.config).tolist()
+        colours = pictures.label_colours(e.config).tolist()
         counts = e.known['counts'] if e.known else None
         own = {}
         if e.run.E:
@@ -228,7 +230,7 @@ class Session:
         e = self.editor
         e.check_encoder()
         with uploaded(self.folder, photo=data) as paths:
-            e.take_photo(generate.read_photo(e.config, paths['photo'], e.scene()[0]))
+            e.take_photo(read_photo(e.config, paths['photo'], e.scene()[0]))
         return self.state()
 
     @taking(label=text, inst=text, styles=text)
@@ -308,7 +310,7 @@ def uploaded(folder, **files):
 
 def png(image):
     """(1, C, H, W) in [-1, 1] -> a response."""
-    picture = generate.as_rgb(generate.to_uint8_hwc(image))
+    picture = pictures.to_rgb(pictures.to_uint8_hwc(image))
     file = io.BytesIO()
     Image.fromarray(picture).save(file, 'PNG', compress_level=1)
     return 'image/png', file.getvalue()

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 
 from app.common.config import parse_label
 import data
-from app.datasets import decoding
 from app.common.console import Progress, plural, log_info, warn
 from app.common.errors import UserError, did_you_mean
 from app.common.files import require_folder, make_folder, resolve_path, write_text
@@ -21,9 +20,12 @@ import losses
 from app.runs import distributed
 from app.runs import report as reporting
 from app.runs import runs
-import styles
 from app.datasets import inspection
 import generate
+from app.runs import run_styles
+from app.runs.pictures import strip, to_uint8_hwc, write_picture, write_png
+from app.datasets import scenes
+from app.datasets.pairs import IN_MEMORY_BYTES, open_dataset, pair_reader
 
 SAMPLES = 3                                 # of each map, whose distances are its diversity
 ON_THE_SHEET = 6                            # maps
@@ -52,11 +54,11 @@ class Split:
         self.size = size or runs.default_size(config, [found for found, _, _ in headers] or [(1, 1)])
         self.pictures = self.at_size(checked.pairs)
         w, h = self.size
-        small = len(pairs) * w * h * (config.out_channels + 1) <= data.IN_MEMORY_BYTES
+        small = len(pairs) * w * h * (config.out_channels + 1) <= IN_MEMORY_BYTES
         decoded = checked.each(lambda pair: (
             self.pictures.read(pair) if small else bool(self.pictures.read(pair))), 'pixels')
         self.pictures.decoded = decoded if small else None
-        self.pairs = self.pictures.pairs = checked.pairs
+        self.pairs = self.pictures.items = checked.pairs
         if not self.pairs:
             raise UserError(f'{root}: no picture of the split {split!r} can be used: '
                             + next(iter(checked.problems.values())))
@@ -66,8 +68,7 @@ class Split:
 
     def at_size(self, pairs):
         """-> data.PairedDataset of them."""
-        return data.PairedDataset(pairs, layouts.config_readers(self.config), self.config.n_labels,
-                             self.size, instances='none', keep=False)
+        return open_dataset(pairs, pair_reader(self.config, self.size, 'none'), keep=False)
 
     def regions(self, pair, label):
         """What the diversity is a mean over: the data set's instances, or where there are none its
@@ -116,14 +117,15 @@ def picture(run, pair, image, size, how, known, seed=0, number=0):
     styles that are 'main', 'sampled' or 'encoded' (of the photograph), resized to `size`
     (width, height) -> (C, H, W) uint8, or float where the photograph `image` is."""
     inst = pair.inst if run.config.instances == 'files' else None
-    scene = generate.read_scene(run.config, pair.label, inst, run.config.size or size)
-    noise = styles.picture_seed(seed, pair.name, number)
-    vectors = generate.choose_vectors(run, scene, known, pair.image if how == 'encoded' else None,
+    scene = scenes.read_scene(run.config, pair.label, inst, run.config.size or size)
+    noise = run_styles.picture_seed(seed, pair.name, number)
+    photo = scenes.read_photo(run.config, pair.image, scene) if how == 'encoded' and run.E else None
+    vectors = generate.choose_vectors(run, scene, known, photo,
                                       noise if how == 'sampled' else None)
     fake = generate.synthesise(run, scene, vectors, noise)
-    array = generate.to_uint8_hwc(fake) if image.dtype == torch.uint8 else (
+    array = to_uint8_hwc(fake) if image.dtype == torch.uint8 else (
         fake[0].permute(1, 2, 0).cpu().numpy())
-    return data.to_tensor(decoding.resize(array, size))
+    return data.to_tensor(data.resize(array, size))
 
 
 def reconstruction(fake, real):
@@ -212,7 +214,7 @@ def score_pictures(name, split, make, recogniser, place, write=None, keep=()):
                       (pair.name, image) if pair.name in keep else None))
         if write:
             make_folder(write / place)
-            generate.write_picture(write / place / f'{pair.name}.png',
+            write_picture(write / place / f'{pair.name}.png',
                                     data.to_float(image[None]))
     tallies, measures, kept = zip(*split.all_of(found))
     means = dict(zip(('l1', 'psnr', 'ssim'), np.mean(measures, 0).tolist()))
@@ -343,7 +345,7 @@ def evaluate_runs(folders, device, which='newest', average=True, root=None, spli
                         n_labels=n_labels)
         place = 'fake' if len(folders) == 1 else f'fake-{name}'
         with distributed.main_process_first():
-            known = generate.load_or_cluster_styles(run, folder, root)
+            known = run_styles.load_or_cluster_styles(run, folder, root)
         t = run.config.training
         title = f'{name}, step {run.step}' + ', average' * bool(t and t.ema and average)
         row, kept = score_run(run, title, pictures, recogniser, known, how, seed, place, write,
@@ -483,7 +485,7 @@ def write_sheet(path, config, pictures, columns):
     rows = []
     for i, pair in enumerate(pictures.pairs):
         if pair.name in columns[0]:
-            rows.append(generate.strip(
+            rows.append(strip(
                 config, pictures.pictures[0, i]['label'],
                 [data.to_float(column[pair.name])[None] for column in columns]))
-    generate.write_png(path, np.concatenate(rows))
+    write_png(path, np.concatenate(rows))

@@ -14,10 +14,10 @@ from app.datasets import decoding
 from app.common.console import Progress, log_info, warn
 from app.common.errors import UserError, warn_on_error, as_user_error
 from app.common.files import require_regular_file, make_folder, write_atomically
-from app.datasets import layouts
 from app.datasets import palettes
 from app.datasets import inspection
 from nets import UNet
+from app.datasets.pairs import check_labels, open_dataset, pair_reader
 
 VERSION = 1                                 # raised when a judge would come out otherwise
 WIDTH, BATCH, RATE = 32, 4, 1e-3
@@ -117,18 +117,17 @@ def train_judge(config, pairs, size, void, device):
     tenth, the best weights come back at half the rate; after some halvings they stay -> network,
     {'held_out': pixel accuracy on the tenth, 'epochs': ...}."""
     seen, held = inspection.hold_out(pairs, max(1, len(pairs) // 10))
-    read_judge = layouts.config_readers(config)
+    read = pair_reader(config, size, 'none')
     workers = config.training.workers if config.training else 0
-    dataset = data.PairedDataset(seen, read_judge, config.n_labels, size, flip=True, jitter=1.2,
-                            instances='none', workers=workers)
-    tenth = data.PairedDataset(held, read_judge, config.n_labels, size, instances='none', workers=workers)
+    dataset = open_dataset(seen, read, flip=True, jitter=1.2, workers=workers)
+    tenth = open_dataset(held, read, workers=workers)
 
     torch.manual_seed(0)
     net = make_network(config, size).to(device)
     optimizer = torch.optim.Adam(net.parameters(), RATE)
     batch = min(BATCH, len(seen))
     steps = max(EPOCH_STEPS, len(seen) // batch)
-    order = data.ResumableBatchSampler(len(seen), batch, 0, steps * MOST_EPOCHS, 0, shared=False)
+    order = data.ResumableBatchSampler(len(seen), batch, 0, steps * MOST_EPOCHS, 0)
     batches = data.batches(dataset, device, batch_sampler=order)
     best, halvings, epoch = None, 0, 0
     while halvings < HALVINGS and epoch < MOST_EPOCHS:
@@ -255,5 +254,5 @@ def read_prediction(folder, name, shape, config):
     if label.shape != tuple(shape):
         raise UserError(f'{path}: {label.shape[1]}x{label.shape[0]}, and the pictures are '
                         f'{shape[1]}x{shape[0]}; predict at that size, or say another --size')
-    data.check_labels(label, path, config.n_labels)
+    check_labels(label, path, config.n_labels)
     return torch.from_numpy(label).long()

@@ -138,3 +138,12 @@ class PeakMemory(TorchDispatchMode):
 
     def freed(self, n):
         self.now -= n
+
+
+GAPLESS = 2048 * 1024       # pixels of the largest map for which freed memory is kept
+
+
+def keep_memory_for(label):
+    """Keep freed memory on the CPU for maps (..., H, W) up to 2048x1024. Larger ones leave gaps
+    that matter, and give it back."""
+    keep_memory(label.shape[-2] * label.shape[-1] <= GAPLESS)

@@ -10,6 +10,7 @@ from torch import nn
 
 from app.runs import checkpoints
 import data
+from generate import min_input_side, network_multiple
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, write_text, write_atomically
@@ -55,11 +56,11 @@ class ExportedGenerator(nn.Module):
 def export_program(run, known, kind, size, path):
     """Write the program of a run as `kind`, 'pt2' (torch.export) or 'onnx', into a file. size:
     (width, height) of the maps to trace it with; others may be used where the format allows it.
-    UserError where that is not possible -> whether sizes may differ."""
+    UserError where that is not possible -> a line that says what it takes."""
     if run.config.n_labels == 0 or run.config.model == 'unet':
         raise UserError(f'{path}: only a generator of label maps can be exported; this run has '
                         'pictures for maps, or a U-Net, whose dropout draws; use generate')
-    multiple, least = runs.network_multiple(run.config), runs.min_input_side(run.config)
+    multiple, least = network_multiple(run.config), min_input_side(run.config)
     if any(side % multiple or side < least for side in size):
         raise UserError(f'--size {size[0]}x{size[1]}: the networks need multiples of {multiple}, '
                         f'at least {least}; {runs.nearest_valid_size(size, multiple, least)} fits; pad the '
@@ -80,9 +81,11 @@ def export_program(run, known, kind, size, path):
             exported, free = torch.export.export(model, maps), False
         if kind == 'pt2':
             write_atomically(path, lambda file: torch.export.save(exported, file))
-            return free
-        write_onnx(exported, path)
-    return free
+        else:
+            write_onnx(exported, path)
+    sizes = f'sizes that are multiples of {multiple}' if free else f'{size[0]}x{size[1]}'
+    return (f'{path}: label, inst, style (rows, columns) int64 -> picture (rows, columns, channels) '
+            f'uint8; {sizes}')
 
 
 def write_onnx(exported, path):

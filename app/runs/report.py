@@ -24,7 +24,7 @@ from app.common.console import format_duration, plural
 from app.common.errors import UserError, warn_on_error, as_user_error
 from app.common.files import read_json, read_text, write_text
 from app.runs import runs
-import styles
+from app.runs import run_styles
 
 WIDE, HIGH, BESIDE = 360, 130, 46                   # of a plot and its numbers, in its own units
 POINTS = 300                                        # of a curve at most; others are averaged
@@ -62,7 +62,7 @@ def styles_in(folder, config):
     names = config.label_names or range(config.n_labels)
     for path in sorted(folder.glob('styles*.npz'), key=lambda path: -path.stat().st_mtime):
         with suppress(UserError):
-            known = styles.load_styles(folder, config, path.stem.removeprefix('styles'))
+            known = run_styles.load_styles(folder, config, path.stem.removeprefix('styles'))
             return [(str(names[i]), known['centres'][i], known['counts'][i])
                     for i in known['counts'].any(1).nonzero()[0]]
     return []
@@ -353,7 +353,7 @@ def run_facts(folder, n_labels=None):
     c, known = checkpoint['config'], None
     t = c.training
     if folder.is_dir():
-        known = styles.load_styles(folder, c)
+        known = run_styles.load_styles(folder, c)
     states = {}
     for file in checkpoints.list_checkpoints(folder) if folder.is_dir() else [folder]:
         try:

@@ -1,56 +1,33 @@
 """What a run is: its configuration, the networks and optimizers that follow from it, and the folder
 from which everything comes back as it was."""
 from contextlib import suppress
-import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 import reprlib
-from types import SimpleNamespace
 
 import torch
-from torch import nn
 
-from app.runs import checkpoints
 from app.common import config as configuration
 from app.common.config import NETWORK, TRAINING
-from app.common.console import quote
+from app.common.console import log_info, quote, warn
 from app.common.errors import UserError, as_user_error, one_line
 from app.common.files import require_folder, require_regular_file, resolve_path
-from app.datasets import layouts
+from app.datasets import inspection, layouts
+from app.runs import checkpoints, official
+from generate import min_input_side, network_multiple
 import nets
-from app.runs import official
-from nets import UNet
-
-# MKL sets up its vector functions at the first call. Where two threads make that call, one of them
-# may get coarser ones (errors of 4e-5): here it is one thread, and a run that is repeated is
-# repeated to the bit.
-torch.zeros(1).tanh()
+import train
 
 
 @dataclass
-class Run:
-    """Networks, and what training them has come to."""
-    config: SimpleNamespace
-    device: torch.device
-    G: nn.Module                            # GlobalGenerator, LocalEnhancer or UNet
-    E: nn.Module | None = None              # Encoder, where there are features
-    # The rest is there while it is trained.
-    D: nn.Module | None = None              # MultiscaleDiscriminator
-    vgg: nn.Module | None = None            # VGG19, for the perceptual loss
-    opt_G: torch.optim.Optimizer | None = None      # of G, and of E while that learns
-    opt_D: torch.optim.Optimizer | None = None
-    step: int = 0                           # steps done
-    bad_steps: torch.Tensor | None = None   # steps in a row that were not finite; on the device
-    sums: dict = field(default_factory=dict)        # {term: tensor} since the last row of the log
+class Log:
+    """What is kept of a run beside its networks: train.Run.log."""
     rows: str = ''                          # the text of log.csv
     scores: str = ''                        # the text of scores.csv
-    best: float | None = None               # the best score among them
-    won_since: int | None = None            # step since which D has been right about everything
-    last_map: tuple = ()                    # least and largest value of G's last feature map
-    precision: str = 'fp32'                 # see devices.arithmetic
-    variant: str = ''                       # '-best', '-raw': not the newest, not the averages
-    average: dict = field(default_factory=dict)     # {'G': module, 'E': ...}: moving averages
+    best: float | None = None               # the best score in it
+    d_saturated_since: int | None = None    # step since which D has been right about everything
     board: object | None = None             # TensorBoard's SummaryWriter
+    variant: str = ''                       # '-best', '-raw': not the newest, not the averages
 
 
 # ---------------------------------------------------------------------------- configurations
@@ -91,65 +68,25 @@ def make_config(given, found):
 # ------------------------------------------------------------------------------------- networks
 
 def build_run(config, device, training=True, weights=None, average=None):
-    """A run's networks and optimizers -> Run.
+    """Make the networks and optimizers of a run, see train.make_run, and load their weights.
 
-    weights: {'G': state dict, 'D': ..., 'E': ...}, loaded by strict names and shapes before there
-    is memory for more than they hold; what is not in it is freshly initialised from the seed. E is
-    None without features; not for `training`, so are D and the optimizers.
+    weights: {'G', 'E', 'D': state dict}, which must fit by names and shapes. Networks that are not
+        among them get new weights. No memory is taken before their sizes are checked.
+    average: {'G', 'E': state dict} of the moving averages.
     """
-    def network(name, constructor, *args):
-        stored = name in (weights or {})
-        with torch.device('meta' if stored else 'cpu'):     # no memory for it yet
-            net = constructor(*args)
-        if not stored:
-            return net.to(device, memory_format=torch.channels_last)
+    def make(name, constructor):
+        if name not in (weights or {}):
+            return constructor()
+        with torch.device('meta'):
+            net = constructor()
         net.load_state_dict(checkpoints.copy_tree(weights[name], device), strict=True, assign=True)
-        return net.to(torch.float32, memory_format=torch.channels_last)
+        return net.to(torch.float32)
 
-    c, t = config, config.training
-    torch.manual_seed(t.seed if t else 0)
-    condition = (c.n_labels or c.in_channels) + has_boundary(c)
-    inputs = condition + c.feat * c.features
-    if c.model == 'unet':
-        G = network('G', UNet, inputs, c.out_channels, c.ngf, c.n_down, c.up)
-    elif c.model == 'global':
-        G = network('G', nets.GlobalGenerator, inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks,
-                    c.up)
-    else:
-        G = network('G', nets.LocalEnhancer, inputs, c.out_channels, c.ngf, c.n_down, c.n_blocks,
-                    c.n_enhancers, c.n_blocks_local, c.up)
-    run = Run(config, device, G, bad_steps=torch.zeros((), device=device))
-    run.precision = t.precision if t else 'fp32'
-    if c.features:
-        run.E = network('E', nets.Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder, c.up)
-
-    if t and not isinstance(G, UNet):
-        G.recompute = t.recompute
-    if training:
-        run.D = network('D', nets.MultiscaleDiscriminator, condition + c.out_channels, c.ndf,
-                        c.n_layers, c.n_scales, c.spectral_norm)
-        # E learns with G (paper section 3.4), but for a run that was finetuned from another.
-        learning = [*G.parameters(), *(run.E.parameters() if encoder_is_trained(config) else ())]
-        adam = dict(lr=t.lr if t else 0, betas=(0.5, 0.999), fused=True)
-        run.opt_G = torch.optim.Adam(learning, **adam)
-        run.opt_D = torch.optim.Adam(run.D.parameters(), **adam)
-        watch_last_map(run)
-        if t and t.ema:
-            init_averages(run)
-            for name, state in (average or {}).items():
-                run.average[name].load_state_dict(checkpoints.copy_tree(state, device))
+    run = train.make_run(config, device, training, make)
+    run.log = Log()
+    for name, state in (average or {}).items() if run.average else ():
+        run.average[name].load_state_dict(checkpoints.copy_tree(state, device))
     return run
-
-
-def init_averages(run):
-    """Let the moving averages begin at the weights as they are."""
-    run.average = {name: copy.deepcopy(getattr(run, name)).requires_grad_(False)
-                   for name in 'GE' if getattr(run, name)}
-
-
-def with_averages(run):
-    """A run as it generates: with the moving averages, where there are any, in place of G and E."""
-    return replace(run, **run.average)
 
 
 def enhancer_config(base, path, given):
@@ -176,6 +113,51 @@ def enhancer_config(base, path, given):
     return network
 
 
+# Of the run before, if not given: schedule, crop, log and cache are each stage's own.
+KEPT_BY_FINETUNE = ('split', 'jitter', 'flip', 'workers', 'batch', 'accumulate', 'lr', 'gan', 'vgg',
+                    'precision', 'compile', 'recompute', 'seed', 'ema', 'hold_out', 'held',
+                    'lambda_feature', 'lambda_vgg', 'lambda_l1')
+
+
+def make_finetune_config(base, path, root, given):
+    """Make the configuration of the stage around a trained run, without its schedule.
+
+    base: the configuration of that run, read from `path`.
+    root: the folder of its data set, or None for the one that it remembers.
+    given: {field: value} of the command line.
+    """
+    before = vars(base.training) if base.training else {}
+    root = root or before.get('data')
+    if not root:
+        raise UserError(f'{path}: does not say what it was trained on; name it with --data DIR')
+    if not Path(root).exists():
+        raise UserError(f'{root}: the data set of {path} is not there; say with --data DIR where it '
+                        'is now')
+    if given.get('hold_out', before.get('hold_out', 0)) != before.get('hold_out', 0):
+        raise UserError(f'--hold-out {given["hold_out"]}: {path} was trained with --hold-out '
+                        f'{before.get("hold_out", 0)}, and has seen the others; leave it out')
+    network = enhancer_config(base, path, {name: value for name, value in given.items()
+                                           if name in NETWORK})
+    config = configuration.make_config(network, {
+        **{name: before[name] for name in KEPT_BY_FINETUNE if name in before},
+        **{name: value for name, value in given.items() if name in TRAINING},
+        'data': str(resolve_path(root))})
+    t = config.training
+    t.left_out = inspection.recheck_skipped(config, root, before.get('left_out', ()), t.split)
+    return config
+
+
+def log_unfreezing(run, base):
+    """Say from which step on everything is trained. base: the folder of the run inside."""
+    t = run.config.training
+    if t.fix_global_steps < t.total_steps:
+        log_info(f'{base}: enhancer {run.config.n_enhancers} around it; the rest is trained too '
+                 f'from step {t.fix_global_steps} on')
+    else:
+        warn(f'warning: --fix-global {t.fix_global} is {t.fix_global_steps} steps, all of this '
+             'run: only the new enhancer will be trained')
+
+
 def init_from_base(run, path, weights):
     """Fill what is inside a new local enhancer, and D and E, from the state dicts of the run that
     it was put around, read from `path`. UserError where they do not fit."""
@@ -185,7 +167,7 @@ def init_from_base(run, path, weights):
             if name in weights:                     # the official code may leave D out
                 getattr(run, name).load_state_dict(weights[name])
         if run.average:
-            init_averages(run)
+            train.init_averages(run)
 
 
 def load_vgg(source):
@@ -206,37 +188,9 @@ def load_vgg(source):
                         'go on with a run where it is elsewhere now') from None
 
 
-def encoder_is_trained(config):
-    """Whether the encoder is trained along."""
-    return config.features and config.encoder_scale == 1
-
-
-def watch_last_map(run):
-    """Have G's forward pass note the range of its last normalised feature map in run.last_map."""
-    last = [module for module in run.G.modules() if isinstance(module, nn.InstanceNorm2d)][-1]
-
-    def note(module, inputs, output):               # without the graph, which would live on with it
-        run.last_map = output.detach().aminmax()
-
-    last.register_forward_hook(note)
-
-
 def has_boundary(config):
     """Whether G and D see an instance boundary map."""
     return config.boundary and config.instances != 'none'
-
-
-def network_multiple(config):
-    """The number that width and height of a picture must be multiples of."""
-    encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
-    return max(1 << config.n_down + config.n_enhancers, encoder)
-
-
-def min_input_side(config):
-    """The least width and height of a picture that G and E take."""
-    encoder = 2 * (config.encoder_scale << config.n_down_encoder) if config.features else 1
-    generator = 1 << config.n_down + config.n_enhancers
-    return max(generator if config.model == 'unet' else 2 * generator, encoder)
 
 
 def min_training_side(config):
@@ -306,9 +260,9 @@ def default_size(config, sizes):
 def checkpoint_dict(run):
     """What a checkpoint holds: tensors and builtins only, all that is needed to use the networks
     and to go on training."""
-    return {'config': configuration.to_dict(run.config), 'step': run.step, 'rows': run.rows,
-            'sums': run.sums, 'won_since': run.won_since, 'bad_steps': run.bad_steps,
-            'scores': run.scores, 'best': run.best,
+    return {'config': configuration.to_dict(run.config), 'step': run.step,
+            'rows': run.log.rows, 'sums': run.sums, 'won_since': run.log.d_saturated_since,
+            'bad_steps': run.bad_steps, 'scores': run.log.scores, 'best': run.log.best,
             'weights': {name: getattr(run, name).state_dict() for name in 'GDE'
                         if getattr(run, name)},
             'average': {name: module.state_dict() for name, module in run.average.items()},
@@ -381,7 +335,7 @@ def load_run(folder, device, training=True, set_aside=False, which='newest', ave
             weights = {**weights, **averages}
         run = build_run(checkpoint['config'], device, training, weights, averages)
         run.step = checkpoint['step']
-        run.variant = ('-best' * (which == 'best')
+        run.log.variant = ('-best' * (which == 'best')
                        + '-raw' * bool(averages and not average and not training))
         if training and run.config.training:
             restore(run, checkpoint)
@@ -417,7 +371,7 @@ def restore(run, checkpoint):
         value = checkpoint[name]
         if type(value) is not kind and not (value is None and kind is not str):
             raise ValueError(name)
-        setattr(run, name, value)
+        setattr(run.log, {'won_since': 'd_saturated_since'}.get(name, name), value)
     if not 0 <= run.bad_steps < run.config.training.max_bad_steps:
         raise ValueError('bad_steps')
 
@@ -478,3 +432,21 @@ def sibling_folder(folder, ending):
     if not folder.name:
         raise UserError(f'{folder}: there is no folder beside it; name one')
     return folder.with_name(f'{folder.name}{ending}')
+
+
+def require_resumable(folder):
+    """Raise UserError unless `folder` holds checkpoints of this program."""
+    if not checkpoints.list_checkpoints(folder):
+        read_run(folder)                            # says what is wrong with it
+        raise UserError(f'{folder}: a run of the official code cannot be resumed; finetune --from '
+                        'starts from it')
+
+
+def check_cache_folder(config, folder, given):
+    """Forget the cache that a checkpoint names where there is none, unless the command line gave
+    it: a stranger's file must not choose the folder that is written to."""
+    t = config.training
+    if t.cache and not given and not (Path(t.cache) / 'index.json').is_file():
+        warn(f'note: {t.cache} holds no cache; one is made beside {folder}, or where --cache DIR '
+             'says')
+        t.cache = ''

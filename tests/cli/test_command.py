@@ -19,6 +19,8 @@ from app.runs import runs
 import styles
 from app.demo import toy
 import generate
+from app.runs import run_styles
+from app.runs import pictures
 
 CPU = torch.device('cpu')
 
@@ -348,7 +350,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
           '--n-down-encoder', 2, '--log-every', 350, '--precision', 'fp32')
     p2phd('cluster', '--run', 'runs/street', '--k', 8)
     state = runs.load_run(tmp_path / 'runs' / 'street', CPU, training=False)
-    known = styles.load_styles(tmp_path / 'runs' / 'street', state.config)
+    known = run_styles.load_styles(tmp_path / 'runs' / 'street', state.config)
     centres = torch.from_numpy(known['centres'][car])
 
     paints = np.zeros((8, 5), int)                          # cluster, paint
@@ -374,7 +376,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
         vectors = styles.choose(at_hand.labels, known)
         for k, centre in enumerate(centres):
             vectors[at_hand.labels == car] = centre
-            picture = generate.to_uint8_hwc(generate.synthesise(state, at_hand, vectors))
+            picture = pictures.to_uint8_hwc(generate.synthesise(state, at_hand, vectors))
             colours[k].append(picture[scene.label == car].mean(0))
 
     # Glass, wheels and light are the same for all paints: what differs from the mean over the

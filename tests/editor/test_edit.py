@@ -15,6 +15,8 @@ from app.common.errors import UserError
 from app.runs import runs
 from app.editor import scenes as saved_scenes
 import generate
+from app.runs import run_styles
+from app.datasets import scenes
 
 CPU = torch.device('cpu')
 SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 1, 'ndf': 8, 'nef': 4, 'n_down_encoder': 2}
@@ -478,10 +480,10 @@ def test_ids_beyond_sixteen_bits_are_numbered_anew(trained, scenes, tmp_path):
     inst = np.arange(64 * 32, dtype=np.int32).reshape(32, 64) // 500 * 100_000 - 7
     np.save(tmp_path / 'inst.npy', inst)
     run = runs.load_run(trained, CPU, False)
-    known = generate.load_or_cluster_styles(run, trained)
+    known = run_styles.load_or_cluster_styles(run, trained)
     editor = saved_scenes.opened(run, known, label, tmp_path / 'inst.npy')
     assert np.unique(editor.state.inst).tolist() == [0, 1, 2, 3, 4]
-    scene = generate.read_scene(run.config, label, tmp_path / 'inst.npy')
+    scene = scenes.read_scene(run.config, label, tmp_path / 'inst.npy')
     vectors = generate.choose_vectors(run, scene, known)
     assert torch.equal(editor.picture(), generate.synthesise(run, scene, vectors,
                                                               editor.opened.noise))

@@ -273,7 +273,7 @@ def test_arrays_of_any_number_of_channels(tmp_path):
 
 def test_resize_takes_the_nearest_pixel():
     ids = np.arange(16).reshape(4, 4)
-    assert decoding.resize(ids, (2, 2), nearest=True).tolist() == [[5, 7], [13, 15]]
-    assert decoding.resize(ids, (8, 8), nearest=True)[::2, ::2].tolist() == ids.tolist()
-    assert np.array_equal(decoding.resize(ids, (2, 2), nearest=True),
+    assert data.resize(ids, (2, 2), nearest=True).tolist() == [[5, 7], [13, 15]]
+    assert data.resize(ids, (8, 8), nearest=True)[::2, ::2].tolist() == ids.tolist()
+    assert np.array_equal(data.resize(ids, (2, 2), nearest=True),
                           np.asarray(Image.fromarray(ids.astype(np.uint8)).resize((2, 2), 0)))

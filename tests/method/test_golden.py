@@ -15,6 +15,8 @@ from app.runs import runs
 import styles
 import generate
 import train
+from app.runs import run_styles
+from app.datasets import scenes
 
 
 def read(path):
@@ -143,8 +145,8 @@ def test_official_run(golden):
     expected = np.load(folder / 'expected.npz')
     run = runs.load_run(folder, torch.device('cpu'))
     assert run.config.training is None and run.config.layout == 'Cityscapes'
-    known = styles.load_styles(folder, run.config)
-    scene = generate.read_scene(run.config, folder / 'label.png', folder / 'inst.png')
+    known = run_styles.load_styles(folder, run.config)
+    scene = scenes.read_scene(run.config, folder / 'label.png', folder / 'inst.png')
     assert scene.label.shape[-2:] == Image.open(folder / 'label.png').size[::-1]
     assert np.array_equal(data.boundary_map(scene.inst)[0, 0], expected['boundary'])
     vectors = styles.choose(scene.labels, known)

@@ -17,6 +17,8 @@ import styles
 import generate
 import train
 from nets import UNet
+from app.runs import run_styles
+from app.datasets import scenes
 
 CPU = torch.device('cpu')
 SHORT = ['--steps', '4', '--save-every', '2', '--keep', '3', '--sample-every', '4', '--workers',
@@ -156,9 +158,9 @@ def test_features_of_labels_are_constant_over_labels(trained, scenes):
     run.config.features_of = 'label'
     from app.datasets import layouts
     pair = layouts.find_pairs(scenes, 'val')[1][0]
-    scene = generate.read_scene(run.config, pair.label, pair.inst)
+    scene = scenes.read_scene(run.config, pair.label, pair.inst)
     assert scene.labels.tolist() == scene.label.unique().tolist()
-    photo = generate.read_photo(run.config, pair.image, scene)
+    photo = scenes.read_photo(run.config, pair.image, scene)
     vectors = generate.encode_image(run, photo, scene)
     assert vectors.shape == (len(scene.labels), 3)
 
@@ -235,4 +237,4 @@ def test_finetune_starts_from_the_average(command, trained):
 def test_an_official_run_has_no_average(golden):
     run = runs.load_run(golden('official_run'), CPU, training=False)
     assert run.average == {} and run.variant == ''
-    assert styles.load_styles(golden('official_run'), run.config)['counts'].any()
+    assert run_styles.load_styles(golden('official_run'), run.config)['counts'].any()

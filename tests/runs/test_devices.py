@@ -11,6 +11,7 @@ from app.runs import devices
 import nets
 from app.demo import toy
 import train
+from app.runs import memory
 
 CPU = torch.device('cpu')
 SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 2, 'ndf': 8, 'nef': 4, 'n_down_encoder': 2}
@@ -58,19 +59,19 @@ def test_activations_computed_anew_are_the_same(network):
     again.G.recompute = True
     calls = []
     again.G.model[1].register_forward_hook(lambda *_: calls.append(1))
-    kept = [train.memory_needed(run) for run in (plain, again)]
+    kept = [memory.memory_needed(run) for run in (plain, again)]
     assert_same(plain, again, batch(size=(64, 64)), tolerance=0)
     assert len(calls) == 2                                  # there and back
     assert kept == [None, None]                             # pictures of their own sizes
     for run in (plain, again):
         run.config.size = (256, 256)
-    assert train.memory_needed(again) < 0.9 * train.memory_needed(plain)
+    assert memory.memory_needed(again) < 0.9 * memory.memory_needed(plain)
 
 
 def test_memory_needed_is_about_what_is_had():
     run = make_run(CPU, **SMALL)
     run.config.size = (64, 32)
-    needed = train.memory_needed(run)
+    needed = memory.memory_needed(run)
     with devices.PeakMemory() as memory:                          # the same count of a true step
         train.train_step(run, *batch())
     assert memory.peak < needed < 3 * memory.peak

@@ -56,7 +56,7 @@ def test_page_of_a_run(trained, tmp_path):
     for i in range(100):
         (folder / 'samples' / f'{i:07d}.png').write_bytes(b'')
     c = runs.read_run(folder)[1]['config']
-    generate.load_or_cluster_styles(runs.load_run(folder, CPU, False), folder)
+    run_styles.load_or_cluster_styles(runs.load_run(folder, CPU, False), folder)
     c.training.fix_global_steps = 100
     report.write_run_page(folder, c)
     text = (folder / 'index.html').read_text()
@@ -367,6 +367,8 @@ numpy.save('picture.npy', picture)
 """,
     'onnx': """
 import numpy, onnxruntime
+from app.runs import run_styles
+from app.runs import pictures
 maps = numpy.load('maps.npz')
 session = onnxruntime.InferenceSession('run.onnx')
 told = {one.name: maps[one.name] for one in session.get_inputs()}
@@ -406,7 +408,7 @@ def test_exported_program_makes_the_picture(kind, network, tmp_path):
             ids = label if run.config.features_of == 'label' else inst
             numbers = torch.from_numpy(style.ravel()[np.unique(ids, return_index=True)[1]])
             vectors = torch.from_numpy(known['centres'])[scene.labels, numbers]
-        expected = generate.to_uint8_hwc(generate.synthesise(run, scene, vectors))
+        expected = pictures.to_uint8_hwc(generate.synthesise(run, scene, vectors))
         made = np.load(tmp_path / 'picture.npy')
         assert made.shape == expected.shape and made.dtype == np.uint8
         assert np.abs(made.astype(int) - expected).max() <= 1
@@ -419,7 +421,7 @@ def test_exported_program_takes_the_ids_of_the_data_set(tmp_path):
     with torch.no_grad():
         made = export.ExportedGenerator(run, None)(label, label, label)
     scene = generate.make_scene(run.config, told[None, None], label[None, None])
-    expected = generate.to_uint8_hwc(generate.synthesise(run, scene))
+    expected = pictures.to_uint8_hwc(generate.synthesise(run, scene))
     assert np.abs(made.numpy().astype(int) - expected).max() <= 1
 
 
@@ -467,7 +469,7 @@ def test_export_to_the_official_code_and_back(command, trained, scenes, tmp_path
     for name in 'GE':
         a, b = (getattr(run, name).state_dict() for run in (ours, back))
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-    known, again = (generate.load_or_cluster_styles(run, folder)
+    known, again = (run_styles.load_or_cluster_styles(run, folder)
                     for run, folder in ((ours, trained), (back, tmp_path / 'there')))
     for label in range(35):
         assert np.array_equal(known['centres'][label][known['counts'][label] > 0],

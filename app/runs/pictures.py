@@ -1,0 +1,64 @@
+"""Pictures that are written: photographs as PNG, label maps in colours, strips of both."""
+import numpy as np
+from PIL import Image
+
+from app.common.files import write_atomically
+from app.datasets import layouts
+import data
+
+
+def write_picture(path, image):
+    """Write a picture (1, C, H, W) float in [-1, 1], whole or not at all: PNG, or .npy (H, W, C)
+    float32 where it has neither 1 nor 3 channels. Returns the path written."""
+    if image.shape[1] not in (1, 3):
+        path = path.with_suffix('.npy')
+        array = image[0].permute(1, 2, 0).cpu().numpy()
+        write_atomically(path, lambda file: np.save(file, array))
+    else:
+        write_png(path, to_uint8_hwc(image))
+    return path
+
+
+def write_png(path, pixels):
+    """Write (H, W, 3) or (H, W, 1) uint8 as PNG, whole or not at all."""
+    picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    write_atomically(path, lambda file: picture.save(file, 'PNG'))
+
+
+def to_uint8_hwc(image):
+    """Convert (1, C, H, W) float in [-1, 1] to an (H, W, C) uint8 ndarray."""
+    return data.to_uint8(image[0]).permute(1, 2, 0).cpu().numpy()
+
+
+def to_rgb(pixels):
+    """Convert (H, W, C) uint8 to (H, W, 3): repeat grey, or keep the first three channels."""
+    return np.repeat(pixels[..., :1], 3, 2) if pixels.shape[2] < 3 else pixels[..., :3]
+
+
+def label_to_rgb(config, label):
+    """Show a label map (1, H, W) in colours, or a picture (C, H, W): (H, W, 3) uint8 ndarray."""
+    if config.n_labels:
+        return label_colours(config)[label[0].cpu().numpy()]
+    return to_rgb(to_uint8_hwc(data.to_float(label)[None]))
+
+
+def strip(config, label, pictures):
+    """Put a label map, as data.PairedDataset gives it, and pictures [(1, C, H, W)] side by side:
+    (H, W', 3) uint8 ndarray."""
+    return np.concatenate([label_to_rgb(config, label),
+                           *(to_rgb(to_uint8_hwc(picture)) for picture in pictures)], 1)
+
+
+def label_colours(config):
+    """The colours (n_labels, 3) uint8 in which a run's labels are shown: those of its palette, else
+    of its layout, else of PASCAL VOC, which deals the bits of an id to the channels."""
+    ids = np.arange(config.n_labels)[:, None]
+    colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(8))
+    colours = colours.astype(np.uint8)
+    layout_colours = layouts.LAYOUTS[config.layout].colours[:config.n_labels]
+    if config.palette:
+        for r, g, b, label, _ in config.palette:
+            colours[label] = r, g, b
+    elif layout_colours:
+        colours[:len(layout_colours)] = layout_colours
+    return colours

@@ -1,0 +1,243 @@
+"""The styles of a run: clusters of its training set's features, kept in its folder as styles.npz; and
+the styles of one scene, as the editor saves them."""
+from functools import partial
+import json
+from pathlib import Path
+from types import SimpleNamespace
+import zipfile
+import zlib
+
+import numpy as np
+import torch
+
+from app.common import config as configuration
+from app.common.config import parse_label
+from app.common.console import Progress, log_info, quote, warn
+from app.common.errors import UserError, as_user_error, did_you_mean, warn_on_error
+from app.common.files import read_json, require_regular_file, write_atomically, write_text
+from app.datasets import inspection
+from app.datasets.pairs import open_dataset, pair_reader
+from app.runs import distributed, official, runs
+import data
+import generate
+import styles
+
+CLUSTERED_WHILE_TRAINING = 200                      # training pictures, at most
+
+
+# ------------------------------------------------------------------------------------ clusters
+
+def cluster_dataset(run, dataset, k=configuration.STYLES, min_pixels=1, seed=0, indices=None,
+                    shared=False):
+    """Encode and cluster the instances of a data.PairedDataset: styles.cluster's dict, with
+    label_names, step (of the run), min_pixels and seed, all ndarrays.
+
+    indices: of the pictures, or None for all.
+    shared: all processes of torchrun call this, and each encodes a part.
+    Raises UserError where no instance has `min_pixels`.
+    """
+    indices = list(range(len(dataset)) if indices is None else indices)
+    indices = distributed.shard(indices) if shared else indices
+    parts = [styles.encode_all(run, dataset, min_pixels, indices,
+                               Progress('encoding pictures', len(indices)))]
+    parts = distributed.all_gather(parts[0]) if shared else parts
+    vectors, labels = (torch.cat(tensors) for tensors in zip(*parts))
+    if not len(vectors):
+        raise UserError(f'--min-pixels {min_pixels}: no instance of the training set is that '
+                        'large; use a smaller number')
+    clusters = styles.cluster(vectors, labels, run.config.n_labels, k, seed, run.device)
+    return {**clusters, 'step': np.array(run.step), 'min_pixels': np.array(min_pixels),
+            'seed': np.array(seed), 'label_names': np.array(run.config.label_names or [], np.str_)}
+
+
+def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
+    """Cluster the styles of the pictures that a run was trained on.
+
+    folder: of the run.
+    root: the folder of the data set, or None for the one that the run remembers.
+    k, min_pixels, seed, shared: see cluster_dataset, whose dict is returned.
+    Raises UserError where the data set is not there.
+    """
+    c = run.config
+    t = SimpleNamespace(**(vars(c.training) if c.training else
+                           {**configuration.default_values(configuration.TRAINING), 'data': None}))
+    t.data, t.crop, t.cache, t.batch = root or t.data, None, None, 1    # whole, one at a time
+    command = f'python p2phd.py cluster --run {quote(folder)} --data DIR'
+    if not t.data:
+        raise UserError(f'{folder}: does not say what it was trained on; run {command}')
+    if not Path(t.data).exists():
+        raise UserError(f'{folder}: its training data is not at {t.data}; run {command}')
+    layout, pairs, sizes = inspection.pairs_for_config(c, t.data, t.left_out, t.split)
+    pairs, _ = inspection.train_and_heldout(c, pairs)
+    if not c.size:
+        runs.check_sizes(SimpleNamespace(**{**vars(c), 'training': t}), sizes)
+    read = pair_reader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size)
+    dataset = open_dataset(pairs, read, multiple=generate.network_multiple(c), workers=t.workers)
+
+    clusters = cluster_dataset(run, dataset, k, min_pixels, seed, shared=shared)
+    per_label = (clusters['counts'] > 0).sum(1)
+    log_info(f'{folder}: {per_label.sum()} styles of {(per_label > 0).sum()} labels from '
+             f'{clusters["counts"].sum()} instances')
+    return clusters
+
+
+def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, config: None):
+    """Load the styles of the run in `folder`. Cluster them now where there are none, or where they
+    are of an earlier step. None without an encoder.
+
+    root: the data set, where the one that the run remembers is not there.
+    after_save: called with folder and configuration when new styles were saved.
+    """
+    if not run.E:
+        return None
+    t = run.config.training
+    data_is_there = t and Path(t.data).exists()
+    clusters = load_styles(folder, run.config, run.log.variant)
+    k, min_pixels, seed = configuration.STYLES, 1, t.seed if t else 0
+    if clusters and clusters.get('step', run.step) == run.step:
+        return clusters
+    if clusters:
+        warn(f'note: {folder}: its styles are of step {clusters["step"]}, and the run is at '
+             f'step {run.step}: ' + ('clustering again' if data_is_there else 'run cluster again'))
+        if not data_is_there:
+            return clusters
+        k, min_pixels = clusters['counts'].shape[1], int(clusters['min_pixels'])
+        seed = int(clusters.get('seed', seed))
+    if data_is_there:
+        log_info(f'{folder}: clustering {t.data}')
+    clusters = cluster_run(run, folder, None if data_is_there else root, k, min_pixels, seed)
+
+    def save():
+        save_styles(clusters, folder, run.log.variant)
+        after_save(folder, run.config)
+    warn_on_error(save, 'the styles are not kept')          # the folder may be read-only
+    return clusters
+
+
+def current_styles(run, dataset):
+    """Cluster the styles of a few hundred pictures of the data.PairedDataset at this moment of
+    training; None without an encoder."""
+    if not run.E:
+        return None
+    few = range(0, len(dataset), -(-len(dataset) // CLUSTERED_WHILE_TRAINING))
+    return cluster_dataset(run, dataset.without_augmentation(), indices=few)
+
+
+# ---------------------------------------------------------------------------------- styles.npz
+
+def save_styles(clusters, folder, variant=''):
+    """Write folder/styles.npz. variant: see runs.Log; it is part of the name. Returns the path."""
+    path = folder / f'styles{variant}.npz'
+    write_atomically(path, partial(np.savez, **clusters))
+    return path
+
+
+def load_styles(folder, config, variant=''):
+    """Load the styles in a run's folder: cluster_dataset's dict, or of features_clustered_*.npy of
+    the official code, without a step. None where there are none.
+
+    Raises UserError where the file does not fit the run, before it takes much memory.
+    """
+    path = folder / f'styles{variant}.npz'
+    if not path.exists():
+        clustered = sorted(folder.glob('features_clustered_*.npy'))
+        return official.read_styles(clustered[-1], config) if clustered else None
+    require_regular_file(path)
+    with as_user_error(path, 'not a whole file of styles; delete it and run cluster again'):
+        return read_styles_file(path, config)
+
+
+def read_styles_file(path, config):
+    """Read styles.npz. Raises ValueError where arrays do not fit the configuration."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(item.file_size for item in archive.infolist()) > 1 << 28:
+            raise ValueError('too large')
+    with np.load(path, allow_pickle=False) as file:
+        clusters = {name: file[name] for name in (
+            'centres', 'counts', 'mean', 'label_names', 'step', 'min_pixels',
+            *(['seed'] if 'seed' in file else []))}
+    k = clusters['counts'].shape[-1]
+    shapes = {'centres': ('f', (config.n_labels, k, config.feat)),
+              'counts': ('i', (config.n_labels, k)), 'mean': ('f', (config.feat,)),
+              'label_names': ('U', (len(config.label_names or []),)),
+              'step': ('i', ()), 'min_pixels': ('i', ()), 'seed': ('i', ())}
+    for name, value in clusters.items():
+        kind, shape = shapes[name]
+        if value.shape != shape or not k or value.size and value.dtype.kind != kind or (
+                kind == 'f' and not np.isfinite(value).all() or kind == 'i' and (value < 0).any()):
+            raise ValueError(f'{name}: {value.dtype} of shape {value.shape}')
+        if kind == 'f':
+            clusters[name] = value.astype(np.float32)
+    return clusters
+
+
+# ----------------------------------------------------------------------------- styles by hand
+
+def picture_seed(seed, name, i):
+    """The seed of picture i of the scene of that name. It does not depend on other scenes."""
+    return data.derive_seed(seed, zlib.crc32(name.encode(errors='surrogateescape')), i)
+
+
+def parse_style_flags(choices, clusters):
+    """Parse the values of --style, as ['car=3', '11=0']: {label: index of its style}.
+
+    Raises UserError where there is no such label or style.
+    """
+    if not choices:
+        return {}
+    names, chosen = clusters['label_names'].tolist(), {}
+    for choice in choices:
+        name, equals, k = choice.rpartition('=')
+        if not equals:
+            raise UserError(f'--style {choice}: expected LABEL=K, a label and the number of one of '
+                            'its styles')
+        label = parse_label(name, names)
+        if not 0 <= label < len(clusters['counts']):
+            with_styles = clusters['counts'].any(1).nonzero()[0]
+            with_styles = ', '.join(names[i] if names else str(i) for i in with_styles)
+            raise UserError(f'--style {choice}: no label {name!r}; there are styles of '
+                            f'{with_styles}' + did_you_mean(name, names))
+        n_styles = int((clusters['counts'][label] > 0).sum())
+        if not k.isdecimal() or len(k) > 9 or int(k) >= n_styles:
+            raise UserError(f'--style {choice}: {name} has the styles 0 to {n_styles - 1}'
+                            if n_styles else f'--style {choice}: {name} has no styles, because it '
+                            'is not in the training data')
+        chosen[label] = int(k)
+    return chosen
+
+
+# ------------------------------------------------------------------------- the styles of a scene
+
+def write_scene_styles(path, config, region_styles, noise):
+    """Write the styles of a scene as JSON.
+
+    region_styles: {id of a region: (index among its label's styles or None, features)}.
+    noise: see generate.synthesise.
+    """
+    text = json.dumps({'format': 1, 'styles_of': config.features_of, 'noise': noise, 'styles': {
+        str(i): {'style': k, 'features': list(features)}
+        for i, (k, features) in region_styles.items()}}, indent=1)
+    write_text(path, text)
+
+
+def read_scene_styles(path, run, scene):
+    """Read the styles of a scene that write_scene_styles wrote: (K, feat), or None without an
+    encoder, and noise. Raises UserError where they are of another scene or kind of run."""
+    stored = read_json(path)
+    with as_user_error(path, 'not the styles of a scene as edit saves them'):
+        if stored['format'] != 1 or type(stored['noise']) is not int or not (
+                0 <= stored['noise'] < 1 << 63):
+            raise ValueError('another format')
+        vectors = {int(i): torch.tensor(style['features'], dtype=torch.float32)
+                   for i, style in stored['styles'].items()}
+        if not all(vector.shape == (run.config.feat,) and vector.isfinite().all()
+                   for vector in vectors.values()):
+            raise ValueError(f'expected {run.config.feat} features of each')
+        features_of = stored['styles_of']
+    ids = scene.ids.tolist() if run.E else []
+    if vectors.keys() != set(ids) or ids and features_of != run.config.features_of:
+        mismatch = sorted(vectors.keys() ^ set(ids))
+        raise UserError(f'{path}: the styles of another scene or run'
+                        + (f', because {mismatch[0]} is not in both' if mismatch else '')
+                        + '; take the maps that were saved with it, and its run')
+    return torch.stack([vectors[i] for i in ids]) if run.E else None, stored['noise']

@@ -1,0 +1,238 @@
+"""How a run is trained from the command line: its data, what is said before it starts, the loop with
+its hooks, signals, and the last checkpoint."""
+from collections import namedtuple
+from contextlib import suppress
+import os
+import signal
+import time
+
+import torch
+
+from app.common import config as configuration
+from app.common.console import format_duration, log_info, plural, quote, status_line, warn
+from app.common.errors import UserError, warn_on_error
+from app.common.files import lock_folder, make_folder
+from app.datasets import inspection
+from app.datasets.pairs import open_dataset, pair_reader
+from app.runs import checkpoints, devices, distributed, memory, report, runs
+from app.runs.hooks import MOST_SHOWN, make_hooks, prepare_run_folder, report_train_val_l1
+import data
+import generate
+import train
+
+# dataset: data.PairedDataset to train on. shown: items of one that are not trained on, for sheets.
+# vgg: nets.VGG19 or None.
+TrainingData = namedtuple('TrainingData', 'dataset shown vgg')
+
+
+# ------------------------------------------------------------------------------ before it starts
+
+def load_training_data(config, folder, pairs):
+    """Load the pictures and, where it is used, VGG-19: TrainingData.
+
+    folder: of the run. pairs: all layouts.Pair of the data set.
+    Raises UserError where something of it cannot be used.
+    """
+    c, t = config, config.training
+    shares = distributed.WORLD_SIZE * t.accumulate
+    if t.batch % shares:
+        raise UserError(f'--batch {t.batch}: {distributed.WORLD_SIZE} processes share a batch'
+                        + (f' in {t.accumulate} parts' if t.accumulate > 1 else '')
+                        + f'; take a multiple of {shares}')
+    vgg = runs.load_vgg(t.vgg) if t.vgg else None
+    cache = None
+    if t.cache is not None:
+        cache = t.cache or runs.sibling_folder(folder, '-cache')
+    pairs, heldout = inspection.train_and_heldout(c, pairs)
+    heldout = heldout or inspection.other_split_pairs(c, MOST_SHOWN, runs.min_training_side(c))
+    read, multiple = pair_reader(c, c.size), generate.network_multiple(c)
+    dataset = open_dataset(pairs, read, cache, crop=t.crop, flip=t.flip, jitter=t.jitter,
+                           multiple=multiple, seed=t.seed, workers=t.workers)
+    dataset[0, 0]                           # an error now, not after networks are built
+
+    heldout = open_dataset(heldout[:MOST_SHOWN], read, keep=False, crop=t.crop, multiple=multiple)
+    shown, errors = [], []
+    for i in range(len(heldout)):
+        try:
+            shown.append(heldout[0, i])
+        except ValueError as error:
+            errors.append(error)
+    if errors:
+        warn(f'note: {len(errors)} of {len(heldout)} pictures for the sheets are left out: '
+             f'{errors[0]}')
+    return TrainingData(dataset, shown, vgg)
+
+
+def summarise_run(run, folder, loaded):
+    """Yield lines that say what is about to be trained."""
+    c, t = run.config, run.config.training
+    networks = [net for net in (run.G, run.D, run.E) if net]
+    weights = ', '.join(
+        f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
+        for name in 'GDE' if getattr(run, name))
+    size = configuration.format_value(c.size) if c.size else 'native size'
+    yield (f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device} in '
+           f'{t.precision}, weights {weights}')
+    yield (f'  pictures  {len(loaded.dataset)} to train on, '
+           f'{plural(len(loaded.shown), "other")} to look at')
+    frozen = f'; all of G is trained from step {t.fix_global_steps}' if t.fix_global_steps else ''
+    yield (f'  schedule  learning rate {t.lr:g}, which decays from step {t.decay_start}, '
+           f'{t.total_steps * t.batch / len(loaded.dataset):.1f} epochs{frozen}')
+    stored = (sum(p.nbytes for net in (*networks, *run.average.values()) for p in net.parameters())
+              + 2 * sum(p.nbytes for p in train.trainable_parameters(run)))
+    yield (f'  writes    a checkpoint of {stored / 1e9:.2g} GB every {t.save_every} steps, '
+           f'{t.keep} of which stay; a sheet every {t.sample_every}; index.html')
+
+
+def measure_step(run, loaded):
+    """Measure the seconds of a step with loading, once everything is trained: the mean of three
+    steps after one to warm up. The run cannot be used afterwards."""
+    t = run.config.training
+    sampler = data.ResumableBatchSampler(len(loaded.dataset), t.batch, 0, 4, t.seed,
+                                         distributed.shard)
+    batches = data.batches(loaded.dataset, run.device, batch_sampler=sampler)
+    times = []
+    for batch in batches:
+        run.step = min(t.fix_global_steps, t.total_steps - 1)
+        terms = train.train_step(run, *data.to_device(batch, run.device), distributed.all_reduce,
+                                 distributed.RANK)
+        float(terms['d_real'])                              # waits for the device
+        times.append(time.monotonic())
+    batches.close()
+    return (times[-1] - times[0]) / (len(times) - 1)
+
+
+def set_steps_for_hours(hours, config, device, loaded):
+    """Set the schedule of a configuration to as many steps as fit into some hours, by measuring a
+    few."""
+    t = config.training
+    run = runs.build_run(config, device)
+    run.vgg = loaded.vgg and loaded.vgg.to(device)
+    seconds = measure_step(run, loaded)
+    t.steps = distributed.broadcast_object(max(1, int(hours * 3600 / seconds)))
+    t.flags['steps'] = t.steps
+    log_info(f'--hours {hours:g}: {t.steps} steps of {seconds:.3g} s')
+    train.set_schedule(config, len(loaded.dataset))
+    configuration.check_config(config)
+
+
+def import_tensorboard():
+    """Import TensorBoard's SummaryWriter. Raises UserError where the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError('--tensorboard: needs the package: pip install tensorboard') from None
+    return SummaryWriter
+
+
+def start(run, folder, loaded, make_score=None, dry_run=False):
+    """Say what is about to be trained, make its folder and train. Returns the exit code.
+
+    make_score: a function without arguments that makes `score`, see fit.
+    dry_run: only say it, with an estimate of memory and time.
+    """
+    run.vgg = loaded.vgg and loaded.vgg.to(run.device)
+    for line in summarise_run(run, folder, loaded):
+        log_info(line)
+    if dry_run:
+        if memory.compare_memory(run):                      # otherwise the steps may not fit
+            seconds, total = measure_step(run, loaded), run.config.training.total_steps
+            log_info(f'  time      {seconds:.3g} s a step, {format_duration(total * seconds)} for '
+                     f'{total}')
+        return 0
+    if not distributed.IS_MAIN:
+        return fit(run, folder, loaded)
+    score = make_score and make_score()
+    make_folder(folder)
+    with lock_folder(folder):
+        runs.check_new(folder)                      # another trainer may have come first
+        return fit(run, folder, loaded, score)
+
+
+# -------------------------------------------------------------------------------------- the loop
+
+class Signals:
+    """While it is entered, the first Ctrl-C, SIGTERM or SIGHUP only puts its number into `caught`,
+    so that the step ends and is saved. The second interrupts (KeyboardInterrupt), and any more are
+    ignored. A signal that was ignored before, as under nohup, stays ignored."""
+
+    def __enter__(self):
+        self.caught = None
+        self.interrupted = False
+        self.before = {number: signal.signal(number, self.handle) for number in data.SIGNALS
+                       if signal.getsignal(number) != signal.SIG_IGN}
+        return self
+
+    def handle(self, number, frame):
+        if self.interrupted:
+            return
+        if self.caught:
+            self.interrupted = True
+            raise KeyboardInterrupt
+        self.caught = number
+        with suppress(OSError):                     # print() may be interrupted itself
+            os.write(2, b'stopping after this step; once more stops at once, unsaved\n')
+
+    def __exit__(self, *error):
+        if not self.interrupted:                    # the process is about to end
+            for number, handler in self.before.items():
+                signal.signal(number, handler)
+
+
+def fit(run, folder, loaded, score=None):
+    """Train from run.step to the end, to a signal, or to an error. Returns the exit code.
+
+    folder: of the run, which the caller holds locked.
+    score: score(run, clusters) returns {name: number} every t.evaluate_every steps. The checkpoint
+        with the largest first number is kept.
+    """
+    t, started = run.config.training, run.step
+    # Tuning pays where sizes recur.
+    torch.backends.cudnn.benchmark = bool(t.crop or run.config.size)
+    if distributed.IS_MAIN:
+        prepare_run_folder(run, folder)
+        memory.compare_memory(run)
+    distributed.broadcast(train.trainable_parameters(run) + [
+        p for net in run.average.values() for p in net.parameters()])
+    if t.compile:
+        devices.compile_generator(run)
+
+    sampler = data.ResumableBatchSampler(len(loaded.dataset), t.batch, run.step, t.total_steps,
+                                         t.seed, distributed.shard)
+    batches = data.batches(loaded.dataset, run.device, batch_sampler=sampler)
+    writer, agree = checkpoints.BackgroundWriter(folder, t.keep), distributed.Agreement()
+    hooks, state = make_hooks(run, folder, loaded, writer, score)
+
+    def save():
+        checkpoints.write_checkpoint(folder, runs.checkpoint_dict(run), t.keep)
+
+    with Signals() as signals:
+        try:
+            stop = train.fit(run, batches, hooks, lambda: agree(signals.caught or 0),
+                             distributed.all_reduce if distributed.WORLD_SIZE > 1 else None,
+                             distributed.RANK)
+            writer.wait()
+            if distributed.IS_MAIN:
+                save()
+        except ValueError:                          # of a picture; the step before it is whole
+            if distributed.IS_MAIN and started < run.step and int(run.bad_steps) < t.max_bad_steps:
+                writer.wait()
+                warn_on_error(save, 'nothing later than the last checkpoint is kept')
+            raise
+        finally:
+            batches.close()
+            writer.wait()
+            status_line('')
+    agree.end()
+    if not distributed.IS_MAIN:
+        return 128 + stop if run.step < t.total_steps else 0
+    if run.step < t.total_steps:
+        report.try_write_run_page(folder, run.config)
+        log_info(f'stopped at step {run.step} of {t.total_steps}, all saved; to go on: '
+                 f'python p2phd.py train --resume {quote(folder)}')
+        return 128 + stop
+    report_train_val_l1(state.average, state.clusters, loaded, (run.step - started) // 20)
+    if peak := devices.peak_memory(run.device):
+        log_info(f'memory: {peak / 2 ** 30:.1f} GiB at most')
+    log_info(f'done: {checkpoints.list_checkpoints(folder)[-1]}, pictures in {folder / "samples"}')
+    return 0
