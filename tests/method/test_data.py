@@ -1,42 +1,23 @@
-"""Decoding, augmentation, the cache; boundary maps and connected components by hand."""
-import os
-import subprocess
-import sys
-from types import SimpleNamespace
-
+"""Maps by hand, augmentation, the order of batches."""
 import numpy as np
 from PIL import Image
 import pytest
 import torch
 
-from app.datasets import cache
-from conftest import ROOT
 import data
-from app.datasets import decoding
-from app.common import files
-from app.common.errors import UserError
-from app.datasets import layouts
-from app.runs import distributed
-
-PLAIN = data.Readers(decoding.read_map, decoding.read_map, decoding.read_photo, '')
 
 
-def write(path, array, mode=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(np.asarray(array))
-    (picture.convert(mode) if mode else picture).save(path)
+def read(item):
+    """The reading function of PairedDataset: the arrays are the items themselves."""
+    return item
 
 
-@pytest.fixture
-def flat(tmp_path):
-    """Three 8x6 scenes in the flat layout, with a file extension of its own for each role."""
-    rng = np.random.default_rng(0)
-    for name in ('b', 'a', 'c d'):
-        write(tmp_path / 'train_label' / f'{name}.png', rng.integers(0, 5, (6, 8), np.uint8))
-        inst = rng.integers(0, 60000, (6, 8)).astype(np.uint16)
-        write(tmp_path / 'train_inst' / f'{name}.png', inst)
-        write(tmp_path / 'train_img' / f'{name}.bmp', rng.integers(0, 255, (6, 8, 3), np.uint8))
-    return tmp_path
+def make_items(n=3, seed=0):
+    """Scenes of 8x6 pixels with 5 labels."""
+    rng = np.random.default_rng(seed)
+    return [{'label': rng.integers(0, 5, (6, 8), np.uint8),
+             'inst': rng.integers(0, 60000, (6, 8)).astype(np.int32),
+             'image': rng.integers(0, 255, (6, 8, 3), np.uint8)} for _ in range(n)]
 
 
 def test_boundary_map_by_hand():
@@ -131,33 +112,10 @@ def test_an_instance_has_the_label_of_its_majority():
     assert labels.tolist() == [0, 3] and pixels.tolist() == [1, 3]
 
 
-def test_maps_of_all_depths(tmp_path):
-    ids = np.array([[0, 1], [2, 255]])
-    write(tmp_path / 'grey.png', ids.astype(np.uint8))
-    write(tmp_path / 'deep.png', (ids * 256).astype(np.uint16))
-    write(tmp_path / 'deepest.tif', (ids * 2 ** 20).astype(np.int32))
-    palette = Image.new('P', (2, 2))
-    palette.putdata(ids.flatten().tolist())
-    palette.putpalette([9, 8, 7] * 256)
-    palette.save(tmp_path / 'palette.png')
-
-    for name, factor in (('grey.png', 1), ('deep.png', 256), ('deepest.tif', 2 ** 20),
-                         ('palette.png', 1)):
-        expected = (ids * factor).tolist()
-        assert decoding.read_map(tmp_path / name).tolist() == expected, name
-        larger = decoding.read_map(tmp_path / name, (4, 4))
-        assert larger[::2, ::2].tolist() == expected, name
-
-    write(tmp_path / 'colour.png', np.zeros((2, 2, 3), np.uint8))
-    with pytest.raises(UserError, match='colour.png: .* RGB'):
-        decoding.read_map(tmp_path / 'colour.png')
-
-
-def test_items_are_a_function_of_seed_epoch_and_index(flat):
-    pairs = layouts.find_pairs(flat)[1]
-    one, other = (data.PairedDataset(pairs, PLAIN, 5, (8, 6), crop=(4, 4), flip=True, seed=1)
-                  for _ in range(2))
-    other.decoded = None                                    # read anew each time
+def test_items_are_a_function_of_seed_epoch_and_index():
+    items = make_items()
+    one = data.PairedDataset(items, read, 5, crop=(4, 4), flip=True, seed=1)
+    other = data.PairedDataset([0, 1, 2], None, 5, crop=(4, 4), flip=True, seed=1, decoded=items)
 
     views = set()
     for epoch in range(12):
@@ -170,13 +128,10 @@ def test_items_are_a_function_of_seed_epoch_and_index(flat):
 
 
 @pytest.mark.parametrize('jitter', [1, 1.5])
-def test_maps_and_photograph_move_together(tmp_path, jitter):
+def test_maps_and_photograph_move_together(jitter):
     ids = np.arange(48, dtype=np.uint8).reshape(6, 8)
-    write(tmp_path / 'train_label' / 'x.png', ids)
-    write(tmp_path / 'train_inst' / 'x.png', ids)
-    write(tmp_path / 'train_img' / 'x.png', np.repeat(ids[..., None], 3, 2))
-    dataset = data.PairedDataset(layouts.find_pairs(tmp_path)[1], PLAIN, 48, crop=(5, 3), flip=True,
-                            jitter=jitter)
+    item = {'label': ids, 'inst': ids.astype(np.int32), 'image': np.repeat(ids[..., None], 3, 2)}
+    dataset = data.PairedDataset([item], read, 48, crop=(5, 3), flip=True, jitter=jitter)
     for epoch in range(20):
         item = dataset[epoch, 0]
         assert torch.equal(item['label'].int(), item['inst']) and item['label'].shape == (1, 3, 5)
@@ -192,83 +147,29 @@ def test_order_covers_every_picture_once_an_epoch_and_starts_anywhere():
     assert list(data.ResumableBatchSampler(5, 2, 7, 10, seed=3)) == whole[7:]
 
 
-def test_processes_share_a_batch_but_for_that_of_one_alone(monkeypatch):
+def test_processes_share_a_batch():
     whole = list(data.ResumableBatchSampler(8, 4, 0, 4, seed=3))
     for rank in range(2):
-        monkeypatch.setattr(distributed, 'WORLD_SIZE', 2)
-        monkeypatch.setattr(distributed, 'RANK', rank)
-        assert list(data.ResumableBatchSampler(8, 4, 0, 4, 3)) == [keys[2 * rank:][:2] for keys in whole]
-        assert list(data.ResumableBatchSampler(8, 4, 0, 4, 3, shared=False)) == whole
+        def shard(keys, rank=rank):
+            return keys[2 * rank:2 * rank + 2]
+        assert list(data.ResumableBatchSampler(8, 4, 0, 4, 3, shard)) == [
+            shard(keys) for keys in whole]
 
 
-def test_a_label_out_of_range_is_named(flat):
-    with pytest.raises(UserError, match=r'label 4 at x=\d, y=\d, but labels go from 0 to 3'):
-        data.PairedDataset(layouts.find_pairs(flat)[1], PLAIN, 4)[0, 0]
+def test_a_picture_smaller_than_the_crop_is_an_input_error():
+    dataset = data.PairedDataset(make_items(1), read, 5, crop=(16, 4))
+    with pytest.raises(data.InputError, match='8x6 is smaller than the section of 16x4'):
+        dataset[0, 0]
 
 
-def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
-    pairs = layouts.find_pairs(flat)[1]
-
-    def make(cache):
-        return data.PairedDataset(pairs, PLAIN, 6, (4, 4), flip=True, cache=cache)
-
-    def items(dataset):
-        return [dataset[epoch, i] for epoch in range(3) for i in range(3)]
-
-    def same(a, b):
-        return all(torch.equal(x[role], y[role]) for x, y in zip(items(a), items(b)) for role in x)
-
-    cache = tmp_path / 'cache'
-    assert same(make(None), make(cache)) and make(cache).decoded.arrays['label'].dtype == np.uint8
-    built = (cache / 'image.npy').stat().st_mtime_ns
-    make(cache)
-    # Nothing changed, so nothing is built.
-    assert (cache / 'image.npy').stat().st_mtime_ns == built
-
-    write(flat / 'train_label' / 'a.png', np.full((6, 8), 5, np.uint8))
-    assert same(make(None), make(cache)) and (make(cache)[0, 0]['label'] == 5).all()
-
-
-def test_a_cache_that_does_not_fit_is_refused(flat, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=100))
-    with pytest.raises(UserError, match='--cache .*cache: needs 0 MiB, more than is free there'):
-        data.PairedDataset(layouts.find_pairs(flat)[1], PLAIN, 5, (4, 4), cache=tmp_path / 'cache')
-
-
-def test_a_cache_holds_photographs_of_one_type(flat, tmp_path):
-    pairs = layouts.find_pairs(flat)[1]
-    np.save(tmp_path / 'one.npy', np.zeros((6, 8, 3), np.float32))
-    pairs = [pairs[0]._replace(image=tmp_path / 'one.npy'), *pairs]
-    with pytest.raises(UserError, match='is uint8, and others are float32'):
-        data.PairedDataset(pairs, PLAIN, 5, (4, 4), cache=tmp_path / 'cache')
-
-
-def test_a_cache_in_the_folder_of_a_run_leaves_its_lock(flat, tmp_path):
-    other = [sys.executable, '-c', 'import files, pathlib, sys\n'
-             'with files.lock(pathlib.Path(sys.argv[1])): pass', tmp_path]
-    with files.lock_folder(tmp_path):
-        data.PairedDataset(layouts.find_pairs(flat)[1], PLAIN, 5, (4, 4), cache=tmp_path)
-        done = subprocess.run(other, cwd=ROOT, capture_output=True, text=True)
-    assert f'process {os.getpid()} on ' in done.stderr
-    assert subprocess.run(other, cwd=ROOT).returncode == 0
-
-
-def test_arrays_of_any_number_of_channels(tmp_path):
-    values = np.random.default_rng(0).uniform(-1, 1, (6, 8, 5)).astype(np.float32)
-    np.save(tmp_path / 'five.npy', values)
-    assert np.array_equal(decoding.read_photo(tmp_path / 'five.npy', channels=5), values)
-    assert decoding.read_photo(tmp_path / 'five.npy', (4, 3), channels=5).shape == (3, 4, 5)
-    np.save(tmp_path / 'ids.npy', np.arange(48).reshape(6, 8) * 100000)
-    assert decoding.read_map(tmp_path / 'ids.npy')[5, 7] == 4700000
-    write(tmp_path / 'grey.png', np.arange(48, dtype=np.uint8).reshape(6, 8))
-    assert decoding.read_photo(tmp_path / 'grey.png', channels=1).shape == (6, 8, 1)
-    assert decoding.read_photo(tmp_path / 'grey.png').shape == (6, 8, 3)
-    for array, message in ((values * 2, r'must lie in \[-1, 1\]'), (values[..., :2], '2 channels'),
-                           (values * np.nan, 'must lie'), (np.zeros((2, 2, 2, 2)), 'shape'),
-                           (np.array([{}]), 'as an array')):
-        np.save(tmp_path / 'bad.npy', array)
-        with pytest.raises(UserError, match=message):
-            decoding.read_photo(tmp_path / 'bad.npy', channels=5)
+def test_an_input_error_passes_through_a_loader_process():
+    """Its message is whole, and not the text of a traceback."""
+    def fail(item):
+        raise data.InputError('x.png: the one line')
+    dataset = data.PairedDataset([0, 1], fail, 5, workers=1)
+    with pytest.raises(data.InputError) as caught:
+        list(data.batches(dataset, torch.device('cpu'), sampler=[(0, 0), (0, 1)]))
+    assert str(caught.value) == 'x.png: the one line'
 
 
 def test_resize_takes_the_nearest_pixel():
