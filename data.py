@@ -1,9 +1,8 @@
 """From label maps and photographs to batches on the device: augmentation, one-hot labels, instance
 boundary maps.
 
-Maps and photographs travel as integers (uint8 where the values fit). On the device they become
-one-hot channels and pictures in [-1, 1]. Sizes are (width, height) as in Pillow; tensors are
-(N, C, H, W).
+Maps and photographs travel as integers. On the device they become one-hot channels and pictures in
+[-1, 1]. Sizes are (width, height) as in Pillow; tensors are (N, C, H, W).
 """
 from collections import namedtuple
 import copy
@@ -45,13 +44,11 @@ def derive_seed(*numbers):
 # ------------------------------------------------------------------------------------- the maps
 
 def connected_components(label):
-    """Number the 4-connected regions of equal label.
+    """Number the 4-connected regions of equal label: (H, W) integer ndarray to (H, W) int32.
 
     Horizontal runs of equal labels are the nodes of a graph, vertical contacts its edges. Every
     root is linked to the smallest root that it touches, and paths are halved, until nothing changes
     (Shiloach and Vishkin, 1982).
-
-    label: (H, W) integer ndarray. Returns (H, W) int32: 0, 1, 2 ...
     """
     starts = np.ones(label.shape, bool)
     starts[:, 1:] = label[:, 1:] != label[:, :-1]
@@ -84,7 +81,7 @@ def resize(array, size, nearest=False):
 
 
 def to_tensor(array):
-    """Convert an (H, W) or (H, W, C) ndarray to a (C, H, W) tensor of the same type."""
+    """Convert (H, W) or (H, W, C) ndarray to (C, H, W) tensor of the same type."""
     return torch.from_numpy(np.array(np.moveaxis(np.atleast_3d(array), -1, 0), order='C'))
 
 
@@ -210,16 +207,15 @@ def find_present_labels(label, n_labels):
 
 
 def collate(items, n_labels):
-    """Stack the items of a PairedDataset. The batch also gets its present `labels`, which are found
-    here, on the CPU, so that training need not wait for the device."""
+    """Stack items of a PairedDataset, and find the present `labels` of the batch here, on the CPU,
+    so that training need not wait for the device."""
     batch = torch.utils.data.default_collate(items)
     labels = find_present_labels(batch['label'], n_labels) if n_labels else None
     return batch if labels is None else {**batch, 'labels': labels}
 
 
 def ignore_signals(worker):
-    """Ctrl-C, SIGTERM and a closed terminal reach loader processes too. Only the trainer ends
-    them."""
+    """Ignore Ctrl-C and the like, which reach loader processes too. Only the trainer ends them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -314,8 +310,7 @@ def concat_channels(*maps):
 
 
 def to_float(image):
-    """Convert a uint8 picture of any shape to float32 in [-1, 1]. A float picture stays as it
-    is."""
+    """Convert a uint8 picture of any shape to float32 in [-1, 1]. A float picture stays as it is."""
     return image if image.is_floating_point() else image.float() / 127.5 - 1
 
 

@@ -20,11 +20,8 @@ torch.zeros(1).tanh()
 
 
 def init_weights(net):
-    """Draw the weights of every convolution from N(0, 0.02) (paper appendix A).
-
-    Biases keep PyTorch's default, as in the official code. Weights on the device `meta` are left
-    alone, for they are about to be loaded.
-    """
+    """Draw the weights of every convolution from N(0, 0.02) (paper appendix A). Biases keep
+    PyTorch's default, as in the official code."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and not module.weight.is_meta:
             nn.init.normal_(module.weight, 0.0, 0.02)
@@ -32,11 +29,8 @@ def init_weights(net):
 
 
 def check_size(x, multiple, smallest, network):
-    """Check the size of an input and convert it to channels-last, the fastest layout.
-
-    x: (N, C, H, W). Returns x in the channels-last layout.
-    Raises ValueError unless H and W are multiples of `multiple` and at least `smallest`.
-    """
+    """Return x (N, C, H, W) in the channels-last layout, the fastest one. Raises ValueError unless
+    H and W are multiples of `multiple` and at least `smallest`."""
     h, w = x.shape[-2:]
     if h % multiple or w % multiple or min(h, w) < smallest:
         raise ValueError(f'{network} needs a width and a height that are multiples of {multiple} '
@@ -45,10 +39,8 @@ def check_size(x, multiple, smallest, network):
 
 
 def arithmetic(device, precision):
-    """Return the context in which the networks compute: precision 'fp32', 'tf32' or 'bf16'.
-
-    With bf16, convolutions run in bfloat16; norms and losses still sum in float32.
-    """
+    """Return the context in which the networks compute: precision 'fp32', 'tf32' or 'bf16' (of
+    convolutions; norms and losses still sum in float32)."""
     torch.backends.cudnn.allow_tf32 = precision == 'tf32'
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
@@ -112,19 +104,16 @@ class CPUInstanceNorm(torch.autograd.Function):
         x, mean, scale = ctx.saved_tensors
         centred = x - mean[:, None, None]
         along = (gradient * centred).mean((0, 2, 3)) * scale ** 2
-        # Remove from the gradient its components along y and along the mean, mostly in place.
+        # Remove the gradient's components along y and along the mean, mostly in place.
         centred.mul_(-along[:, None, None]).add_(gradient)
         centred.sub_(gradient.mean((0, 2, 3))[:, None, None])
         return centred.mul_(scale[:, None, None]), None
 
 
 class ResizeConv(nn.Conv2d):
-    """Resize a map to twice its size, then apply a 3x3 convolution: (N, c_in, H, W) to
-    (N, c_out, 2H, 2W).
-
-    It replaces a transposed convolution, whose output pixels see one, two or four of its weights,
-    which can show as a grid (Odena et al., 2016).
-    """
+    """Double the size of a map, then apply a 3x3 convolution. It replaces a transposed convolution,
+    whose output pixels see one, two or four of its weights, which can show as a grid (Odena et al.,
+    2016)."""
 
     def __init__(self, c_in, c_out, mode):
         super().__init__(c_in, c_out, 3, padding=1, padding_mode='reflect')
@@ -168,11 +157,8 @@ class ResidualBlock(nn.Module):
 
 
 def run_layers(layers, x, recompute=False):
-    """Pass x through a Sequential.
-
-    With recompute, the backward pass computes activations once more instead of keeping them. Only
-    the inputs of each residual block and of the layers between them are kept.
-    """
+    """Pass x through a Sequential. With recompute, only the inputs of each residual block, and of
+    the layers between the blocks, are kept; the backward pass computes the rest once more."""
     if not (recompute and torch.is_grad_enabled()):
         return layers(x)
     stretches = [[]]
@@ -231,10 +217,8 @@ class LocalEnhancer(nn.Module):
     Only the outermost ends in the 7x7 convolution to a picture. Submodules: `model` (G1 without its
     output layer), `model{n}_1` and `model{n}_2` (enhancer n's layers before and after the sum).
 
-    forward: (N, in_channels, H, W) float to (N, out_channels, H, W) float in [-1, 1]. It may leave
-    out channels of labels, see OneHotConv2d.
-    Raises ValueError unless H and W are multiples of 2 ** (n_down + n_enhancers) and at least twice
-    that.
+    forward: as GlobalGenerator's. Raises ValueError unless H and W are multiples of
+    2 ** (n_down + n_enhancers) and at least twice that.
     """
 
     def __init__(self, in_channels, out_channels=3,
@@ -269,40 +253,36 @@ class LocalEnhancer(nn.Module):
         for _ in range(self.n_enhancers):
             pyramid.append(half_size(pyramid[-1]))
 
-        # w: the width of the enhancer around it
         y = run_layers(self.model, pyramid.pop(), self.recompute)
-        for n in range(1, self.n_enhancers + 1):    # (N, 2w, H / 2^n_enhancers, W / 2^n_enhancers)
+        for n in range(1, self.n_enhancers + 1):    # y: (N, 2 * width of enhancer n, h, w)
             before, after = getattr(self, f'model{n}_1'), getattr(self, f'model{n}_2')
             y = y + run_layers(before, pyramid.pop(), self.recompute)       # paper figure 3
             y = run_layers(after, y, self.recompute)                        # twice the size
         return y                            # (N, out_channels, H, W)
 
     def inner_parameters(self):
-        """The parameters of everything inside the outermost enhancer. They stay frozen while that
-        enhancer is trained alone."""
+        """The parameters inside the outermost enhancer, frozen while that is trained alone."""
         return [p for name, p in self.named_parameters()
                 if not name.startswith(f'model{self.n_enhancers}_')]
 
     def load_inner(self, state):
-        """Load the network inside the outermost enhancer.
+        """Load the network inside the outermost enhancer from its state dict. Only that network's
+        output convolution may be left over, and only the outermost enhancer may stay as it is.
 
-        state: the state dict of that network. Only its output convolution may be left over, and
-        only the outermost enhancer may stay as it is.
-        Raises ValueError, which names the first entry, where the architectures do not match.
+        Raises ValueError, which names an entry, where the architectures differ.
         """
-        own = self.state_dict()
-        outer = f'model{self.n_enhancers}_'
-        last = 'model' if self.n_enhancers == 1 else f'model{self.n_enhancers - 1}_2'
-        inner = {name for name in own if not name.startswith(outer)}
-        left_over = set(state) - inner
-        misfits = sorted(name for name in inner
-                         if name not in state or state[name].shape != own[name].shape)
-        misfits += sorted(name for name in left_over
-                          if not re.fullmatch(rf'{last}\.\d+\.(weight|bias)', name))
+        n = self.n_enhancers
+        output = 'model' if n == 1 else f'model{n - 1}_2'
+        try:
+            missing, left_over = self.load_state_dict(state, strict=False)
+        except RuntimeError as error:               # other shapes
+            raise ValueError(f'the inner network does not fit this enhancer: {error}') from None
+        misfits = [name for name in missing if not name.startswith(f'model{n}_')]
+        misfits += [name for name in left_over
+                    if not re.fullmatch(rf'{output}\.\d+\.(weight|bias)', name)]
         if misfits or len(left_over) != 2:
-            raise ValueError('the inner network does not fit this local enhancer: see '
-                             f'{(misfits or sorted(left_over))[:1]}')
-        self.load_state_dict({**own, **{name: state[name] for name in inner}}, strict=True)
+            raise ValueError('the inner network does not fit this enhancer: see '
+                             f'{(misfits or left_over)[0]}')
 
 
 class UNet(nn.Module):
@@ -314,9 +294,8 @@ class UNet(nn.Module):
     (section 3.1 there), drawn from torch's global generator. Its batch normalisation ran on batches
     of one picture, which is InstanceNorm.
 
-    forward: (N, in_channels, H, W) float to (N, out_channels, H, W) float, in [-1, 1] with tanh. It
-    may leave out channels of labels, see OneHotConv2d.
-    Raises ValueError unless H and W are multiples of 2 ** n_down.
+    forward: as GlobalGenerator's, in [-1, 1] only with tanh. Raises ValueError unless H and W are
+    multiples of 2 ** n_down.
     """
 
     def __init__(self, in_channels, out_channels=3,
@@ -361,18 +340,15 @@ class UNet(nn.Module):
 # --------------------------------------------------------------------------------- the encoder
 
 class InstanceMean(torch.autograd.Function):
-    """Replace each of (N, C, P) values by the mean over its run of equal ids, in the order
-    (N, P) that sorts the ids.
+    """Replace values (N, C, P) by the mean over their run of equal ids, see mean_of_runs.
 
-    Sums are differences of a running sum: nothing is added atomically, so results repeat on a GPU
-    too. The function is its own gradient, because replacing values by their means is a symmetric
-    matrix.
+    It is its own gradient, because replacing values by their means is a symmetric matrix.
     """
 
     @staticmethod
-    def forward(ctx, values, order, first, last):
-        ctx.save_for_backward(order, first, last)
-        return mean_of_runs(values, order, first, last)
+    def forward(ctx, values, order, first, end):
+        ctx.save_for_backward(order, first, end)
+        return mean_of_runs(values, order, first, end)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -383,21 +359,18 @@ def lacks_float64(device):
     return device.type == 'mps'
 
 
-def mean_of_runs(values, order, first, last):
-    """The forward and backward pass of InstanceMean.
+def mean_of_runs(values, order, first, end):
+    """Means as differences of a running sum: nothing is added atomically, so they repeat on a GPU.
 
-    values: (N, C, P) float.
-    order: (N, P), the pixels sorted by id.
-    first, last: (N, P), where in that order the run of each place begins and ends.
-    Returns (N, C, P) float32.
+    values: (N, C, P) float. order: (N, P), the pixels sorted by id. first, end: (N, P), where in
+    that order the run of each place begins and ends. Returns (N, C, P) float32.
     """
     if lacks_float64(values.device):
-        on_cpu = (x.cpu() for x in (values, order, first, last))
-        return mean_of_runs(*on_cpu).to(values.device)
-    order, first, last = (index[:, None].expand_as(values) for index in (order, first, last))
+        return mean_of_runs(values.cpu(), order.cpu(), first.cpu(), end.cpu()).to(values.device)
+    order, first, end = (index[:, None].expand_as(values) for index in (order, first, end))
     # In float64: in float32 a road of a million pixels would lose digits.
     sums = F.pad(values.gather(2, order).double().cumsum(2), (1, 0))
-    means = (sums.gather(2, last + 1) - sums.gather(2, first)) / (last + 1 - first)
+    means = (sums.gather(2, end) - sums.gather(2, first)) / (end - first)
     return torch.empty_like(values, dtype=torch.float32).scatter_(2, order, means.float())
 
 
@@ -410,13 +383,8 @@ def instance_mean(features, inst):
     Returns (N, C, H, W) float32.
     """
     ids, order = inst.flatten(1).sort(dim=1)
-    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    differs = ids[:, 1:] != ids[:, :-1]
-    first = torch.where(F.pad(differs, (1, 0), value=True), places, 0).cummax(1).values
-    last = torch.where(F.pad(differs, (0, 1), value=True), places, ids.shape[1])
-    last = last.flip(1).cummin(1).values.flip(1)
-    means = InstanceMean.apply(features.flatten(2), order, first, last)
-    return means.view(features.shape)
+    first, end = torch.searchsorted(ids, ids), torch.searchsorted(ids, ids, right=True)
+    return InstanceMean.apply(features.flatten(2), order, first, end).view(features.shape)
 
 
 class Encoder(nn.Module):
@@ -503,30 +471,27 @@ class MultiscaleDiscriminator(nn.Module):
 
 
 class VGG19(nn.Module):
-    """VGG-19 up to relu5_1 (Simonyan and Zisserman, 2015), with fixed weights: its features are
-    compared by the perceptual loss.
+    """VGG-19 up to relu5_1 (Simonyan and Zisserman, 2015), with fixed weights: the perceptual loss
+    compares its features.
 
-    forward: (N, 3, H, W) float, at least 16x16, to the list of relu1_1, relu2_1, relu3_1, relu4_1,
-    relu5_1. `state` is the state dict that torchvision publishes for its vgg19. Entries past
-    relu5_1 are not needed.
-    Raises RuntimeError where one of the others is missing or has another shape.
+    state: the state dict that torchvision publishes for its vgg19; entries past relu5_1 are not
+    needed. Raises RuntimeError where another one is missing or has another shape.
+    forward: (N, 3, H, W) float, at least 16x16, to the list of relu1_1, relu2_1 ... relu5_1.
     """
     LAYERS = [64, 64, 'M', 128, 128, 'M', 256, 256, 256, 256, 'M', 512, 512, 512, 512, 'M', 512]
+    FEATURE_LAYERS = 1, 6, 11, 20, 29       # relu1_1 ... relu5_1
     # The name ends in the hash that is checked.
     URL = 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth'
 
     def __init__(self, state):
         super().__init__()
         layers, channels = [], 3
-        self.feature_layers = []            # indices of relu{1..5}_1
-        for before, width in zip(['M'] + self.LAYERS, self.LAYERS):
+        for width in self.LAYERS:
             if width == 'M':
                 layers.append(nn.MaxPool2d(2))
-                continue
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
-            if before == 'M':
-                self.feature_layers.append(len(layers) - 1)
+            else:
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                channels = width
         self.features = nn.Sequential(*layers)
         self.load_state_dict({name: state[name] for name in self.state_dict() if name in state})
         self.requires_grad_(False)
@@ -535,7 +500,7 @@ class VGG19(nn.Module):
         features, x = [], x.contiguous(memory_format=torch.channels_last)
         for i, layer in enumerate(self.features):
             x = layer(x)
-            if i in self.feature_layers:
+            if i in self.FEATURE_LAYERS:
                 features.append(x)
         return features
 

@@ -4,6 +4,7 @@ of a configuration are in config.py.
 import argparse
 import re
 import sys
+from types import SimpleNamespace
 
 from app.common import config as configuration
 from app.common.config import (DATA, FILE, FLAG, FOLDER, HOURS, REQUIRED, NETWORK, POSITIVE, PRESETS, SIZE,
@@ -278,6 +279,15 @@ def given_fields(args, fields):
     if values.get('size') == 'native':
         values['size'] = None
     return values
+
+
+def dataset_fields(args):
+    """The fields of the data set that the command line names, as a namespace. Raises UserError
+    without --data."""
+    if not hasattr(args, 'data'):
+        raise UserError(f'{args.command} needs --data DIR, the folder of the data set')
+    return SimpleNamespace(**{**configuration.default_values(DATA), **given_fields(args, DATA),
+                              'data': args.data})
 
 
 def seed_of(args):

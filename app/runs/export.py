@@ -53,10 +53,20 @@ class ExportedGenerator(nn.Module):
         return data.to_uint8(self.G(told)[0]).permute(1, 2, 0)
 
 
-def export_program(run, known, kind, size, path):
-    """Write the program of a run as `kind`, 'pt2' (torch.export) or 'onnx', into a file. size:
-    (width, height) of the maps to trace it with; others may be used where the format allows it.
-    UserError where that is not possible -> a line that says what it takes."""
+def export_program(folder, run, known, kind=None, size=None, path=None):
+    """Write the program of the run in `folder` into a file. Returns a line that says what the
+    program takes.
+
+    kind: 'pt2' (torch.export), the default, or 'onnx'.
+    size: (width, height) of the maps to trace it with, by default the run's. Others may be used
+        where the format allows it.
+    path: of the file, by default <folder>/exported.<kind>.
+    Raises UserError where the run cannot be exported.
+    """
+    size, kind = size or run.config.size, kind or 'pt2'
+    path = Path(path or folder / f'exported.{kind}')
+    if not size:
+        raise UserError(f'{folder}: trained at native size; say with --size WxH')
     if run.config.n_labels == 0 or run.config.model == 'unet':
         raise UserError(f'{path}: only a generator of label maps can be exported; this run has '
                         'pictures for maps, or a U-Net, whose dropout draws; use generate')

@@ -3,6 +3,7 @@ from which everything comes back as it was."""
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+import re
 import reprlib
 
 import torch
@@ -33,8 +34,11 @@ class Log:
 # ---------------------------------------------------------------------------- configurations
 
 def make_config(given, found):
-    """What a command line says, {field: value}, and what survey.survey found -> a configuration,
-    without its schedule. UserError for what has no effect, or cannot be."""
+    """Make the configuration of a new run, without its schedule.
+
+    given: {field: value} of the command line. found: what inspection.inspect_dataset returned.
+    Raises UserError for flags that have no effect or contradict each other.
+    """
     wishes = given
     if given.get('model') == 'pix2pix':
         wishes = {**configuration.PIX2PIX, **given, 'model': 'unet'}
@@ -56,7 +60,10 @@ def make_config(given, found):
                         'makes them from the labels, --features-of label needs none')
 
     config = configuration.make_config(network, {
-        'fix_global': 0, **{name: value for name, value in wishes.items() if name in TRAINING}})
+        'fix_global': 0, **{name: value for name, value in wishes.items() if name in TRAINING},
+        'left_out': sorted(found.problems), 'pictures': inspection.fingerprint(found.pairs)})
+    _, heldout = inspection.hold_out(found.pairs, config.training.hold_out)
+    config.training.held = [pair.name for pair in heldout]
     configuration.check_flags_used(given, config)
     if 'size' not in given:
         config.size = default_size(config, list(found.sizes.values()))
@@ -119,15 +126,14 @@ KEPT_BY_FINETUNE = ('split', 'jitter', 'flip', 'workers', 'batch', 'accumulate',
                     'lambda_feature', 'lambda_vgg', 'lambda_l1')
 
 
-def make_finetune_config(base, path, root, given):
+def make_finetune_config(base, path, given):
     """Make the configuration of the stage around a trained run, without its schedule.
 
     base: the configuration of that run, read from `path`.
-    root: the folder of its data set, or None for the one that it remembers.
     given: {field: value} of the command line.
     """
     before = vars(base.training) if base.training else {}
-    root = root or before.get('data')
+    root = given.get('data', before.get('data'))
     if not root:
         raise UserError(f'{path}: does not say what it was trained on; name it with --data DIR')
     if not Path(root).exists():
@@ -145,6 +151,23 @@ def make_finetune_config(base, path, root, given):
     t = config.training
     t.left_out = inspection.recheck_skipped(config, root, before.get('left_out', ()), t.split)
     return config
+
+
+def finetune_name(base, config):
+    """The name of the run folder of the stage around `base`: <name of base>-<size>."""
+    name = re.sub(r'-(\d+x\d+|native)$', '', resolve_path(base).name) or 'root'
+    return f'{name}-{configuration.format_value(config.size or "native")}'
+
+
+def complete_config(config, pairs, sizes):
+    """Check the sizes of the pictures, set the schedule, and check the configuration as a whole.
+
+    pairs: [layouts.Pair] of the data set. sizes: {scene: (width, height)}.
+    """
+    check_sizes(config, {pair.name: sizes[pair.name] for pair in pairs})
+    trained_on, _ = inspection.train_and_heldout(config, pairs)
+    train.set_schedule(config, len(trained_on))
+    configuration.check_config(config)
 
 
 def log_unfreezing(run, base):

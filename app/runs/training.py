@@ -149,6 +149,18 @@ def start(run, folder, loaded, make_score=None, dry_run=False):
         return fit(run, folder, loaded, score)
 
 
+def continue_run(run, folder, loaded, make_score=None):
+    """Continue to train a loaded run. make_score: see start. Returns the exit code."""
+    log_info(f'{folder}: going on at step {run.step} of {run.config.training.total_steps}')
+    run.vgg = loaded.vgg and loaded.vgg.to(run.device)
+    score = None
+    try:
+        score = make_score and distributed.IS_MAIN and make_score()
+    except UserError as error:                              # its pictures may be gone
+        warn(f'warning: {error}; going on without scores')
+    return fit(run, folder, loaded, score)
+
+
 # -------------------------------------------------------------------------------------- the loop
 
 class Signals:

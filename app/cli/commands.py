@@ -1,0 +1,114 @@
+"""The subcommands around the method: check, edit, evaluate, info, export and demo; and what they
+share with those in p2phd.py."""
+import json
+from pathlib import Path
+import sys
+
+# The rest, and torch with it, is imported by the subcommand that needs it.
+from app.cli import checks, command_line
+from app.cli.command_line import seed_of
+from app.common.console import log_info
+from app.common.files import lock_folder, make_folder, require_regular_file
+
+
+def load_trained_run(args):
+    """Load the run that --run names, or the newest. Returns its folder and the run."""
+    from app.runs import devices, runs
+    folder = Path(args.run) if args.run else runs.newest_run()
+    run = runs.load_run(folder, devices.pick_device(args.device), False, which=args.checkpoint,
+                        average=args.average, n_labels=args.official_labels)
+    run.precision = getattr(args, 'precision', run.precision)
+    return folder, run
+
+
+def load_styles(run, folder):
+    """Load the styles of a run, or cluster them now. The run's page then shows them."""
+    from app.runs import distributed, report, run_styles
+    with distributed.main_process_first():
+        return run_styles.load_or_cluster_styles(run, folder,
+                                                 after_save=report.try_write_run_page)
+
+
+def check(args):
+    """Read everything in a data set, and report what it holds and what is wrong."""
+    from app.datasets import inspection
+    source = command_line.dataset_fields(args)
+    found = inspection.inspect_dataset(source, thorough=True,
+                                       progress=inspection.progress_reporter())
+    inspection.warn_about_assumptions(source, found)
+    inspection.print_report(source, found)
+    return 2 if found.problems else 0
+
+
+def edit(args):
+    """Change a scene object by object, by a script or on a page (paper section 3.4 and its
+    interactive object editing)."""
+    from app.datasets import layouts
+    from app.editor import http_server, scenes
+    folder, run = load_trained_run(args)
+    out = Path(args.out) if args.out else folder / 'edited'
+    clusters = load_styles(run, folder)
+    label, inst, styles, photo = (path and Path(path) for path in (
+        args.label, args.inst, args.styles, args.photo))
+    editor = scenes.opened(run, clusters, label, inst, args.size, styles, photo, seed_of(args))
+    checks.check_edit(args)
+    if args.script:
+        require_regular_file(args.script)
+    make_folder(out)
+    name = layouts.scene_name(label)
+    if args.script:
+        for path in scenes.run_script(editor, args.script, out, name, args.last):
+            log_info(path)
+        return 0
+    with lock_folder(out, flag='--out'):
+        return http_server.serve(editor, out, name, f'{name}, {folder.name}', args.host, args.port,
+                                 args.browser)
+
+
+def evaluate(args):
+    """Score runs on pictures that they were not trained on (paper section 4.1): how well a
+    segmentation network recognises what they make, how near it is, how much samples differ."""
+    checks.check_evaluate(args)
+    from app.evaluation import evaluate as scores
+    from app.runs import devices, runs
+    device = devices.pick_device(args.device)
+    vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None
+    folders = [Path(folder) for folder in args.run or [runs.newest_run()]]
+    scores.evaluate_runs(
+        folders, device, which=args.checkpoint, average=args.average, root=args.data,
+        split=args.split, size=args.size, how=args.styles, void=args.void, judge=args.judge,
+        predictions=args.predictions, seed=seed_of(args), vgg=vgg, write=args.write, out=args.out,
+        n_labels=args.official_labels)
+    return 0
+
+
+def info(args):
+    """Say what a run is."""
+    from app.runs import report, runs
+    facts = report.run_facts(args.run or runs.newest_run(), args.official_labels)
+    for line in [json.dumps(facts, indent=1)] if args.json else report.describe_facts(facts):
+        log_info(line, sys.stdout)                          # with -q, too
+    return 0
+
+
+def export(args):
+    """Write a run for use without this program."""
+    from app.runs import export as exporting
+    from app.runs import runs
+    folder, run = load_trained_run(args)
+    clusters = load_styles(run, folder)
+    if args.official:
+        _, checkpoint = runs.read_run(folder, which=args.checkpoint, n_labels=args.official_labels)
+        D = checkpoint['weights'].get('D')
+        for path in exporting.export_official(folder, run, D, clusters, Path(args.official)):
+            log_info(path)
+        return 0
+    log_info(exporting.export_program(folder, run, clusters, args.format, args.size, args.out))
+    return 0
+
+
+def demo(args, run_words):
+    """Run the subcommands one after the other on built-in scenes. run_words: runs the command of a
+    list of words and returns its exit code."""
+    from app.demo import toy
+    return toy.run_demo(Path(args.run), seed_of(args), args.device, run_words)
