@@ -25,14 +25,10 @@ class InputError(ValueError):
     """An input that cannot be used. The message is one line that says why."""
 
     def __init__(self, message):
-        super().__init__(unwrap_message(message))
-
-
-def unwrap_message(message):
-    """The message of an exception. A loader process passes an exception on with the text of its
-    traceback, which ends in the message."""
-    wrapped = message.startswith('Caught ')
-    return message.strip().splitlines()[-1].partition(': ')[2] if wrapped else message
+        # A loader process passes on the text of a traceback, which ends in the message.
+        if message.startswith('Caught InputError in '):
+            message = message.strip().splitlines()[-1].partition(': ')[2]
+        super().__init__(message)
 
 
 def derive_seed(*numbers):
@@ -310,7 +306,7 @@ def concat_channels(*maps):
 
 
 def to_float(image):
-    """Convert a uint8 picture of any shape to float32 in [-1, 1]. A float picture stays as it is."""
+    """Convert a uint8 picture of any shape to float32 in [-1, 1]. Floats stay as they are."""
     return image if image.is_floating_point() else image.float() / 127.5 - 1
 
 

@@ -60,7 +60,7 @@ def choose_vectors(run, scene, clusters=None, photo=None, seed=None, chosen=None
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         vectors = styles.choose(scene.labels, clusters, generator)
     for label, k in (chosen or {}).items():
-        vectors[scene.labels == label] = styles.cluster_centre(clusters, label, k)
+        vectors[scene.labels == label] = torch.from_numpy(clusters['centres'][label, k])
     return vectors
 
 

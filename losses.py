@@ -23,7 +23,7 @@ def hinge(scores, real):
     return F.relu(1 - scores if real else 1 + scores).mean()
 
 
-# Least squares (Mao et al., 2017; paper section 4), cross-entropy (eq. 2), hinge (Lim and Ye, 2017).
+# Least squares: Mao et al., 2017 (paper section 4). Cross-entropy: eq. 2. Hinge: Lim and Ye, 2017.
 GAN_LOSSES = {'lsgan': lsgan, 'vanilla': vanilla, 'hinge': hinge}
 
 

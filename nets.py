@@ -355,18 +355,12 @@ class InstanceMean(torch.autograd.Function):
         return mean_of_runs(gradient, *ctx.saved_tensors), None, None, None
 
 
-def lacks_float64(device):
-    return device.type == 'mps'
-
-
 def mean_of_runs(values, order, first, end):
     """Means as differences of a running sum: nothing is added atomically, so they repeat on a GPU.
 
     values: (N, C, P) float. order: (N, P), the pixels sorted by id. first, end: (N, P), where in
     that order the run of each place begins and ends. Returns (N, C, P) float32.
     """
-    if lacks_float64(values.device):
-        return mean_of_runs(values.cpu(), order.cpu(), first.cpu(), end.cpu()).to(values.device)
     order, first, end = (index[:, None].expand_as(values) for index in (order, first, end))
     # In float64: in float32 a road of a million pixels would lose digits.
     sums = F.pad(values.gather(2, order).double().cumsum(2), (1, 0))

@@ -1,8 +1,8 @@
 """Styles: what makes one picture of a label map differ from another (paper section 3.4).
 
-A style is a feature vector of an instance. The encoder computes one from a photograph; K-means on
-the features of all instances of a label gives the label's clusters, whose centres are the styles to
-choose from. Clusters are a dict, as `cluster` returns it.
+A style is a feature vector of an instance. The encoder computes it from a photograph. K-means on
+the features of all instances of a label gives the label's clusters, a dict as `cluster` returns it;
+their centres are the styles to choose from.
 """
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 import data
 from kmeans import kmeans
-import nets
 
 
 # --------------------------------------------------------------------------------- the encoder
@@ -87,8 +86,6 @@ def cluster(vectors, labels, n_labels, k=10, seed=0, device='cpu'):
     """
     centres = torch.zeros(n_labels, k, vectors.shape[1])
     counts = torch.zeros(n_labels, k, dtype=torch.long)
-    if nets.lacks_float64(torch.device(device)):    # K-means draws its first centres with float64
-        device = 'cpu'
     for label in labels.unique().tolist():
         points = vectors[labels == label].to(device)
         found, sizes, _ = kmeans(points, k, seed=data.derive_seed(seed, label))
@@ -123,11 +120,6 @@ def choose(labels, clusters, generator=None):
     chosen = choose_indices(labels, clusters, generator)
     return torch.where(chosen[:, None] >= 0, torch.from_numpy(clusters['centres'])[labels, chosen],
                        torch.from_numpy(clusters['mean']))
-
-
-def cluster_centre(clusters, label, k):
-    """Style k of a label: (feat,) float32."""
-    return torch.from_numpy(clusters['centres'][label, k])
 
 
 def labels_without_styles(labels, clusters):

@@ -1,13 +1,11 @@
 """Training: paper sections 3.2 to 3.4 and equations 1 to 5, in the order in which it happens.
 
-A configuration is a namespace of what the networks are (`n_labels`, `features`, `n_enhancers` ...)
-with a namespace `training` of how they are trained (`lr`, `batch`, `total_steps` ...);
-app/common/config.py lists all fields with their defaults. Below, c is a configuration and t its
-`training`.
+A configuration c is a namespace of what the networks are (`n_labels`, `n_enhancers` ...), with a
+namespace t = c.training of how they are trained (`lr`, `batch` ...). app/common/config.py lists all
+fields and their defaults.
 """
 import copy
 from dataclasses import dataclass, field, replace
-import math
 from types import SimpleNamespace
 
 import torch
@@ -38,7 +36,6 @@ class Run:
     opt_D: torch.optim.Optimizer | None = None
     step: int = 0                           # steps done
     bad_steps: torch.Tensor | None = None   # steps in a row that were not finite; on the device
-    sums: dict = field(default_factory=dict)        # see accumulate_terms
     last_map: tuple = ()                    # least and largest value of G's last feature map
     log: object | None = None               # what the hooks of the loop keep
 
@@ -247,8 +244,8 @@ def init_averages(run):
 
 @torch.no_grad()
 def update_ema(run, skipped):
-    """Move the averages (not in the paper) towards the weights, except in a skipped step: keep t.ema
-    of them, or less in the first steps."""
+    """Move the averages (not in the paper) towards the weights, except in a skipped step. They keep
+    t.ema of themselves, less in the first steps."""
     keep = min(run.config.training.ema, (1 + run.step) / (10 + run.step))
     for name, average in run.average.items():
         for mean, weight in zip(average.parameters(), getattr(run, name).parameters()):
@@ -262,36 +259,21 @@ def with_averages(run):
 
 # -------------------------------------------------------------------------------------- the loop
 
-def accumulate_terms(sums, terms):
-    """Add what train_step returned to the sums since the last row of the log ({} at first).
-
-    Returns {name: tensor}: the sums of the losses, the extremes `map_min` and `map_max`, and the
-    numbers of steps `learned` and `skipped`. A skipped step only counts as skipped.
-    """
-    neutral = {'map_min': math.inf, 'map_max': -math.inf}
-    skipped, merged = terms['skipped'], {}
-    for name, value in {**terms, 'learned': torch.ones_like(skipped)}.items():
-        if name != 'skipped':
-            value = torch.where(skipped > 0, neutral.get(name, 0.0), value.float())
-        merged[name] = merge_term(name, sums.get(name), value)
-    return {**sums, **merged}
-
-
 def fit(run, batches, hooks=(), interrupted=lambda: 0, reduce=None, rank=0):
     """The training loop, from run.step to the last step.
 
     batches: an iterator of what a loader of a data.PairedDataset gives (data.batches).
-    hooks: functions hook(run, stop) that are called after each step: log, pictures, checkpoints.
+    hooks: functions hook(run, terms, stop) that are called after each step with what train_step
+        returned: log, pictures, checkpoints.
     interrupted: returns a number other than 0 to end the loop after this step; the hooks get it.
     reduce, rank: see train_step.
     Returns that number, or 0 where the run was trained to the end.
     """
     for batch in batches:
         terms = train_step(run, *data.to_device(batch, run.device), reduce, rank)
-        run.sums = accumulate_terms(run.sums, terms)
         stop = interrupted()
         for hook in hooks:
-            hook(run, stop)
+            hook(run, terms, stop)
         if stop or run.step == run.config.training.total_steps:
             return stop
     return 0

@@ -31,7 +31,7 @@ def make_hooks(run, folder, loaded, writer, score=None):
     """Make the hooks of train.fit.
 
     loaded: training.TrainingData. writer: checkpoints.BackgroundWriter. score: see training.fit.
-    Returns [hook(run, stop)], and what they share: a namespace with the last averages and clusters.
+    Returns [hook(run, terms, stop)], and what they share: a namespace with the last averages and clusters.
     """
     t, n = run.config.training, len(loaded.dataset)
     state = SimpleNamespace(step=run.step, time=time.monotonic(), losses='', shown=0,  # last row
@@ -47,26 +47,27 @@ def make_hooks(run, folder, loaded, writer, score=None):
         state.due |= run.step % t.save_every == 0 or epoch_ended(run, n) and writer.rested
         return is_last() or stop or state.due and not writer.busy
 
-    def show(run, stop):
+    def show(run, terms, stop):
         show_step(run, n, state)
 
-    def check_finite(run, stop):
+    def check_finite(run, terms, stop):
         state.save = save_is_due(stop)
         waits = is_row() or distributed.IS_MAIN and state.save      # for the device
         state.bad_steps = check_bad_steps(run, folder) if waits else 0
 
-    def log(run, stop):
+    def log(run, terms, stop):
+        run.log.sums = accumulate_terms(run.log.sums, terms)
         if is_row():
             log_row(run, folder, n, state)
 
-    def sample(run, stop):
+    def sample(run, terms, stop):
         draw = is_last() or run.step % t.sample_every == 0
         evaluate = score and (is_last() or run.step % t.evaluate_every == 0)
         if draw or evaluate:
             state.average, state.clusters = sample_and_score(run, folder, loaded, draw,
                                                              evaluate and score)
 
-    def save(run, stop):
+    def save(run, terms, stop):
         # The caller saves the last step. What is from before bad steps stays.
         if state.save and not (is_last() or stop or state.bad_steps):
             writer.save(runs.checkpoint_dict(run))
@@ -131,15 +132,30 @@ def show_step(run, n, state):
                 + (f', {peak / 2 ** 30:.1f} GiB' if peak else '') + f'  {state.losses}')
 
 
+def accumulate_terms(sums, terms):
+    """Add what train_step returned to the sums since the last row of the log ({} at first).
+
+    Returns {name: tensor}: the sums of the losses, the extremes `map_min` and `map_max`, and the
+    numbers of steps `learned` and `skipped`. A skipped step only counts as skipped.
+    """
+    neutral = {'map_min': math.inf, 'map_max': -math.inf}
+    skipped, merged = terms['skipped'], {}
+    for name, value in {**terms, 'learned': torch.ones_like(skipped)}.items():
+        if name != 'skipped':
+            value = torch.where(skipped > 0, neutral.get(name, 0.0), value.float())
+        merged[name] = train.merge_term(name, sums.get(name), value)
+    return {**sums, **merged}
+
+
 def log_row(run, folder, n, state):
     """Write a row of log.csv and of speed.csv, and print it: mean losses since the last row, the
     extremes of the last feature map."""
     t = run.config.training
-    means = dict(zip(run.sums, torch.stack(list(run.sums.values())).tolist()))
+    means = dict(zip(run.log.sums, torch.stack(list(run.log.sums.values())).tolist()))
     learned = means.pop('learned')
     extremes = {name: means.pop(name) for name in ('map_min', 'map_max', 'skipped')}
     means = {name: total / learned if learned else math.nan for name, total in means.items()}
-    run.sums = {}
+    run.log.sums = {}
     run.log.rows = add_csv_row(run.log.rows, {
         'step': run.step, 'pictures': run.step * t.batch,
         'lr': train.learning_rate(run.step - 1, t), **means, **extremes})

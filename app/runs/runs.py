@@ -1,7 +1,7 @@
 """What a run is: its configuration, the networks and optimizers that follow from it, and the folder
 from which everything comes back as it was."""
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 import re
 import reprlib
@@ -23,6 +23,7 @@ import train
 @dataclass
 class Log:
     """What is kept of a run beside its networks: train.Run.log."""
+    sums: dict = field(default_factory=dict)        # see hooks.accumulate_terms
     rows: str = ''                          # the text of log.csv
     scores: str = ''                        # the text of scores.csv
     best: float | None = None               # the best score in it
@@ -284,7 +285,7 @@ def checkpoint_dict(run):
     """What a checkpoint holds: tensors and builtins only, all that is needed to use the networks
     and to go on training."""
     return {'config': configuration.to_dict(run.config), 'step': run.step,
-            'rows': run.log.rows, 'sums': run.sums, 'won_since': run.log.d_saturated_since,
+            'rows': run.log.rows, 'sums': run.log.sums, 'won_since': run.log.d_saturated_since,
             'bad_steps': run.bad_steps, 'scores': run.log.scores, 'best': run.log.best,
             'weights': {name: getattr(run, name).state_dict() for name in 'GDE'
                         if getattr(run, name)},
@@ -388,7 +389,7 @@ def restore(run, checkpoint):
             raise ValueError('sums')
     if not is_number(checkpoint['bad_steps']):
         raise ValueError('bad_steps')
-    run.sums = checkpoints.copy_tree(checkpoint['sums'], run.device)
+    run.log.sums = checkpoints.copy_tree(checkpoint['sums'], run.device)
     run.bad_steps = checkpoints.copy_tree(checkpoint['bad_steps'], run.device)
     for name, kind in (('rows', str), ('scores', str), ('best', float), ('won_since', int)):
         value = checkpoint[name]
