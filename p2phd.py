@@ -308,9 +308,8 @@ def export(args):
 
 def demo(args):
     """Run the subcommands one after the other on built-in scenes."""
-    from app.demo import toy
-    return toy.run_demo(Path(args.run), seed_of(args), args.device,
-                        lambda words: main(parse(words)))
+    from app.demo.demo import run_demo
+    return run_demo(Path(args.run), seed_of(args), args.device, lambda words: main(parse(words)))
 
 
 # ----------------------------------------------------------------------------------------- main

@@ -791,13 +791,13 @@ ROWS = [
 
     # ---- the demo
     ("demo --run ''", 2, "--run: '': expected a path"),
-    ('demo --run own', 2, 'own: there already; --run DIR puts another demo elsewhere'),
-    ('demo --run file', 2, 'file: there already'),
+    ('demo --run own', 2, 'own: already exists; use --run DIR'),
+    ('demo --run file', 2, 'file: already exists'),
     ('demo --run file/x', 2, 'file/x/scenes: cannot be made .*Not a directory'),
-    ('demo --run .', 2, r'\.: there already; --run DIR puts another demo elsewhere'),
+    ('demo --run .', 2, r'\.: already exists; use --run DIR'),
     ('demo --run /', 2, '/: there is no folder beside it; name one'),
     ('demo own', 2, 'unrecognized arguments: own'),
-    ('$ mkdir x-256x128 && demo --run x', 2, 'x-256x128: there already'),
+    ('$ mkdir x-256x128 && demo --run x', 2, 'x-256x128: already exists; use --run DIR'),
 
     # ---- numbers
     *numbers(),
