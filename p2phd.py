@@ -121,7 +121,7 @@ def finetune(args):
 
 def start(args, config, folder, device, pairs, prepare=lambda run: None):
     """Make a new run and train it. prepare: called with the run before its first step."""
-    from app.evaluation import evaluate as scores
+    from app.evaluation.scoring import training_scorer
     from app.runs import distributed, runs, training
     if args.dry_run:
         config.training.cache = None                        # nothing is written
@@ -132,15 +132,15 @@ def start(args, config, folder, device, pairs, prepare=lambda run: None):
     run = runs.build_run(config, device)
     run.log.board = training.import_tensorboard() if args.tensorboard else None
     prepare(run)
-    return training.start(run, folder, loaded, scores.scorer(config, pairs, folder, device),
-                          args.dry_run)
+    return training.start(run, folder, loaded,
+                          lambda: training_scorer(config, pairs, folder, device), args.dry_run)
 
 
 def resume(args):
     """Continue a run as it was configured, to the bit as if it had never been stopped."""
     checks.check_resume(args)
     from app.datasets import inspection
-    from app.evaluation import evaluate as scores
+    from app.evaluation.scoring import training_scorer
     from app.runs import devices, distributed, runs, training
     import train as method
     folder = runs.resumed_folder(args.resume, args.run, getattr(args, 'data', ''))
@@ -166,9 +166,10 @@ def resume(args):
             loaded = training.load_training_data(c, folder, pairs)
         log_info(f'{folder}: going on at step {run.step} of {t.total_steps}')
         run.vgg = loaded.vgg and loaded.vgg.to(device)
-        make_score, score = scores.scorer(c, pairs, folder, device), None
+        score = None
         try:
-            score = make_score and distributed.IS_MAIN and make_score()
+            if distributed.IS_MAIN:
+                score = training_scorer(c, pairs, folder, device)
         except UserError as error:                          # its pictures may be gone
             warn(f'warning: {error}; going on without scores')
         return training.fit(run, folder, loaded, score)
@@ -263,16 +264,16 @@ def evaluate(args):
     """Score runs on pictures that they were not trained on (paper section 4.1): how well a
     segmentation network recognises what they make, how near it is, how much samples differ."""
     checks.check_evaluate(args)
-    from app.evaluation import evaluate as scores
+    from app.evaluation.evaluate import evaluate_runs
     from app.runs import devices, runs
     device = devices.pick_device(args.device)
     vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None
     folders = [Path(folder) for folder in args.run or [runs.newest_run()]]
-    scores.evaluate_runs(
+    evaluate_runs(
         folders, device, which=args.checkpoint, average=args.average, root=args.data,
-        split=args.split, size=args.size, how=args.styles, void=args.void, judge=args.judge,
-        predictions=args.predictions, seed=seed_of(args), vgg=vgg, write=args.write, out=args.out,
-        n_labels=args.official_labels)
+        split=args.split, size=args.size, style_source=args.styles, void=args.void,
+        judge=args.judge, predictions=args.predictions, seed=seed_of(args), vgg=vgg,
+        write=args.write, out=args.out, n_labels=args.official_labels)
     return 0
 
 
