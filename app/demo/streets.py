@@ -184,17 +184,15 @@ def draw_car(canvas, rng, x, z, colour, inst):
         canvas.rectangle(ends, (y - 0.07, y + 0.07), (z, z), ink)
 
 
-def draw_scene(index, size=(256, 128), seed=0, colour_seed=None):
-    """Draw scene `index` of the data set `seed` and return it as a StreetScene.
+def draw_scene(index, size=(256, 128), seed=0):
+    """Draw scene `index` of the data set `seed`.
 
     size: (width, height), each at least 32. Another size shows the same scene in more or less
     detail.
-    colour_seed: replaces `seed` for the colours of cars and buildings; the maps do not depend on
-    it.
 
-    A StreetScene has `label` (H, W) uint8 in Cityscapes ids, `inst` (H, W) int32, `image` (H, W, 3)
-    uint8 RGB, and `colours`: {instance id of each car and building in `inst`: row of CAR_COLOURS
-    or BUILDING_COLOURS}.
+    Returns a StreetScene: `label` (H, W) uint8, Cityscapes ids; `inst` (H, W) int32; `image`
+    (H, W, 3) uint8, RGB; `colours`, {id of each car and building in `inst`: row of CAR_COLOURS or
+    BUILDING_COLOURS}.
 
     Raises: ValueError if the size is too small.
     """
@@ -203,7 +201,7 @@ def draw_scene(index, size=(256, 128), seed=0, colour_seed=None):
                          f'{size[0]}x{size[1]}')
     # No draw of `rng` may depend on the size or on a colour.
     rng = np.random.default_rng([seed, index, 0])
-    colour_rng = np.random.default_rng([seed if colour_seed is None else colour_seed, index, 1])
+    colour_rng = np.random.default_rng([seed, index, 1])
     canvas, colours = Canvas(size, rng), {}
 
     def new_instance(label, palette):
