@@ -109,10 +109,7 @@ def choose_recogniser(config, root, trained, size, void, device, folder, judge, 
 # -------------------------------------------------------------------------- what can be compared
 
 def unique_names(folders):
-    """Return a name for each run: its folder's, or the whole path if two have the same name.
-
-    Raises: UserError if a run is named twice.
-    """
+    """Return a name for each run: its folder's, or the whole path if two have the same name."""
     paths = [resolve_path(folder) for folder in folders]
     for path in paths:
         if paths.count(path) > 1:
@@ -210,26 +207,20 @@ def write_results(out, protocol, results, description):
     rows = [{name: report.finite_or_none(value) if isinstance(value, float) else value
              for name, value in row.items()} for row in rows]
     log_info(f'protocol: {description}')
-    for line in table_lines(rows, protocol.pictures.config.n_labels):
-        log_info(line)
+    table = report.as_table(rows)
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for title, *cells in table:
+        log_info('  '.join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))
+    n_labels = protocol.pictures.config.n_labels
+    if n_labels:
+        log_info(f'in brackets: 95 % interval of {measures.RESAMPLES} resamples of the pictures; '
+                 f'{n_labels - len(rows[0]["iou"])} labels do not count: they are void or in no '
+                 'map; L1, PSNR and SSIM: in the styles of the photographs if a run has an encoder')
     make_folder(out)
     write_text(out / 'scores.json',
                json.dumps({'protocol': description, 'rows': rows}, indent=1))
     write_sheet(out / 'sheet.png', protocol.pictures, columns)
     log_info(f'{out / "scores.json"}\n{out / "sheet.png"}')
-
-
-def table_lines(rows, n_labels):
-    """Yield the lines of a table with a column for each measure, from the rows of scores.json."""
-    lines = report.as_table(rows)
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    for line in lines:
-        yield '  '.join([line[0].ljust(widths[0]), *(
-            cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
-    if n_labels:
-        yield (f'in brackets: 95 % interval of {measures.RESAMPLES} resamples of the pictures; '
-               f'{n_labels - len(rows[0]["iou"])} labels do not count: they are void or in no map; '
-               'L1, PSNR and SSIM: in the styles of the photographs if a run has an encoder')
 
 
 def write_sheet(path, pictures, columns):

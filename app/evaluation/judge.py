@@ -101,12 +101,9 @@ def read_judge(path, config, void, device):
         stored = torch.load(path, map_location='cpu', weights_only=True)
         checkpoints.check_tensors(stored, path)
         about = stored['about']
-        if about['version'] != VERSION or not isinstance(about['held_out'], float):
+        if about['version'] != VERSION or min(about['size']) < 1 or not (
+                {'void', 'pictures', 'checksum', 'held_out'} <= about.keys()):
             raise ValueError(f'version {about["version"]}')
-        if missing := {'void', 'pictures', 'checksum'} - about.keys():
-            raise ValueError(f'without {", ".join(sorted(missing))}')
-        if min(about['size']) < 1:
-            raise ValueError(f'size {about["size"]}')
         if (about['n_labels'], about['label_names'], about['channels']) != (
                 config.n_labels, config.label_names, config.out_channels):
             raise UserError(f'{path}: this judge has {about["n_labels"]} labels of '
