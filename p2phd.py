@@ -93,7 +93,7 @@ def settings(args):
 
 def start(args, config, folder, device, pairs, prepare=lambda run: None):
     """Make a new run and train it. prepare: called with the run before its first step."""
-    from app.evaluation import evaluate as scores
+    from app.evaluation.scoring import training_scorer
     from app.runs import distributed, runs, training
     if args.dry_run:
         config.training.cache = None                        # nothing is written
@@ -104,15 +104,15 @@ def start(args, config, folder, device, pairs, prepare=lambda run: None):
     run = runs.build_run(config, device)
     run.log.board = training.import_tensorboard() if args.tensorboard else None
     prepare(run)
-    return training.start(run, folder, loaded, scores.scorer(config, pairs, folder, device),
-                          args.dry_run)
+    return training.start(run, folder, loaded,
+                          lambda: training_scorer(config, pairs, folder, device), args.dry_run)
 
 
 def resume(args):
     """Continue a run as it was configured, to the bit as if it had never been stopped."""
     checks.check_resume(args)
     from app.datasets import inspection
-    from app.evaluation import evaluate as scores
+    from app.evaluation.scoring import training_scorer
     from app.runs import devices, distributed, runs, training
     folder = runs.resumed_folder(args.resume, args.run, getattr(args, 'data', ''))
     device = devices.pick_device(args.device)
@@ -134,7 +134,7 @@ def resume(args):
         with distributed.main_process_first():
             loaded = training.load_training_data(run.config, folder, pairs)
         return training.continue_run(run, folder, loaded,
-                                     scores.scorer(run.config, pairs, folder, device))
+                                     lambda: training_scorer(run.config, pairs, folder, device))
 
 
 # ------------------------------------------------------------------------------------- pictures

@@ -35,7 +35,7 @@ import losses
 import nets
 from app.runs import runs
 import generate
-from app.demo import toy
+from app.demo import streets
 import train
 
 
@@ -134,7 +134,7 @@ def measure(what, way, size, ngf, n_labels, repeat=3):
     if way == 'plain':
         for name in 'GDE':
             plain(getattr(run, name))
-    label, inst, image = (data.to_tensor(array)[None] for array in toy.draw_scene(0, size)[:3])
+    label, inst, image = (data.to_tensor(array)[None] for array in streets.draw_scene(0, size)[:3])
     labels = data.find_present_labels(label, n_labels)
     scene = generate.make_scene(run.config, label, inst)
     label, inst, image = label.to(device), inst.to(device), data.to_float(image.to(device))
@@ -203,7 +203,7 @@ def pair(results, name, rounds, slow, fast):
 
 def parts(results, rounds, device):
     """Instance means, the boundary map, K-means."""
-    scene = toy.draw_scene(0, (1024, 512))
+    scene = streets.draw_scene(0, (1024, 512))
     inst = data.to_tensor(data.connected_components(scene.inst))[None].to(device)
     features = torch.randn(1, 3, 512, 1024, device=device, requires_grad=True)
     n = len(inst.unique())
@@ -231,7 +231,7 @@ def loading(results, rounds):
         root = REAL / 'cityscapes'
         if not root.is_dir():
             root = Path(folder) / 'scenes'
-            toy.write_dataset(root, 'train', 5, (2048, 1024))
+            streets.write_dataset(root, 'train', 5, (2048, 1024))
         found = examine(root)
         cold, cached = (data.PairedDataset(found.pairs, layouts.config_readers(found), found.n_labels,
                                       (1024, 512), flip=True, cache=cache, keep=False)
@@ -256,7 +256,7 @@ def commands(results, rounds):
         return time.perf_counter() - started
 
     with tempfile.TemporaryDirectory() as folder:
-        toy.write_dataset(Path(folder) / 'street', 'train', 8, (256, 128))
+        streets.write_dataset(Path(folder) / 'street', 'train', 8, (256, 128))
         words = ('train --data street --ngf 32 --ndf 32 --n-down 3 --n-blocks 6 --batch 4 '
                  '--precision fp32 --steps').split()
         numbers = {'plain': [], 'ours': []}
@@ -291,7 +291,7 @@ def editor(results, rounds, device):
     """Over HTTP, from a click that changes a style to the preview and to the picture."""
     from test_serve import ask, said, served        # which takes make_run from here
     for size in ((256, 128), (512, 256)) if device.type == 'cpu' else ((1024, 512),):
-        label, inst = toy.draw_scene(0, size)[:2]
+        label, inst = streets.draw_scene(0, size)[:2]
         inst = data.connected_components(inst)
         for precision in ('fp32', 'bf16'):
             run = make_run(device, precision, ngf=32)

@@ -1,10 +1,10 @@
-"""What the README advises when pictures are not what one hoped for, tried on real street pictures.
+"""Measures the remedies of docs/troubleshooting.md on real street pictures.
 
     python benchmarks/troubles.py --data camvid/ --out troubles/
 
-Trains small runs on CamVid in the flat layout, three seeds of each, and prints a table of Markdown:
-what was measured without the remedy and with it, the mean over the seeds and their extremes. What
-has been done already is not done again: it goes on where it was stopped.
+Trains small runs on CamVid in the flat layout, with three seeds each, and prints a Markdown table:
+what was measured without and with the remedy, mean over the seeds, minimum and maximum. Started
+again, it continues: what is finished is not repeated.
 """
 from concurrent.futures import ThreadPoolExecutor
 import re
@@ -15,15 +15,16 @@ import numpy as np
 from PIL import Image
 import torch
 
-from experiment import PROGRAM, arguments, finish, scored
+from experiment import ROOT, parse_arguments, score_runs, train_to_end
 
-sys.path.insert(0, str(PROGRAM.parent))
-import data
-from app.evaluation import judge
+sys.path.insert(0, str(ROOT))
 from app.datasets import layouts
+from app.evaluation.judge import read_judge
+from app.evaluation.measures import count_pixels, segmentation_scores
 from app.runs import runs
+import data
 
-SIZE, LARGER, FEW, VOID = '128x96', '256x192', 20, 11
+SIZE, LARGER_SIZE, N_FEW, VOID = '128x96', '256x192', 20, 11
 NETWORK = '--ngf 24 --ndf 24 --n-down 3 --n-blocks 6 --n-down-encoder 3'
 RUNS = {                                            # name: its flags of train
     'plain': '',
@@ -32,112 +33,115 @@ RUNS = {                                            # name: its flags of train
     'few-more': '--flip --jitter 1.3'}              # the default is to flip
 
 
-def few(args):
-    """A data set of the first few training pictures, and all to look at -> its folder."""
+def copy_few_pictures(args):
+    """Make a data set of the first N_FEW training pictures and the whole split val. Return its
+    folder."""
     folder = args.out / 'few'
     for role in ('img', 'label'):
         (folder / f'train_{role}').mkdir(parents=True, exist_ok=True)
-        for path in sorted((args.data / f'train_{role}').iterdir())[:FEW]:
+        for path in sorted((args.data / f'train_{role}').iterdir())[:N_FEW]:
             shutil.copy(path, folder / f'train_{role}')
         if not (folder / f'val_{role}').exists():
             shutil.copytree(args.data / f'val_{role}', folder / f'val_{role}')
     return folder
 
 
-def train(name, seed, args):
+def train_run(name, seed, args):
+    """Train one run."""
     folder = args.out / f'{name}{seed}'
-    words = ['train', '--data', few(args) if name.startswith('few') else args.data, '--run', folder,
-             '--size', SIZE, '--n-labels', 12, '--instances', 'components', '--steps', args.steps,
-             '--seed', seed, '--log-every', 50, '--workers', 0, '--precision', 'fp32',
-             *NETWORK.split(), *RUNS[name].split()]
-    finish(folder, args.steps, words)
+    source = args.out / 'few' if name.startswith('few') else args.data
+    train_to_end(folder, args.steps, [
+        'train', '--data', source, '--run', folder, '--size', SIZE, '--n-labels', 12,
+        '--instances', 'components', '--steps', args.steps, '--seed', seed, '--log-every', 50,
+        '--workers', 0, '--precision', 'fp32', *NETWORK.split(), *RUNS[name].split()])
 
 
-def evaluate(names, args, *words):
-    """What evaluate says of all runs of these names on the pictures that they were not trained on
-    -> {name: [a row of scores.json for each seed]}, the folder of the pictures."""
+def evaluate(names, args, *flags):
+    """Evaluate all runs of these names. Return {name: [row of scores.json for each seed]} and the
+    folder of the pictures."""
     folders = [args.out / f'{name}{seed}' for name in names for seed in range(args.seeds)]
-    out = args.out / '-'.join(['scores', *(str(word).strip('-') for word in words[:2])])
-    rows = scored(['--run', *folders, '--data', args.data, '--void', VOID, '--write',
-                   out / 'pictures', *words], out, threads=None)
-    return {name: [rows[f'{name}{seed}'] for seed in range(args.seeds)] for name in names}, (
-        out / 'pictures')
+    out = args.out / '-'.join(['scores', *(str(flag).strip('-') for flag in flags[:2])])
+    rows = score_runs(['--run', *folders, '--data', args.data, '--void', VOID, '--write',
+                       out / 'pictures', *flags], out, threads=None)
+    return ({name: [rows[f'{name}{seed}'] for seed in range(args.seeds)] for name in names},
+            out / 'pictures')
 
 
-def shrunk(folder, args):
-    """Mean IoU in per cent of pictures that were made larger, by the judge of the others: shrunk to
-    the size of the training, with the label maps of that size."""
+def find_judge(args):
+    """Return the path of the judge that the first evaluation trained."""
+    return next(args.out.glob('judge-*.pt'))
+
+
+def shrunk_mean_iou(folder, args):
+    """Return the mean IoU in per cent of pictures that were made at LARGER_SIZE, shrunk to SIZE,
+    with the label maps and the judge of that size."""
     config = runs.read_run(args.out / 'plain0')[1]['config']
-    path = next(args.out.glob('judge-*.pt'))
-    recognise, size = judge.read_judge(path, config, torch.device('cpu')), config.size
-    read, tallies = layouts.config_readers(config), []
+    judge = read_judge(find_judge(args), config, {VOID}, torch.device('cpu'))
+    readers, counts = layouts.config_readers(config), []
     for pair in layouts.find_pairs(args.data, 'val')[1]:
-        image = data.to_tensor(read.image(folder / f'{pair.name}.png', size))[None]
-        label = data.to_tensor(read.label(pair.label, size))[0]
-        tallies.append(judge.count_pixels(recognise(image, {VOID})[0], label, {VOID}, config.n_labels))
-    return 100 * judge.Scores(tallies).mean_iou
+        image = data.to_tensor(readers.image(folder / f'{pair.name}.png', config.size))
+        label = data.to_tensor(readers.label(pair.label, config.size))[0]
+        counts.append(count_pixels(judge(image), label, {VOID}, config.n_labels))
+    return 100 * segmentation_scores(counts, [])['mean_iou']
 
 
-def grid(folder):
-    """How much of a picture alternates from pixel to pixel, in grey levels: the mean over pictures
-    of |sum of (-1)^x or (-1)^y times the pixels| / 64 over the 8x8 squares of each."""
+def grid_strength(folder):
+    """Return how much pictures alternate from pixel to pixel, in grey levels: the mean over 8x8
+    squares and pictures of |sum of (-1)^x or (-1)^y times the pixels| / 64."""
     sign = np.where(np.arange(8) % 2, -1, 1)
-    found = []
+    strengths = []
     for path in sorted(folder.glob('*.png')):
         grey = np.asarray(Image.open(path).convert('L'), float)
         h, w = (side // 8 * 8 for side in grey.shape)
         squares = grey[:h, :w].reshape(h // 8, 8, w // 8, 8).swapaxes(1, 2)
         across, down = squares.mean(-2) @ sign / 8, squares.mean(-1) @ sign / 8
-        found.append(np.abs([across, down]).mean())
-    return np.mean(found)
+        strengths.append(np.abs([across, down]).mean())
+    return np.mean(strengths)
 
 
-def told(args):
-    """What train says at its end of pictures that it was not trained on: their distances from the
-    photographs in main styles, and in the photographs' own."""
-    text = [(args.out / f'plain{seed}.log').read_text() for seed in range(args.seeds)]
-    found = [re.search(r'not trained on.* ([\d.]+) styles of the photograph, ([\d.]+) main', one)
-             for one in text]
-    return ([float(one[2]) for one in found], '--encode', [float(one[1]) for one in found])
+def distances_in_logs(args):
+    """Return the distances from the photographs that the logs of `plain` report for pictures that
+    were not trained on: in main styles, and in the styles of the photographs, one for each seed."""
+    pattern = r'not trained on.* ([\d.]+) styles of the photograph, ([\d.]+) main'
+    matches = [re.search(pattern, (args.out / f'plain{seed}.log').read_text())
+               for seed in range(args.seeds)]
+    return [float(match[2]) for match in matches], [float(match[1]) for match in matches]
 
 
 def cell(values):
+    """Return 'mean (minimum to maximum)'."""
     return f'{np.mean(values):.3g} ({min(values):.3g} to {max(values):.3g})'
 
 
 def main():
-    args = arguments(__doc__, 2000, 'of each run')
-    few(args)
+    args = parse_arguments(__doc__, 2000, 'steps of each run (default: 2000)')
+    copy_few_pictures(args)
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda job: train(*job, args),
+        list(pool.map(lambda job: train_run(*job, args),
                       [(name, seed) for seed in range(args.seeds) for name in RUNS]))
 
-    def iou(rows):
-        return [100 * row['mean_iou'] for row in rows]
-
-    def far(rows):
-        return [row['l1'] for row in rows]
-
-    seeds = range(args.seeds)
-    usual, pictures = evaluate(RUNS, args)
-    own = next(args.out.glob('judge-*.pt'))                 # not asked, but one would be trained
-    _, larger = evaluate(['plain'], args, '--size', LARGER, '--judge', own)
-    grids = {name: [grid(pictures / f'fake-{name}{seed}') for seed in seeds]
+    rows, pictures = evaluate(RUNS, args)
+    # Named, because evaluate would train another judge for this size.
+    _, larger = evaluate(['plain'], args, '--size', LARGER_SIZE, '--judge', find_judge(args))
+    iou = {name: [100 * row['mean_iou'] for row in rows[name]] for name in RUNS}
+    l1 = {name: [row['l1'] for row in rows[name]] for name in RUNS}
+    grids = {name: [grid_strength(pictures / f'fake-{name}{seed}') for seed in range(args.seeds)]
              for name in ('plain', 'bilinear')}
-    print('| what is wrong | what is measured | so | with |  |')
+    main_styles, encoded_styles = distances_in_logs(args)
+    shrunk = [shrunk_mean_iou(larger / f'fake-plain{seed}', args) for seed in range(args.seeds)]
+    print('| symptom | measure | without | remedy | with |')
     print('|---|---|---|---|---|')
-    for wrong, measure, before, remedy, after in (
-            ('maps twice as large as in training', f'mean IoU % at {SIZE}',
-             [shrunk(larger / f'fake-plain{seed}', args) for seed in seeds], f'--size {SIZE}',
-             iou(usual['plain'])),
-            ('other colours than the photograph', 'L1', *told(args)),
-            ('a grid', f'grey levels (photographs {grid(pictures / "real"):.2f})', grids['plain'],
-             RUNS['bilinear'], grids['bilinear']),
-            (f'{FEW} pictures', 'L1', far(usual['few']), RUNS['few-more'], far(usual['few-more'])),
-            ('', 'mean IoU %', iou(usual['few']), RUNS['few-more'], iou(usual['few-more'])),
-            ('', 'L1', far(usual['few']), '367 pictures', far(usual['plain'])),
-            ('', 'mean IoU %', iou(usual['few']), '367 pictures', iou(usual['plain']))):
-        print(f'| {wrong} | {measure} | {cell(before)} | `{remedy}` | {cell(after)} |')
+    for symptom, measure, before, remedy, after in (
+            ('maps twice as large as in training', f'mean IoU % at {SIZE}', shrunk,
+             f'--size {SIZE}', iou['plain']),
+            ('other colours than the photograph', 'L1', main_styles, '--encode', encoded_styles),
+            ('a grid', f'grey levels (photographs {grid_strength(pictures / "real"):.2f})',
+             grids['plain'], RUNS['bilinear'], grids['bilinear']),
+            (f'{N_FEW} pictures', 'L1', l1['few'], RUNS['few-more'], l1['few-more']),
+            ('', 'mean IoU %', iou['few'], RUNS['few-more'], iou['few-more']),
+            ('', 'L1', l1['few'], '367 pictures', l1['plain']),
+            ('', 'mean IoU %', iou['few'], '367 pictures', iou['plain'])):
+        print(f'| {symptom} | {measure} | {cell(before)} | `{remedy}` | {cell(after)} |')
 
 
 if __name__ == '__main__':

@@ -65,10 +65,10 @@ def real():
 @pytest.fixture(scope='session')
 def scenes(tmp_path_factory):
     """A folder of six training scenes and two for validation."""
-    from app.demo import toy
+    from app.demo import streets
     folder = tmp_path_factory.mktemp('scenes') / 'street'
-    toy.write_dataset(folder, 'train', 6, (64, 32))
-    toy.write_dataset(folder, 'val', 2, (64, 32))
+    streets.write_dataset(folder, 'train', 6, (64, 32))
+    streets.write_dataset(folder, 'val', 2, (64, 32))
     return folder
 
 

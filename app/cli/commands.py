@@ -69,14 +69,14 @@ def evaluate(args):
     """Score runs on pictures that they were not trained on (paper section 4.1): how well a
     segmentation network recognises what they make, how near it is, how much samples differ."""
     checks.check_evaluate(args)
-    from app.evaluation import evaluate as scores
+    from app.evaluation.evaluate import evaluate_runs
     from app.runs import devices, runs
     device = devices.pick_device(args.device)
     vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None
     folders = [Path(folder) for folder in args.run or [runs.newest_run()]]
-    scores.evaluate_runs(
+    evaluate_runs(
         folders, device, which=args.checkpoint, average=args.average, root=args.data,
-        split=args.split, size=args.size, how=args.styles, void=args.void, judge=args.judge,
+        split=args.split, size=args.size, style_source=args.styles, void=args.void, judge=args.judge,
         predictions=args.predictions, seed=seed_of(args), vgg=vgg, write=args.write, out=args.out,
         n_labels=args.official_labels)
     return 0
@@ -110,5 +110,5 @@ def export(args):
 def demo(args, run_words):
     """Run the subcommands one after the other on built-in scenes. run_words: runs the command of a
     list of words and returns its exit code."""
-    from app.demo import toy
-    return toy.run_demo(Path(args.run), seed_of(args), args.device, run_words)
+    from app.demo.demo import run_demo
+    return run_demo(Path(args.run), seed_of(args), args.device, run_words)

@@ -1,5 +1,5 @@
-"""The judge of synthesised pictures (paper section 4.1): a segmentation network that has seen real
-photographs alone, and how well it finds the label map in a picture."""
+"""The judge of synthesised pictures (paper section 4.1): a segmentation network that is trained on
+real photographs only. It recognises the label map of a good picture."""
 import json
 from pathlib import Path
 import zlib
@@ -8,47 +8,47 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from app.common.console import Progress, log_info, plural, warn
+from app.common.errors import UserError, as_user_error, warn_on_error
+from app.common.files import make_folder, require_regular_file, write_atomically
+from app.datasets import decoding, inspection, palettes
+from app.datasets.pairs import check_labels, open_dataset, pair_reader
+from app.evaluation.measures import count_pixels, is_counted, segmentation_scores
 from app.runs import checkpoints
 import data
-from app.datasets import decoding
-from app.common.console import Progress, log_info, warn
-from app.common.errors import UserError, warn_on_error, as_user_error
-from app.common.files import require_regular_file, make_folder, write_atomically
-from app.datasets import palettes
-from app.datasets import inspection
 from nets import UNet
-from app.datasets.pairs import check_labels, open_dataset, pair_reader
 
-VERSION = 1                                 # raised when a judge would come out otherwise
-WIDTH, BATCH, RATE = 32, 4, 1e-3
-EPOCH_STEPS, MOST_EPOCHS, HALVINGS = 100, 60, 4
-RESAMPLES = 1000                            # of the bootstrap
+VERSION = 1                                 # raise it when the same photographs give another judge
+WIDTH, BATCH, LEARNING_RATE = 32, 4, 1e-3
+EPOCH_STEPS, MAX_EPOCHS, MAX_HALVINGS = 100, 60, 4
 
 
 class Judge:
-    """A trained network, and what it was trained on: `net`, `about` (a dict of plain values)."""
+    """A trained network `net`, the set `void` of labels that it never answers, and `about`, a dict
+    that says what it was trained on."""
 
-    def __init__(self, net, about):
-        self.net, self.about = net, about
+    def __init__(self, net, void, about=None):
+        self.net, self.void, self.about = net, void, about
 
     @torch.inference_mode()
-    def __call__(self, image, void):
-        """image (N, C, H, W) uint8 or float, void: labels that are no answer -> the label map that
-        is recognised, (N, H, W) int64."""
-        h, w = image.shape[-2:]
-        image = data.to_float(image.to(next(self.net.parameters()).device))
-        scores = self.net(data.pad_to_multiple(image, self.net.multiple))[..., :h, :w]
-        scores[:, sorted(void)] = -torch.inf
-        return scores.argmax(1)
+    def __call__(self, picture, name=None):
+        """Return the label map (H, W) int64 recognised in a picture (C, H, W), uint8 or float in
+        [-1, 1]."""
+        image = data.to_float(picture[None].to(next(self.net.parameters()).device))
+        logits = compute_logits(self.net, image)
+        logits[:, sorted(self.void)] = -torch.inf
+        return logits.argmax(1)[0]
 
 
-def unet_levels(size):
-    """Levels of the judge's U-Net: down to a few pixels."""
-    return max(2, min(7, int(np.log2(min(size) / 3))))
+def compute_logits(net, image):
+    """Return net's output (N, n_labels, H, W) for pictures of any size."""
+    h, w = image.shape[-2:]
+    return net(data.pad_to_multiple(image, net.multiple))[..., :h, :w]
 
 
 def describe_judge(config, pairs, size, void):
-    """What a judge depends on -> a dict of plain values."""
+    """Return a dict of all that a judge depends on. Its checksum names the file of the judge, so
+    keys and order must stay."""
     return {'version': VERSION, 'layout': config.layout, 'n_labels': config.n_labels,
             'channels': config.out_channels, 'label_names': config.label_names,
             'label_table': config.label_table and sorted(config.label_table.items()),
@@ -58,201 +58,152 @@ def describe_judge(config, pairs, size, void):
                  for pair in pairs]).encode())}
 
 
-def find_or_train(config, root, pairs, size, void, device, folder, path=None):
-    """The judge that is trained on the photographs `pairs` of the data set `root` at `size` (width,
-    height), read where there is one already: in `path`, else in `folder` -> Judge, path. UserError
-    where the file is of no use, or there is too little to train on."""
-    wanted = describe_judge(config, pairs, size, void)
-    own = folder / f'judge-{zlib.crc32(json.dumps(wanted).encode()):08x}.pt'
-    path = Path(path) if path else own
+def load_or_train_judge(config, root, pairs, size, void, device, folder, path=None):
+    """Return a Judge and the path of its file; train it and write the file if there is none.
+
+    config: the configuration of a run with the same labels.
+    root, pairs: the data set and its training pairs.
+    size: (width, height) of the training pictures.
+    void: set of labels whose pixels do not count.
+    folder: where judges are kept; path: the file of a judge instead.
+
+    Raises: UserError if the file is no judge for these labels, or there are fewer than two pairs.
+    """
+    about = describe_judge(config, pairs, size, void)
+    path = Path(path or folder / f'judge-{zlib.crc32(json.dumps(about).encode()):08x}.pt')
     if path.exists():
-        found = read_judge(path, config, device, wanted)
-        for name, what in (('size', 'pictures of another size'), ('void', 'other void labels'),
-                           ('checksum', 'other photographs than those of the training split here')):
-            if found.about[name] != wanted[name]:
-                warn(f'note: {path}: a judge that was trained with {what}')
-        return found, path
+        judge = read_judge(path, config, void, device)
+        for name, difference in (('size', 'on pictures of another size'),
+                                 ('void', 'with other void labels'),
+                                 ('checksum', 'on other photographs than those here')):
+            if judge.about[name] != about[name]:
+                warn(f'note: {path}: this judge was trained {difference}')
+        return judge, path
     if len(pairs) < 2:
-        raise UserError(f'{root}: photographs to train a judge on: {len(pairs)}, and it takes 2; '
-                        'name one with --judge FILE, or --predictions DIR')
+        raise UserError(f'{root}: {plural(len(pairs), "training photograph")}, a judge needs 2; '
+                        'use --judge FILE or --predictions DIR')
     make_folder(path.parent)
-    log_info(f'training a judge on {len(pairs)} photographs, once: {path}')
-    net, scores = train_judge(config, pairs, size, void, device)
-    stored = {'about': {**wanted, **scores}, 'weights': net.state_dict()}
-    warn_on_error(lambda: write_atomically(path, lambda file: torch.save(stored, file)),
-            'the judge is not kept')
-    return Judge(net, stored['about']), path
+    log_info(f'training a judge on {len(pairs)} photographs, once, for {path}')
+    net, results = train_judge(config, pairs, size, void, device)
+    about |= results
+    warn_on_error(lambda: write_atomically(path, lambda file: torch.save(
+        {'about': about, 'weights': net.state_dict()}, file)), 'the judge is not saved')
+    return Judge(net, void, about), path
 
 
-def read_judge(path, config, device, wanted):
-    """UserError unless the file is a judge for the labels of a configuration. wanted: see about."""
+def read_judge(path, config, void, device):
+    """Return the Judge that load_or_train_judge wrote into a file.
+
+    Raises: UserError if it is no such file, or if its labels are not those of `config`.
+    """
     require_regular_file(path)
-    with as_user_error(path, 'not a judge that evaluate has made; delete it, or name another'):
+    with as_user_error(path, 'not a judge written by evaluate; delete it, or name another'):
         stored = torch.load(path, map_location='cpu', weights_only=True)
         checkpoints.check_tensors(stored, path)
-        found = stored['about']
-        if found['version'] != VERSION or not isinstance(found['held_out'], float):
-            raise ValueError(f'version {found["version"]}')
-        if missing := wanted.keys() - found.keys():
-            raise ValueError(f'without {", ".join(sorted(missing))}')
-        if min(found['size']) < 1:
-            raise ValueError(f'size {found["size"]}')
-        if (found['n_labels'], found['label_names'], found['channels']) != (
+        about = stored['about']
+        if about['version'] != VERSION or min(about['size']) < 1 or not (
+                {'void', 'pictures', 'checksum', 'held_out'} <= about.keys()):
+            raise ValueError(f'version {about["version"]}')
+        if (about['n_labels'], about['label_names'], about['channels']) != (
                 config.n_labels, config.label_names, config.out_channels):
-            raise UserError(f'{path}: a judge of {found["n_labels"]} labels of {found["layout"]}, '
-                            f'and the run has {config.n_labels} of {config.layout}; leave --judge '
-                            'out, or name the right one')
-        net = make_network(config, found['size'])
+            raise UserError(f'{path}: this judge has {about["n_labels"]} labels of '
+                            f'{about["layout"]}, the run has {config.n_labels} of {config.layout}; '
+                            'leave --judge out, or name another')
+        net = make_network(config, about['size'])
         net.load_state_dict(stored['weights'])
-    return Judge(net.to(device).eval(), found)
+    return Judge(net.to(device).eval(), void, about)
 
+
+# ------------------------------------------------------------------------------------- training
 
 def make_network(config, size):
-    return UNet(config.out_channels, config.n_labels, WIDTH, unet_levels(size), 'bilinear',
-                     dropout=0, tanh=False)
+    """Return a U-Net with as many levels as reduce `size` to a few pixels."""
+    n_levels = max(2, min(7, int(np.log2(min(size) / 3))))
+    return UNet(config.out_channels, config.n_labels, WIDTH, n_levels, 'bilinear', dropout=0,
+                tanh=False)
 
 
 def train_judge(config, pairs, size, void, device):
-    """Cross-entropy on all but a tenth of the photographs. When an epoch does not lower that of the
-    tenth, the best weights come back at half the rate; after some halvings they stay -> network,
-    {'held_out': pixel accuracy on the tenth, 'epochs': ...}."""
-    seen, held = inspection.hold_out(pairs, max(1, len(pairs) // 10))
+    """Train with cross-entropy on nine tenths of the photographs, and validate on one tenth. After
+    an epoch without improvement go back to the best weights and halve the learning rate.
+
+    Returns the network, and {'held_out': pixel accuracy on the one tenth, 'epochs'}.
+    """
+    trained, held = inspection.hold_out(pairs, max(1, len(pairs) // 10))
     read = pair_reader(config, size, 'none')
     workers = config.training.workers if config.training else 0
-    dataset = open_dataset(seen, read, flip=True, jitter=1.2, workers=workers)
-    tenth = open_dataset(held, read, workers=workers)
-
+    dataset = open_dataset(trained, read, flip=True, jitter=1.2, workers=workers)
+    validation = open_dataset(held, read, workers=workers)
     torch.manual_seed(0)
     net = make_network(config, size).to(device)
-    optimizer = torch.optim.Adam(net.parameters(), RATE)
-    batch = min(BATCH, len(seen))
-    steps = max(EPOCH_STEPS, len(seen) // batch)
-    order = data.ResumableBatchSampler(len(seen), batch, 0, steps * MOST_EPOCHS, 0)
-    batches = data.batches(dataset, device, batch_sampler=order)
-    best, halvings, epoch = None, 0, 0
-    while halvings < HALVINGS and epoch < MOST_EPOCHS:
+    optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
+    batch = min(BATCH, len(trained))
+    steps = max(EPOCH_STEPS, len(trained) // batch)
+    batches = data.batches(dataset, device, batch_sampler=data.ResumableBatchSampler(
+        len(trained), batch, 0, steps * MAX_EPOCHS, 0))
+    best_loss, halvings, epoch = None, 0, 0
+    while halvings < MAX_HALVINGS and epoch < MAX_EPOCHS:
         progress = Progress(f'judge: steps of epoch {epoch + 1}', steps)
-        for done in range(steps):
+        for step in range(steps):
             label, _, image, _ = data.to_device(next(batches), device)
             optimizer.zero_grad()
             cross_entropy(net, label, image, void).backward()
             optimizer.step()
-            progress(done + 1)
+            progress(step + 1)
         epoch += 1
-        score, accuracy = validate(net, tenth, config.n_labels, void, device)
-        log_info(f'judge: epoch {epoch}, cross-entropy {score:.3f} and {100 * accuracy:.1f} % of the '
-            f'pixels right on {len(held)} photographs it was not trained on')
-        if best is None or score < best[0]:
-            best = score, accuracy, checkpoints.copy_tree(net.state_dict(), 'cpu')
+        loss, accuracy = validate(net, validation, config.n_labels, void, device)
+        log_info(f'judge: epoch {epoch}: cross-entropy {loss:.3f}, pixel accuracy '
+                 f'{100 * accuracy:.1f} % on {plural(len(held), "photograph")} not trained on')
+        if best_loss is None or loss < best_loss:
+            best_loss, best_accuracy = loss, accuracy
+            best_weights = checkpoints.copy_tree(net.state_dict(), 'cpu')
             continue
         halvings += 1
-        net.load_state_dict(best[2])
+        net.load_state_dict(best_weights)
         for group in optimizer.param_groups:
             group['lr'] /= 2
     batches.close()
-    net.load_state_dict(best[2])
-    return net.eval(), {'held_out': best[1], 'epochs': epoch}
-
-
-def is_counted(label, void):
-    """Where the labels (int64) are none of the void ones -> bool of the same shape."""
-    return ~torch.isin(label, torch.tensor(sorted(void), dtype=torch.long, device=label.device))
+    net.load_state_dict(best_weights)
+    return net.eval(), {'held_out': best_accuracy, 'epochs': epoch}
 
 
 def cross_entropy(net, label, image, void):
-    """Cross-entropy of what a judge says, less the pixels of `void` labels; 0 where all are."""
+    """Return the mean cross-entropy over the pixels that are not void; 0 if all are void."""
     target = label[:, 0].long()
-    target = target.masked_fill(~is_counted(target, void), -100)
-    h, w = target.shape[-2:]
-    scores = net(data.pad_to_multiple(image, net.multiple))[..., :h, :w]
-    return F.cross_entropy(scores, target, reduction='sum') / (target >= 0).sum().clamp(min=1)
+    target = target.masked_fill(~is_counted(target, void), -100)        # -100: ignored
+    total = F.cross_entropy(compute_logits(net, image), target, reduction='sum')
+    return total / (target >= 0).sum().clamp(min=1)
 
 
 @torch.inference_mode()
 def validate(net, dataset, n_labels, void, device):
-    """Mean cross-entropy and pixel accuracy on a data.PairedDataset."""
-    judge, losses, tallies = Judge(net, {}), [], []
+    """Return the mean cross-entropy and the pixel accuracy on a data.PairedDataset."""
+    judge, losses, counts = Judge(net, void), [], []
     for batch in data.batches(dataset, device, sampler=[(0, i) for i in range(len(dataset))]):
         label, _, image, _ = data.to_device(batch, device)
         losses.append(cross_entropy(net, label, image, void))
-        tallies.append(count_pixels(judge(image, void)[0], label[0, 0], void, n_labels))
-    return float(torch.stack(losses).mean()), Scores(tallies).pixel_accuracy
+        counts.append(count_pixels(judge(image[0]), label[0, 0], void, n_labels))
+    return float(torch.stack(losses).mean()), segmentation_scores(counts, [])['pixel_accuracy']
 
 
-# -------------------------------------------------------------------------------------- scores
+# -------------------------------------------------------------- predictions of another network
 
-def count_pixels(predicted, label, void, n_labels):
-    """Count the pixels of one picture: predicted and label (H, W) integer -> (4, max(n_labels, 2))
-    int64 ndarray. Less pixels whose true label is void: those that are right, of each true
-    label, of each predicted label; last, void pixels and all: right ones and all, in the first two
-    places."""
-    predicted, label = predicted.long().cpu(), label.long().cpu()
-    right = predicted == label
-    counted = is_counted(label, void)
-    counts = np.zeros((4, max(n_labels, 2)), np.int64)
-    for row, ids in enumerate((label[counted & right], label[counted], predicted[counted])):
-        counts[row, :n_labels] = ids.bincount(minlength=n_labels)[:n_labels]
-    counts[3, :2] = int(right.sum()), right.numel()
-    return counts
+def read_prediction(folder, config, picture, name):
+    """Return the label map (H, W) int64 that another network predicted for a picture (C, H, W): the
+    file <folder>/<name>.png or .npy, with the ids of the data set's own label maps.
 
-
-class Scores:
-    """Pixel accuracy, mean class accuracy and mean IoU of many tallies, with the bounds of 95 % of
-    the bootstrap's resamples of the pictures. Labels that no true map has do not count; one that no
-    map of a resample has drops out of it, so of few pictures the bounds lie high."""
-
-    def __init__(self, tallies):
-        counts = np.stack(tallies).astype(np.float64)       # (pictures, 4, n_labels)
-        self.occurs = counts[:, 1].sum(0) > 0
-        if not self.occurs.any():
-            raise UserError('nothing to score: every pixel of the maps is void; name fewer labels '
-                            'with --void')
-        whole = self.measure(counts.sum(0)[None])
-        self.pixel_accuracy, self.class_accuracy, self.mean_iou, self.with_void = (
-            float(value[0]) for value in whole)
-        right, true, predicted, _ = counts.sum(0)
-        self.iou = np.where(self.occurs, right / np.maximum(true + predicted - right, 1), np.nan)
-
-        n = len(counts)
-        shares = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-        resampled = (shares @ counts.reshape(n, -1)).reshape(RESAMPLES, *counts.shape[1:])
-        self.bounds = [np.nanpercentile(value, (2.5, 97.5)).tolist()
-                       for value in self.measure(resampled)]
-
-    def measure(self, sums):
-        """(B, 4, n_labels) -> four (B,)."""
-        right, true, predicted, everything = sums.transpose(1, 0, 2)
-        with np.errstate(invalid='ignore', divide='ignore'):
-            accuracy = right.sum(1) / true.sum(1)
-            classes = np.where(true > 0, right / true, np.nan)[:, self.occurs]
-            union = true + predicted - right
-            iou = np.where(true > 0, right / union, np.nan)[:, self.occurs]
-            with_void = everything[:, 0] / everything[:, 1]
-        return accuracy, nan_mean(classes), nan_mean(iou), with_void
-
-
-def nan_mean(values):
-    """(B, n) -> (B,), the mean of what is a number."""
-    there = ~np.isnan(values)
-    return np.where(there, values, 0).sum(1) / np.maximum(there.sum(1), 1)
-
-
-# ------------------------------------------------------------------------- outside predictions
-
-def read_prediction(folder, name, shape, config):
-    """The label map that somebody's network predicted for a picture: <folder>/<name>.png (or .npy)
-    with the ids of the data set's own label maps -> (H, W) int64 tensor. UserError where it is not
-    there, of another size or with labels out of range."""
-    path = next((folder / f'{name}{suffix}' for suffix in ('.png', '.npy')
-                 if (folder / f'{name}{suffix}').exists()), None)
+    Raises: UserError if the file is missing, has another size, or a label that is out of range.
+    """
+    path = next((path for path in (folder / f'{name}.png', folder / f'{name}.npy')
+                 if path.exists()), None)
     if path is None:
-        raise UserError(f'{folder}: no prediction {name}.png for the picture of that name')
-    read_judge = decoding.read_map
+        raise UserError(f'{folder / name}.png: no such prediction; name it as its picture')
+    read_map = decoding.read_map
     if config.label_table:
-        read_judge = palettes.table_reader(read_judge, config.label_table)
-    label = read_judge(path, None)
-    if label.shape != tuple(shape):
-        raise UserError(f'{path}: {label.shape[1]}x{label.shape[0]}, and the pictures are '
-                        f'{shape[1]}x{shape[0]}; predict at that size, or say another --size')
+        read_map = palettes.table_reader(read_map, config.label_table)
+    label, (h, w) = read_map(path, None), picture.shape[-2:]
+    if label.shape != (h, w):
+        raise UserError(f'{path}: is {label.shape[1]}x{label.shape[0]}, the pictures are {w}x{h}; '
+                        'predict at that size, or choose another --size')
     check_labels(label, path, config.n_labels)
     return torch.from_numpy(label).long()

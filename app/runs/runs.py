@@ -348,11 +348,18 @@ def check_weights(states, networks, optional, path):
 
 
 def load_run(folder, device, training=True, set_aside=False, which='newest', average=True,
-         n_labels=None):
-    """The run in `folder`, as `contents` left it; or of the official code. UserError where there is
-    none. set_aside, which, n_labels: as in `read`. Not for training, the moving averages stand in
-    for G and E, unless `average` is false."""
+             n_labels=None):
+    """Return the run in `folder`. The arguments are those of read_run and run_from_checkpoint."""
     path, checkpoint = read_run(folder, set_aside, which, n_labels)
+    return run_from_checkpoint(path, checkpoint, device, training, which, average)
+
+
+def run_from_checkpoint(path, checkpoint, device, training=True, which='newest', average=True):
+    """Return the run of what read_run returned. Not for training, the moving averages replace the
+    weights of G and E, unless `average` is false.
+
+    Raises: UserError if networks and weights do not fit.
+    """
     with as_user_error(path, 'not a checkpoint of this program'):
         weights, averages = checkpoint['weights'], checkpoint['average']
         if not training and average:

@@ -128,7 +128,7 @@ def import_tensorboard():
 def start(run, folder, loaded, make_score=None, dry_run=False):
     """Say what is about to be trained, make its folder and train. Returns the exit code.
 
-    make_score: a function without arguments that makes `score`, see fit.
+    make_score: a function without arguments that makes `score`, see fit, or returns None.
     dry_run: only say it, with an estimate of memory and time.
     """
     run.vgg = loaded.vgg and loaded.vgg.to(run.device)

@@ -17,7 +17,7 @@ from app.datasets import decoding
 from app.datasets import layouts
 from app.runs import runs
 import styles
-from app.demo import toy
+from app.demo import streets
 import generate
 from app.runs import run_styles
 from app.runs import pictures
@@ -343,8 +343,8 @@ def test_cityscapes(p2phd, real, tmp_path):
 def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
     """The paint of a built-in car is in its photograph alone. So the clusters of the car label must
     be of one paint each, and a car in the style of a cluster must come out in that paint."""
-    scenes, size, car = tmp_path / 'street', (128, 64), toy.CAR
-    toy.write_dataset(scenes, 'train', 64, size)
+    scenes, size, car = tmp_path / 'street', (128, 64), streets.CAR
+    streets.write_dataset(scenes, 'train', 64, size)
     p2phd('train', '--data', scenes, '--size', '128x64', '--steps', 700, '--lr', 1e-3, '--ngf', 16,
           '--n-down', 2, '--n-blocks', 2, '--ndf', 16, '--n-scales', 2, '--nef', 8,
           '--n-down-encoder', 2, '--log-every', 350, '--precision', 'fp32')
@@ -354,9 +354,9 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
     centres = torch.from_numpy(known['centres'][car])
 
     paints = np.zeros((8, 5), int)                          # cluster, paint
-    looks = [[] for _ in toy.CAR_COLOURS]   # what cars of a paint look like, glass and all
+    looks = [[] for _ in streets.CAR_COLOURS]   # what cars of a paint look like, glass and all
     for i in range(64):
-        scene = toy.draw_scene(i, size)
+        scene = streets.draw_scene(i, size)
         label, inst, image = (data.to_tensor(array)[None] for array in scene[:3])
         with torch.inference_mode():
             features = styles.encode(state, data.to_float(image), inst)[0].numpy()
@@ -370,7 +370,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
 
     colours = [[] for _ in centres]         # of the cars of scenes that were never seen
     for i in range(3):
-        scene = toy.draw_scene(i, size, seed=1)
+        scene = streets.draw_scene(i, size, seed=1)
         label, inst = (data.to_tensor(array)[None] for array in scene[:2])
         at_hand = generate.make_scene(state.config, label, inst)
         vectors = styles.choose(at_hand.labels, known)
@@ -381,7 +381,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
 
     # Glass, wheels and light are the same for all paints: what differs from the mean over the
     # paints is compared.
-    of_paint = [[] for _ in toy.CAR_COLOURS]
+    of_paint = [[] for _ in streets.CAR_COLOURS]
     for seen, paint in zip(colours, paints.argmax(1)):
         of_paint[paint] += seen
     made, real = (np.array([np.mean(seen, 0) for seen in of]) for of in (of_paint, looks))

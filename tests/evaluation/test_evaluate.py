@@ -1,4 +1,4 @@
-"""Scores by hand, and the commands that write them."""
+"""Measures computed by hand, and the command that writes them."""
 import csv
 import json
 from pathlib import Path
@@ -9,58 +9,59 @@ from PIL import Image
 import pytest
 import torch
 
-from conftest import BARE, TINY
+from app.datasets import inspection, layouts
+from app.evaluation import judge, measures
 from app.runs import checkpoints
-from app.evaluation import evaluate
-from app.evaluation import judge
-from app.datasets import layouts
-from app.datasets import inspection
+from conftest import BARE, TINY
 
 
 # --------------------------------------------------------------------------------------- by hand
 
 LABEL = torch.tensor([[0, 0, 1, 1],
                       [0, 0, 1, 3]])        # 3 is void
-FOUND = torch.tensor([[0, 1, 1, 1],
-                      [0, 0, 2, 0]])
+PREDICTED = torch.tensor([[0, 1, 1, 1],
+                          [0, 0, 2, 0]])
 
 
-def test_scores_by_hand():
-    counts = judge.count_pixels(FOUND, LABEL, {3}, 4)
+def test_segmentation_scores_by_hand():
+    counts = measures.count_pixels(PREDICTED, LABEL, {3}, 4)
     assert counts.tolist() == [[3, 2, 0, 0], [4, 3, 0, 0], [3, 3, 1, 0], [5, 8, 0, 0]]
-    scores = judge.Scores([counts])
-    assert scores.pixel_accuracy == pytest.approx(5 / 7)
-    assert scores.with_void == pytest.approx(5 / 8)
-    assert scores.class_accuracy == pytest.approx((3 / 4 + 2 / 3) / 2)
-    assert scores.iou[:2].tolist() == pytest.approx([3 / 4, 2 / 4])     # 2 occurs in no true map
-    assert scores.mean_iou == pytest.approx((3 / 4 + 2 / 4) / 2)
-    assert scores.occurs.tolist() == [True, True, False, False]
-    assert all(low == high for low, high in scores.bounds)              # of one picture
+    scores = measures.segmentation_scores([counts], 'abcd')
+    assert scores['pixel_accuracy'] == pytest.approx(5 / 7)
+    assert scores['pixel_accuracy_with_void'] == pytest.approx(5 / 8)
+    assert scores['class_accuracy'] == pytest.approx((3 / 4 + 2 / 3) / 2)
+    assert scores['iou'] == pytest.approx({'a': 3 / 4, 'b': 2 / 4})     # c is in no true map
+    assert scores['mean_iou'] == pytest.approx((3 / 4 + 2 / 4) / 2)
+    assert [*scores['bounds']] == ['pixel_accuracy', 'class_accuracy', 'mean_iou']
+    assert all(low == high for low, high in scores['bounds'].values())  # of one picture
 
 
 def test_bounds_of_the_bootstrap():
     """They hold the score, and are as wide as the spread of means of so many pictures."""
     rng = np.random.default_rng(0)
-    right = rng.random(400) < 0.7
-    tallies = [judge.count_pixels(torch.tensor([[int(x)]]), torch.tensor([[1]]), set(), 2) for x in right]
-    scores = judge.Scores(tallies)
-    low, high = scores.bounds[0]
-    assert low < scores.pixel_accuracy < high
+    correct = rng.random(400) < 0.7
+    counts = [measures.count_pixels(torch.tensor([[int(x)]]), torch.tensor([[1]]), set(), 2)
+              for x in correct]
+    scores = measures.segmentation_scores(counts, 'ab')
+    low, high = scores['bounds']['pixel_accuracy']
+    assert low < scores['pixel_accuracy'] < high
     assert high - low == pytest.approx(2 * 1.96 * (0.7 * 0.3 / 400) ** 0.5, rel=0.15)
 
 
 def test_reconstruction_by_hand():
     rng = np.random.default_rng(0)
     real = torch.from_numpy(rng.integers(0, 255, (3, 20, 24), np.uint8))
-    assert evaluate.reconstruction(real, real)[::2] == (0, pytest.approx(1))
+    assert measures.reconstruction(real, real) == pytest.approx(
+        {'l1': 0, 'psnr': np.inf, 'ssim': 1})
     fake = torch.from_numpy(rng.integers(0, 255, (3, 20, 24), np.uint8))
-    l1, psnr, ssim = evaluate.reconstruction(fake, real)
+    found = measures.reconstruction(fake, real)
     x, y = fake.numpy().astype(float), real.numpy().astype(float)
-    assert l1 == pytest.approx(np.abs(x - y).mean(), rel=1e-4)
-    assert psnr == pytest.approx(20 * np.log10(255 / np.sqrt(((x - y) ** 2).mean())), rel=1e-4)
+    assert found['l1'] == pytest.approx(np.abs(x - y).mean(), rel=1e-4)
+    assert found['psnr'] == pytest.approx(20 * np.log10(255 / np.sqrt(((x - y) ** 2).mean())),
+                                          rel=1e-4)
 
-    taps = np.exp(-np.arange(-5, 6) ** 2 / (2 * 1.5 ** 2))
-    window = np.outer(taps, taps) / taps.sum() ** 2
+    gaussian = np.exp(-np.arange(-5, 6) ** 2 / (2 * 1.5 ** 2))
+    window = np.outer(gaussian, gaussian) / gaussian.sum() ** 2
     values = []
     for c in range(3):
         for i in range(10):
@@ -71,8 +72,8 @@ def test_reconstruction_by_hand():
                 cov = (window * (a - ma) * (b - mb)).sum()
                 values.append((2 * ma * mb + 6.5025) * (2 * cov + 58.5225)
                               / ((ma ** 2 + mb ** 2 + 6.5025) * (va + vb + 58.5225)))
-    assert ssim == pytest.approx(np.mean(values), rel=1e-4)
-    assert evaluate.reconstruction(fake[:, :3, :3], real[:, :3, :3])[0] > 0     # below the window
+    assert found['ssim'] == pytest.approx(np.mean(values), rel=1e-4)
+    assert measures.reconstruction(fake[:, :3, :3], real[:, :3, :3])['l1'] > 0  # below the window
 
 
 def test_diversity_by_hand():
@@ -80,9 +81,10 @@ def test_diversity_by_hand():
     regions = torch.tensor([[5, 5, 5, 9], [5, 5, 5, 9]])
     black, other = torch.zeros(3, 2, 4, dtype=torch.uint8), torch.zeros(3, 2, 4, dtype=torch.uint8)
     other[:, :, 3] = 30
-    levels, features = evaluate.diversity([black, other], regions)
-    assert levels == pytest.approx(15, abs=1e-3) and features is None
-    assert evaluate.diversity([black, other, other], regions)[0] == pytest.approx(10, abs=1e-3)
+    assert measures.diversity([black, other], regions) == pytest.approx(
+        {'diversity': 15}, abs=1e-3)
+    assert measures.diversity([black, other, other], regions) == pytest.approx(
+        {'diversity': 10}, abs=1e-3)
 
 
 def test_held_out_pictures_are_spread():
@@ -95,9 +97,9 @@ def test_held_out_pictures_are_spread():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """A judge that is trained for a moment."""
+    """The judge is trained for four steps only."""
     monkeypatch.setattr(judge, 'EPOCH_STEPS', 2)
-    monkeypatch.setattr(judge, 'MOST_EPOCHS', 2)
+    monkeypatch.setattr(judge, 'MAX_EPOCHS', 2)
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def test_evaluate(quick, command, run, scenes, tmp_path):
         assert [path.name for path in sorted((tmp_path / 'pictures' / place).iterdir())] == [
             'toy_0000.png', 'toy_0001.png']
 
-    # The judge is there now; styles change the picture, and so does the average.
+    # The judge is kept; styles change the picture, and so does the average.
     looks = [(tmp_path / 'pictures' / 'fake' / 'toy_0000.png').read_bytes()]
     for flags in (('--styles', 'encoded'), ('--styles', 'sampled'), ('--no-average',)):
         code, out, err = command('evaluate', '--run', run, *flags, '--write', 'other')
@@ -144,7 +146,7 @@ def test_evaluate(quick, command, run, scenes, tmp_path):
         looks.append((tmp_path / 'other' / 'fake' / 'toy_0000.png').read_bytes())
     assert len({*looks}) == 4
     code, _, err = command('evaluate', '--run', run, '--split', 'train', '--write', 'other')
-    assert code == 0 and '4 pictures of another evaluation are there' in refused(
+    assert code == 0 and 'has 4 pictures of another evaluation' in refused(
         command, 'evaluate', '--run', run, '--write', 'other'), err
     shutil.copytree(run, tmp_path / 'runs' / 'other')
     code, out, err = command('evaluate', '--run', run, 'runs/other', '--write', 'more', '--void',
@@ -207,20 +209,21 @@ def test_outside_predictions(command, run, scenes, tmp_path):
 
     one = tmp_path / 'found' / 'fake' / 'toy_0001.png'
     Image.new('L', (8, 8)).save(one)
-    assert 'toy_0001.png: 8x8, and the pictures are 64x32' in refused(command, *words)
+    assert 'toy_0001.png: is 8x8, the pictures are 64x32' in refused(command, *words)
     Image.new('L', (64, 32), 99).save(one)
     assert 'toy_0001.png: label 99' in refused(command, *words)
     one.unlink()
-    assert 'no prediction toy_0001.png' in refused(command, *words)
+    assert 'fake/toy_0001.png: no such prediction' in refused(command, *words)
     shutil.rmtree(tmp_path / 'found' / 'real')
-    assert 'no prediction toy_0000.png' in refused(command, *words)
+    assert 'real/toy_0000.png: no such prediction' in refused(command, *words)
 
 
 def test_evaluate_says_what_is_wrong(quick, command, run, scenes, tmp_path):
     words = ['evaluate', '--run', run]
     assert "no label maps of the split 'nights'" in refused(command, *words, '--split', 'nights')
     assert 'nowhere: no such folder' in refused(command, *words, '--data', 'nowhere')
-    assert '--void 99: expected' in refused(command, *words, '--void', '99')
+    assert '--void 99: no such label; expected numbers from 0 to 34' in refused(
+        command, *words, '--void', '99')
     assert '--judge and --predictions' in refused(command, *words, '--judge', 'a', '--predictions',
                                                   'b')
     (tmp_path / 'text.pt').write_text('no judge')
@@ -238,23 +241,25 @@ def test_evaluate_says_what_is_wrong(quick, command, run, scenes, tmp_path):
     code, _, err = command('train', '--data', 'own', '--instances', 'components', '--run', 'one',
                            '--steps', 1, *TINY, '--workers', 0)
     assert code == 0, err
-    assert 'to train a judge on: 1, and it takes 2' in refused(command, 'evaluate', '--run', 'one')
-    assert 'of other labels than' in refused(command, 'evaluate', '--run', run, 'one')
+    assert 'own: 1 training photograph, a judge needs 2' in refused(
+        command, 'evaluate', '--run', 'one')
+    assert 'one: its labels or channels differ from those of' in refused(
+        command, 'evaluate', '--run', run, 'one')
     command('evaluate', '--run', run, '--judge', 'street.pt')
     _, _, err = command('evaluate', '--run', run, '--judge', 'street.pt', '--void', 'none',
                         '--split', 'train')
-    assert 'note: street.pt: a judge that was trained with other void labels' in err
+    assert 'note: street.pt: this judge was trained with other void labels' in err
     stored = torch.load('street.pt')
     del stored['about']['checksum']
     torch.save(stored, 'less.pt')
-    assert 'less.pt: not a judge that evaluate has made' in refused(command, *words, '--judge',
+    assert 'less.pt: not a judge written by evaluate' in refused(command, *words, '--judge',
                                                                     'less.pt')
-    assert '6 of the 6 pictures that are scored are among those that it was trained on' in err
+    assert 'was trained on 6 of the 6 pictures that are scored' in err
     assert '--run: ' in refused(command, 'evaluate', '--run', run, run)
     every = [str(i) for i in range(35)]
-    assert 'not all of them' in refused(command, 'evaluate', '--run', run, '--void', *every)
+    assert 'all 35 labels are void' in refused(command, 'evaluate', '--run', run, '--void', *every)
     assert '--vgg' in refused(command, 'evaluate', '--run', run, '--vgg', 'nowhere.pth')
-    assert 'street.pt: a judge of 35 labels of Cityscapes, and the run has 3' in refused(
+    assert 'street.pt: this judge has 35 labels of Cityscapes, the run has 3 of flat' in refused(
         command, 'evaluate', '--run', 'one', '--judge', 'street.pt')
     assert not (tmp_path / 'one' / 'evaluation').exists()
 
@@ -285,7 +290,8 @@ def test_scores_while_training(quick, command, scenes, tmp_path):
     shutil.copytree(scenes, 'alone')
     shutil.rmtree('alone/gtFine/val')
     words[2] = 'alone'
-    assert 'no split val or test to score; hold some' in refused(command, *words, '--run', 'x')
+    assert 'alone: no split val or test to score; use --hold-out' in refused(
+        command, *words, '--run', 'x')
     code, out, err = command(*words, '--hold-out', 2, '--run', 'runs/d')
     assert code == 0, err
     code, out, err = command('evaluate', '--run', 'runs/d')

@@ -5,14 +5,14 @@ import torch
 from conftest import make_run
 import data
 import train
-from app.demo import toy
+from app.demo import streets
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
 
 
 def step(device, **changes):
     run = make_run(device, ngf=8, n_down=2, n_blocks=1, ndf=8, nef=4, n_down_encoder=2, **changes)
-    scene = toy.draw_scene(0, (64, 64))
+    scene = streets.draw_scene(0, (64, 64))
     label, inst, image = (data.to_tensor(array)[None].to(device) for array in scene[:3])
     return run, (label, inst, data.to_float(image))
 

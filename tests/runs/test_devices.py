@@ -9,7 +9,7 @@ from conftest import make_run
 import data
 from app.runs import devices
 import nets
-from app.demo import toy
+from app.demo import streets
 import train
 from app.runs import memory
 
@@ -18,7 +18,7 @@ SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 2, 'ndf': 8, 'nef': 4, 'n_down_encod
 
 
 def batch(n=1, size=(64, 32)):
-    scenes = [toy.draw_scene(i, size) for i in range(n)]
+    scenes = [streets.draw_scene(i, size) for i in range(n)]
     label, inst, image = (torch.stack([data.to_tensor(scene[i]) for scene in scenes])
                           for i in range(3))
     return label, inst, data.to_float(image)
