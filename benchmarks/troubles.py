@@ -21,6 +21,7 @@ sys.path.insert(0, str(PROGRAM.parent))
 import data
 from app.evaluation import judge
 from app.datasets import layouts
+from app.datasets.pairs import PairReader
 from app.runs import runs
 
 SIZE, LARGER, FEW, VOID = '128x96', '256x192', 20, 11
@@ -70,10 +71,10 @@ def shrunk(folder, args):
     config = runs.read_run(args.out / 'plain0')[1]['config']
     path = next(args.out.glob('judge-*.pt'))
     recognise, size = judge.read_judge(path, config, torch.device('cpu')), config.size
-    read, tallies = layouts.config_readers(config), []
+    reader, tallies = PairReader(config), []
     for pair in layouts.find_pairs(args.data, 'val')[1]:
-        image = data.to_tensor(read.image(folder / f'{pair.name}.png', size))[None]
-        label = data.to_tensor(read.label(pair.label, size))[0]
+        image = data.to_tensor(reader.read_photo(folder / f'{pair.name}.png', size))[None]
+        label = data.to_tensor(reader.read_label(pair.label, size)[0])[0]
         tallies.append(judge.count_pixels(recognise(image, {VOID})[0], label, {VOID}, config.n_labels))
     return 100 * judge.Scores(tallies).mean_iou
 

@@ -25,7 +25,7 @@ import generate
 from app.runs import run_styles
 from app.runs.pictures import strip, to_uint8_hwc, write_picture, write_png
 from app.datasets import scenes
-from app.datasets.pairs import IN_MEMORY_BYTES, open_dataset, pair_reader
+from app.datasets.pairs import IN_MEMORY_BYTES, PairReader, open_dataset
 
 SAMPLES = 3                                 # of each map, whose distances are its diversity
 ON_THE_SHEET = 6                            # maps
@@ -49,26 +49,27 @@ class Split:
             if (layout.n_labels == 0) != (config.n_labels == 0):
                 raise UserError(f'{root}: {layout.name}, and the run was trained on '
                                 f'{config.layout}')
-        checked = inspection.Checked(pairs, problems)
-        headers = checked.each(lambda pair: inspection.check_headers(pair, config), 'headers')
-        self.size = size or runs.default_size(config, [found for found, _, _ in headers] or [(1, 1)])
-        self.pictures = self.at_size(checked.pairs)
+        pairs, headers = inspection.keep_usable(
+            lambda pair: inspection.check_headers(pair, config), pairs, problems)
+        self.size = size or runs.default_size(
+            config, [image.size for _, image in headers] or [(1, 1)])
+        self.pictures = self.at_size(pairs)
         w, h = self.size
         small = len(pairs) * w * h * (config.out_channels + 1) <= IN_MEMORY_BYTES
-        decoded = checked.each(lambda pair: (
-            self.pictures.read(pair) if small else bool(self.pictures.read(pair))), 'pixels')
-        self.pictures.decoded = decoded if small else None
-        self.pairs = self.pictures.items = checked.pairs
+        self.pairs, decoded = inspection.keep_usable(lambda pair: (
+            self.pictures.read(pair) if small else bool(self.pictures.read(pair))), pairs, problems,
+            'pixels')
+        self.pictures.items, self.pictures.decoded = self.pairs, decoded if small else None
         if not self.pairs:
             raise UserError(f'{root}: no picture of the split {split!r} can be used: '
-                            + next(iter(checked.problems.values())))
-        if checked.problems:
-            warn(f'note: {root}: {len(checked.problems)} of the split {split!r} left out: '
-                 f'{next(iter(checked.problems.values()))}')
+                            + next(iter(problems.values())))
+        if problems:
+            warn(f'note: {root}: {len(problems)} of the split {split!r} left out: '
+                 f'{next(iter(problems.values()))}')
 
     def at_size(self, pairs):
         """-> data.PairedDataset of them."""
-        return open_dataset(pairs, pair_reader(self.config, self.size, 'none'), keep=False)
+        return open_dataset(pairs, PairReader(self.config, self.size, 'none'), keep=False)
 
     def regions(self, pair, label):
         """What the diversity is a mean over: the data set's instances, or where there are none its
@@ -77,7 +78,7 @@ class Split:
             return torch.zeros(label.shape[-2:], dtype=torch.long)
         if pair.inst is None:
             return label
-        return torch.from_numpy(layouts.config_readers(self.config).inst(pair.inst, self.size))
+        return torch.from_numpy(PairReader(self.config).read_instances(pair.inst, self.size))
 
     def __iter__(self):
         """(Pair, label (H, W) or (C, H, W), photograph (C, H, W) uint8 or float) one by one, of

@@ -17,7 +17,7 @@ from app.common.files import require_regular_file, make_folder, write_atomically
 from app.datasets import palettes
 from app.datasets import inspection
 from nets import UNet
-from app.datasets.pairs import check_labels, open_dataset, pair_reader
+from app.datasets.pairs import PairReader, check_labels, open_dataset
 
 VERSION = 1                                 # raised when a judge would come out otherwise
 WIDTH, BATCH, RATE = 32, 4, 1e-3
@@ -117,7 +117,7 @@ def train_judge(config, pairs, size, void, device):
     tenth, the best weights come back at half the rate; after some halvings they stay -> network,
     {'held_out': pixel accuracy on the tenth, 'epochs': ...}."""
     seen, held = inspection.hold_out(pairs, max(1, len(pairs) // 10))
-    read = pair_reader(config, size, 'none')
+    read = PairReader(config, size, 'none')
     workers = config.training.workers if config.training else 0
     dataset = open_dataset(seen, read, flip=True, jitter=1.2, workers=workers)
     tenth = open_dataset(held, read, workers=workers)
@@ -247,10 +247,9 @@ def read_prediction(folder, name, shape, config):
                  if (folder / f'{name}{suffix}').exists()), None)
     if path is None:
         raise UserError(f'{folder}: no prediction {name}.png for the picture of that name')
-    read_judge = decoding.read_map
+    label = decoding.read_map(path)
     if config.label_table:
-        read_judge = palettes.table_reader(read_judge, config.label_table)
-    label = read_judge(path, None)
+        label = palettes.ids_to_labels(label, config.label_table, path)
     if label.shape != tuple(shape):
         raise UserError(f'{path}: {label.shape[1]}x{label.shape[0]}, and the pictures are '
                         f'{shape[1]}x{shape[0]}; predict at that size, or say another --size')

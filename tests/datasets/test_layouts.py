@@ -8,19 +8,22 @@ import random
 import re
 import shutil
 import struct
+import sys
 import zlib
 
+import h5py
 import numpy as np
 from PIL import Image
 import pytest
+import scipy.io
 import torch
 
+from app.common.errors import UserError
+from app.datasets import decoding, layouts
+from app.datasets.pairs import PairReader, open_dataset
+from app.runs import runs
 from conftest import BARE, TINY, examine
 import data
-from app.datasets import decoding
-from app.common.errors import UserError
-from app.datasets import layouts
-from app.runs import runs
 
 TINIEST = ['--size', '16x16', *TINY[2:], '--workers', '0', '--device', 'cpu']
 NO_ENCODER = ['--size', '16x16', *BARE[2:], '--workers', '0', '--device', 'cpu']
@@ -52,8 +55,7 @@ def train_and_generate(command, root, label, *flags, tiny=TINIEST):
     assert code == 0, err
     code, made, err = command('generate', '--run', 'run', '--label', label, '--device', 'cpu')
     assert code == 0, err
-    width, height, _ = layouts.read_header(label)
-    assert Image.open(made.splitlines()[-1]).size == (width, height)
+    assert Image.open(made.splitlines()[-1]).size == layouts.read_header(label).size
     return out
 
 
@@ -122,9 +124,9 @@ def test_ade20k_scene_parsing(command, tmp_path):
     label = tmp_path / 'ade' / 'annotations' / 'training' / 'ADE_train_1.png'
     out = train_and_generate(command, 'ade', label)
     assert 'ADE20K scene parsing: 3 training pairs, 151 labels, instance maps' in out
-    read = layouts.config_readers(runs.load_run(Path('run'), torch.device('cpu')).config)
-    ids = read.inst(tmp_path / 'ade' / 'annotations_instance' / 'training' / 'ADE_train_1.png',
-                    None)
+    reader = PairReader(runs.load_run(Path('run'), torch.device('cpu')).config)
+    ids = reader.read_instances(
+        tmp_path / 'ade' / 'annotations_instance' / 'training' / 'ADE_train_1.png')
     assert np.array_equal(ids, decoding.read_map(label) * 256 + 1)
 
 
@@ -137,30 +139,12 @@ def test_ade20k_full_release(command, tmp_path):
 
     c = runs.load_run(Path('run'), torch.device('cpu')).config
     assert c.label_table == {3: 0, 1000: 1}
-    label, inst = layouts.config_readers(c).label(seg, None), layouts.config_readers(c).inst(seg, None)
+    label, inst = PairReader(c).read_label(seg)[0], PairReader(c).read_instances(seg)
     assert label[0, 0] == 1 and label[-1, 0] == 0
     assert len({inst[0, 0], inst[15, 0], inst[-1, 0]}) == 3
 
 
-def matlab5(name, values):
-    """The bytes of a MATLAB 5 file with one compressed vector of doubles."""
-    def pad(blob):
-        return blob + bytes(-len(blob) % 8)
-
-    def element(kind, blob):
-        return pad(struct.pack('<II', kind, len(blob)) + blob)
-
-    matrix = (element(6, struct.pack('<II', 6, 0))
-              + element(5, struct.pack('<ii', len(values), 1))
-              + element(1, name.encode())
-              + element(9, struct.pack(f'<{len(values)}d', *values)))
-    packed = zlib.compress(element(14, matrix))
-    header = bytes(124) + struct.pack('<HH', 0x100, 0x4d49)
-    return header + struct.pack('<II', 15, len(packed)) + packed
-
-
 def test_nyu_depth(command, tmp_path, monkeypatch):
-    h5py = pytest.importorskip('h5py', reason='h5py is not installed')
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 895, (4, 20, 24), np.uint16)
     instances = rng.integers(0, 9, (4, 20, 24), np.uint8)
@@ -176,30 +160,35 @@ def test_nyu_depth(command, tmp_path, monkeypatch):
     found = examine(root)
     assert (found.layout, len(found.pairs), found.n_labels, set(found.sizes.values())) == (
         'NYU Depth v2', 4, 895, {(24, 20)})
-    read = layouts.config_readers(found)
-    pair = found.pairs[2]
-    assert np.array_equal(read.label(pair.label, None), labels[2])
-    assert np.array_equal(read.image(pair.image, None), images[2])
+    reader, pair = PairReader(found), found.pairs[2]
+    assert np.array_equal(reader.read_label(pair.label)[0], labels[2])
+    assert np.array_equal(reader.read_photo(pair.image), images[2])
+    assert np.array_equal(reader.read_instances(pair.inst),
+                          labels[2].astype(int) * 256 + instances[2])
+    assert reader.read_photo(pair.image, (16, 16)).shape == (16, 16, 3)
+    with pytest.raises(UserError, match='is a photograph, expected a label map'):
+        reader.read_label(pair.image)
 
-    assert np.array_equal(read.inst(pair.inst, None), labels[2].astype(int) * 256 + instances[2])
-    assert read.image(pair.image, (16, 16)).shape == (16, 16, 3)
-
-    (root / 'splits.mat').write_bytes(matlab5('trainNdxs', [4, 1]))
+    scipy.io.savemat(root / 'splits.mat', {'trainNdxs': [[4.0], [1.0]]}, do_compression=True)
     assert sorted(pair.name for pair in layouts.find_pairs(root)[1]) == ['0001', '0004']
     with pytest.raises(UserError, match='classMapping40.mat'):
         examine(root, n_labels=40)
     (root / 'classMapping40.txt').write_text(' '.join(str(1 + i % 40) for i in range(894)))
     found = examine(root, n_labels=40)
-    label = layouts.config_readers(found).label(found.pairs[0].label, None)
+    label, _ = PairReader(found).read_label(found.pairs[0].label)
     assert found.n_labels == 41
     assert np.array_equal(label, np.where(labels[0], 1 + (labels[0].astype(int) - 1) % 40, 0))
+    scipy.io.savemat(root / 'classMapping40.mat',
+                     {'mapClass': [[1 + i % 40 for i in range(894)]]})
+    assert examine(root, n_labels=40).label_table == found.label_table
     out = train_and_generate(command, root, root / 'nyu_depth_v2_labeled.mat' / 'labels' / '1',
                              '--n-labels', 40)
     assert 'NYU Depth v2: 2 training pairs, 41 labels, instance maps' in out
 
-    monkeypatch.setitem(__import__('sys').modules, 'h5py', None)
-    code, out, err = command('check', '--data', root)
-    assert code == 2 and 'pip install h5py' in err
+    for module in ('scipy.io', 'h5py'):
+        monkeypatch.setitem(sys.modules, module, None)
+        code, out, err = command('check', '--data', root)
+        assert code == 2 and f'pip install {module.split(".")[0]}' in err
 
 
 def test_helen(command, tmp_path):
@@ -218,7 +207,7 @@ def test_helen(command, tmp_path):
     (root / 'exemplars.txt').write_text('1 , 11_1\n2 , 22_1\n')
     (root / 'testing.txt').write_text('1 , 33_1\n')
     assert [pair.name for pair in layouts.find_pairs(root, 'test')[1]] == ['33_1']
-    label = layouts.read_helen(root / 'labels' / '11_1', None)
+    label = layouts.read_helen_masks(root / 'labels' / '11_1')
     assert (label[:16] == 5).all() and label.max() == 10
     out = train_and_generate(command, root, root / 'labels' / '33_1', '--instances', 'components')
     assert '2 to train on, 1 other to look' in command(*dry)[1]
@@ -261,8 +250,8 @@ def test_palette_of_colours(command, flat, tmp_path):
         f'{r},{g},{b},{i},thing {i}' for i, (r, g, b) in enumerate(colours)))
     found = examine(flat, palette='palette.txt')
     assert found.n_labels == 5 and found.label_names[3] == 'thing 3'
-    read = layouts.config_readers(found).label
-    assert all(np.array_equal(read(pair.label, None), ids[pair.name]) for pair in found.pairs)
+    assert all(np.array_equal(PairReader(found).read_label(pair.label)[0], ids[pair.name])
+               for pair in found.pairs)
     train_and_generate(command, flat, flat / 'train_label' / 'a.png', '--palette', 'palette.txt')
 
     bad = colours[ids['a']]
@@ -281,8 +270,8 @@ def test_ignored_label_has_a_channel_of_its_own(flat):
     write(flat / 'train_label' / 'a.png', label.astype(np.uint8))
     found = examine(flat, ignore_label=255)
     assert found.n_labels == 6
-    assert examine(flat, ignore_label='none').n_labels == 256 and examine(flat).unknown
-    assert (layouts.config_readers(found).label(found.pairs[0].label, None)[5] == 5).all()
+    assert examine(flat, ignore_label='none').n_labels == 256 and examine(flat).ignores_255
+    assert (PairReader(found).read_label(found.pairs[0].label)[0][5] == 5).all()
 
 
 # ------------------------------------------------------------------------------------- bad input
@@ -454,9 +443,8 @@ def test_epochs_look_the_same_with_any_number_of_workers(flat):
     found = examine(flat)
 
     def batches(workers):
-        dataset = data.PairedDataset(found.pairs, layouts.config_readers(found), found.n_labels, (16, 16),
-                                flip=True, jitter=1.3, seed=5)
-        dataset.decoded = None
+        dataset = open_dataset(found.pairs, PairReader(found, (16, 16)), keep=False, flip=True,
+                               jitter=1.3, seed=5)
         return list(torch.utils.data.DataLoader(
             dataset, batch_sampler=data.ResumableBatchSampler(4, 3, 0, 6, 5), num_workers=workers))
 
