@@ -93,7 +93,8 @@ def check_labels(label, path, n_labels):
     if invalid.any():
         y, x = np.argwhere(invalid)[0]
         raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}; this run has {n_labels} '
-                        f'labels (0 to {n_labels - 1}). Was this map made for another data set?')
+                        f'labels (0 to {n_labels - 1}). Fix the map, or train with --n-labels if '
+                        'there are more labels')
 
 
 def open_dataset(pairs, reader, cache=None, keep=True, **augmentation):

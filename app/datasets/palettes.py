@@ -23,9 +23,9 @@ def ids_to_labels(ids, table, path):
     labels = lookup[np.where((ids >= 0) & (ids < len(lookup)), ids, -1)]
     if (labels < 0).any():
         y, x = np.argwhere(labels < 0)[0]
-        raise UserError(f'{path}: label {ids[y, x]} at x={x}, y={y}; this data set has '
-                        f'{len(table)} labels, and this is not one of them. Fix the map, or train '
-                        'with more --n-labels')
+        raise UserError(f'{path}: label {ids[y, x]} at x={x}, y={y} is not one of the '
+                        f'{len(table)} labels of this run. Fix the map, or train with --n-labels '
+                        'if there are more labels')
     return labels
 
 

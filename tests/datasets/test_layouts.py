@@ -3,6 +3,7 @@
 NYU Depth v2, Helen and the full ADE20K cannot be had for tests: folders of their structure are
 built here.
 """
+from collections import Counter
 from pathlib import Path
 import random
 import re
@@ -397,7 +398,7 @@ def test_bad_input(command, flat, tmp_path, what):
 
 def test_a_label_above_their_number(command, flat):
     code, out, err = command('train', '--data', flat, '--steps', 1, '--n-labels', 4, *TINIEST)
-    assert code == 2 and 'a.png: label 4 at x=0, y=0, but labels go from 0 to 3' in err, err
+    assert code == 2 and 'a.png: label 4 at x=0, y=0; this run has 4 labels (0 to 3)' in err, err
 
 
 @pytest.mark.parametrize('what', ['a photograph is missing', 'a truncated map', 'an RGB label map',
@@ -410,6 +411,40 @@ def test_skip_bad_trains_on_the_rest(command, flat, what):
     assert re.search('left out: .*' + BAD[what][1], out), out + err
     code, out, err = command('train', '--resume', '--run', 'run', '--steps', 4, '--device', 'cpu')
     assert code == 0 and 'going on at step 2 of 4' in out, err
+
+
+@pytest.fixture
+def opens(monkeypatch):
+    """A Counter of how often each picture file is opened."""
+    counts, original = Counter(), Image.open
+
+    def count(path, *args, **kwargs):
+        counts[Path(path)] += 1
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(Image, 'open', count)
+    return counts
+
+
+@pytest.mark.parametrize('name', ['flat', 'scenes'])
+def test_training_opens_a_file_twice(command, request, opens, name):
+    """Once to inspect the data set, once to decode the picture, whatever tells the labels."""
+    root = request.getfixturevalue(name)
+    code, _, err = command('train', '--data', root, '--steps', 1, *TINIEST)
+    assert code == 0, err
+    pair = layouts.find_pairs(root)[1][0]
+    assert [opens[path] for path in (pair.label, pair.inst, pair.image)] == [2, 2, 2]
+
+
+def test_generate_opens_a_label_map_once(command, flat, tmp_path, opens):
+    assert command('train', '--data', flat, '--steps', 1, '--run', 'run', *TINIEST)[0] == 0
+    assert command('cluster', '--run', 'run')[0] == 0
+    label, inst, photo = (shutil.copy(flat / name, tmp_path / name.replace('/', '-'))
+                          for name in ('train_label/a.png', 'train_inst/a.png', 'train_img/a.bmp'))
+    code, _, err = command('generate', '--run', 'run', '--label', label, '--inst', inst,
+                           '--encode', photo)
+    assert code == 0, err
+    assert (opens[label], opens[inst], opens[photo]) == (1, 2, 2)
 
 
 def test_jpeg_labels_can_be_forced(command, flat):
