@@ -67,20 +67,17 @@ def keep_usable(function, pairs, problems, what='headers'):
 # ------------------------------------------------------------------------------------ a data set
 
 def inspect_dataset(source, thorough=False):
-    """Find out what training must know about a data set: its layout, the headers of its files and,
-    if nothing else tells the labels, the values of the label maps.
+    """Find out what training must know about a data set, by the headers of its files and, if nothing
+    else tells the labels, the values of its label maps; if thorough, decode everything.
 
     source: a namespace with the fields of config.DATA.
-    thorough: decode everything.
-
-    Returns a namespace with the fields of config.NETWORK that depend on the data, and with
+    Returns a namespace with the fields of config.NETWORK that depend on the data, and
         pairs: [layouts.Pair] that can be used
         problems: {scene: message} of the others
         sizes: {scene: (width, height)}
         has_jpeg_labels: whether a label map is stored as JPEG
         ignores_255: whether 255 was taken for the mark of pixels without a label
-        histogram: if thorough, the number of pixels of each label, (n_labels,)
-        instances_per_picture: if thorough, a list of numbers
+        histogram, instances_per_picture: if thorough, the pixels of each label, and a list
     Raises: UserError if nothing can be used.
     """
     layout, pairs, problems = layouts.find_pairs(source.data, source.split)
@@ -224,11 +221,9 @@ def require_usable(source, contents):
 
 
 def pairs_for_config(config, root, left_out, split='train'):
-    """Return the name of a folder's layout, its pairs without the scenes `left_out`, and their
-    sizes, {scene: (width, height)}.
-
-    Raises: UserError if one of them does not suit a run's configuration, by its headers.
-    """
+    """Return the name of a folder's layout, its pairs without the scenes `left_out`, and
+    {scene: (width, height)}. Raises UserError if one of them does not suit the configuration of a
+    run, by its headers."""
     layout, pairs, problems = layouts.find_pairs(root, split)
     pairs = [pair for pair in pairs if pair.name not in left_out]
     if not pairs and not problems.keys() - set(left_out):
@@ -246,9 +241,7 @@ def pairs_for_config(config, root, left_out, split='train'):
 
 def pairs_of_run(config, folder):
     """Return the pairs that the run in `folder` was started with, and {scene: (width, height)}.
-
-    Raises: UserError if its data set is missing or has changed.
-    """
+    Raises UserError if its data set is missing or has changed."""
     t = config.training
     if not Path(t.data).exists():
         raise UserError(f'{t.data}: the data set of {folder} is not there; say with --data DIR '
@@ -267,13 +260,12 @@ def fingerprint(pairs):
 
 
 def hold_out(pairs, n):
-    """Return pairs to train on and n held-out pairs, spread evenly over all. Raises UserError if
-    none would be left to train on."""
+    """Return pairs to train on and n held-out pairs, spread evenly over all."""
     if n >= len(pairs):
         raise UserError(f'--hold-out {n}: there are {len(pairs)} pictures; leave some to train on')
-    held = {(2 * i + 1) * len(pairs) // (2 * n) for i in range(n)}
-    return ([pair for i, pair in enumerate(pairs) if i not in held],
-            [pair for i, pair in enumerate(pairs) if i in held])
+    heldout = [pairs[(2 * i + 1) * len(pairs) // (2 * n)] for i in range(n)]
+    chosen = set(heldout)
+    return [pair for pair in pairs if pair not in chosen], heldout
 
 
 def train_and_heldout(config, pairs):
