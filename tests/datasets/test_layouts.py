@@ -1,7 +1,7 @@
-"""Data sets as their sites hand them out, one's own data, and bad input.
+"""Data sets as they are downloaded, data sets of a user, and bad input.
 
-NYU Depth v2, Helen and the full ADE20K cannot be had for tests: folders of their structure are
-built here.
+NYU Depth v2, Helen and the full ADE20K are too large for tests: small folders of the same structure
+are made here.
 """
 from collections import Counter
 from pathlib import Path
@@ -51,7 +51,7 @@ def flat(tmp_path):
 
 
 def train_and_generate(command, root, label, *flags, tiny=TINIEST):
-    """Twenty steps, then a picture of `label` -> what train printed."""
+    """Train twenty steps, then make a picture of `label`. Return what train printed."""
     code, out, err = command('train', '--data', root, '--steps', 20, '--run', 'run', *tiny, *flags)
     assert code == 0, err
     code, made, err = command('generate', '--run', 'run', '--label', label, '--device', 'cpu')
@@ -60,22 +60,22 @@ def train_and_generate(command, root, label, *flags, tiny=TINIEST):
     return out
 
 
-# --------------------------------------------------------------------------------- known layouts
+# --------------------------------------------------------------------------------------- layouts
 
 def test_flat_layout_pairs_by_name(flat):
     layout, pairs, problems = layouts.find_pairs(flat)
     assert layout.name == 'flat' and not problems
     assert [pair.name for pair in pairs] == ['a', 'b', 'c d', "é'\"x"]
     assert all(pair.label.stem == pair.inst.stem == pair.image.stem == pair.name for pair in pairs)
-    found = examine(flat)
-    assert found.n_labels == 5 and found.instances == 'files'
-    assert set(found.sizes.values()) == {(24, 20)}
+    contents = examine(flat)
+    assert contents.n_labels == 5 and contents.instances == 'files'
+    assert set(contents.sizes.values()) == {(24, 20)}
 
 
 def test_cityscapes_layout(command, scenes):
-    found = examine(scenes, 'val')
-    assert (found.layout, len(found.pairs), found.n_labels) == ('Cityscapes', 2, 35)
-    assert found.label_names[26] == 'car'
+    contents = examine(scenes, 'val')
+    assert (contents.layout, len(contents.pairs), contents.n_labels) == ('Cityscapes', 2, 35)
+    assert contents.label_names[26] == 'car'
 
     code, out, err = command('check', '--data', scenes)
     assert code == 0 and 'no problems' in out
@@ -158,10 +158,10 @@ def test_nyu_depth(command, tmp_path, monkeypatch):
         file['instances'] = instances.transpose(0, 2, 1)
         file['images'] = images.transpose(0, 3, 2, 1)
 
-    found = examine(root)
-    assert (found.layout, len(found.pairs), found.n_labels, set(found.sizes.values())) == (
-        'NYU Depth v2', 4, 895, {(24, 20)})
-    reader, pair = PairReader(found), found.pairs[2]
+    contents = examine(root)
+    assert (contents.layout, len(contents.pairs), contents.n_labels) == ('NYU Depth v2', 4, 895)
+    assert set(contents.sizes.values()) == {(24, 20)}
+    reader, pair = PairReader(contents), contents.pairs[2]
     assert np.array_equal(reader.read_label(pair.label)[0], labels[2])
     assert np.array_equal(reader.read_photo(pair.image), images[2])
     assert np.array_equal(reader.read_instances(pair.inst),
@@ -175,13 +175,13 @@ def test_nyu_depth(command, tmp_path, monkeypatch):
     with pytest.raises(UserError, match='classMapping40.mat'):
         examine(root, n_labels=40)
     (root / 'classMapping40.txt').write_text(' '.join(str(1 + i % 40) for i in range(894)))
-    found = examine(root, n_labels=40)
-    label, _ = PairReader(found).read_label(found.pairs[0].label)
-    assert found.n_labels == 41
+    contents = examine(root, n_labels=40)
+    label, _ = PairReader(contents).read_label(contents.pairs[0].label)
+    assert contents.n_labels == 41
     assert np.array_equal(label, np.where(labels[0], 1 + (labels[0].astype(int) - 1) % 40, 0))
     scipy.io.savemat(root / 'classMapping40.mat',
                      {'mapClass': [[1 + i % 40 for i in range(894)]]})
-    assert examine(root, n_labels=40).label_table == found.label_table
+    assert examine(root, n_labels=40).label_table == contents.label_table
     out = train_and_generate(command, root, root / 'nyu_depth_v2_labeled.mat' / 'labels' / '1',
                              '--n-labels', 40)
     assert 'NYU Depth v2: 2 training pairs, 41 labels, instance maps' in out
@@ -234,7 +234,7 @@ def test_real_data(command, real, folder, label, flags, words):
     assert words in train_and_generate(command, root, label, *flags, tiny=tiny)
 
 
-# ------------------------------------------------------------------------------ one's own labels
+# ---------------------------------------------------------------------------------------- labels
 
 def test_palette_of_colours(command, flat, tmp_path):
     colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [1, 2, 3], [128, 64, 128]],
@@ -249,10 +249,10 @@ def test_palette_of_colours(command, flat, tmp_path):
 
     (tmp_path / 'palette.txt').write_text('# my colours\n' + '\n'.join(
         f'{r},{g},{b},{i},thing {i}' for i, (r, g, b) in enumerate(colours)))
-    found = examine(flat, palette='palette.txt')
-    assert found.n_labels == 5 and found.label_names[3] == 'thing 3'
-    assert all(np.array_equal(PairReader(found).read_label(pair.label)[0], ids[pair.name])
-               for pair in found.pairs)
+    contents = examine(flat, palette='palette.txt')
+    assert contents.n_labels == 5 and contents.label_names[3] == 'thing 3'
+    assert all(np.array_equal(PairReader(contents).read_label(pair.label)[0], ids[pair.name])
+               for pair in contents.pairs)
     train_and_generate(command, flat, flat / 'train_label' / 'a.png', '--palette', 'palette.txt')
 
     bad = colours[ids['a']]
@@ -265,14 +265,14 @@ def test_palette_of_colours(command, flat, tmp_path):
         'check', '--data', flat, '--palette', 'palette.txt')[2]
 
 
-def test_ignored_label_has_a_channel_of_its_own(flat):
+def test_an_ignored_label_gets_its_own_channel(flat):
     label = decoding.read_map(flat / 'train_label' / 'a.png')
     label[5] = 255
     write(flat / 'train_label' / 'a.png', label.astype(np.uint8))
-    found = examine(flat, ignore_label=255)
-    assert found.n_labels == 6
+    contents = examine(flat, ignore_label=255)
+    assert contents.n_labels == 6
     assert examine(flat, ignore_label='none').n_labels == 256 and examine(flat).ignores_255
-    assert (PairReader(found).read_label(found.pairs[0].label)[0][5] == 5).all()
+    assert (PairReader(contents).read_label(contents.pairs[0].label)[0][5] == 5).all()
 
 
 # ------------------------------------------------------------------------------------- bad input
@@ -298,7 +298,7 @@ def loop(path):
     path.symlink_to(path)
 
 
-# name: (what spoils the folder of `flat`, what is said of it)
+# name: (function that damages the folder of `flat`, expected message)
 BAD = {
     'a photograph is missing': (
         lambda r: (r / 'train_img' / 'a.bmp').unlink(),
@@ -361,8 +361,8 @@ BAD = {
 
 @pytest.mark.parametrize('what', BAD)
 def test_bad_input(command, flat, tmp_path, what):
-    """Refused by train in one line, with exit code 2 and without a run folder; found by check; and
-    refused likewise by finetune, cluster and generate with a run that was trained before."""
+    """train refuses it in one line, with exit code 2 and without a run folder; check reports it;
+    finetune, cluster and generate refuse it with a run that was trained before."""
     assert command('train', '--data', flat, '--steps', 1, '--run', 'before', *TINIEST)[0] == 0
     break_it, message = BAD[what]
     break_it(flat)
@@ -467,19 +467,19 @@ def test_folders_that_cannot_be_read_and_loops_of_folders(flat, monkeypatch):
 
 
 def test_a_damaged_picture_in_a_worker_is_one_line(p2phd, flat):
-    """The error comes from a loader process, long after training has begun."""
+    """A loader process raises the error, long after training has begun."""
     truncate(flat / 'train_img' / 'b.bmp')
     words = ['train', '--data', flat, '--epochs', 5, '--decay-epochs', 0, '--size', 'native',
              *TINY[2:], '--workers', 2]
     assert 'b.bmp: damaged' in p2phd(*words, code=2)
 
 
-def test_epochs_look_the_same_with_any_number_of_workers(flat):
-    found = examine(flat)
+def test_the_number_of_workers_changes_no_picture(flat):
+    contents = examine(flat)
 
     def batches(workers):
-        dataset = open_dataset(found.pairs, PairReader(found, (16, 16)), keep=False, flip=True,
-                               jitter=1.3, seed=5)
+        dataset = open_dataset(contents.pairs, PairReader(contents, (16, 16)), keep=False,
+                               flip=True, jitter=1.3, seed=5)
         return list(torch.utils.data.DataLoader(
             dataset, batch_sampler=data.ResumableBatchSampler(4, 3, 0, 6, 5), num_workers=workers))
 
@@ -488,8 +488,8 @@ def test_epochs_look_the_same_with_any_number_of_workers(flat):
 
 
 def test_random_damages(command, flat, pytestconfig):
-    """Cut, flipped, swapped, renamed and deleted files, through check and through one training
-    step, and every fourth through the other commands: no traceback, no hang."""
+    """Files are cut, changed, swapped, renamed and deleted. check and a training step read each
+    such data set, the other commands every fourth: no traceback, no hang."""
     rng = random.Random(0)
     assert command('train', '--data', flat, '--steps', 1, '--run', 'before', *TINIEST)[0] == 0
     whole = flat.with_name('whole')
