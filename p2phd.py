@@ -42,8 +42,7 @@ def train(args):
     from app.runs import devices, runs
     command_line.log_preset(args)
     source = command_line.dataset_fields(args)
-    found = inspection.inspect_dataset(source, thorough=source.skip_bad,
-                                       progress=inspection.progress_reporter())
+    found = inspection.inspect_dataset(source, thorough=source.skip_bad)
     folder = runs.new_folder(args.run, resolve_path(args.data).name or 'root', args.dry_run)
     device = devices.pick_device(args.device)
     inspection.warn_about_assumptions(source, found)

@@ -30,7 +30,7 @@ import data
 from app.runs import devices
 from app.editor import operations
 from kmeans import kmeans
-from app.datasets import layouts
+from app.datasets.pairs import PairReader, open_dataset
 import losses
 import nets
 from app.runs import runs
@@ -233,8 +233,8 @@ def loading(results, rounds):
             root = Path(folder) / 'scenes'
             streets.write_dataset(root, 'train', 5, (2048, 1024))
         found = examine(root)
-        cold, cached = (data.PairedDataset(found.pairs, layouts.config_readers(found), found.n_labels,
-                                      (1024, 512), flip=True, cache=cache, keep=False)
+        cold, cached = (open_dataset(found.pairs, PairReader(found, (1024, 512)), cache, keep=False,
+                                     flip=True)
                         for cache in (None, Path(folder) / 'cache'))
         keys = [(epoch, i) for epoch in range(4) for i in range(len(cold))]
         pair(results, f'loading {len(keys)} pictures of {root.name} on one core; from the cache',

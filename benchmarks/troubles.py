@@ -19,6 +19,7 @@ from experiment import ROOT, parse_arguments, score_runs, train_to_end
 
 sys.path.insert(0, str(ROOT))
 from app.datasets import layouts
+from app.datasets.pairs import PairReader
 from app.evaluation.judge import read_judge
 from app.evaluation.measures import count_pixels, segmentation_scores
 from app.runs import runs
@@ -77,10 +78,10 @@ def shrunk_mean_iou(folder, args):
     with the label maps and the judge of that size."""
     config = runs.read_run(args.out / 'plain0')[1]['config']
     judge = read_judge(find_judge(args), config, {VOID}, torch.device('cpu'))
-    readers, counts = layouts.config_readers(config), []
+    reader, counts = PairReader(config), []
     for pair in layouts.find_pairs(args.data, 'val')[1]:
-        image = data.to_tensor(readers.image(folder / f'{pair.name}.png', config.size))
-        label = data.to_tensor(readers.label(pair.label, config.size))[0]
+        image = data.to_tensor(reader.read_photo(folder / f'{pair.name}.png', config.size))
+        label = data.to_tensor(reader.read_label(pair.label, config.size)[0])[0]
         counts.append(count_pixels(judge(image), label, {VOID}, config.n_labels))
     return 100 * segmentation_scores(counts, [])['mean_iou']
 

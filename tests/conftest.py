@@ -72,12 +72,12 @@ def scenes(tmp_path_factory):
     return folder
 
 
-def examine(root, split='train', thorough=False, progress=None, **changes):
+def examine(root, split='train', thorough=False, **changes):
     """survey.survey of a folder."""
     from app.common import config
     from app.datasets import inspection
     source = {**config.default_values(config.DATA), 'data': str(root), 'split': split, **changes}
-    return inspection.inspect_dataset(SimpleNamespace(**source), thorough, progress)
+    return inspection.inspect_dataset(SimpleNamespace(**source), thorough)
 
 
 def make_run(device, precision='fp32', **network):

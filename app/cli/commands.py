@@ -33,8 +33,7 @@ def check(args):
     """Read everything in a data set, and report what it holds and what is wrong."""
     from app.datasets import inspection
     source = command_line.dataset_fields(args)
-    found = inspection.inspect_dataset(source, thorough=True,
-                                       progress=inspection.progress_reporter())
+    found = inspection.inspect_dataset(source, thorough=True)
     inspection.warn_about_assumptions(source, found)
     inspection.print_report(source, found)
     return 2 if found.problems else 0

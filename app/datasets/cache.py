@@ -1,19 +1,19 @@
-"""A data set decoded once and for all: resized pictures in memory-mapped arrays."""
+"""Keep a decoded data set on the disk, in memory-mapped arrays."""
 import json
 import os
 import shutil
 
 import numpy as np
 
-from app.datasets.decoding import map_in_threads
 from app.common.console import Progress
 from app.common.errors import UserError, as_user_error
-from app.common.files import require_regular_file, lock_folder, make_folder, write_text
+from app.common.files import lock_folder, make_folder, require_regular_file, write_text
+from app.datasets.decoding import map_in_threads
 
 
-class Cached:
-    """Decoded pictures in memory-mapped arrays, read by index like a list of what Pictures.read
-    returns."""
+class CachedPictures:
+    """The files <role>.npy of a cache, mapped into memory. An index gives what the PairReader
+    returned for that pair."""
 
     def __init__(self, folder, roles, n, size):
         for role in roles:                          # a pipe would be waited for
@@ -27,56 +27,56 @@ class Cached:
         return {role: array[index] for role, array in self.arrays.items()}
 
 
-def open_cache(folder, pairs, read):
-    """The pictures of layouts.Pair that the PairReader `read` decodes to one size, kept in
-    folder/<role>.npy -> Cached.
+def open_cache(folder, pairs, reader):
+    """Return the CachedPictures of pairs, decoded by a pairs.PairReader to one size.
 
-    Built once, in parallel; built anew when a name, a size or a modification time of the files, or
-    the way of reading them, is not what folder/index.json says.
+    They are decoded anew if index.json in the folder does not describe this way of reading and
+    these files, with their sizes and modification times.
     """
-    def stamp(path):
+    def describe_file(path):
         with as_user_error(path):
+            # The path may name a part of a file.
             status = os.stat(path if os.path.lexists(path) else path.parents[1])
             return [os.fsdecode(path), status.st_size, status.st_mtime_ns]
 
-    index = {'readers': read.readers.signature, 'size': list(read.size),
-             'n_labels': read.n_labels, 'instances': read.instances,
-             'files': map_in_threads(lambda pair: [stamp(path) for path in pair[1:] if path],
-                                  pairs)}
-    roles = ['label', 'image'] + ['inst'] * (read.instances != 'none')
+    c = reader.config
+    index = {'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]),
+             'size': list(reader.size), 'n_labels': c.n_labels, 'instances': reader.instances,
+             'files': map_in_threads(
+                 lambda pair: [describe_file(path) for path in pair[1:] if path], pairs)}
+    roles = ['label', 'image'] + ['inst'] * (reader.instances != 'none')
     make_folder(folder)
-    with lock_folder(folder, wait=True, name='.cache-lock'):   # another run may be building it
-        fill_cache(folder, pairs, read, roles, json.dumps(index))
+    with lock_folder(folder, wait=True, name='.cache-lock'):    # another run may be filling it
+        fill_cache(folder, pairs, reader, roles, json.dumps(index))
         with as_user_error(folder, 'not a whole cache; delete it'):
-            return Cached(folder, roles, len(pairs), read.size)
+            return CachedPictures(folder, roles, len(pairs), reader.size)
 
 
-def fill_cache(folder, pairs, read, roles, text):
-    """Write the arrays of a cache, and then `text` into folder/index.json, unless it says that
-    already. Who has mapped older arrays keeps them."""
-    listed = folder / 'index.json'
-    if listed.is_file() and listed.read_bytes() == text.encode():
+def fill_cache(folder, pairs, reader, roles, index):
+    """Decode pairs into the files of a cache and write the text `index` into index.json, unless it
+    is there already. Processes that have mapped older files keep them."""
+    index_file = folder / 'index.json'
+    if index_file.is_file() and index_file.read_bytes() == index.encode():
         return
-    with as_user_error(listed, 'cannot be replaced; delete it'):
-        listed.unlink(missing_ok=True)
-    first = read(pairs[0])
+    with as_user_error(index_file, 'cannot be replaced; delete it'):
+        index_file.unlink(missing_ok=True)
+    first = reader(pairs[0])
     needed = len(pairs) * sum(first[role].nbytes for role in roles)
-    if needed > shutil.disk_usage(folder).free:     # else writing would kill the process
+    if needed > shutil.disk_usage(folder).free:     # a full disk would kill the process (SIGBUS)
         raise UserError(f'--cache {folder}: needs {needed >> 20} MiB, more than is free there')
     arrays = {role: np.lib.format.open_memmap(
         folder / f'{role}.partial', 'w+', first[role].dtype, (len(pairs), *first[role].shape))
         for role in roles}
 
     def fill(i):
-        for role, array in read(pairs[i]).items():
+        for role, array in reader(pairs[i]).items():
             if array.dtype != first[role].dtype:
-                raise UserError(f'--cache {folder}: {getattr(pairs[i], role)} is '
-                                f'{array.dtype}, and others are {first[role].dtype}; leave '
-                                '--cache out')
+                raise UserError(f'--cache {folder}: {getattr(pairs[i], role)} is {array.dtype}, '
+                                f'and others are {first[role].dtype}; leave --cache out')
             arrays[role][i] = array
 
     map_in_threads(fill, range(len(pairs)), Progress('keeping pictures', len(pairs)))
     for role in roles:
-        arrays.pop(role).flush()                    # Windows replaces no file that is mapped
+        arrays.pop(role).flush()                    # Windows cannot replace a file that is mapped
         os.replace(folder / f'{role}.partial', folder / f'{role}.npy')
-    write_text(listed, text)
+    write_text(index_file, index)

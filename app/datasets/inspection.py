@@ -1,5 +1,5 @@
-"""What is in a data set and what is wrong with it: read before training, and printed by `check`."""
-from collections import Counter
+"""Find out before training what is in a data set and what is wrong with it."""
+from collections import Counter, namedtuple
 from pathlib import Path
 import sys
 from types import SimpleNamespace
@@ -7,229 +7,241 @@ import zlib
 
 import numpy as np
 
-from app.datasets import decoding
-from app.common.console import Progress, log_info, warn
+from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError
-from app.datasets import layouts
-from app.datasets import palettes
-from app.datasets.pairs import pair_reader
+from app.datasets import decoding, layouts, palettes
+from app.datasets.pairs import PairReader
 
-UNKNOWN = 255           # the usual mark of pixels without a label
+IGNORED = 255           # the usual mark of pixels without a label
+IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it do not occur
+MAX_LABELS = 4096       # a label map with higher ids is taken for an instance map
 VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
-UNKNOWN_GAP = 32        # so many labels below it are absent where it is taken for that
+
+# The fields of config.NETWORK that depend on the labels of a data set.
+Labels = namedtuple('Labels', 'n_labels label_names label_table palette void',
+                    defaults=(None, None, None, []))
 
 
-# ------------------------------------------------------------------------------ of a single pair
+# --------------------------------------------------------------------------------- single pairs
 
-def check_same_view(path, other, size):
-    """The channels of `path`; UserError unless it has, to a pixel and to 2 %, the proportions of
-    `other`, whose (width, height) is `size`."""
-    w, h, channels = layouts.read_header(path)
-    apart = abs(w * size[1] - h * size[0])
-    if apart > min(max(*size, w, h), 0.02 * max(w * size[1], h * size[0])):
-        raise UserError(f'{path} is {w}x{h} and {other} is {size[0]}x{size[1]}: they must show the '
+def check_same_view(path, other, other_size, header=None):
+    """Raise UserError unless a file has the proportions of another, to a pixel or to 2 %.
+    header: that of `path`, if it is read already."""
+    (w, h), (other_w, other_h) = (header or layouts.read_header(path)).size, other_size
+    difference = abs(w * other_h - h * other_w)
+    if difference > min(max(w, h, other_w, other_h), 0.02 * max(w * other_h, h * other_w)):
+        raise UserError(f'{path} is {w}x{h} and {other} is {other_w}x{other_h}: they must show the '
                         'same section')
-    return channels
 
 
-def check_jpeg(path, jpeg_labels):
-    """UserError if a label map went through JPEG and that is not allowed."""
-    if not jpeg_labels and path.is_file() and decoding.is_jpeg(path):
-        raise UserError(f'{path}: JPEG changes the values of labels; make PNG files of the '
-                        'originals, or force it by training with --jpeg-labels')
+def check_headers(pair, config, label_header=None):
+    """Return the decoding.Headers of a pair's label map and photograph. Raises UserError if the
+    files do not belong together.
 
-
-def check_headers(pair, config):
-    """What the headers of a pair's files tell -> (width, height), channels of the label map, of the
-    photograph. UserError where they do not belong together. Of the configuration `instances`,
-    `n_labels` and `jpeg_labels` count."""
-    if config.n_labels != 0:
-        check_jpeg(pair.label, config.jpeg_labels)
-    *size, channels = layouts.read_header(pair.image)
-    in_channels = check_same_view(pair.label, pair.image, size)
-    if config.instances == 'files' and pair.inst:
-        check_same_view(pair.inst, pair.image, size)
-    return tuple(size), in_channels, channels
-
-
-# -------------------------------------------------------------------------------- of a data set
-
-class Checked:
-    """Pairs that functions are called on: where one raises a UserError the pair leaves `pairs`, and
-    `problems`, {scene: one line}, says why."""
-
-    def __init__(self, pairs, problems, progress=None):
-        self.pairs, self.problems = pairs, dict(problems)
-        self.progress = progress            # progress(step, done, total) is called along the way
-
-    def each(self, function, step):
-        """[function(pair) of every pair that remains]"""
-        def guarded(pair):
-            try:
-                return pair, function(pair), None
-            except UserError as error:
-                return pair, None, str(error)
-
-        total, progress = len(self.pairs), self.progress
-        done = decoding.map_in_threads(guarded, self.pairs, progress and (
-            lambda n: progress(step, n, total)))
-        self.problems |= {pair.name: error for pair, _, error in done if error}
-        self.pairs = [pair for pair, _, error in done if not error]
-        return [result for _, result, error in done if not error]
-
-
-def inspect_dataset(source, thorough=False, progress=None):
-    """All that has to be known of a data set before training: its layout, the headers of all files
-    and, where only they can tell, the values of the label maps; with `thorough` the pixels of
-    everything. UserError where none of it can be used.
-
-    source: a namespace of the fields of config.DATA. progress(step, done, total) is called along
-    the way.
-
-    Returns a SimpleNamespace: those fields of config.NETWORK that depend on the data (layout,
-    n_labels, label_names, label_table, palette, void, in_channels, out_channels, instances,
-    jpeg_labels); pairs that can be used and `problems`, {scene: one line} for the rest; `unknown`,
-    whether label 255 was taken for pixels without a label; `sizes`, {scene: (width, height)};
-    `histogram` (n_labels,) and `instances_per_picture`, both None unless thorough.
+    config: instances, n_labels and jpeg_labels count. label_header: if it is read already.
     """
-    root = Path(source.data)
-    layout, pairs, problems = layouts.find_pairs(root, source.split)
-    checked = Checked(pairs, problems, progress)
+    label, image = label_header or layouts.read_header(pair.label), layouts.read_header(pair.image)
+    if config.n_labels != 0:
+        decoding.check_jpeg(label, pair.label, config.jpeg_labels)
+    check_same_view(pair.label, pair.image, image.size, label)
+    if config.instances == 'files' and pair.inst:
+        check_same_view(pair.inst, pair.image, image.size)
+    return label, image
+
+
+def keep_usable(function, pairs, problems, what='headers'):
+    """Call function(pair) for all pairs, in threads. Return the pairs for which it succeeds, and
+    its results. The UserErrors of the others go into `problems`, {scene: message}."""
+    def attempt(pair):
+        try:
+            return pair, function(pair), None
+        except UserError as error:
+            return pair, None, str(error)
+
+    attempts = decoding.map_in_threads(attempt, pairs, Progress(f'reading {what}', len(pairs)))
+    problems.update((pair.name, error) for pair, _, error in attempts if error)
+    return ([pair for pair, _, error in attempts if not error],
+            [result for _, result, error in attempts if not error])
+
+
+# ------------------------------------------------------------------------------------ a data set
+
+def inspect_dataset(source, thorough=False):
+    """Find out what training must know about a data set, by the headers of its files and, if nothing
+    else tells the labels, the values of its label maps; if thorough, decode everything.
+
+    source: a namespace with the fields of config.DATA.
+    Returns a namespace with the fields of config.NETWORK that depend on the data, and
+        pairs: [layouts.Pair] that can be used
+        problems: {scene: message} of the others
+        sizes: {scene: (width, height)}
+        has_jpeg_labels: whether a label map is stored as JPEG
+        ignores_255: whether 255 was taken for the mark of pixels without a label
+        histogram, instances_per_picture: if thorough, the pixels of each label, and a list
+    Raises: UserError if nothing can be used.
+    """
+    layout, pairs, problems = layouts.find_pairs(source.data, source.split)
     instances = source.instances
     if instances == 'auto':
         instances = 'files' if pairs and pairs[0].inst else 'none'
-    if instances == 'components' and layout.n_labels == 0:
-        raise UserError(f'--instances components: {root} holds pictures, not label maps')
+    check_flags_suit_layout(source, layout)
+    contents = SimpleNamespace(
+        layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
+        in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
+        histogram=None, instances_per_picture=None, problems=problems)
+    reader, reads_values = PairReader(contents), layout.n_labels is None and not source.palette
 
-    known = SimpleNamespace(instances=instances, n_labels=layout.n_labels,
-                            jpeg_labels=source.jpeg_labels)
-    headers = checked.each(lambda pair: check_headers(pair, known), 'headers')
-    sizes = {pair.name: size for pair, (size, _, _) in zip(checked.pairs, headers)}
-    in_channels, out_channels = (max((header[i] for header in headers), default=3) for i in (1, 2))
-    if layout.n_labels != 0:
-        in_channels = 3                     # of no use, and the same whatever the files are
-
-    labels = find_labels(source, layout, checked)
-    found = SimpleNamespace(layout=layout.name, in_channels=in_channels, out_channels=out_channels,
-                            instances=instances, jpeg_labels=source.jpeg_labels, sizes=sizes,
-                            histogram=None, instances_per_picture=None, **labels)
-    if thorough:
-        read_through(found, checked)
-    found.pairs, found.problems = checked.pairs, checked.problems
-    return found
-
-
-def find_labels(source, layout, checked):
-    """What the labels of a data set are -> {n_labels, label_names, label_table, palette, void,
-    unknown}. Reads the label maps where nothing else tells."""
-    root, n_labels, ignored = Path(source.data), source.n_labels, source.ignore_label
-    names = palette = table = None
-    unknown = False
-    if source.palette:
-        if layout.n_labels == 0:
-            raise UserError(f'--palette {source.palette}: {root} holds pictures, not label maps; '
-                            'leave it out')
-        palette = palettes.read_palette(source.palette)
-        known = {row[3]: row[4] for row in palette}
-        own = 1 + max(known)
-        if n_labels and n_labels < own:
-            raise UserError(f'--n-labels {n_labels}: {source.palette} has the label {own - 1}')
-        n_labels = n_labels or own
-        names = [known.get(i, str(i)) for i in range(n_labels)]
-    elif n_labels in layout.tables:
-        table, n_labels = layout.tables[n_labels](root), n_labels + 1
-    elif layout.n_labels is not None:
-        if n_labels not in (None, layout.n_labels):
-            also = ''.join(f' or {n}' for n in layout.tables)
-            raise UserError(f'--n-labels {n_labels}: {layout.name} has '
-                            f'{layout.n_labels or "no"}{also}; leave it out')
-        n_labels, names = layout.n_labels, layout.names(root)
-    else:
-        read = layouts.readers(layout.name)
-        if layout.sparse and n_labels:
-            raise UserError(f'--n-labels {n_labels}: {layout.name} has as many labels as occur; '
-                            'leave it out')
-
-        def labels_of(pair):
-            ids = read.label(pair.label, None)
+    def inspect_pair(pair):
+        ids, header = set(), None
+        if reads_values:
+            label, header = reader.read_label(pair.label)
             if not layout.sparse:
-                check_ids(ids, pair.label)
-            return set(np.unique(ids).tolist())
+                check_ids(label, pair.label)
+            ids = set(np.unique(label).tolist())
+        return ids, *check_headers(pair, contents, header)
 
-        seen = set().union(*checked.each(labels_of, 'labels'))
-        below = max(seen - {UNKNOWN}, default=0)
-        unknown = (ignored is None and UNKNOWN in seen and below < UNKNOWN - UNKNOWN_GAP
-                   and (n_labels or 0) <= UNKNOWN and not layout.sparse)
-        ignored = UNKNOWN if unknown else ignored
-        if layout.sparse:
-            table = {label: i for i, label in enumerate(sorted(seen - {ignored}))}
-            n_labels = len(table)
-        else:
-            n_labels = n_labels or 1 + max(seen - {ignored}, default=0)
-    void = [table[i] if table else i for i in layout.void if not table or i in table]
-    void += [row[3] for row in palette or [] if row[4].lower() in VOID_NAMES]
-    if isinstance(ignored, int):
-        if n_labels == 0:
-            raise UserError(f'--ignore-label {ignored}: {root} holds pictures, not label maps')
-        if palette:
-            raise UserError(f'--ignore-label {ignored}: has no effect beside --palette, which says '
-                            'what every colour means; leave it out')
-        table = {**(table or {i: i for i in range(n_labels)}), ignored: n_labels}
-        n_labels, names, void = n_labels + 1, names and [*names, 'ignored'], [*void, n_labels]
-    return {'n_labels': n_labels, 'label_names': names, 'label_table': table, 'palette': palette,
-            'void': sorted(set(void)), 'unknown': unknown}
+    pairs, facts = keep_usable(inspect_pair, pairs, problems)
+    ids, label_headers, image_headers = zip(*facts) if facts else ((), (), ())
+    contents.sizes = {pair.name: image.size for pair, image in zip(pairs, image_headers)}
+    contents.has_jpeg_labels = any(label.is_jpeg for label in label_headers)
+    contents.out_channels = max((image.channels for image in image_headers), default=3)
+    if layout.n_labels == 0:
+        contents.in_channels = max((label.channels for label in label_headers), default=3)
+    labels, contents.ignores_255 = find_labels(source, layout, set().union(*ids))
+    vars(contents).update(labels._asdict())
+    contents.pairs = count_contents(contents, pairs) if thorough else pairs
+    return contents
 
 
-MOST_LABELS = 4096      # a label map with higher ones is taken for an instance map
+def check_flags_suit_layout(source, layout):
+    """Raise UserError for a flag that makes no sense for a layout."""
+    ignores = isinstance(source.ignore_label, int)
+    if layout.n_labels == 0:
+        for flag, given in ((f'--palette {source.palette}', source.palette),
+                            (f'--ignore-label {source.ignore_label}', ignores),
+                            ('--instances components', source.instances == 'components')):
+            if given:
+                raise UserError(f'{flag}: {source.data} holds pictures, not label maps; leave it '
+                                'out')
+    if source.palette and ignores:
+        raise UserError(f'--ignore-label {source.ignore_label}: has no effect beside --palette, '
+                        'which gives every colour a label; leave it out')
+    if layout.sparse and source.n_labels and not source.palette:
+        raise UserError(f'--n-labels {source.n_labels}: {layout.name} has as many labels as occur; '
+                        'leave it out')
 
 
 def check_ids(ids, path):
-    """UserError unless the values of a map can be labels."""
+    """Raise UserError unless the values of a map can be labels."""
     low, high = int(ids.min()), int(ids.max())
-    if not 0 <= low <= high < MOST_LABELS:
+    if not 0 <= low <= high < MAX_LABELS:
         raise UserError(f'{path}: values from {low} to {high}; labels are numbers from 0 to '
-                        f'{MOST_LABELS - 1} (is this an instance map?)')
+                        f'{MAX_LABELS - 1} (is this an instance map?)')
 
 
-def read_through(found, checked):
-    """Decode everything: `found.histogram` and `found.instances_per_picture`."""
-    read = pair_reader(found)
+def find_labels(source, layout, ids):
+    """Return the Labels of a data set, and whether the id 255 is taken for the mark of pixels
+    without a label. ids: the set of values in the label maps, if nothing else tells the labels."""
+    n_labels, ignored, ignores_255 = source.n_labels, source.ignore_label, False
+    if source.palette:
+        labels = labels_of_palette(n_labels, source.palette)
+    elif layout.n_labels is not None:
+        labels = labels_of_layout(n_labels, layout, Path(source.data))
+    else:
+        highest = max(ids - {IGNORED}, default=0)
+        ignores_255 = (ignored is None and IGNORED in ids and highest < IGNORED - IGNORED_GAP
+                       and (n_labels or 0) <= IGNORED and not layout.sparse)
+        ignored = IGNORED if ignores_255 else ignored
+        ids = ids - {ignored}
+        labels = Labels(n_labels or 1 + max(ids, default=0))
+        if layout.sparse:
+            table = {label: i for i, label in enumerate(sorted(ids))}
+            labels = labels_of_table(len(table), table, layout)
+    if isinstance(ignored, int):                # it becomes one more label, the last
+        n, names = labels.n_labels, labels.label_names
+        table = {**(labels.label_table or {i: i for i in range(n)}), ignored: n}
+        labels = Labels(n + 1, names and [*names, 'ignored'], table, None, [*labels.void, n])
+    return labels, ignores_255
 
-    def decode(pair):
-        arrays = read(pair)
-        counts = None
-        if found.n_labels:
-            counts = np.bincount(arrays['label'].ravel(), minlength=found.n_labels)
-        return counts, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
 
-    decoded = checked.each(decode, 'pixels')
-    found.histogram = sum(counts for counts, _ in decoded) if found.n_labels else None
-    found.instances_per_picture = [instances for _, instances in decoded]
+def labels_of_palette(n_labels, path):
+    """Return the Labels of a palette's file; n_labels: as many at least, or None."""
+    palette = palettes.read_palette(path)
+    names = {label: name for *_, label, name in palette}
+    if n_labels and n_labels <= max(names):
+        raise UserError(f'--n-labels {n_labels}: {path} has the label {max(names)}')
+    n_labels = n_labels or 1 + max(names)
+    void = sorted(label for label, name in names.items() if name.lower() in VOID_NAMES)
+    return Labels(n_labels, [names.get(i, str(i)) for i in range(n_labels)], None, palette, void)
+
+
+def labels_of_layout(n_labels, layout, root):
+    """Return the Labels of a layout that tells them; n_labels: as --n-labels says, or None."""
+    if n_labels in layout.tables:
+        return labels_of_table(n_labels + 1, layout.tables[n_labels](root), layout)
+    if n_labels not in (None, layout.n_labels):
+        choices = ' or '.join(map(str, [layout.n_labels or 'no', *layout.tables]))
+        raise UserError(f'--n-labels {n_labels}: {layout.name} has {choices}; leave it out')
+    return Labels(layout.n_labels, layout.names(root), void=list(layout.void))
+
+
+def labels_of_table(n_labels, table, layout):
+    """Return the Labels that a table {id: label} makes of a layout's ids."""
+    return Labels(n_labels, label_table=table, void=[table[i] for i in layout.void if i in table])
+
+
+def count_contents(contents, pairs):
+    """Decode all pairs, count pixels and instances into what inspect_dataset returns, and return
+    the pairs that could be decoded."""
+    reader, n_labels = PairReader(contents), contents.n_labels
+
+    def count(pair):
+        arrays = reader(pair)
+        pixels = np.bincount(arrays['label'].ravel(), minlength=n_labels) if n_labels else 0
+        return pixels, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
+
+    pairs, counts = keep_usable(count, pairs, contents.problems, 'pixels')
+    contents.histogram = sum(pixels for pixels, _ in counts) if n_labels else None
+    contents.instances_per_picture = [instances for _, instances in counts]
+    return pairs
+
+
+# --------------------------------------------------------------------------- the pairs of a run
+
+def require_usable(source, contents):
+    """Raise UserError for a data set with problems. With --skip-bad print them instead, unless no
+    pair is left: what cannot be used is left out, of this run and of all that start from it."""
+    problems, count = contents.problems, len(contents.problems)
+    if problems and not source.skip_bad or not contents.pairs:
+        raise UserError(next(iter(problems.values()))
+                        + (f' (and {count - 1} more; check lists them)' if count > 1 else '')
+                        + ('; --skip-bad trains on the rest' if contents.pairs else ''))
+    for problem in problems.values():
+        log_info(f'left out: {problem}')
 
 
 def pairs_for_config(config, root, left_out, split='train'):
-    """The pairs in the folder `root` that fit a run's configuration, less the scenes `left_out` ->
-    layout's name, [Pair], {scene: (width, height)}. UserError if they are not all there, or by
-    their headers of no use."""
+    """Return the name of a folder's layout, its pairs without the scenes `left_out`, and
+    {scene: (width, height)}. Raises UserError if one of them does not suit the configuration of a
+    run, by its headers."""
     layout, pairs, problems = layouts.find_pairs(root, split)
-    for name, problem in problems.items():
-        if name not in left_out:
-            raise UserError(problem)
     pairs = [pair for pair in pairs if pair.name not in left_out]
-    if not pairs:
+    if not pairs and not problems.keys() - set(left_out):
         raise UserError(f'{root}: no pictures of the split {split!r}')
     if (layout.n_labels == 0) != (config.n_labels == 0):
         raise UserError(f'{root}: {layout.name}, and the run was trained on {config.layout}')
-    if config.instances == 'files' and not pairs[0].inst:
+    if config.instances == 'files' and pairs and not pairs[0].inst:
         raise UserError(f'{root}: has no instance maps, and the run was trained with them')
-    headers = decoding.map_in_threads(lambda pair: check_headers(pair, config), pairs,
-                                   Progress('reading headers', len(pairs)))
-    return layout.name, pairs, {pair.name: size for pair, (size, _, _) in zip(pairs, headers)}
+    pairs, headers = keep_usable(lambda pair: check_headers(pair, config), pairs, problems)
+    for scene, problem in problems.items():
+        if scene not in left_out:
+            raise UserError(problem)
+    return layout.name, pairs, {pair.name: image.size for pair, (_, image) in zip(pairs, headers)}
 
 
 def pairs_of_run(config, folder):
-    """The pairs that the run in `folder` was started with -> [Pair], {scene: (width, height)}.
-    UserError where they are not there, or others are."""
+    """Return the pairs that the run in `folder` was started with, and {scene: (width, height)}.
+    Raises UserError if its data set is missing or has changed."""
     t = config.training
     if not Path(t.data).exists():
         raise UserError(f'{t.data}: the data set of {folder} is not there; say with --data DIR '
@@ -237,124 +249,91 @@ def pairs_of_run(config, folder):
     _, pairs, sizes = pairs_for_config(config, t.data, t.left_out, t.split)
     if list(t.pictures) != fingerprint(pairs):
         raise UserError(f'{t.data}: holds {len(pairs)} pictures, and {folder} was started with '
-                        f'{t.pictures[0]}, or with others; put back what was there, or start '
-                        'another run')
+                        f'{t.pictures[0]}, or with others; put them back, or start another run')
     return pairs, sizes
 
 
+def fingerprint(pairs):
+    """Return [number, checksum of the names] of pairs."""
+    names = '\n'.join(str(pair.name) for pair in pairs)
+    return [len(pairs), zlib.crc32(names.encode(errors='surrogateescape'))]
+
+
 def hold_out(pairs, n):
-    """n pairs out of all, spread evenly -> those to train on, those to look at. UserError where
-    none would be left."""
+    """Return pairs to train on and n held-out pairs, spread evenly over all."""
     if n >= len(pairs):
         raise UserError(f'--hold-out {n}: there are {len(pairs)} pictures; leave some to train on')
-    held = {(2 * i + 1) * len(pairs) // (2 * n) for i in range(n)}
-    return ([pair for i, pair in enumerate(pairs) if i not in held],
-            [pair for i, pair in enumerate(pairs) if i in held])
+    heldout = [pairs[(2 * i + 1) * len(pairs) // (2 * n)] for i in range(n)]
+    chosen = set(heldout)
+    return [pair for pair in pairs if pair not in chosen], heldout
 
 
 def train_and_heldout(config, pairs):
-    """Of pairs those that a run may be trained on, and those that --hold-out has left out."""
+    """Return the pairs that a run is trained on and those that --hold-out keeps from it."""
     held = set(config.training.held) if config.training else ()
     return ([pair for pair in pairs if pair.name not in held],
             [pair for pair in pairs if pair.name in held])
 
 
-def other_split_pairs(config, most, least):
-    """At most so many pairs of another split, spread evenly, whose photographs are not of that
-    trained on; whatever is too small (least: width and height) or cannot be used by its headers is
-    left out."""
+def other_split_pairs(config, count, min_side):
+    """Return at most `count` pairs of the split val or test, spread evenly. Photographs of the
+    training split, files that cannot be used, by their headers, and pictures smaller than min_side
+    are left out."""
     t = config.training
-    seen = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
+    trained_on = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
     for split in ('val', 'test'):
         try:
             _, pairs, _ = layouts.find_pairs(t.data, split)
         except UserError:
             continue
-        pairs = [pair for pair in pairs if pair.image not in seen]
+        pairs = [pair for pair in pairs if pair.image not in trained_on]
         if not pairs or config.instances == 'files' and not pairs[0].inst:
             continue
-        pairs = pairs if len(pairs) <= most else hold_out(pairs, most)[1]
-        checked = Checked(pairs, {})
-        headers = checked.each(lambda pair: check_headers(pair, config), 'headers')
-        return [pair for pair, (size, _, _) in zip(checked.pairs, headers)
-                if config.size or min(size) >= least]
+        pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]
+        pairs, headers = keep_usable(lambda pair: check_headers(pair, config), pairs, {})
+        return [pair for pair, (_, image) in zip(pairs, headers)
+                if config.size or min(image.size) >= min_side]
     return []
 
 
-def recheck_skipped(config, root, left_out, split='train'):
-    """Those of the scenes `left_out` that cannot be used today either."""
-    layout, pairs, problems = layouts.find_pairs(root, split)
-    checked = Checked([pair for pair in pairs if pair.name in left_out], {})
-    checked.each(lambda pair: check_headers(pair, config), 'headers')
-    checked.each(pair_reader(config), 'pixels')
-    return sorted({name for name in left_out if name in problems} | checked.problems.keys())
+# ------------------------------------------------------------------------------------- reporting
+
+def warn_about_assumptions(source, contents):
+    """Warn about assumptions made (JPEG labels, 255 as unknown)."""
+    if contents.n_labels and contents.has_jpeg_labels:
+        warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong labels '
+             'along all edges')
+    if contents.ignores_255:
+        warn(f'note: {source.data}: label {IGNORED} is taken as unknown, a label of its own after '
+             f'the other {contents.n_labels - 1}; with --ignore-label none it is the label '
+             f'{IGNORED}')
 
 
-def fingerprint(pairs):
-    """[number, checksum of the names] of the pictures of a data set."""
-    names = '\n'.join(str(pair.name) for pair in pairs)
-    return [len(pairs), zlib.crc32(names.encode(errors='surrogateescape'))]
-
-
-def require_usable(source, found):
-    """Raise UserError where pictures have problems, unless --skip-bad leaves them out; then name
-    them."""
-    if found.problems and not source.skip_bad or not found.pairs:
-        others = len(found.problems) - 1
-        raise UserError(next(iter(found.problems.values()))
-                        + (f' (and {others} more like it; check lists them)' if others else '')
-                        + ('; --skip-bad trains on the rest' if found.pairs else ''))
-    for problem in found.problems.values():
-        log_info(f'left out: {problem}')
-
-
-# -------------------------------------------------------------------------------------- in words
-
-def warn_about_assumptions(source, found):
-    """Say what a survey took upon itself."""
-    if found.n_labels and source.jpeg_labels and any(
-            decoding.is_jpeg(pair.label) for pair in found.pairs if pair.label.is_file()):
-        warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong ones along '
-             'all edges')
-    if found.unknown:
-        warn(f'note: {source.data}: label {UNKNOWN} is taken as unknown, a label of its own after '
-             f'the other {found.n_labels - 1}; --ignore-label none reads it as the label {UNKNOWN}')
-
-
-def summarise(found, which):
-    """'Cityscapes: 2975 training pairs, 35 labels, instance maps'"""
+def summarise(contents, which):
+    """Return a line like 'Cityscapes: 2975 training pairs, 35 labels, instance maps'."""
     instances = {'files': 'instance maps', 'components': 'connected components as instances',
                  'none': 'no instances'}
-    return (f'{found.layout}: {len(found.pairs)} {which} pairs, {found.n_labels or "no"} labels, '
-            f'{instances[found.instances]}')
+    return (f'{contents.layout}: {len(contents.pairs)} {which} pairs, '
+            f'{contents.n_labels or "no"} labels, {instances[contents.instances]}')
 
 
-def print_report(source, found):
-    """Print what a thorough survey found."""
-    log_info(summarise(found, source.split))
+def print_report(source, contents):
+    """Print the results of a thorough inspection."""
+    log_info(summarise(contents, source.split))
     log_info('splits: ' + ', '.join(f'{split} ({n})' for split, n in
-                               layouts.splits(Path(source.data)).items()))
-    sizes = Counter(found.sizes.values())
+                                    layouts.find_splits(Path(source.data)).items()))
+    sizes = Counter(contents.sizes.values())
     log_info('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in sizes.most_common(5))
-        + (f' and {len(sizes) - 5} more' if len(sizes) > 5 else ''))
-    if found.n_labels and found.pairs:
-        names = found.label_names or [str(i) for i in range(found.n_labels)]
-        share = found.histogram / found.histogram.sum()
+             + (f' and {len(sizes) - 5} more' if len(sizes) > 5 else ''))
+    if contents.n_labels and contents.pairs:
+        names = contents.label_names or [str(i) for i in range(contents.n_labels)]
+        share = contents.histogram / contents.histogram.sum()
         log_info('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.3g}%'
-                                   for i in (-share).argsort(kind='stable') if share[i]))
-    if found.instances != 'none' and found.pairs:
-        counts = found.instances_per_picture
+                                        for i in (-share).argsort(kind='stable') if share[i]))
+    if contents.instances != 'none' and contents.pairs:
+        counts = contents.instances_per_picture
         log_info(f'instances per picture: {min(counts)} to {max(counts)}, '
-            f'{sum(counts) / len(counts):.1f} on average')
-    for problem in found.problems.values():
-        log_info(problem, sys.stdout)                            # with -q, too
-    log_info(f'{len(found.problems) or "no"} problem{"s" * (len(found.problems) != 1)}')
-
-
-def progress_reporter():
-    """A progress function that shows each step's, see console.Progress."""
-    steps = {}
-
-    def progress(step, done, total):
-        steps.setdefault(step, Progress(f'reading {step}', total))(done)
-    return progress
+                 f'{sum(counts) / len(counts):.1f} on average')
+    for problem in contents.problems.values():
+        log_info(problem, sys.stdout)                       # -q does not silence it
+    log_info(plural(len(contents.problems), 'problem') if contents.problems else 'no problems')

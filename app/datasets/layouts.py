@@ -1,204 +1,198 @@
-"""From a folder as a data set's site hands it out to label maps, instance maps and photographs
-paired by name.
+"""Find the label maps, instance maps and photographs of a data set and pair them by name.
 
-LAYOUTS, below, is a table with a row for each layout: how it is recognised, how its files are read,
-its labels and their colours. To add a data set is to add a row.
+LAYOUTS is a table with one row for each kind of data set: how to recognise its folder, how to read
+its files, its labels and their colours. To support another data set, add a row.
 """
 from collections import namedtuple
 from collections.abc import Callable
 import csv
 from dataclasses import dataclass, field
-import functools
+import importlib
 import os
 from pathlib import Path
 import re
 
 import numpy as np
 
-import data
+from app.common.errors import UserError, as_user_error
+from app.common.files import read_text, require_regular_file
 from app.datasets import decoding
 from app.datasets.decoding import SUFFIXES
-from app.common.errors import UserError, as_user_error
-from app.common.files import require_regular_file, read_text
-from app.datasets.matlab import open_hdf5, read_mat
-from app.datasets import palettes
 
-# The files of one scene have one name, but for these endings, which tell what they are.
-ENDINGS = {'_gtFine_labelIds': 'label', '_labelIds': 'label', '_gtFine_instanceIds': 'inst',
-           '_instanceIds': 'inst', '_leftImg8bit': 'image', '_seg': 'label inst'}
-OTHERS = r'_gtFine_(color|labelTrainIds)|_parts_\d+'        # files that nobody reads
-LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # as ADE20K calls them
+# The files of a scene have one name, except for these endings, which tell their roles.
+ROLES = {'_gtFine_labelIds': 'label', '_labelIds': 'label', '_gtFine_instanceIds': 'inst',
+         '_instanceIds': 'inst', '_leftImg8bit': 'image', '_seg': 'label inst'}
+UNUSED = r'_gtFine_(color|labelTrainIds)|_parts_\d+'        # endings of files that are not used
+LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # their names in ADE20K
 
-# Functions (path, size or None) -> (H, W[, C]) ndarray, and a text that changes when what they
-# return does.
-Readers = namedtuple('Readers', 'label inst image signature')
-
-# Paths; inst may be None. One may name a part of a file (NYU) or a folder (Helen), as the readers
-# of its layout know.
+# The name of a scene and three paths; inst may be None. A path may also name a part of a .mat file
+# (NYU) or a folder of masks (Helen), see Layout.read_part.
 Pair = namedtuple('Pair', 'name label inst image')
 
 
 # ------------------------------------------------------------------------------------ file names
 
 def scene_name(path):
-    """What the files of a scene share: the stem less what tells them apart."""
+    """Return the name that the files of a scene share: the stem without an ending of ROLES."""
     stem = Path(path).stem
-    return next((stem.removesuffix(ending) for ending in ENDINGS if stem.endswith(ending)), stem)
+    return next((stem.removesuffix(ending) for ending in ROLES if stem.endswith(ending)), stem)
 
 
 def roles_by_name(path):
-    """What a picture's name says it is, as 'label inst'; '' for what this program does not read,
-    None where the name says nothing."""
+    """Return the roles that a file's name tells: '' if the file is not used, None if it tells
+    nothing."""
     stem = Path(path).stem
-    if re.search(f'({OTHERS})$', stem):
+    if re.search(f'({UNUSED})$', stem):
         return ''
-    return next((role for ending, role in ENDINGS.items() if stem.endswith(ending)), None)
+    return next((role for ending, role in ROLES.items() if stem.endswith(ending)), None)
 
 
 def files_below(folder):
-    """All files below `folder`, sorted. Links are followed, each folder is visited once; macOS's
-    notes on files (._*) are left out. UserError where a folder cannot be read."""
+    """Return all files below a folder, sorted, without those of macOS (._*). Links are followed,
+    and each folder is visited once. Raises UserError if one cannot be read."""
     def fail(error):
         if not isinstance(error, FileNotFoundError):
             raise UserError(f'{error.filename}: cannot be read ({error.strerror})')
 
-    found, visited = [], set()
-    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        status = os.stat(place)
+    files, visited = [], set()
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        status = os.stat(parent)
         if (status.st_dev, status.st_ino) in visited:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        found += [Path(place, name) for name in names if not name.startswith('._')]
-    return sorted(found)
+        files += [Path(parent, name) for name in names if not name.startswith('._')]
+    return sorted(files)
 
 
-def pictures_in(folder, ending='', suffixes=SUFFIXES):
-    """{scene_name: path} of the pictures below `folder` whose stem ends in `ending`. UserError if
-    two share a name."""
-    return unique(path for path in files_below(folder)
-                  if path.suffix.lower() in suffixes and path.stem.endswith(ending))
+def pictures_below(folder, pattern='*'):
+    """Return {scene: path} of the pictures below a folder whose names match a pattern."""
+    return by_scene(path for path in files_below(folder)
+                    if path.suffix.lower() in SUFFIXES and path.match(pattern))
 
 
-def unique(paths):
-    """{scene_name: path}; UserError where two paths share a name."""
-    found = {}
+def by_scene(paths):
+    """Return {scene: path}. Raises UserError if two paths belong to one scene."""
+    scenes = {}
     for path in paths:
-        if found.setdefault(name := scene_name(path), path) != path:
-            raise UserError(f'{path} and {found[name]} have the same name: remove or rename one of '
-                            'them')
-    return found
+        other = scenes.setdefault(scene_name(path), path)
+        if other != path:
+            raise UserError(f'{path} and {other} have the same name: remove or rename one of them')
+    return scenes
 
 
 # ----------------------------------------------------------------------------------- recognising
-# Each: (root, split) -> None where the folder `root` is another layout, or {role: {scene: path}}.
+# Each function takes the folder of a data set and the name of a split. It returns None if the
+# folder has another layout, else {role: {scene: path}}.
 
-def find_cityscapes(root, split):
-    if (root / 'gtFine').is_dir():
-        maps = root / 'gtFine' / split
-        return {'label': pictures_in(maps, '_labelIds'), 'inst': pictures_in(maps, '_instanceIds'),
-                'image': pictures_in(root / 'leftImg8bit' / split, '_leftImg8bit')}
-
-
-def find_ade_scenes(root, split):
-    """ADEChallengeData2016; with annotations_instance/ of the 2017 challenge, instances too."""
-    if (root / 'annotations').is_dir() and (root / 'images').is_dir():
-        folders = {'label': 'annotations', 'inst': 'annotations_instance', 'image': 'images'}
-        return {role: pictures_in(root / place / LONG_SPLITS.get(split, split))
-                for role, place in folders.items()}
+def folder_finder(**patterns):
+    """Return such a function for a layout with a folder for each role. Patterns as
+    'gtFine/{split}/*_labelIds.*' say where its pictures are."""
+    def find(root, split):
+        places = {role: root / pattern.format(split=split, long_split=LONG_SPLITS.get(split, split))
+                  for role, pattern in patterns.items()}
+        if places['label'].parent.is_dir():
+            return {role: pictures_below(path.parent, path.name) for role, path in places.items()}
+    return find
 
 
 def find_ade_full(root, split):
-    """Beside every photograph a *_seg.png that holds its classes and its instances."""
+    """Each photograph has a *_seg.png beside it, which holds labels and instances."""
     for images in (root / 'images' / 'ADE', root / 'images'):
         folder = images / LONG_SPLITS.get(split, split)
-        maps = pictures_in(folder, '_seg', ('.png',)) if images.is_dir() else None
+        maps = pictures_below(folder, '*_seg.png') if folder.is_dir() else None
         if maps:
-            return {'label': maps, 'inst': maps, 'image': pictures_in(folder, suffixes=('.jpg',))}
+            return {'label': maps, 'inst': maps, 'image': pictures_below(folder, '*.jpg')}
 
 
 def find_nyu(root, split):
-    """nyu_depth_v2_labeled.mat, with the usual splits.mat (trainNdxs, testNdxs) beside it."""
+    """nyu_depth_v2_labeled.mat, and perhaps splits.mat (trainNdxs, testNdxs) beside it."""
     mat = root if root.suffix == '.mat' else root / 'nyu_depth_v2_labeled.mat'
     if not mat.is_file():
         return None
     with open_hdf5(mat) as file, as_user_error(mat, 'not the labelled pictures of NYU Depth v2'):
-        lengths = {len(file[key]) for key in ('labels', 'instances', 'images')}
-        if len(lengths) > 1:
-            raise ValueError('not as many labels, instances and images')
-        for key, kinds, shape in (('labels', 'iu', 3), ('instances', 'iu', 3), ('images', 'u', 4)):
+        counts = {len(file[key]) for key in ('labels', 'instances', 'images')}
+        if len(counts) > 1:
+            raise ValueError('the numbers of labels, instances and images differ')
+        for key, kinds, axes in (('labels', 'iu', 3), ('instances', 'iu', 3), ('images', 'u', 4)):
             part = file[key]
-            if part.dtype.kind not in kinds or part.ndim != shape or key == 'images' and (
+            if part.dtype.kind not in kinds or part.ndim != axes or key == 'images' and (
                     part.dtype.itemsize > 1 or part.shape[1] != 3):
                 raise ValueError(f'{key}: {part.dtype} of shape {part.shape}')
-    numbers = range(1, lengths.pop() + 1)
+    numbers = range(1, counts.pop() + 1)
     splits = mat.parent / 'splits.mat'
     if splits.is_file():
         key = {'train': 'trainNdxs', 'test': 'testNdxs', 'val': 'testNdxs'}.get(split)
-        with as_user_error(splits):
-            chosen = read_mat(splits)[key].flatten().astype(int).tolist() if key else []
-            if not set(chosen) <= set(numbers):
-                raise ValueError(f'{key}: numbers beyond {max(numbers)}')
+        chosen = read_mat_numbers(splits, key) if key else []
+        if not set(chosen) <= set(numbers):
+            raise UserError(f'{splits}: cannot be read ({key}: numbers beyond {max(numbers)})')
         numbers = chosen
     return {role: {f'{n:04d}': mat / key / str(n) for n in numbers} for role, key in
             (('label', 'labels'), ('inst', 'instances'), ('image', 'images'))}
 
 
-def helen_masks(root):
-    """{face: folder of its masks}"""
+def mask_folders(root):
+    """Return {scene: folder with the masks of a face} of the folders below `root`."""
     return {path.parent.name: path.parent for path in files_below(root)
             if path.stem.endswith('_lbl00')}
 
 
 def find_helen(root, split):
-    """The face-parsing release: eleven soft masks for each photograph, and lists of the splits."""
-    masks = helen_masks(root / 'labels')
+    """The release for face parsing: eleven soft masks for each photograph, and lists of splits."""
+    masks = mask_folders(root / 'labels')
     if not masks or not (root / 'images').is_dir():
         return None
-    images = pictures_in(root / 'images')
+    images = pictures_below(root / 'images')
     lists = {'train': 'exemplars.txt', 'val': 'tuning.txt', 'test': 'testing.txt'}
-    listed = root / lists.get(split, f'{split}.txt')
-    if listed.is_file():
-        names = {line.split(',')[-1].strip() for line in read_text(listed).splitlines()}
-        masks, images = ({name: path for name, path in found.items() if name in names}
-                         for found in (masks, images))
+    scene_list = root / lists.get(split, f'{split}.txt')
+    if scene_list.is_file():
+        scenes = {line.split(',')[-1].strip() for line in read_text(scene_list).splitlines()}
+        masks, images = ({scene: path for scene, path in paths.items() if scene in scenes}
+                         for paths in (masks, images))
     return {'label': masks, 'image': images}
 
 
-def find_flat(root, split):
-    if (root / f'{split}_label').is_dir():
-        return {role: pictures_in(root / f'{split}_{place}') for role, place in
-                (('label', 'label'), ('inst', 'inst'), ('image', 'img'))}
+# ------------------------------------------------------------------ files of particular data sets
+
+def ade_instances(colours):
+    """ADE20K scene parsing: red is the class, green numbers its instances."""
+    return colours[..., 0] * 256 + colours[..., 1]
 
 
-def find_pictures(root, split):
-    if (root / f'{split}_A').is_dir():
-        return {'label': pictures_in(root / f'{split}_A'),
-                'image': pictures_in(root / f'{split}_B')}
+def seg_classes(colours):
+    """ADE20K full: red and green hold the class."""
+    return colours[..., 0] // 10 * 256 + colours[..., 1]
 
 
-# --------------------------------------------------------------------------------------- readers
-# Each: (path, (width, height) or None) -> (H, W) int32, by nearest neighbour; of photographs,
-# (path, size, channels) -> (H, W, channels) uint8 or float32.
-
-def read_ade_instances(path, size):
-    rgb = decoding.read_bands(path, size)
-    return rgb[..., 0] * 256 + rgb[..., 1]                  # class, and instance of that class
+def seg_instances(colours):
+    """ADE20K full: blue numbers the instances. It is 0 without objects; then the class tells things
+    apart."""
+    return seg_classes(colours) * 256 + colours[..., 2]
 
 
-def seg_classes(rgb):
-    return rgb[..., 0] // 10 * 256 + rgb[..., 1]
+def import_optional(module, path):
+    """Import the module of an optional package, which the file `path` needs."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.split('.')[0]
+        raise UserError(f'{path}: this MATLAB file is read with {package}, which is not installed: '
+                        f'pip install {package}') from None
 
 
-def read_seg_classes(path, size):
-    return seg_classes(decoding.read_bands(path, size))
+def open_hdf5(path):
+    """Open a MATLAB 7.3 file, which is HDF5, as an h5py.File."""
+    h5py = import_optional('h5py', path)
+    require_regular_file(path)
+    with as_user_error(path, 'cannot be read as MATLAB 7.3'):
+        return h5py.File(path, 'r')
 
 
-def read_seg_instances(path, size):
-    """Blue numbers the instances of the whole picture; without objects it is 0, and the class tells
-    things apart."""
-    rgb = decoding.read_bands(path, size)
-    return seg_classes(rgb) * 256 + rgb[..., 2]
+def read_mat_numbers(path, key):
+    """Return the numbers in the array `key` of a MATLAB 5 file, a list of int."""
+    scipy_io = import_optional('scipy.io', path)
+    with as_user_error(path):
+        return scipy_io.loadmat(path)[key].flatten().astype(int).tolist()
 
 
 def is_mat_part(path):
@@ -206,62 +200,49 @@ def is_mat_part(path):
     return path.parent.parent.suffix == '.mat'
 
 
-def read_nyu(path, size):
-    """A part of a .mat file, n from 1, whose order of axes is the reverse of numpy's; or a map in
-    a file of its own."""
+def read_nyu_part(path):
+    """Return scene n, counted from 1, of NYU's file, where the path names a part of it: labels or
+    instances, (H, W) int32, or a photograph, (H, W, 3) uint8."""
     if not is_mat_part(path):
-        return decoding.read_map(path, size)
-    return data.resize(read_part(path).astype(np.int32), size, nearest=True)
+        return None
+    with open_hdf5(path.parents[1]) as file, as_user_error(path):
+        key, n = path.parent.name, int(path.name)
+        if not 1 <= n <= len(file['labels']):
+            raise ValueError(f'the file holds {len(file["labels"])} scenes')
+        # MATLAB stores axes in the reverse order of numpy.
+        part = np.ascontiguousarray(file[key][n - 1].T)
+        if key == 'instances':              # they are numbered within each class
+            part = file['labels'][n - 1].T.astype(np.int32) * 256 + part
+        return part if key == 'images' else part.astype(np.int32)
 
 
-def read_nyu_instances(path, size):
-    """Instances are numbered within each class."""
-    if not is_mat_part(path):
-        return decoding.read_instances(path, size)
-    return read_nyu(path.parents[1] / 'labels' / path.name, size) * 256 + read_nyu(path, size)
-
-
-def read_nyu_photo(path, size, channels=3):
-    return (data.resize(read_part(path), size) if is_mat_part(path) else
-            decoding.read_photo(path, size, channels))
-
-
-def read_part(path):
-    """<file>.mat/<key>/<n> -> (H, W) or (H, W, 3) ndarray."""
-    mat, key, n = path.parents[1], path.parent.name, path.name
-    with open_hdf5(mat) as file, as_user_error(path):
-        if not 1 <= int(n) <= len(file[key]):
-            raise ValueError(f'there are {len(file[key])}')
-        return np.ascontiguousarray(file[key][int(n) - 1].T)
-
-
-def read_helen(path, size):
-    """A folder of <id>_lbl00 ... lbl10, soft masks: the label is the strongest. Or a label map."""
+def read_helen_masks(path):
+    """Return the labels (H, W) int32 of a folder with the soft masks <id>_lbl00 ... lbl10: each
+    pixel has the label of its strongest mask."""
     if not path.is_dir():
-        return decoding.read_map(path, size)
+        return None
     masks = [file for file in files_below(path) if re.search(r'_lbl\d\d$', file.stem)]
     if len(masks) != len(HELEN):
         raise UserError(f'{path}: {len(masks)} masks there, expected {len(HELEN)}')
     with as_user_error(path, 'its masks do not fit together'):
-        strongest = np.stack([decoding.read_map(file) for file in masks]).argmax(0)
-    return data.resize(strongest.astype(np.int32), size, nearest=True)
+        return np.stack([decoding.read_map(file) for file in masks]).argmax(0).astype(np.int32)
 
 
 def read_header(path):
-    """(width, height, channels) of what a pair's path names, without decoding."""
+    """Return the decoding.Header of a path of a Pair without decoding the file."""
     if is_mat_part(path):
         with open_hdf5(path.parents[1]) as file, as_user_error(path):
             shape = file[path.parent.name].shape
-            return (*shape[-2:], shape[1] if len(shape) == 4 else 1)
+            return decoding.Header(shape[-2:], shape[1] if len(shape) == 4 else 1)
     if path.is_dir():
-        pictures = (file for file in files_below(path) if file.suffix.lower() in SUFFIXES)
-        return decoding.read_header(next(pictures, path))
+        masks = (file for file in files_below(path) if file.suffix.lower() in SUFFIXES)
+        return decoding.read_header(next(masks, path))
     return decoding.read_header(path)
 
 
-# ---------------------------------------------------------------------------------- their labels
+# ---------------------------------------------------------------------------------------- labels
 
-# Cityscapes' names and colours of the ids 0 ... 33; the official models' 35th stands for id -1.
+# Cityscapes' names and colours of the ids 0 ... 33; the official models have a 35th for the id -1.
 CITYSCAPES = [
     ('unlabeled', (0, 0, 0)), ('ego vehicle', (0, 0, 0)), ('rectification border', (0, 0, 0)),
     ('out of roi', (0, 0, 0)), ('static', (0, 0, 0)), ('dynamic', (111, 74, 0)),
@@ -281,10 +262,11 @@ HELEN = ['background', 'face skin', 'left eyebrow', 'right eyebrow', 'left eye',
 
 
 def ade_names(root):
-    """The names of objectInfo150.csv or .txt, if there is one of 150 rows; else None."""
-    for table in (root / 'objectInfo150.csv', root / 'objectInfo150.txt'):
-        if table.is_file():
-            lines = read_text(table).splitlines()
+    """Return the 151 names of ADE20K's labels by objectInfo150.csv or .txt; None without a list of
+    150 names."""
+    for path in (root / 'objectInfo150.csv', root / 'objectInfo150.txt'):
+        if path.is_file():
+            lines = read_text(path).splitlines()
             rows = csv.DictReader(lines, delimiter='\t' if '\t' in ''.join(lines[:1]) else ',')
             names = [re.split('[;,]', row.get('Name') or '')[0].strip() for row in rows]
             if len(names) == 150 and all(names):
@@ -292,20 +274,20 @@ def ade_names(root):
     return None
 
 
-def forty_labels(root):
-    """NYU's usual mapping of 894 classes to 40 -> {id: label}, from classMapping40.mat (mapClass)
-    or a text file of 894 numbers."""
+def nyu_40_labels(root):
+    """Return {class: label}, the usual mapping of NYU's 894 classes to 40 labels, from
+    classMapping40.mat (mapClass) or from a text file with 894 numbers."""
     folder = root if root.is_dir() else root.parent
-    for name in ('classMapping40.mat', 'classMapping40.txt'):
-        path = folder / name
+    for path in (folder / 'classMapping40.mat', folder / 'classMapping40.txt'):
         if path.is_file():
-            with as_user_error(path):
-                numbers = (read_mat(path)['mapClass'].flatten().astype(int).tolist()
-                           if name.endswith('mat') else
-                           [int(word) for word in read_text(path).replace(',', ' ').split()])
-            if len(numbers) != 894 or not 1 <= min(numbers) <= max(numbers) <= 40:
-                raise UserError(f'{path}: expected 894 numbers from 1 to 40, got {len(numbers)}')
-            return dict(enumerate([0, *numbers]))
+            if path.suffix == '.mat':
+                labels = read_mat_numbers(path, 'mapClass')
+            else:
+                with as_user_error(path):
+                    labels = [int(word) for word in read_text(path).replace(',', ' ').split()]
+            if len(labels) != 894 or not 1 <= min(labels) <= max(labels) <= 40:
+                raise UserError(f'{path}: expected 894 numbers from 1 to 40, got {len(labels)}')
+            return dict(enumerate([0, *labels]))
     raise UserError(f'--n-labels 40: no classMapping40.mat (or .txt with its 894 numbers) in '
                     f'{folder}')
 
@@ -316,67 +298,75 @@ def forty_labels(root):
 class Layout:
     """A row of the table."""
     name: str
-    find: Callable                          # how it is recognised, as above
+    find: Callable                          # recognises its folder, see above
     n_labels: int | None = None             # 0: pictures to pictures; None: its maps tell
-    read_label: Callable = decoding.read_map
-    read_inst: Callable = decoding.read_instances
-    read_image: Callable = decoding.read_photo
-    names: Callable = lambda root: None     # root -> the labels' names, or None
+    read_part: Callable = lambda path: None         # decodes paths that are no files of their own
+    label_of_colours: Callable | None = None        # its label maps are colours: (H, W, 3) to ids
+    inst_of_colours: Callable | None = None         # its instance maps are
+    names: Callable = lambda root: None     # returns the names of the labels, or None
     colours: tuple = ()                     # (R, G, B) of the labels 0, 1, 2 ...
-    void: tuple = ()                        # ids of its maps that its benchmark does not count
-    things: tuple = ()                      # labels that are things, which are counted, not stuff
-    sparse: bool = False                    # its maps hold ids, of which those that occur count
-    tables: dict = field(default_factory=dict)      # {--n-labels: root -> {id: label}}
-    folders: Callable = lambda folder: {}   # folder -> {scene: path}, where a map is a folder
+    void: tuple = ()                        # ids that its benchmark does not count
+    things: tuple = ()                      # labels of objects that can be counted
+    sparse: bool = False                    # its ids have gaps: those that occur become 0, 1, 2 ...
+    tables: dict = field(default_factory=dict)      # {--n-labels: function(root), {id: label}}
+    mask_folders: Callable = lambda folder: {}      # {scene: path} where a map is a folder
 
 
 LAYOUTS = {layout.name: layout for layout in (
-    Layout('Cityscapes', find_cityscapes, len(CITYSCAPES),
+    Layout('Cityscapes',
+           folder_finder(label='gtFine/{split}/*_labelIds.*', inst='gtFine/{split}/*_instanceIds.*',
+                         image='leftImg8bit/{split}/*_leftImg8bit.*'), len(CITYSCAPES),
            names=lambda root: [name for name, _ in CITYSCAPES],
            colours=tuple(colour for _, colour in CITYSCAPES),
            void=(0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 34),
            things=tuple(range(24, 34))),
-    Layout('ADE20K scene parsing', find_ade_scenes, 151, read_inst=read_ade_instances,
-           names=ade_names, void=(0,)),
-    Layout('ADE20K full', find_ade_full, read_label=read_seg_classes, read_inst=read_seg_instances,
-           void=(0,), sparse=True),
-    Layout('NYU Depth v2', find_nyu, 895, read_nyu, read_nyu_instances, read_nyu_photo,
-           void=(0,), tables={40: forty_labels}),
-    Layout('Helen', find_helen, len(HELEN), read_helen, names=lambda root: HELEN,
-           folders=helen_masks),
-    Layout('flat', find_flat),
-    Layout('A to B', find_pictures, 0))}
+    Layout('ADE20K scene parsing',
+           folder_finder(label='annotations/{long_split}/*', image='images/{long_split}/*',
+                         inst='annotations_instance/{long_split}/*'),   # in the challenge of 2017
+           151, inst_of_colours=ade_instances, names=ade_names, void=(0,)),
+    Layout('ADE20K full', find_ade_full, label_of_colours=seg_classes,
+           inst_of_colours=seg_instances, void=(0,), sparse=True),
+    Layout('NYU Depth v2', find_nyu, 895, read_nyu_part, void=(0,), tables={40: nyu_40_labels}),
+    Layout('Helen', find_helen, len(HELEN), read_helen_masks, names=lambda root: HELEN,
+           mask_folders=mask_folders),
+    Layout('flat', folder_finder(label='{split}_label/*', inst='{split}_inst/*',
+                                 image='{split}_img/*')),
+    Layout('A to B', folder_finder(label='{split}_A/*', image='{split}_B/*'), 0))}
 
 
 def recognise_layout(root, split):
-    """The first layout that knows the folder `root`, and its files -> Layout, {role: {scene:
-    path}}; or None, {}."""
+    """Return the first Layout that recognises a folder, and its files, {role: {scene: path}}; or
+    None and {}."""
     for layout in LAYOUTS.values():
-        found = layout.find(root, split)
-        if found:
-            return layout, found
+        files = layout.find(root, split)
+        if files:
+            return layout, files
     return None, {}
 
 
-def splits(root):
-    """{split: number of label maps} of the splits that the folder `root` has."""
-    own = sorted({re.sub('_(label|A)$', '', path.name) for path in root.glob('*_*')
-                  if re.search('_(label|A)$', path.name)})
-    found = {}
-    for split in dict.fromkeys(['train', 'val', 'test', *own]):
+def find_splits(root):
+    """Return {split: number of label maps} of the splits of a data set."""
+    named = sorted({re.sub('_(label|A)$', '', path.name) for path in root.glob('*_*')
+                    if re.search('_(label|A)$', path.name)})
+    splits = {}
+    for split in dict.fromkeys(['train', 'val', 'test', *named]):
         try:
             labels = recognise_layout(root, split)[1].get('label')
-        except UserError:                           # of a split that nobody asked for
+        except UserError:                           # in a split that nobody asked for
             continue
-        if labels and labels not in found.values():     # without lists, all is training data
-            found[split] = labels
-    return {split: len(labels) for split, labels in found.items()}
+        if labels and labels not in splits.values():    # without lists, every split is the whole
+            splits[split] = labels
+    return {split: len(labels) for split, labels in splits.items()}
 
+
+# --------------------------------------------------------------------------------------- pairing
 
 def find_pairs(root, split='train'):
-    """Recognise the layout of the folder `root` and pair its files by name -> Layout, [Pair],
-    {scene: one line} for those that lack a partner. UserError where the layout is unknown or the
-    split is empty."""
+    """Recognise the layout of a folder and pair its files by name.
+
+    Returns the Layout, [Pair] and {scene: message} for scenes that lack a file.
+    Raises: UserError if the layout is unknown or the split has no label maps.
+    """
     root = Path(root)
     if not root.exists():
         raise UserError(f'{root}: no such folder')
@@ -384,22 +374,13 @@ def find_pairs(root, split='train'):
         raise UserError(f'{root}: is a file, expected the folder of a data set')
     layout, files = recognise_layout(root, split)
     if not files.get('label'):
-        others = splits(root)
-        if others:
-            raise UserError(f'{root}: no label maps of the split {split!r}, but of '
-                            f'{", ".join(others)}; choose with --split')
-        if layout:
-            raise UserError(f'{root}: {layout.name}, but there are no label maps')
-        raise UserError(f'{root}: expected {split}_label/ and {split}_img/ (and perhaps '
-                        f'{split}_inst/), or {split}_A/ and {split}_B/, or Cityscapes, ADE20K, NYU '
-                        'Depth v2 or Helen as they are downloaded')
+        raise UserError(explain_no_labels(root, split, layout))
 
     labels, images, insts = files['label'], files['image'], files.get('inst', {})
     problems = {}
     for scene in sorted(labels.keys() | images.keys() | insts.keys()):
         if scene not in labels:
-            path = images.get(scene) or insts[scene]
-            problems[scene] = f'{path}: no label map of the same name'
+            problems[scene] = f'{images.get(scene) or insts[scene]}: no label map of the same name'
         elif insts and scene not in insts:
             problems[scene] = f'{labels[scene]}: no instance map of the same name'
         elif scene not in images:
@@ -409,74 +390,58 @@ def find_pairs(root, split='train'):
     return layout, pairs, problems
 
 
+def explain_no_labels(root, split, layout):
+    """Return the message for a data set without label maps of a split; layout: a Layout or None."""
+    splits = find_splits(root)
+    if splits:
+        return (f'{root}: no label maps of the split {split!r}, but of {", ".join(splits)}; choose '
+                'with --split')
+    if layout:
+        return f'{root}: {layout.name}, but there are no label maps'
+    return (f'{root}: expected {split}_label/ and {split}_img/ (and perhaps {split}_inst/), or '
+            f'{split}_A/ and {split}_B/, or Cityscapes, ADE20K, NYU Depth v2 or Helen as they are '
+            'downloaded')
+
+
 def files_by_name(paths, role, layout):
-    """{scene: path} of the pictures that `paths` name, files or folders of them. Of a folder, those
-    whose names say that they are of another role ('label', 'inst', 'image') are left out, and so is
-    one whose name says nothing where another of that scene is named for the role."""
-    found = {}
+    """Return {scene: path} of the pictures in `paths`, a list of files and folders.
+
+    role: 'label', 'inst' or 'image'. In a folder, files whose names tell another role are skipped;
+        a file whose name tells nothing is skipped if another of its scene is named for the role.
+    layout: the name of a Layout.
+
+    Raises: UserError if there are none, or two have the same name.
+    """
+    files = {}
     for path in map(Path, paths):
-        more = LAYOUTS[layout].folders(path) if role == 'label' and path.is_dir() else {}
-        if path.is_dir() and not more:
+        more = LAYOUTS[layout].mask_folders(path) if role == 'label' and path.is_dir() else {}
+        if not more and path.is_dir():
             pictures = [file for file in files_below(path) if file.suffix.lower() in SUFFIXES]
-            named = [file for file in pictures if role in (roles_by_name(file) or '').split()]
-            scenes = set(map(scene_name, named))
-            more = unique(sorted([*named, *(file for file in pictures if roles_by_name(file) is None
-                                            and scene_name(file) not in scenes)]))
+            named = by_scene(file for file in pictures
+                             if role in (roles_by_name(file) or '').split())
+            more = {**by_scene(file for file in pictures if roles_by_name(file) is None
+                               and scene_name(file) not in named), **named}
+            more = dict(sorted(more.items()))
         elif not more:
-            if len(paths) == 1 and not is_mat_part(path):    # told before anything is computed
+            if len(paths) == 1 and not is_mat_part(path):   # refuse it before computing anything
                 require_regular_file(path)
             more = {scene_name(path): path}
-        for name in found.keys() & more.keys():
-            raise UserError(f'{more[name]} and {found[name]} have the same name: take them one at '
-                            'a time')
-        found |= more
-    if not found:
+        for scene in files.keys() & more.keys():
+            raise UserError(f'{more[scene]} and {files[scene]} have the same name: take them one '
+                            'at a time')
+        files |= more
+    if not files:
         raise UserError(f'{paths[0]}: no pictures there')
-    return found
+    return files
 
 
 def match_by_name(paths, role, layout, labels):
-    """{scene: path} with a partner for each scene in `labels`; a single file belongs to a single
-    label map, whatever its name. UserError where one is missing."""
-    found = files_by_name(paths, role, layout)
-    if len(found) == len(labels) == 1:
-        return dict(zip(labels, found.values()))
-    for name, path in labels.items():
-        if name not in found or found[name] == path and roles_by_name(path) is None:
+    """Return files_by_name, with a file for each scene of `labels`, {scene: path}. One file belongs
+    to one label map, whatever their names. Raises UserError if one is missing."""
+    files = files_by_name(paths, role, layout)
+    if len(files) == len(labels) == 1:
+        return dict(zip(labels, files.values()))
+    for scene, path in labels.items():
+        if scene not in files or files[scene] == path and roles_by_name(path) is None:
             raise UserError(f'{path}: no file of the same name in {" ".join(map(str, paths))}')
-    return found
-
-
-# ----------------------------------------------------------------------------- reading and showing
-
-def readers(layout, in_channels=3, out_channels=3, palette=None, label_table=None):
-    """The Readers of a layout (its name), with the colours of `palette` (rows [R, G, B, label,
-    name]) or the ids of `label_table` made into labels."""
-    row = LAYOUTS[layout]
-    label = row.read_label
-    if row.n_labels == 0:
-        label = functools.partial(decoding.read_photo, channels=in_channels)
-    if palette:
-        label = palettes.colour_reader(palette)
-    if label_table:
-        label = palettes.table_reader(label, label_table)
-    signature = repr([layout, palette, label_table, in_channels, out_channels])
-    return Readers(prefer_saved_maps(label) if row.n_labels != 0 else label,
-                        prefer_saved_maps(row.read_inst, arrays=True),
-                        functools.partial(row.read_image, channels=out_channels), signature)
-
-
-def prefer_saved_maps(read, arrays=False):
-    """A reader of maps that takes those that `edit` wrote, with `arrays` all .npy files, as they
-    are, and others as `read`."""
-    def choose(path, size=None):
-        if arrays and decoding.is_array(path):
-            return decoding.read_instances(path, size)
-        return (decoding.read_map if decoding.is_saved_map(path) else read)(path, size)
-    return choose
-
-
-def config_readers(config):
-    """The readers of a run's pictures."""
-    return readers(config.layout, config.in_channels, config.out_channels, config.palette,
-                   config.label_table)
+    return files

@@ -1,47 +1,89 @@
-"""From pairs of files to a data.PairedDataset: decoded, resized, checked, kept where they fit."""
+"""Decode the files of pairs, and open pairs as a data.PairedDataset."""
 from pathlib import Path
 
 import numpy as np
 
 from app.common.errors import UserError
-from app.datasets import layouts
+from app.datasets import decoding, layouts, palettes
 from app.datasets.cache import open_cache
-from app.datasets.decoding import map_in_threads
 import data
 
-IN_MEMORY_BYTES = 1 << 30                           # decoded data sets below this stay in memory
+IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memory
 
 
 class PairReader:
-    """Reads the files of a layouts.Pair: {'label', 'image', 'inst': (H, W[, C]) ndarray}.
+    """Decodes a layouts.Pair: returns {role: ndarray} of one size.
 
-    Labels are uint8, above 256 labels int32; where n_labels is 0 the label map is a picture.
-    Instances are int32, or missing where instances is 'none'.
-    Raises UserError, which names the file.
+        image: (H, W, C) uint8, or float32 in [-1, 1]
+        label: (H, W) uint8, above 256 labels int32; where n_labels is 0, a picture (H, W, C)
+        inst: (H, W) int32; missing where there are no instances
+
+    Raises: UserError that names the file.
     """
 
     def __init__(self,
-                 readers,                   # layouts.Readers
-                 n_labels,
-                 size=None,                 # resize to (width, height)
-                 instances='files'):        # 'files', 'components' of each label, or 'none'
-        self.readers, self.n_labels, self.size = readers, n_labels, size
-        self.instances = instances
+                 config,                # layout, n_labels, in_channels, out_channels, palette,
+                                        # label_table, jpeg_labels, instances
+                 size=None,             # resize to (width, height)
+                 instances=None):       # in place of the configuration's
+        self.config, self.n_labels, self.size = config, config.n_labels, size
+        self.instances = instances or config.instances
+        self.layout = layouts.LAYOUTS[config.layout]
 
     def __call__(self, pair):
-        image = self.readers.image(pair.image, self.size)
+        image = self.read_photo(pair.image, self.size)
         size = image.shape[1::-1]
-        label = self.readers.label(pair.label, size)
-        if self.n_labels == 0:
-            return {'label': label, 'image': image}
-        check_labels(label, pair.label, self.n_labels)
-        label = label.astype(np.uint8 if self.n_labels <= 256 else np.int32)
+        label, _ = self.read_label(pair.label, size)
         arrays = {'label': label, 'image': image}
+        if self.n_labels == 0:
+            return arrays
         if self.instances == 'files':
-            arrays['inst'] = self.readers.inst(pair.inst, size)
+            arrays['inst'] = self.read_instances(pair.inst, size)
         elif self.instances == 'components':
             arrays['inst'] = data.connected_components(label)
+        arrays['label'] = label.astype(np.uint8 if self.n_labels <= 256 else np.int32)
         return arrays
+
+    def read_label(self, path, size=None):
+        """Open a label map once. Return its labels, (H, W) int32, and the decoding.Header of its
+        file. Where n_labels is 0, the labels are a picture; where it is None, any int32."""
+        c, layout = self.config, self.layout
+        if c.n_labels == 0:
+            return decoding.read_photo(path, size, c.in_channels), decoding.read_header(path)
+        part = None if c.palette else layout.read_part(path)
+        if part is None:
+            label, header = decoding.decode_map(
+                path, size, bool(c.palette or layout.label_of_colours), c.jpeg_labels)
+        else:
+            label, header = data.resize(part, size, nearest=True), layouts.read_header(path)
+        label = decoding.labels_as_int32(label, path)
+        if c.palette and label.ndim == 3:
+            label = palettes.colours_to_labels(label, c.palette, path)
+        elif layout.label_of_colours and label.ndim == 3:
+            label = layout.label_of_colours(label)
+        elif label.ndim == 3:
+            raise UserError(f'{path}: is a photograph, expected a label map')
+        if c.label_table and not header.is_saved_map:       # saved maps hold labels
+            label = palettes.ids_to_labels(label, c.label_table, path)
+        if c.n_labels:
+            check_labels(label, path, c.n_labels)
+        return label, header
+
+    def read_instances(self, path, size=None):
+        """Return the ids of an instance map, (H, W) int32."""
+        part, to_ids = self.layout.read_part(path), self.layout.inst_of_colours
+        if part is not None:
+            return data.resize(part, size, nearest=True)
+        colours = bool(to_ids) and not decoding.is_array(path)      # arrays hold ids
+        inst, _ = decoding.decode_map(path, size, colours)
+        return decoding.instances_as_int32(to_ids(inst) if inst.ndim == 3 else inst)
+
+    def read_photo(self, path, size=None):
+        """Return a photograph, (H, W, C) uint8 or float32, see decoding.read_photo."""
+        part = self.layout.read_part(path)
+        if part is not None:
+            return data.resize(part, size)
+        return decoding.read_photo(path, size, self.config.out_channels)
 
 
 def check_labels(label, path, n_labels):
@@ -51,26 +93,21 @@ def check_labels(label, path, n_labels):
     if invalid.any():
         y, x = np.argwhere(invalid)[0]
         raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}; this run has {n_labels} '
-                        f'labels (0 to {n_labels - 1}). Was this map made for another data set?')
+                        f'labels (0 to {n_labels - 1}). Fix the map, or train with --n-labels if '
+                        'there are more labels')
 
 
-def pair_reader(config, size=None, instances=None):
-    """The PairReader of a run's configuration. instances: in place of the configuration's."""
-    return PairReader(layouts.config_readers(config), config.n_labels, size,
-                      instances or config.instances)
+def open_dataset(pairs, reader, cache=None, keep=True, **augmentation):
+    """Return a data.PairedDataset.
 
-
-def open_dataset(pairs, read, cache=None, keep=True, **augmentation):
-    """Make a data.PairedDataset.
-
-    read: a PairReader.
-    cache: a folder of decoded pictures, see cache.open_cache.
+    pairs: [layouts.Pair]. reader: a PairReader.
+    cache: a folder for decoded pictures, see cache.open_cache.
     keep: decode small data sets of one size once, into memory.
     augmentation: the other arguments of data.PairedDataset.
     """
-    decoded = None
+    decoded, size = None, reader.size
     if cache:
-        decoded = open_cache(Path(cache), pairs, read)
-    elif keep and read.size and len(pairs) * read.size[0] * read.size[1] * 8 <= IN_MEMORY_BYTES:
-        decoded = map_in_threads(read, pairs)
-    return data.PairedDataset(pairs, read, read.n_labels, decoded=decoded, **augmentation)
+        decoded = open_cache(Path(cache), pairs, reader)
+    elif keep and size and len(pairs) * size[0] * size[1] * 8 <= IN_MEMORY_BYTES:
+        decoded = decoding.map_in_threads(reader, pairs)
+    return data.PairedDataset(pairs, reader, reader.n_labels, decoded=decoded, **augmentation)

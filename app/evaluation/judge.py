@@ -12,7 +12,7 @@ from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError, as_user_error, warn_on_error
 from app.common.files import make_folder, require_regular_file, write_atomically
 from app.datasets import decoding, inspection, palettes
-from app.datasets.pairs import check_labels, open_dataset, pair_reader
+from app.datasets.pairs import PairReader, check_labels, open_dataset
 from app.evaluation.measures import count_pixels, is_counted, segmentation_scores
 from app.runs import checkpoints
 import data
@@ -130,7 +130,7 @@ def train_judge(config, pairs, size, void, device):
     Returns the network, and {'held_out': pixel accuracy on the one tenth, 'epochs'}.
     """
     trained, held = inspection.hold_out(pairs, max(1, len(pairs) // 10))
-    read = pair_reader(config, size, 'none')
+    read = PairReader(config, size, 'none')
     workers = config.training.workers if config.training else 0
     dataset = open_dataset(trained, read, flip=True, jitter=1.2, workers=workers)
     validation = open_dataset(held, read, workers=workers)
@@ -198,10 +198,9 @@ def read_prediction(folder, config, picture, name):
                  if path.exists()), None)
     if path is None:
         raise UserError(f'{folder / name}.png: no such prediction; name it as its picture')
-    read_map = decoding.read_map
+    label, (h, w) = decoding.read_map(path), picture.shape[-2:]
     if config.label_table:
-        read_map = palettes.table_reader(read_map, config.label_table)
-    label, (h, w) = read_map(path, None), picture.shape[-2:]
+        label = palettes.ids_to_labels(label, config.label_table, path)
     if label.shape != (h, w):
         raise UserError(f'{path}: is {label.shape[1]}x{label.shape[0]}, the pictures are {w}x{h}; '
                         'predict at that size, or choose another --size')

@@ -13,7 +13,7 @@ from app.common.console import Progress, warn
 from app.common.errors import UserError
 from app.common.files import make_folder
 from app.datasets import inspection, layouts, scenes
-from app.datasets.pairs import IN_MEMORY_BYTES, open_dataset, pair_reader
+from app.datasets.pairs import IN_MEMORY_BYTES, PairReader, open_dataset
 from app.evaluation import measures
 from app.evaluation.judge import load_or_train_judge
 from app.runs import distributed, runs
@@ -45,26 +45,27 @@ class EvaluationSet:
             if (layout.n_labels == 0) != (config.n_labels == 0):
                 raise UserError(f'{root}: its layout is {layout.name}, the run was trained on '
                                 f'{config.layout}; choose another --data DIR')
-        checked = inspection.Checked(pairs, problems)
-        headers = checked.each(lambda pair: inspection.check_headers(pair, config), 'headers')
-        self.size = size or runs.default_size(config, [header[0] for header in headers] or [(1, 1)])
-        self.dataset = self.make_dataset(checked.pairs)
+        pairs, headers = inspection.keep_usable(
+            lambda pair: inspection.check_headers(pair, config), pairs, problems)
+        self.size = size or runs.default_size(
+            config, [image.size for _, image in headers] or [(1, 1)])
+        self.dataset = self.make_dataset(pairs)
         w, h = self.size
         keep = len(pairs) * w * h * (config.out_channels + 1) <= IN_MEMORY_BYTES
-        decoded = checked.each(lambda pair: (
-            self.dataset.read(pair) if keep else bool(self.dataset.read(pair))), 'pixels')
-        self.dataset.decoded = decoded if keep else None
-        self.pairs = self.dataset.items = checked.pairs
-        problem = next(iter(checked.problems.values()), None)
+        self.pairs, decoded = inspection.keep_usable(lambda pair: (
+            self.dataset.read(pair) if keep else bool(self.dataset.read(pair))), pairs, problems,
+            'pixels')
+        self.dataset.items, self.dataset.decoded = self.pairs, decoded if keep else None
+        problem = next(iter(problems.values()), None)
         if not self.pairs:
             raise UserError(f'{root}: no picture of the split {split!r} can be used: {problem}')
         if problem:
-            warn(f'note: {root}: {len(checked.problems)} of the split {split!r} left out: '
+            warn(f'note: {root}: {len(problems)} of the split {split!r} left out: '
                  f'{problem}')
 
     def make_dataset(self, pairs):
         """Return a data.PairedDataset of `pairs` at this size, without instance maps."""
-        return open_dataset(pairs, pair_reader(self.config, self.size, 'none'), keep=False)
+        return open_dataset(pairs, PairReader(self.config, self.size, 'none'), keep=False)
 
     def regions(self, pair, label):
         """Return the regions (H, W) that count equally in measures.diversity: instances, if there
@@ -73,7 +74,7 @@ class EvaluationSet:
             return torch.zeros(label.shape[-2:], dtype=torch.long)
         if pair.inst is None:
             return label
-        return torch.from_numpy(layouts.config_readers(self.config).inst(pair.inst, self.size))
+        return torch.from_numpy(PairReader(self.config).read_instances(pair.inst, self.size))
 
     def __iter__(self):
         pairs = list(enumerate(self.pairs))

@@ -16,7 +16,7 @@ from app.common.console import Progress, log_info, quote, warn
 from app.common.errors import UserError, as_user_error, did_you_mean, warn_on_error
 from app.common.files import read_json, require_regular_file, write_atomically, write_text
 from app.datasets import inspection
-from app.datasets.pairs import open_dataset, pair_reader
+from app.datasets.pairs import PairReader, open_dataset
 from app.runs import distributed, official, runs
 import data
 import generate
@@ -71,7 +71,7 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
     pairs, _ = inspection.train_and_heldout(c, pairs)
     if not c.size:
         runs.check_sizes(SimpleNamespace(**{**vars(c), 'training': t}), sizes)
-    read = pair_reader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size)
+    read = PairReader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size)
     dataset = open_dataset(pairs, read, multiple=generate.network_multiple(c), workers=t.workers)
 
     clusters = cluster_dataset(run, dataset, k, min_pixels, seed, shared=shared)

@@ -124,7 +124,7 @@ def enhancer_config(base, path, given):
 # Of the run before, if not given: schedule, crop, log and cache are each stage's own.
 KEPT_BY_FINETUNE = ('split', 'jitter', 'flip', 'workers', 'batch', 'accumulate', 'lr', 'gan', 'vgg',
                     'precision', 'compile', 'recompute', 'seed', 'ema', 'hold_out', 'held',
-                    'lambda_feature', 'lambda_vgg', 'lambda_l1')
+                    'left_out', 'lambda_feature', 'lambda_vgg', 'lambda_l1')
 
 
 def make_finetune_config(base, path, given):
@@ -149,8 +149,6 @@ def make_finetune_config(base, path, given):
         **{name: before[name] for name in KEPT_BY_FINETUNE if name in before},
         **{name: value for name, value in given.items() if name in TRAINING},
         'data': str(resolve_path(root))})
-    t = config.training
-    t.left_out = inspection.recheck_skipped(config, root, before.get('left_out', ()), t.split)
     return config
 
 

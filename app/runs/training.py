@@ -13,7 +13,7 @@ from app.common.console import format_duration, log_info, plural, quote, status_
 from app.common.errors import UserError, warn_on_error
 from app.common.files import lock_folder, make_folder
 from app.datasets import inspection
-from app.datasets.pairs import open_dataset, pair_reader
+from app.datasets.pairs import PairReader, open_dataset
 from app.runs import checkpoints, devices, distributed, memory, report, runs
 from app.runs.hooks import MOST_SHOWN, make_hooks, prepare_run_folder, report_train_val_l1
 import data
@@ -45,7 +45,7 @@ def load_training_data(config, folder, pairs):
         cache = t.cache or runs.sibling_folder(folder, '-cache')
     pairs, heldout = inspection.train_and_heldout(c, pairs)
     heldout = heldout or inspection.other_split_pairs(c, MOST_SHOWN, runs.min_training_side(c))
-    read, multiple = pair_reader(c, c.size), generate.network_multiple(c)
+    read, multiple = PairReader(c, c.size), generate.network_multiple(c)
     dataset = open_dataset(pairs, read, cache, crop=t.crop, flip=t.flip, jitter=t.jitter,
                            multiple=multiple, seed=t.seed, workers=t.workers)
     dataset[0, 0]                           # an error now, not after networks are built

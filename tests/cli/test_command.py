@@ -15,6 +15,7 @@ from app.runs import checkpoints
 import data
 from app.datasets import decoding
 from app.datasets import layouts
+from app.datasets.pairs import PairReader, open_dataset
 from app.runs import runs
 import styles
 from app.demo import streets
@@ -241,8 +242,7 @@ def test_finetuned_encoder_paints_the_vectors_of_its_own_size(trained, scenes):
     """What the large stage sees of an instance is what the encoder makes of it at the size it was
     trained at."""
     state = runs.load_run(trained, CPU)
-    dataset = data.PairedDataset(layouts.find_pairs(scenes)[1], layouts.config_readers(state.config), 35,
-                            (128, 64))
+    dataset = open_dataset(layouts.find_pairs(scenes)[1], PairReader(state.config, (128, 64)))
     item = {role: tensor[None] for role, tensor in dataset[0, 0].items()}
     label, inst, image, _ = data.to_device(item, CPU)
     state.config.encoder_scale = 2

@@ -1,8 +1,10 @@
 """Decoding, checks of labels, the cache."""
 import os
+import struct
 import subprocess
 import sys
 from types import SimpleNamespace
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -15,7 +17,12 @@ from app.datasets import cache, decoding, layouts
 from app.datasets.pairs import PairReader, open_dataset
 from conftest import ROOT
 
-READERS = layouts.Readers(decoding.read_map, decoding.read_map, decoding.read_photo, '')
+
+def make_reader(n_labels, size=None):
+    """A PairReader of the flat layout."""
+    return PairReader(SimpleNamespace(
+        layout='flat', n_labels=n_labels, in_channels=3, out_channels=3, palette=None,
+        label_table=None, jpeg_labels=False, instances='files'), size)
 
 
 def write(path, array, mode=None):
@@ -58,16 +65,35 @@ def test_maps_of_all_depths(tmp_path):
         decoding.read_map(tmp_path / 'colour.png')
 
 
+def test_a_header_is_read_without_decoding(tmp_path):
+    """Nor do EXIF data behind the pixels turn a picture later, when it is decoded."""
+    photo, exif = tmp_path / 'photo.png', Image.Exif()
+    exif[decoding.EXIF_ORIENTATION] = 6
+    write(photo, np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
+    blob, turned = photo.read_bytes(), exif.tobytes().removeprefix(b'Exif\0\0')
+    end = blob.index(b'IEND') - 4
+    chunk = b'eXIf' + turned
+    photo.write_bytes(blob[:end] + struct.pack('>I', len(turned)) + chunk
+                      + struct.pack('>I', zlib.crc32(chunk)) + blob[end:])
+    assert decoding.read_header(photo).size == (60, 40)
+    assert decoding.read_photo(photo).shape == (40, 60, 3)
+
+    photo.write_bytes(blob[:len(blob) // 2])
+    assert decoding.read_header(photo) == ((60, 40), 3, False, False)
+    with pytest.raises(UserError, match='photo.png: damaged'):
+        decoding.read_photo(photo)
+
+
 def test_a_label_out_of_range_is_named(flat):
     with pytest.raises(UserError, match=r'label 4 at x=\d, y=\d; this run has 4 labels \(0 to 3\)'):
-        PairReader(READERS, 4)(layouts.find_pairs(flat)[1][0])
+        make_reader(4)(layouts.find_pairs(flat)[1][0])
 
 
 def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
     pairs = layouts.find_pairs(flat)[1]
 
     def make(cache):
-        return open_dataset(pairs, PairReader(READERS, 6, (4, 4)), cache, flip=True)
+        return open_dataset(pairs, make_reader(6, (4, 4)), cache, flip=True)
 
     def items(dataset):
         return [dataset[epoch, i] for epoch in range(3) for i in range(3)]
@@ -89,7 +115,7 @@ def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
 def test_a_cache_that_does_not_fit_is_refused(flat, tmp_path, monkeypatch):
     monkeypatch.setattr(cache.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=100))
     with pytest.raises(UserError, match='--cache .*cache: needs 0 MiB, more than is free there'):
-        open_dataset(layouts.find_pairs(flat)[1], PairReader(READERS, 5, (4, 4)),
+        open_dataset(layouts.find_pairs(flat)[1], make_reader(5, (4, 4)),
                      tmp_path / 'cache')
 
 
@@ -98,15 +124,14 @@ def test_a_cache_holds_photographs_of_one_type(flat, tmp_path):
     np.save(tmp_path / 'one.npy', np.zeros((6, 8, 3), np.float32))
     pairs = [pairs[0]._replace(image=tmp_path / 'one.npy'), *pairs]
     with pytest.raises(UserError, match='is uint8, and others are float32'):
-        open_dataset(pairs, PairReader(READERS, 5, (4, 4)), tmp_path / 'cache')
+        open_dataset(pairs, make_reader(5, (4, 4)), tmp_path / 'cache')
 
 
 def test_a_cache_in_the_folder_of_a_run_leaves_its_lock(flat, tmp_path):
     other = [sys.executable, '-c', 'import pathlib, sys\nfrom app.common import files\n'
              'with files.lock_folder(pathlib.Path(sys.argv[1])): pass', tmp_path]
     with files.lock_folder(tmp_path):
-        open_dataset(layouts.find_pairs(flat)[1], PairReader(READERS, 5, (4, 4)),
-                     tmp_path)
+        open_dataset(layouts.find_pairs(flat)[1], make_reader(5, (4, 4)), tmp_path)
         done = subprocess.run(other, cwd=ROOT, capture_output=True, text=True)
     assert f'process {os.getpid()} on ' in done.stderr
     assert subprocess.run(other, cwd=ROOT).returncode == 0

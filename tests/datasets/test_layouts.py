@@ -1,26 +1,30 @@
-"""Data sets as their sites hand them out, one's own data, and bad input.
+"""Data sets as they are downloaded, data sets of a user, and bad input.
 
-NYU Depth v2, Helen and the full ADE20K cannot be had for tests: folders of their structure are
-built here.
+NYU Depth v2, Helen and the full ADE20K are too large for tests: small folders of the same structure
+are made here.
 """
+from collections import Counter
 from pathlib import Path
 import random
 import re
 import shutil
 import struct
+import sys
 import zlib
 
+import h5py
 import numpy as np
 from PIL import Image
 import pytest
+import scipy.io
 import torch
 
+from app.common.errors import UserError
+from app.datasets import decoding, layouts
+from app.datasets.pairs import PairReader, open_dataset
+from app.runs import runs
 from conftest import BARE, TINY, examine
 import data
-from app.datasets import decoding
-from app.common.errors import UserError
-from app.datasets import layouts
-from app.runs import runs
 
 TINIEST = ['--size', '16x16', *TINY[2:], '--workers', '0', '--device', 'cpu']
 NO_ENCODER = ['--size', '16x16', *BARE[2:], '--workers', '0', '--device', 'cpu']
@@ -47,32 +51,31 @@ def flat(tmp_path):
 
 
 def train_and_generate(command, root, label, *flags, tiny=TINIEST):
-    """Twenty steps, then a picture of `label` -> what train printed."""
+    """Train twenty steps, then make a picture of `label`. Return what train printed."""
     code, out, err = command('train', '--data', root, '--steps', 20, '--run', 'run', *tiny, *flags)
     assert code == 0, err
     code, made, err = command('generate', '--run', 'run', '--label', label, '--device', 'cpu')
     assert code == 0, err
-    width, height, _ = layouts.read_header(label)
-    assert Image.open(made.splitlines()[-1]).size == (width, height)
+    assert Image.open(made.splitlines()[-1]).size == layouts.read_header(label).size
     return out
 
 
-# --------------------------------------------------------------------------------- known layouts
+# --------------------------------------------------------------------------------------- layouts
 
 def test_flat_layout_pairs_by_name(flat):
     layout, pairs, problems = layouts.find_pairs(flat)
     assert layout.name == 'flat' and not problems
     assert [pair.name for pair in pairs] == ['a', 'b', 'c d', "é'\"x"]
     assert all(pair.label.stem == pair.inst.stem == pair.image.stem == pair.name for pair in pairs)
-    found = examine(flat)
-    assert found.n_labels == 5 and found.instances == 'files'
-    assert set(found.sizes.values()) == {(24, 20)}
+    contents = examine(flat)
+    assert contents.n_labels == 5 and contents.instances == 'files'
+    assert set(contents.sizes.values()) == {(24, 20)}
 
 
 def test_cityscapes_layout(command, scenes):
-    found = examine(scenes, 'val')
-    assert (found.layout, len(found.pairs), found.n_labels) == ('Cityscapes', 2, 35)
-    assert found.label_names[26] == 'car'
+    contents = examine(scenes, 'val')
+    assert (contents.layout, len(contents.pairs), contents.n_labels) == ('Cityscapes', 2, 35)
+    assert contents.label_names[26] == 'car'
 
     code, out, err = command('check', '--data', scenes)
     assert code == 0 and 'no problems' in out
@@ -122,9 +125,9 @@ def test_ade20k_scene_parsing(command, tmp_path):
     label = tmp_path / 'ade' / 'annotations' / 'training' / 'ADE_train_1.png'
     out = train_and_generate(command, 'ade', label)
     assert 'ADE20K scene parsing: 3 training pairs, 151 labels, instance maps' in out
-    read = layouts.config_readers(runs.load_run(Path('run'), torch.device('cpu')).config)
-    ids = read.inst(tmp_path / 'ade' / 'annotations_instance' / 'training' / 'ADE_train_1.png',
-                    None)
+    reader = PairReader(runs.load_run(Path('run'), torch.device('cpu')).config)
+    ids = reader.read_instances(
+        tmp_path / 'ade' / 'annotations_instance' / 'training' / 'ADE_train_1.png')
     assert np.array_equal(ids, decoding.read_map(label) * 256 + 1)
 
 
@@ -137,30 +140,12 @@ def test_ade20k_full_release(command, tmp_path):
 
     c = runs.load_run(Path('run'), torch.device('cpu')).config
     assert c.label_table == {3: 0, 1000: 1}
-    label, inst = layouts.config_readers(c).label(seg, None), layouts.config_readers(c).inst(seg, None)
+    label, inst = PairReader(c).read_label(seg)[0], PairReader(c).read_instances(seg)
     assert label[0, 0] == 1 and label[-1, 0] == 0
     assert len({inst[0, 0], inst[15, 0], inst[-1, 0]}) == 3
 
 
-def matlab5(name, values):
-    """The bytes of a MATLAB 5 file with one compressed vector of doubles."""
-    def pad(blob):
-        return blob + bytes(-len(blob) % 8)
-
-    def element(kind, blob):
-        return pad(struct.pack('<II', kind, len(blob)) + blob)
-
-    matrix = (element(6, struct.pack('<II', 6, 0))
-              + element(5, struct.pack('<ii', len(values), 1))
-              + element(1, name.encode())
-              + element(9, struct.pack(f'<{len(values)}d', *values)))
-    packed = zlib.compress(element(14, matrix))
-    header = bytes(124) + struct.pack('<HH', 0x100, 0x4d49)
-    return header + struct.pack('<II', 15, len(packed)) + packed
-
-
 def test_nyu_depth(command, tmp_path, monkeypatch):
-    h5py = pytest.importorskip('h5py', reason='h5py is not installed')
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 895, (4, 20, 24), np.uint16)
     instances = rng.integers(0, 9, (4, 20, 24), np.uint8)
@@ -173,33 +158,38 @@ def test_nyu_depth(command, tmp_path, monkeypatch):
         file['instances'] = instances.transpose(0, 2, 1)
         file['images'] = images.transpose(0, 3, 2, 1)
 
-    found = examine(root)
-    assert (found.layout, len(found.pairs), found.n_labels, set(found.sizes.values())) == (
-        'NYU Depth v2', 4, 895, {(24, 20)})
-    read = layouts.config_readers(found)
-    pair = found.pairs[2]
-    assert np.array_equal(read.label(pair.label, None), labels[2])
-    assert np.array_equal(read.image(pair.image, None), images[2])
+    contents = examine(root)
+    assert (contents.layout, len(contents.pairs), contents.n_labels) == ('NYU Depth v2', 4, 895)
+    assert set(contents.sizes.values()) == {(24, 20)}
+    reader, pair = PairReader(contents), contents.pairs[2]
+    assert np.array_equal(reader.read_label(pair.label)[0], labels[2])
+    assert np.array_equal(reader.read_photo(pair.image), images[2])
+    assert np.array_equal(reader.read_instances(pair.inst),
+                          labels[2].astype(int) * 256 + instances[2])
+    assert reader.read_photo(pair.image, (16, 16)).shape == (16, 16, 3)
+    with pytest.raises(UserError, match='is a photograph, expected a label map'):
+        reader.read_label(pair.image)
 
-    assert np.array_equal(read.inst(pair.inst, None), labels[2].astype(int) * 256 + instances[2])
-    assert read.image(pair.image, (16, 16)).shape == (16, 16, 3)
-
-    (root / 'splits.mat').write_bytes(matlab5('trainNdxs', [4, 1]))
+    scipy.io.savemat(root / 'splits.mat', {'trainNdxs': [[4.0], [1.0]]}, do_compression=True)
     assert sorted(pair.name for pair in layouts.find_pairs(root)[1]) == ['0001', '0004']
     with pytest.raises(UserError, match='classMapping40.mat'):
         examine(root, n_labels=40)
     (root / 'classMapping40.txt').write_text(' '.join(str(1 + i % 40) for i in range(894)))
-    found = examine(root, n_labels=40)
-    label = layouts.config_readers(found).label(found.pairs[0].label, None)
-    assert found.n_labels == 41
+    contents = examine(root, n_labels=40)
+    label, _ = PairReader(contents).read_label(contents.pairs[0].label)
+    assert contents.n_labels == 41
     assert np.array_equal(label, np.where(labels[0], 1 + (labels[0].astype(int) - 1) % 40, 0))
+    scipy.io.savemat(root / 'classMapping40.mat',
+                     {'mapClass': [[1 + i % 40 for i in range(894)]]})
+    assert examine(root, n_labels=40).label_table == contents.label_table
     out = train_and_generate(command, root, root / 'nyu_depth_v2_labeled.mat' / 'labels' / '1',
                              '--n-labels', 40)
     assert 'NYU Depth v2: 2 training pairs, 41 labels, instance maps' in out
 
-    monkeypatch.setitem(__import__('sys').modules, 'h5py', None)
-    code, out, err = command('check', '--data', root)
-    assert code == 2 and 'pip install h5py' in err
+    for module in ('scipy.io', 'h5py'):
+        monkeypatch.setitem(sys.modules, module, None)
+        code, out, err = command('check', '--data', root)
+        assert code == 2 and f'pip install {module.split(".")[0]}' in err
 
 
 def test_helen(command, tmp_path):
@@ -218,7 +208,7 @@ def test_helen(command, tmp_path):
     (root / 'exemplars.txt').write_text('1 , 11_1\n2 , 22_1\n')
     (root / 'testing.txt').write_text('1 , 33_1\n')
     assert [pair.name for pair in layouts.find_pairs(root, 'test')[1]] == ['33_1']
-    label = layouts.read_helen(root / 'labels' / '11_1', None)
+    label = layouts.read_helen_masks(root / 'labels' / '11_1')
     assert (label[:16] == 5).all() and label.max() == 10
     out = train_and_generate(command, root, root / 'labels' / '33_1', '--instances', 'components')
     assert '2 to train on, 1 other to look' in command(*dry)[1]
@@ -244,7 +234,7 @@ def test_real_data(command, real, folder, label, flags, words):
     assert words in train_and_generate(command, root, label, *flags, tiny=tiny)
 
 
-# ------------------------------------------------------------------------------ one's own labels
+# ---------------------------------------------------------------------------------------- labels
 
 def test_palette_of_colours(command, flat, tmp_path):
     colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [1, 2, 3], [128, 64, 128]],
@@ -259,10 +249,10 @@ def test_palette_of_colours(command, flat, tmp_path):
 
     (tmp_path / 'palette.txt').write_text('# my colours\n' + '\n'.join(
         f'{r},{g},{b},{i},thing {i}' for i, (r, g, b) in enumerate(colours)))
-    found = examine(flat, palette='palette.txt')
-    assert found.n_labels == 5 and found.label_names[3] == 'thing 3'
-    read = layouts.config_readers(found).label
-    assert all(np.array_equal(read(pair.label, None), ids[pair.name]) for pair in found.pairs)
+    contents = examine(flat, palette='palette.txt')
+    assert contents.n_labels == 5 and contents.label_names[3] == 'thing 3'
+    assert all(np.array_equal(PairReader(contents).read_label(pair.label)[0], ids[pair.name])
+               for pair in contents.pairs)
     train_and_generate(command, flat, flat / 'train_label' / 'a.png', '--palette', 'palette.txt')
 
     bad = colours[ids['a']]
@@ -275,14 +265,14 @@ def test_palette_of_colours(command, flat, tmp_path):
         'check', '--data', flat, '--palette', 'palette.txt')[2]
 
 
-def test_ignored_label_has_a_channel_of_its_own(flat):
+def test_an_ignored_label_gets_its_own_channel(flat):
     label = decoding.read_map(flat / 'train_label' / 'a.png')
     label[5] = 255
     write(flat / 'train_label' / 'a.png', label.astype(np.uint8))
-    found = examine(flat, ignore_label=255)
-    assert found.n_labels == 6
-    assert examine(flat, ignore_label='none').n_labels == 256 and examine(flat).unknown
-    assert (layouts.config_readers(found).label(found.pairs[0].label, None)[5] == 5).all()
+    contents = examine(flat, ignore_label=255)
+    assert contents.n_labels == 6
+    assert examine(flat, ignore_label='none').n_labels == 256 and examine(flat).ignores_255
+    assert (PairReader(contents).read_label(contents.pairs[0].label)[0][5] == 5).all()
 
 
 # ------------------------------------------------------------------------------------- bad input
@@ -308,7 +298,7 @@ def loop(path):
     path.symlink_to(path)
 
 
-# name: (what spoils the folder of `flat`, what is said of it)
+# name: (function that damages the folder of `flat`, expected message)
 BAD = {
     'a photograph is missing': (
         lambda r: (r / 'train_img' / 'a.bmp').unlink(),
@@ -371,8 +361,8 @@ BAD = {
 
 @pytest.mark.parametrize('what', BAD)
 def test_bad_input(command, flat, tmp_path, what):
-    """Refused by train in one line, with exit code 2 and without a run folder; found by check; and
-    refused likewise by finetune, cluster and generate with a run that was trained before."""
+    """train refuses it in one line, with exit code 2 and without a run folder; check reports it;
+    finetune, cluster and generate refuse it with a run that was trained before."""
     assert command('train', '--data', flat, '--steps', 1, '--run', 'before', *TINIEST)[0] == 0
     break_it, message = BAD[what]
     break_it(flat)
@@ -408,7 +398,7 @@ def test_bad_input(command, flat, tmp_path, what):
 
 def test_a_label_above_their_number(command, flat):
     code, out, err = command('train', '--data', flat, '--steps', 1, '--n-labels', 4, *TINIEST)
-    assert code == 2 and 'a.png: label 4 at x=0, y=0, but labels go from 0 to 3' in err, err
+    assert code == 2 and 'a.png: label 4 at x=0, y=0; this run has 4 labels (0 to 3)' in err, err
 
 
 @pytest.mark.parametrize('what', ['a photograph is missing', 'a truncated map', 'an RGB label map',
@@ -421,6 +411,40 @@ def test_skip_bad_trains_on_the_rest(command, flat, what):
     assert re.search('left out: .*' + BAD[what][1], out), out + err
     code, out, err = command('train', '--resume', '--run', 'run', '--steps', 4, '--device', 'cpu')
     assert code == 0 and 'going on at step 2 of 4' in out, err
+
+
+@pytest.fixture
+def opens(monkeypatch):
+    """A Counter of how often each picture file is opened."""
+    counts, original = Counter(), Image.open
+
+    def count(path, *args, **kwargs):
+        counts[Path(path)] += 1
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(Image, 'open', count)
+    return counts
+
+
+@pytest.mark.parametrize('name', ['flat', 'scenes'])
+def test_training_opens_a_file_twice(command, request, opens, name):
+    """Once to inspect the data set, once to decode the picture, whatever tells the labels."""
+    root = request.getfixturevalue(name)
+    code, _, err = command('train', '--data', root, '--steps', 1, *TINIEST)
+    assert code == 0, err
+    pair = layouts.find_pairs(root)[1][0]
+    assert [opens[path] for path in (pair.label, pair.inst, pair.image)] == [2, 2, 2]
+
+
+def test_generate_opens_a_label_map_once(command, flat, tmp_path, opens):
+    assert command('train', '--data', flat, '--steps', 1, '--run', 'run', *TINIEST)[0] == 0
+    assert command('cluster', '--run', 'run')[0] == 0
+    label, inst, photo = (shutil.copy(flat / name, tmp_path / name.replace('/', '-'))
+                          for name in ('train_label/a.png', 'train_inst/a.png', 'train_img/a.bmp'))
+    code, _, err = command('generate', '--run', 'run', '--label', label, '--inst', inst,
+                           '--encode', photo)
+    assert code == 0, err
+    assert (opens[label], opens[inst], opens[photo]) == (1, 2, 2)
 
 
 def test_jpeg_labels_can_be_forced(command, flat):
@@ -443,20 +467,19 @@ def test_folders_that_cannot_be_read_and_loops_of_folders(flat, monkeypatch):
 
 
 def test_a_damaged_picture_in_a_worker_is_one_line(p2phd, flat):
-    """The error comes from a loader process, long after training has begun."""
+    """A loader process raises the error, long after training has begun."""
     truncate(flat / 'train_img' / 'b.bmp')
     words = ['train', '--data', flat, '--epochs', 5, '--decay-epochs', 0, '--size', 'native',
              *TINY[2:], '--workers', 2]
     assert 'b.bmp: damaged' in p2phd(*words, code=2)
 
 
-def test_epochs_look_the_same_with_any_number_of_workers(flat):
-    found = examine(flat)
+def test_the_number_of_workers_changes_no_picture(flat):
+    contents = examine(flat)
 
     def batches(workers):
-        dataset = data.PairedDataset(found.pairs, layouts.config_readers(found), found.n_labels, (16, 16),
-                                flip=True, jitter=1.3, seed=5)
-        dataset.decoded = None
+        dataset = open_dataset(contents.pairs, PairReader(contents, (16, 16)), keep=False,
+                               flip=True, jitter=1.3, seed=5)
         return list(torch.utils.data.DataLoader(
             dataset, batch_sampler=data.ResumableBatchSampler(4, 3, 0, 6, 5), num_workers=workers))
 
@@ -465,8 +488,8 @@ def test_epochs_look_the_same_with_any_number_of_workers(flat):
 
 
 def test_random_damages(command, flat, pytestconfig):
-    """Cut, flipped, swapped, renamed and deleted files, through check and through one training
-    step, and every fourth through the other commands: no traceback, no hang."""
+    """Files are cut, changed, swapped, renamed and deleted. check and a training step read each
+    such data set, the other commands every fourth: no traceback, no hang."""
     rng = random.Random(0)
     assert command('train', '--data', flat, '--steps', 1, '--run', 'before', *TINIEST)[0] == 0
     whole = flat.with_name('whole')

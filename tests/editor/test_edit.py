@@ -1,6 +1,7 @@
 """The editor: every operation on small maps by hand, histories, scripts, and saved scenes that
 `generate` takes."""
 import json
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -513,15 +514,18 @@ def test_recovery_file(run, tmp_path):
 
 def test_maps_of_other_layouts_are_read_back(tmp_path):
     """Whatever a layout's own maps are like: colours, pairs of bytes, another table of ids."""
-    from app.datasets import layouts
+    from app.datasets import pairs
+    fields = {'n_labels': None, 'in_channels': 3, 'out_channels': 3, 'palette': None,
+              'label_table': None, 'jpeg_labels': False, 'instances': 'files'}
     path = tmp_path / 'map.png'
     saved_scenes.write_map(path, np.array([[0, 3], [300, 9]], np.int32))
     for layout, more in (('ADE20K scene parsing', {}), ('ADE20K full', {'label_table': {7: 1}}),
                          ('flat', {'palette': [[1, 2, 3, 0, 'a']]}), ('NYU Depth v2', {})):
-        readers = layouts.readers(layout, **more)
-        for read in (readers.label, readers.inst):
-            assert read(path).tolist() == [[0, 3], [300, 9]]
-    assert data.connected_components(readers.label(path)).max() == 3
+        reader = pairs.PairReader(SimpleNamespace(**{**fields, 'layout': layout, **more}))
+        for ids in (reader.read_label(path)[0], reader.read_instances(path)):
+            assert ids.tolist() == [[0, 3], [300, 9]]
+    assert data.connected_components(reader.read_label(path)[0]).max() == 3
     large = saved_scenes.write_map(path, np.array([[0, 1 << 17]], np.int32))
     assert large.suffix == '.npy'
-    assert layouts.readers('ADE20K scene parsing').inst(large).tolist() == [[0, 1 << 17]]
+    reader = pairs.PairReader(SimpleNamespace(**{**fields, 'layout': 'ADE20K scene parsing'}))
+    assert reader.read_instances(large).tolist() == [[0, 1 << 17]]
