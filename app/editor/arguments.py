@@ -1,7 +1,8 @@
 """Parsers for the arguments of edits and requests, which arrive as JSON values.
 
-A parser takes an operations.Editor and a value. It returns what the operation or the request is
-called with, or raises a UserError that says what is expected.
+Operations and requests name a parser as the annotation of each argument. A parser takes an
+operations.Editor and a value. It returns what the function is called with, or raises a UserError
+that says what is expected.
 """
 import inspect
 import json
@@ -14,22 +15,17 @@ from app.common.errors import UserError, did_you_mean
 FAR = 1 << 20                           # pixels; more than the side of any picture
 
 
-def takes(**parsers):
-    """Decorate an operation or a request with a parser for each of its arguments."""
-    def decorate(function):
-        function.parsers = parsers
-        return function
-    return decorate
-
-
 def parse_arguments(function, values, editor):
-    """Return {name: parsed value} for a function with `takes`; values: {name: JSON value}.
-    Raises: UserError if a name is unknown, an argument is missing or a value is invalid."""
+    """Return {name: parsed value} of the arguments of a function; values: {name: JSON value}.
+    Raises UserError if a name is unknown, an argument is missing or a value is invalid."""
+    signature = inspect.signature(function)
     try:
-        inspect.signature(function).bind(None, **values)
+        signature.bind(None, **values)
     except TypeError as error:
-        raise UserError(f'{error}; expected {", ".join(function.parsers) or "none"}') from None
-    return {name: function.parsers[name](editor, value) for name, value in values.items()}
+        names = ', '.join(list(signature.parameters)[1:]) or 'none'
+        raise UserError(f'{error}; expected {names}') from None
+    return {name: signature.parameters[name].annotation(editor, value)
+            for name, value in values.items()}
 
 
 def short_json(value):
@@ -41,69 +37,59 @@ def short_json(value):
     return text if len(text) < 60 else f'{text[:57]}...'
 
 
-def expect(value, valid, expected):
-    """Return the value if `valid`. Raises: UserError that says what is expected, otherwise."""
-    if not valid:
-        raise UserError(f'{short_json(value)}: expected {expected}')
-    return value
-
-
-def is_list(value, length):
-    return isinstance(value, list) and len(value) == length
+def checked(is_valid, expected):
+    """Return a parser that returns the values for which is_valid(value) and refuses the others."""
+    def parse(editor, value):
+        if not is_valid(value):
+            raise UserError(f'{short_json(value)}: expected {expected}')
+        return value
+    return parse
 
 
 def number(low, high, whole=False):
     """Return a parser of numbers from low to high."""
-    def parse(editor, value):
-        valid = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        return expect(value, valid and low <= value <= high,
-                      f'a {"whole " * whole}number from {low} to {high}')
-    return parse
+    return checked(lambda x: isinstance(x, int if whole else (int, float)) and low <= x <= high
+                   and not isinstance(x, bool), f'a {"whole " * whole}number from {low} to {high}')
 
 
+def list_of(length, expected):
+    """Return a parser of lists of that length."""
+    return checked(lambda x: isinstance(x, list) and len(x) == length, expected)
+
+
+boolean = checked(lambda x: isinstance(x, bool), 'true or false')
+string = checked(lambda x: isinstance(x, str), 'a string')
+edit_list = checked(lambda x: isinstance(x, list) and 0 < len(x) <= 1000,
+                    'a list of 1 to 1000 edits')
 whole_number = number(-FAR, FAR, whole=True)
-
-
-def boolean(editor, value):
-    return expect(value, isinstance(value, bool), 'true or false')
-
-
-def string(editor, value):
-    return expect(value, isinstance(value, str), 'a string')
-
-
-def edit_list(editor, value):
-    return expect(value, isinstance(value, list) and 0 < len(value) <= 1000,
-                  'a list of 1 to 1000 edits')
 
 
 def point(editor, value):
     """A pixel [x, y] of the picture."""
-    expect(value, is_list(value, 2), 'a point [x, y]')
-    return tuple(number(0, side - 1, whole=True)(editor, x)
-                 for x, side in zip(value, editor.state.label.shape[::-1]))
+    return tuple(number(0, side - 1, whole=True)(editor, x) for x, side in zip(
+        list_of(2, 'a point [x, y]')(editor, value), editor.state.label.shape[::-1]))
 
 
 def offset(editor, value):
     """[dx, dy] in pixels."""
-    expect(value, is_list(value, 2), '[dx, dy]')
-    return tuple(whole_number(editor, x) for x in value)
+    return tuple(whole_number(editor, x) for x in list_of(2, '[dx, dy]')(editor, value))
 
 
 def rectangle(editor, value):
     """Two opposite corners [x0, y0, x1, y1]; returned as (left, top, right, bottom)."""
-    expect(value, is_list(value, 4), 'a rectangle [x0, y0, x1, y1]')
-    x0, y0, x1, y1 = (whole_number(editor, x) for x in value)
+    x0, y0, x1, y1 = (whole_number(editor, x) for x in list_of(
+        4, 'a rectangle [x0, y0, x1, y1]')(editor, value))
     return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
 
 
 def stroke(editor, value):
     """Points [[x, y], ...], which may lie outside the picture."""
-    expect(value, isinstance(value, list) and 0 < len(value) <= 100_000
-           and all(is_list(pair, 2) for pair in value), '1 to 100000 points [[x, y], ...]')
     side = max(editor.state.label.shape)
     coordinate = number(-2 * side, 3 * side)
-    return [tuple(coordinate(editor, x) for x in pair) for pair in value]
+    pairs = checked(lambda x: isinstance(x, list) and 0 < len(x) <= 100_000 and all(
+        isinstance(pair, list) and len(pair) == 2 for pair in x),
+        '1 to 100000 points [[x, y], ...]')(editor, value)
+    return [tuple(coordinate(editor, x) for x in pair) for pair in pairs]
 
 
 def object_id(editor, value):
@@ -111,9 +97,9 @@ def object_id(editor, value):
     if isinstance(value, list):
         x, y = point(editor, value)
         return int(editor.state.inst[y, x])
-    value = number(-(1 << 31), (1 << 31) - 1, whole=True)(editor, value)
-    return expect(value, value in editor.objects.ids,
-                  'the number of an object in the picture, or a point [x, y] on it')
+    number(-(1 << 31), (1 << 31) - 1, whole=True)(editor, value)
+    return checked(lambda x: x in editor.objects.ids, 'the number of an object in the picture, or '
+                   'a point [x, y] on it')(editor, value)
 
 
 def paint_target(editor, value):
@@ -137,6 +123,6 @@ def style_choice(editor, value):
     if value in ('main', 'random', 'photo'):
         return value
     if isinstance(value, list):
-        expect(value, len(value) == editor.config.feat, f'{editor.config.feat} features')
-        return tuple(float(np.float32(number(-1e6, 1e6)(editor, x))) for x in value)
+        features = list_of(editor.config.feat, f'{editor.config.feat} features')(editor, value)
+        return tuple(float(np.float32(number(-1e6, 1e6)(editor, x))) for x in features)
     return number(0, 10 ** 6, whole=True)(editor, value)

@@ -6,6 +6,7 @@ foreign name that resolves to this machine, and every request needs the token of
 address. A request changes the scene completely or not at all.
 """
 import base64
+from contextlib import suppress
 import gzip
 import hashlib
 import hmac
@@ -29,20 +30,19 @@ from app.editor.session import REQUESTS, Session, Superseded
 
 MAX_REQUEST_BYTES = 96 << 20            # enough for a scene or a photograph
 REQUEST_SECONDS = 30                    # a client must send its whole request in this time
-MAX_CLIENTS = 64                        # at once
+MAX_THREADS = 200                       # of the process; a client has one and an alarm
 PAGE = Path(__file__).with_name('page.html')
 
 
 class Server(ThreadingHTTPServer):
     """Serves a Session on host:port to clients that know `token`.
-    names: the values of the Host header that are accepted; address: the URL to open.
-    Raises: OSError or UnicodeError if the address cannot be used; UserError if it is 0.0.0.0."""
+    address: the URL of the page; names: the Host headers that are accepted.
+    Raises OSError or UnicodeError if host:port cannot be used, UserError for 0.0.0.0."""
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, session, host, port):
         self.session, self.token = session, secrets.token_urlsafe(24)
-        self.clients = threading.BoundedSemaphore(MAX_CLIENTS)
         self.page = PAGE.read_bytes()
         self.policy = content_security_policy(self.page)
         if ':' in host:
@@ -53,23 +53,14 @@ class Server(ThreadingHTTPServer):
             self.server_close()
             raise UserError(f'--host {host}: name the one address that the page is reached by')
         hosts = [f'[{bound}]'] if ':' in bound else [host.lower(), bound]
-        if ipaddress.ip_address(bound).is_loopback:
-            hosts.append('localhost')
+        hosts += ['localhost'] if ipaddress.ip_address(bound).is_loopback else []
         self.names = [f'{name}:{port}' for name in hosts]
         self.address = f'http://{self.names[0]}/?token={self.token}'
         self.names += hosts if port == 80 else []           # browsers leave out port 80
 
-    def process_request(self, request, client_address):
-        if self.clients.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request, client_address):
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.clients.release()
+    def verify_request(self, request, client_address):
+        """Return whether to serve one more client."""
+        return threading.active_count() < MAX_THREADS
 
     def handle_error(self, request, client_address):
         """Print nothing when a client goes away."""
@@ -107,15 +98,12 @@ class Handler(BaseHTTPRequestHandler):
             self.alarm.cancel()
 
     def hang_up(self):
-        self.close_connection = True
-        try:
+        with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
     def do_GET(self):
         try:
-            path, token = self.check_origin()
+            path, token = self.path_and_token()
             if path != '/':
                 raise Refused(404, 'no such page')
             self.check_token(token)
@@ -125,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         try:
-            path, _ = self.check_origin()
+            path, _ = self.path_and_token()
             if path not in REQUESTS:
                 raise Refused(404, f'no such request; expected one of {" ".join(REQUESTS)}')
             self.check_token(self.headers.get('X-Token', ''))
@@ -133,8 +121,11 @@ class Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             return self.send_error(*refused.args)
         self.alarm.cancel()                         # the request is complete
+        session, request = self.server.session, REQUESTS[path]
         try:
-            answer = self.call(REQUESTS[path], values)
+            with session.lock:
+                answer = request(session, **parse_arguments(request, values, session.editor))
+            answer = answer() if callable(answer) else answer
         except Superseded:
             return self.answer_json({'error': 'the scene has changed since'}, 409)
         except (UserError, OSError) as error:
@@ -150,31 +141,23 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer_json(answer)
         self.answer(200, *answer)
 
-    def call(self, request, values):
-        session = self.server.session
-        with session.lock:
-            answer = request(session, **parse_arguments(request, values, session.editor))
-        return answer() if callable(answer) else answer
-
-    # ------------------------------------------------ what is refused
-
-    def check_origin(self):
+    def path_and_token(self):
         """Return the path and the token of the URL.
-        Raises:     Refused: unless Host, and Origin if there is one, are names of this server."""
+        Raises Refused unless Host, and Origin if there is one, are names of this server."""
         hosts, origins = (self.headers.get_all(name) or [] for name in ('Host', 'Origin'))
         if len(hosts) != 1 or hosts[0] not in self.server.names:
-            raise Refused(403, 'another host')
+            raise Refused(403, 'the Host header is not a name of this server')
         if not {*origins} <= {f'http://{name}' for name in self.server.names}:
-            raise Refused(403, 'another origin')
+            raise Refused(403, 'the page of another site made this request')
         try:
             url = urlsplit(self.path)
             return url.path, parse_qs(url.query).get('token', [''])[-1]
         except ValueError:
-            raise Refused(400, 'not a path') from None
+            raise Refused(400, 'the URL is not valid') from None
 
     def check_token(self, token):
         if not hmac.compare_digest(token.encode(errors='replace'), self.server.token.encode()):
-            raise Refused(403, 'open the address that was printed: it has the token')
+            raise Refused(403, 'the token is missing or wrong; open the address that was printed')
 
     def read_json_body(self):
         """Return the JSON object in the body of the request."""
@@ -198,8 +181,6 @@ class Handler(BaseHTTPRequestHandler):
         if not isinstance(values, dict):
             raise Refused(400, 'expected a JSON object')
         return values
-
-    # ------------------------------------------------ answers
 
     def send_error(self, code, message=None, explain=None):
         """Refuse a request; the standard library calls this too, for requests that it rejects."""
@@ -238,9 +219,9 @@ def refuse_constant(name):
 
 
 def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
-    """Serve the page of an Editor until Ctrl-C; return the exit code.
-    folder, name: scenes are saved as <folder>/<name>-<number>.
-    Raises: UserError: if the address cannot be used."""
+    """Serve the page of an Editor until Ctrl-C, and return the exit code.
+    folder, name, title: see Session.
+    Raises UserError if the address cannot be used."""
     session = Session(editor, folder, name, title)
     try:
         server = Server(session, host, port)

@@ -18,7 +18,7 @@ from app.common.errors import UserError
 from app.datasets import layouts
 from app.editor.arguments import (FAR, boolean, label_number, number, object_id, offset,
                                   paint_target, parse_arguments, point, rectangle, short_json,
-                                  stroke, style_choice, takes)
+                                  stroke, style_choice)
 import data
 import generate
 from styles import choose_indices
@@ -89,9 +89,8 @@ def connected_part(state, x, y):
 
 # ----------------------------------------------------------------------------------- operations
 
-@takes(object=object_id, label=label_number, style=style_choice,
-       seed=number(0, (1 << 32) - 1, whole=True))
-def style(editor, style, object=None, label=None, seed=0):
+def style(editor, style: style_choice, object: object_id = None, label: label_number = None,
+          seed: number(0, (1 << 32) - 1, whole=True) = 0):
     """Give a style to an object, or to all objects of a label.
     style: number of one of the label's styles; 'main', the most frequent one; 'random', another
         than the present one, drawn with `seed` in proportion to how often each occurs; 'photo',
@@ -99,29 +98,27 @@ def style(editor, style, object=None, label=None, seed=0):
     editor.require_encoder()
     if (object is None) == (label is None):
         raise UserError('expected either "object" or "label"')
-    chosen = editor.objects.ids == object if label is None else editor.objects.labels == label
-    keys = dict.fromkeys(editor.style_key(i) for i in editor.objects.ids[chosen].tolist())
-    if not keys:
+    ids, labels = editor.objects[:2]
+    chosen = ids == object if label is None else labels == label
+    if not chosen.any():
         raise UserError(f'no object of the label {editor.label_name(label)} in the picture')
+    keys = np.unique((labels if editor.by_label else ids)[chosen]).tolist()
     return editor.state._replace(styles={
-        **editor.state.styles, **editor.choose_styles(list(keys), style, seed)})
+        **editor.state.styles, **editor.choose_styles(keys, style, seed)})
 
 
-@takes(object=object_id, other=object_id)
-def like(editor, object, other):
+def like(editor, object: object_id, other: object_id):
     """Give an object the label and the style of another object."""
     return editor.with_object(editor.state.inst == object, editor.label_of(other), object,
                               editor.state.styles.get(other))
 
 
-@takes(object=object_id, label=label_number)
-def relabel(editor, object, label):
+def relabel(editor, object: object_id, label: label_number):
     """Give an object another label and the main style of that label."""
     return editor.with_object(editor.state.inst == object, label, object)
 
 
-@takes(at=point)
-def split(editor, at):
+def split(editor, at: point):
     """Make the connected part of an object around a point an object of its own."""
     x, y = at
     part, old = connected_part(editor.state, x, y), int(editor.state.inst[y, x])
@@ -131,14 +128,13 @@ def split(editor, at):
     return editor.with_object(part, label, editor.free_id(label), editor.state.styles.get(old))
 
 
-@takes(object=object_id)
-def remove(editor, object):
+def remove(editor, object: object_id):
     """Remove an object and fill the hole from its surroundings (see Editor.fill_sources)."""
     return editor.with_maps(*editor.filled(editor.state.inst == object))
 
 
-@takes(object=object_id, by=offset, scale=number(0.05, 20), flip=boolean, copy=boolean)
-def move(editor, object, by=(0, 0), scale=1, flip=False, copy=False):
+def move(editor, object: object_id, by: offset = (0, 0), scale: number(0.05, 20) = 1,
+         flip: boolean = False, copy: boolean = False):
     """Scale an object about its centre, mirror it and move it by [dx, dy] pixels.
     The object hides what it covers, and what it leaves is filled as by `remove`. With `copy` the
     object stays, and the result is a new one."""
@@ -152,9 +148,8 @@ def move(editor, object, by=(0, 0), scale=1, flip=False, copy=False):
     return editor.with_object(target, labels, new, editor.state.styles.get(object), maps)
 
 
-@takes(label=label_number, to=paint_target, brush=stroke, width=number(0.5, 10_000),
-       rectangle=rectangle, fill=point)
-def paint(editor, label, to='new', brush=None, width=1, rectangle=None, fill=None):
+def paint(editor, label: label_number, to: paint_target = 'new', brush: stroke = None,
+          width: number(0.5, 10_000) = 1, rectangle: rectangle = None, fill: point = None):
     """Paint a label along a brush stroke, in a rectangle or over a connected part.
     brush, width: points [[x, y], ...] and the width of the stroke in pixels.
     rectangle: [x0, y0, x1, y1].
@@ -172,8 +167,8 @@ def paint(editor, label, to='new', brush=None, width=1, rectangle=None, fill=Non
     return editor.with_object(mask, label, to, editor.state.styles.get(to))
 
 
-@takes(brush=stroke, width=number(0.5, 10_000), rectangle=rectangle, fill=point)
-def erase(editor, brush=None, width=1, rectangle=None, fill=None):
+def erase(editor, brush: stroke = None, width: number(0.5, 10_000) = 1,
+          rectangle: rectangle = None, fill: point = None):
     """Erase things under a brush, in a rectangle or in a connected part, and fill the hole as
     `remove` does. Where there are no things, erase everything."""
     mask = editor.draw_mask(brush, width, rectangle, fill)
@@ -181,7 +176,13 @@ def erase(editor, brush=None, width=1, rectangle=None, fill=None):
     return editor.with_maps(*editor.filled(things if things.any() else mask))
 
 
-OPERATIONS = {f.__name__: f for f in (style, like, relabel, split, remove, move, paint, erase)}
+def reset(editor):
+    """Return to the scene as it was opened; this can be undone."""
+    return editor.state_at(editor.opened.position)
+
+
+OPERATIONS = {f.__name__: f for f in (
+    style, like, relabel, split, remove, move, paint, erase, reset)}
 
 
 # ----------------------------------------------------------------------------------- the editor
@@ -200,7 +201,8 @@ class Editor:
         self.things = layouts.LAYOUTS[run.config.layout].things
         self.by_label = run.config.features_of == 'label'       # a style for each label
         self.version = self.maps_version = 0        # count all changes, and changes of the maps
-        self.history, self.now, self.described = [], -1, (None, None, None)
+        self.state, self.history, self.now = State(None, None, {}), [], -1
+        self.described = None, None, None           # see describe
         self.open(state, photo, noise, size)
 
     # ------------------------------------------------ the history
@@ -211,19 +213,18 @@ class Editor:
                                          photo=photo, noise=noise, size=size))
 
     def push(self, state, opened=None):
-        """Make `state` the present one, after the last one; what was undone is dropped."""
-        same = self.history and all(a is b for a, b in zip(state[:2], self.state[:2]))
+        """Add `state` to the history after the present one. What was undone is dropped."""
+        same = state.label is self.state.label and state.inst is self.state.inst
         maps = self.history[self.now].maps if same else pack(state[:2])
         self.history[self.now + 1:] = [Entry(maps, state.styles, opened or self.opened)]
-        self.show(len(self.history) - 1, state)
+        self.show(self.now + 1, state)
 
-    def show(self, now, state):
-        """Make `state`, which is at position `now` of the history, the present one."""
-        if self.now < 0 or state.label is not self.state.label or state.inst is not self.state.inst:
+    def show(self, position, state):
+        """Make `state`, which is at that position of the history, the present one."""
+        if state.label is not self.state.label or state.inst is not self.state.inst:
             self.objects = self.describe(state.label, state.inst)
             self.maps_version += 1
-        self.now, self.state = now, state
-        self.version += 1
+        self.now, self.state, self.version = position, state, self.version + 1
 
     def state_at(self, position):
         """Return the State at a position of the history."""
@@ -237,8 +238,7 @@ class Editor:
         return self.history[self.now].opened
 
     def edit(self, edits):
-        """Apply a list of edits, one after the other, or none of them.
-        Raises:     UserError: if an edit is not possible; nothing has changed then."""
+        """Apply a list of edits in order. If one of them raises a UserError, nothing changes."""
         trial = copy.copy(self)
         trial.history = list(self.history)
         for edit in edits:
@@ -247,37 +247,33 @@ class Editor:
 
     def apply(self, edit):
         name = edit.get('do') if isinstance(edit, dict) else None
-        if name in ('undo', 'redo', 'reset') and len(edit) == 1:
-            if name == 'reset':
-                return self.push(self.state_at(self.opened.position))
-            now = self.now + (1 if name == 'redo' else -1)
-            if not 0 <= now < len(self.history):
+        if name in ('undo', 'redo') and len(edit) == 1:
+            position = self.now + (1 if name == 'redo' else -1)
+            if not 0 <= position < len(self.history):
                 raise UserError(f'{name}: nothing to {name}')
-            return self.show(now, self.state_at(now))
+            return self.show(position, self.state_at(position))
         operation = OPERATIONS.get(name) if isinstance(name, str) else None
         if not operation:
             raise UserError(f'{short_json(edit)}: expected {{"do": ...}} with one of '
-                            f'{", ".join(OPERATIONS)}, undo, redo, reset')
+                            f'{", ".join(OPERATIONS)}, undo, redo')
         values = {key: value for key, value in edit.items() if key != 'do'}
         try:
-            state = operation(self, **parse_arguments(operation, values, self))
+            self.push(operation(self, **parse_arguments(operation, values, self)))
         except UserError as error:
             raise UserError(f'{name}: {error}') from None
-        self.push(state)
 
     # ------------------------------------------------ the picture and the objects
 
     def inputs(self, state=None, window=np.s_[:, :]):
         """Return what generate.synthesise takes for a state (default: the present one).
         window: the part of the maps to show, or every n-th row and column of it, as two slices.
-        Returns: the Scene; the styles of its regions (K, feat), None without an encoder; noise."""
-        state = state or self.state
+        Returns the Scene; the styles of its regions (K, feat), None without an encoder; noise."""
+        state, vectors = state or self.state, None
         label, inst = (torch.from_numpy(x[window].copy())[None, None] for x in state[:2])
-        scene = generate.make_scene(self.config, label,
-                                    None if self.config.instances == 'none' else inst,
-                                    self.opened.size)
-        vectors = torch.tensor([state.styles[i].features for i in scene.ids.tolist()]) if (
-            self.run.E) else None
+        inst = None if self.config.instances == 'none' else inst
+        scene = generate.make_scene(self.config, label, inst, self.opened.size)
+        if self.run.E:
+            vectors = torch.tensor([state.styles[i].features for i in scene.ids.tolist()])
         return scene, vectors, self.opened.noise
 
     def picture(self):
@@ -299,10 +295,6 @@ class Editor:
 
     def label_of(self, object):
         return int(self.objects.labels[self.objects.ids == object][0])
-
-    def style_key(self, object):
-        """Return the key of an object in State.styles."""
-        return self.label_of(object) if self.by_label else object
 
     def free_id(self, label):
         """Return an id that no object has; for a thing of Cityscapes, in that data set's form."""
@@ -343,8 +335,7 @@ class Editor:
         return self.with_maps(labels, inst, {object: style})
 
     def filled(self, hole):
-        """Return label map and instance map with a hole filled: each of its pixels becomes a copy
-        of the nearest one of fill_sources."""
+        """Return both maps with a hole filled: each pixel is a copy of the nearest fill source."""
         y, x = nearest_pixels(hole, self.fill_sources(hole))
         label, inst = (old.copy() for old in self.state[:2])
         label[hole], inst[hole] = label[y, x], inst[y, x]
@@ -352,9 +343,8 @@ class Editor:
 
     def fill_sources(self, hole):
         """Return the mask of the pixels that a hole is filled from.
-        These are neither things nor void, as far as the layout of the run says so, and do not have
-        the label that is most frequent in the hole; if there are none, these wishes are dropped
-        one by one."""
+        Preferred are pixels of labels that are neither things nor void in the run's layout, and
+        not the most frequent label in the hole. If there are none, the rules are relaxed."""
         label, outside = self.state.label, ~hole
         others = outside & (label != np.bincount(label[hole]).argmax())
         stuff = others & ~np.isin(label, self.things)
@@ -392,9 +382,7 @@ class Editor:
         if not of_label.any():
             return 'new'
         ids, pixels = self.objects.ids[of_label], self.objects.pixels[of_label]
-        near = np.pad(mask, 1)
-        near = (near[1:-1, 1:-1] | near[2:, 1:-1] | near[:-2, 1:-1] | near[1:-1, 2:]
-                | near[1:-1, :-2])
+        near = mask | (data.boundary_map(torch.tensor(mask)).numpy() > 0)
         touched = self.state.inst[near & (self.state.label == label)]
         touched = np.searchsorted(ids, touched[np.isin(touched, ids)])
         counts = np.bincount(touched, minlength=len(ids))
@@ -419,15 +407,14 @@ class Editor:
         for key, label in zip(keys, labels):
             weights = torch.from_numpy(self.clusters['counts'][label]).float()
             n_styles, number = int((weights > 0).sum()), choice
+            if choice != 'random' and choice >= n_styles:
+                raise UserError(f'{choice}: {self.label_name(label)} has '
+                                + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
             if choice == 'random':
                 present = self.state.styles[key].number
                 if present is not None and n_styles > 1:
                     weights[present] = 0
-                number = int(torch.multinomial(weights, 1, generator=generator)) if (
-                    n_styles) else None
-            elif choice >= n_styles:
-                raise UserError(f'{choice}: {self.label_name(label)} has '
-                                + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
+                number = int(weights.multinomial(1, generator=generator)) if n_styles else None
             styles[key] = cluster_style(self.clusters, label, number)
         return styles
 

@@ -24,12 +24,13 @@ from styles import choose
 def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path=None,
                photo_path=None, seed=0):
     """Return an Editor of a scene in files as `generate` takes them.
-    Instance ids below 0 or of more than 16 bits are replaced by 0, 1, 2 ...
     clusters: see Editor.
+    inst_path: default: the connected components of each label; ids below 0 or of more than 16 bits
+        are replaced by 0, 1, 2 ...
     size: (width, height) to resize the maps to.
     styles_path, photo_path: where the styles come from (default: the main style of each label).
     seed: for the dropout of a U-Net.
-    Raises: UserError: if a file cannot be used, or does not fit the run or the others."""
+    Raises UserError if a file cannot be used, or does not fit the run or the other files."""
     if not run.config.n_labels:
         raise UserError('this run turns pictures into pictures: it has no labels to edit')
     if inst_path and run.config.instances == 'none':
@@ -81,10 +82,9 @@ def free_name(folder, name):
 
 
 def save(editor, folder, name, image):
-    """Write a scene and its picture, from which `generate` makes the same picture again.
-    image: (1, C, H, W).
-    Returns: the paths: <name>_labelIds.png, <name>_instanceIds.png (.npy if an id has more than 16
-        bits), <name>_styles.json, <name>.png."""
+    """Write a scene and its picture (1, C, H, W); `generate` makes the same picture of the files.
+    Returns the paths: <name>_labelIds.png, <name>_instanceIds.png if the run has instances (.npy if
+    an id has more than 16 bits), <name>_styles.json, <name>.png."""
     label, inst, styles = editor.state
     paths = [write_map(folder / f'{name}_labelIds.png', label)]
     if editor.config.instances != 'none':
@@ -95,9 +95,9 @@ def save(editor, folder, name, image):
 
 
 def write_map(path, ids):
-    """Write a map of ids (H, W) as a PNG of 8 or 16 bits, or as .npy if they do not fit.
-    The PNG is marked with decoding.SAVED_MAP_KEY, so that the readers of every layout take its
-    values as ids. Returns: the path of the file."""
+    """Write a map of ids (H, W) as PNG of 8 or 16 bits, or as .npy if they do not fit.
+    decoding.SAVED_MAP_KEY in the PNG tells the readers of every layout that its values are ids.
+    Returns the path written."""
     if ids.max() >= 1 << 16 or ids.min() < 0:
         path = path.with_suffix('.npy')
         write_atomically(path, lambda file: np.save(file, ids))
@@ -116,9 +116,9 @@ def write_recovery(file, state, noise):
                         noise=np.array(noise))
 
 
-def read_recovery(path, config, clusters):
-    """Return the State and the noise in a file of write_recovery; clusters: see Editor.
-    Raises: UserError: if the file is damaged or of another run."""
+def read_recovery(path, editor):
+    """Return the State and the noise in a file of write_recovery.
+    Raises UserError if the file is damaged or does not fit the run of the Editor."""
     require_regular_file(path)
     with as_user_error(path, 'no unsaved edits that can be read; delete it'):
         with zipfile.ZipFile(path) as archive:
@@ -132,27 +132,25 @@ def read_recovery(path, config, clusters):
         if noise.shape or noise.dtype.kind not in 'iu' or not 0 <= noise < 1 << 63 or not (
                 0 <= inst.min() <= inst.max() < (1 << 17) + 2 * inst.size):
             raise ValueError('numbers out of range')
-        check_labels(label, path, config.n_labels)
+        check_labels(label, path, editor.config.n_labels)
         styles = {int(key): Style(number, tuple(map(float, features)))
                   for key, (number, features) in json.loads(str(text)).items()}
-        regions = label if config.features_of == 'label' else inst
-        if styles.keys() != set(np.unique(regions).tolist() if clusters else ()):
+        ids = np.unique(label if editor.by_label else inst).tolist() if editor.run.E else []
+        if styles.keys() != set(ids) or not all(
+                len(features) == editor.config.feat and all(map(math.isfinite, features))
+                and (number is None or type(number) is int
+                     and 0 <= number < editor.clusters['counts'].shape[1])
+                for number, features in styles.values()):
             raise ValueError('styles of other objects')
-        for number, features in styles.values():
-            if len(features) != config.feat or not all(map(math.isfinite, features)) or not (
-                    number is None or type(number) is int
-                    and 0 <= number < clusters['counts'].shape[1]):
-                raise ValueError('styles of another run')
     return State(label, inst, styles), int(noise)
 
 
 # --------------------------------------------------------------------------------------- scripts
 
 def run_script(editor, path, folder, name, final_only=False):
-    """Apply the edits in a JSON file, write a picture after each, then the scene as `save` does.
-    final_only: write only the picture of the final scene.
-    Yields: each path that is written.
-    Raises: UserError: at the first edit that is not possible; the pictures before it stay."""
+    """Apply the edits in a JSON file and save the scene; yield the path of each file written.
+    A picture is written after each edit, or with `final_only` only of the final scene.
+    Raises UserError at the first edit that is not possible. The pictures before it stay."""
     edits, name = read_json(path), free_name(folder, name)
     if not isinstance(edits, list) or not edits:
         raise UserError(f'{path}: expected a list of edits [{{"do": ...}}, ...]')

@@ -16,9 +16,8 @@ from app.common.console import warn
 from app.common.errors import UserError, warn_on_error
 from app.common.files import write_atomically
 from app.datasets.scenes import read_photo
-from app.editor import scene_files
-from app.editor.arguments import (boolean, edit_list, number, object_id, string, style_choice,
-                                  takes)
+from app.editor import operations, scene_files
+from app.editor.arguments import boolean, edit_list, number, object_id, string, style_choice
 from app.runs import pictures
 import generate
 
@@ -30,28 +29,27 @@ class Superseded(Exception):
 
 
 class Session:
-    """An operations.Editor and what the page asks of it.
-    A request runs while its thread holds `lock`. One that needs a picture returns a function, which
-    is called without the lock and waits for the one thread that computes pictures.
-    folder, name: scenes are saved as <folder>/<name>-<number>; the recovery file, with the edits
-        that are not saved, is there too."""
+    """An operations.Editor and the requests that the page makes.
+    A request runs while its thread holds `lock`. A request that needs a picture returns a function,
+    which is called without the lock and waits for the one thread that computes pictures.
+    folder, name: scenes are saved as <folder>/<name>-<number>. The recovery file, which has the
+        edits that are not saved, is in the same folder."""
 
     def __init__(self, editor, folder, name, title):
         self.editor, self.folder, self.name, self.title = editor, folder, name, title
         self.lock = threading.RLock()
         self.painter, self.keeper = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        self.saved = editor.version                 # the last version that needs no saving
+        self.saved_version = editor.version
         self.recovery = folder / f'.{name}-unsaved.npz'
         if self.recovery.exists():                  # of an earlier session: keep it under a number
             n = 1 + max((int(path.stem[-3:]) for path in self.old_recoveries()), default=0)
             self.recovery.replace(folder / f'.{name}-unsaved-{n:03d}.npz')
         self.unsaved = self.read_old_recovery()
-        self.computing, self.layers_done, self.seconds = None, 0, 0.0
-        self.pictures = {}                          # {version: picture}, the present and the opened
-        self.closing = False
+        self.pictures = {}                          # {version: picture}
+        self.computing, self.layers_done, self.seconds, self.closing = None, 0, 0.0, False
         layers = [module for module in editor.run.G.modules() if not list(module.children())]
         self.n_layers = len(layers)
-        for layer in layers:                        # a picture is given up between two layers
+        for layer in layers:
             layer.register_forward_pre_hook(self.before_layer)
 
     def old_recoveries(self):
@@ -60,10 +58,10 @@ class Session:
                       reverse=True)
 
     def read_old_recovery(self):
-        """Return path, State and noise of the newest file that can be read, or None."""
+        """Return path, State and noise of the newest recovery file that can be read, or None."""
         for path in self.old_recoveries():
             try:
-                return path, *scene_files.read_recovery(path, self.editor.config, self.editor.clusters)
+                return path, *scene_files.read_recovery(path, self.editor)
             except UserError as error:
                 warn(f'warning: {error}')
                 path.replace(path.with_suffix('.damaged'))
@@ -72,6 +70,7 @@ class Session:
     # ------------------------------------------------ pictures, computed in one thread
 
     def before_layer(self, *hook_arguments):
+        """Stop the computation of a picture that nobody needs any more."""
         self.layers_done += 1
         if self.closing or self.computing not in (None, self.editor.version):
             raise Superseded
@@ -79,7 +78,7 @@ class Session:
     def compute(self, version, make_inputs, key=None):
         """Return the picture of make_inputs(), which returns what generate.synthesise takes.
         key: the version under which the picture is kept; None: it is not kept.
-        Raises:     Superseded: if the scene is no longer at `version`."""
+        Raises Superseded if the scene is no longer at `version`."""
         def job():
             self.computing, self.layers_done = version, 0
             try:
@@ -87,13 +86,13 @@ class Session:
                     self.before_layer()
                     if key in self.pictures:
                         return self.pictures[key]
-                    inputs, kept = make_inputs(), (version, self.editor.opened.version)
+                    inputs, needed = make_inputs(), (version, self.editor.opened.version)
                 started = time.perf_counter()
                 image = generate.synthesise(self.editor.run, *inputs).cpu()
                 if key is not None:
-                    self.pictures = {of: picture for of, picture in self.pictures.items()
-                                     if of in kept} | {key: image}
                     self.seconds = time.perf_counter() - started
+                    self.pictures = {key: image, **{
+                        i: self.pictures[i] for i in needed if i in self.pictures}}
                 return image
             finally:
                 self.computing = None
@@ -101,7 +100,6 @@ class Session:
 
     # ------------------------------------------------ the requests
 
-    @takes()
     def state(self):
         """Return labels, objects with their boxes and styles, and what is possible now."""
         e, names = self.editor, self.editor.config.label_names
@@ -117,21 +115,20 @@ class Session:
             'objects': [{'id': i, 'label': label, 'pixels': pixels, 'box': box,
                          'style': numbers.get(label if e.by_label else i)}
                         for i, label, pixels, box in zip(*(x.tolist() for x in e.objects))],
-            'undo': e.now, 'redo': len(e.history) - 1 - e.now, 'unsaved': self.saved != e.version,
+            'undo': e.now, 'redo': len(e.history) - 1 - e.now,
+            'unsaved': self.saved_version != e.version,
             'encoder': e.run.E is not None, 'by_label': e.by_label,
             'photo': e.opened.photo is not None, 'opened': e.opened.version,
             'seconds': self.seconds, 'unsaved_found': self.unsaved is not None,
             'folder': str(self.folder)}
 
-    @takes()
     def maps(self):
         """Return the label of every pixel as uint16, row by row, then its instance as int32."""
         label, inst, _ = self.editor.state
         return ('application/octet-stream', label.astype('<u2').tobytes()
                 + inst.astype('<i4').tobytes())
 
-    @takes(edits=edit_list)
-    def edit(self, edits):
+    def edit(self, edits: edit_list):
         """Apply a list of edits, all or none. Return the state."""
         self.editor.edit(edits)
         return self.changed()
@@ -148,8 +145,8 @@ class Session:
         self.keeper.submit(keep)
         return self.state()
 
-    @takes(version=number(0, 1 << 53, whole=True), preview=boolean, opened=boolean)
-    def picture(self, version, preview=False, opened=False):
+    def picture(self, version: number(0, 1 << 53, whole=True), preview: boolean = False,
+                opened: boolean = False):
         """Return the picture of the present version as PNG.
         preview: at half the size, which is faster and a different picture.
         opened: of the scene as it was opened."""
@@ -163,34 +160,29 @@ class Session:
             key, make_inputs = None, lambda: e.inputs(window=np.s_[::2, ::2])
         return lambda: png(self.compute(version, make_inputs, key))
 
-    @takes()
     def progress(self):
         """Return the share of the layers that are computed, 0 to 1, or null between pictures."""
         return {'version': self.editor.version, 'progress': None if self.computing is None else
                 min(self.layers_done / self.n_layers, 1)}
 
-    @takes(object=object_id, style=style_choice)
-    def thumbnail(self, object, style):
+    def thumbnail(self, object: object_id, style: style_choice):
         """Return a PNG of an object in a style; only its surroundings are computed."""
         e = self.editor
-        e.require_encoder()
-        version = e.version
-        state = e.state._replace(styles={
-            **e.state.styles, **e.choose_styles([e.style_key(object)], style)})
-        (h, w), box = state.label.shape, e.objects.boxes[e.objects.ids == object][0]
-        x0, y0, x1, y1 = box.tolist()
+        version, state = e.version, operations.style(e, style, object)
+        h, w = state.label.shape
+        x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
         # The network sees the surroundings; the object alone is shown.
         edge = max(16, (x1 - x0) // 4, (y1 - y0) // 4)
-        left, top, right, bottom = (max(0, x0 - edge), max(0, y0 - edge), min(w, x1 + edge),
-                                    min(h, y1 + edge))
+        left, top = max(0, x0 - edge), max(0, y0 - edge)
+        right, bottom = min(w, x1 + edge), min(h, y1 + edge)
         step = int(np.ceil(((right - left) * (bottom - top) / THUMBNAIL_PIXELS) ** 0.5))
         window = np.s_[top:bottom:step, left:right:step]
+        rows = slice((y0 - top) // step, -(-(y1 - top) // step))
+        columns = slice((x0 - left) // step, -(-(x1 - left) // step))
         return lambda: png(self.compute(version, lambda: e.inputs(state, window))[
-            ..., (y0 - top) // step:-(-(y1 - top) // step),
-            (x0 - left) // step:-(-(x1 - left) // step)])
+            ..., rows, columns])
 
-    @takes(data=string)
-    def photo(self, data):
+    def photo(self, data: string):
         """Use a photograph of the scene (base64) for the style 'photo'. Return the state."""
         e = self.editor
         e.require_encoder()
@@ -198,17 +190,15 @@ class Session:
             e.opened.photo = read_photo(e.config, paths['photo'], e.inputs()[0])
         return self.state()
 
-    @takes(label=string, inst=string, styles=string)
-    def open(self, label, inst=None, styles=None):
+    def open(self, label: string, inst: string = None, styles: string = None):
         """Open the scene of a label map, an instance map and styles (base64). Return the state."""
         e = self.editor
         with uploaded_files(self.folder, label=label, inst=inst, styles=styles) as paths:
-            new = scene_files.open_scene(e.run, e.clusters, paths['label'], paths.get('inst'), None,
-                                    paths.get('styles'))
+            new = scene_files.open_scene(e.run, e.clusters, paths['label'], paths.get('inst'),
+                                         styles_path=paths.get('styles'))
         e.open(new.state, noise=new.opened.noise, size=new.opened.size)
         return self.changed()
 
-    @takes()
     def save(self):
         """Write the scene and its picture under a free name. Return the state and the paths."""
         version = self.editor.version
@@ -220,24 +210,23 @@ class Session:
                     raise Superseded
                 name = scene_files.free_name(self.folder, self.name)
                 paths = scene_files.save(self.editor, self.folder, name, image)
-                self.saved = version
+                self.saved_version = version
                 self.keeper.submit(lambda: self.recovery.unlink(missing_ok=True))
                 return {**self.state(), 'files': [str(path) for path in paths]}
         return write
 
-    @takes(restore=boolean)
-    def recover(self, restore):
+    def recover(self, restore: boolean):
         """Restore the unsaved edits of an earlier session, or delete them. Return the state."""
         if not self.unsaved:
             return self.state()
         path, state, noise = self.unsaved
-        if restore and state.label.shape == self.editor.state.label.shape:
-            self.editor.push(state)
-        elif restore:
-            self.editor.open(state, noise=noise)
         if restore:
+            if state.label.shape == self.editor.state.label.shape:
+                self.editor.push(state)
+            else:
+                self.editor.open(state, noise=noise)
             self.changed()
-        # After the new recovery file is written.
+        # The keeper writes the new recovery file before it deletes the old one.
         self.keeper.submit(path.unlink, missing_ok=True).result()
         self.unsaved = self.read_old_recovery()
         return self.state()
@@ -264,7 +253,7 @@ def uploaded_files(folder, **files):
                 content = base64.b64decode(encoded, validate=True)
             except ValueError:
                 raise UserError(f'"{role}": not base64') from None
-            # The readers recognise pictures by their content, and arrays by their suffix.
+            # The readers recognise pictures by their content, but arrays by their suffix.
             suffix = '.npy' if content.startswith(b'\x93NUMPY') else '.png'
             paths[role] = Path(temporary, f'{role}{suffix}')
             paths[role].write_bytes(content)
@@ -275,7 +264,7 @@ def uploaded_files(folder, **files):
 
 
 def png(image):
-    """Return an answer with a picture (1, C, H, W) in [-1, 1]."""
+    """Return content type and body of an answer with a picture (1, C, H, W) in [-1, 1]."""
     file = io.BytesIO()
     picture = pictures.to_rgb(pictures.to_uint8_hwc(image))
     Image.fromarray(picture).save(file, 'PNG', compress_level=1)

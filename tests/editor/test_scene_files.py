@@ -119,7 +119,7 @@ def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
     path = tmp_path / 'unsaved.npz'
     with open(path, 'wb') as file:
         scene_files.write_recovery(file, editor.state, 5)
-    state, noise = scene_files.read_recovery(path, run.config, editor.clusters)
+    state, noise = scene_files.read_recovery(path, editor)
     assert_same(state, editor.state)
     assert noise == 5
     whole = path.read_bytes()
@@ -130,7 +130,7 @@ def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
             broken[rng.integers(len(broken))] ^= 1 << rng.integers(8)
         path.write_bytes(broken)
         try:
-            state, _ = scene_files.read_recovery(path, run.config, editor.clusters)
+            state, _ = scene_files.read_recovery(path, editor)
             assert_same(state, editor.state)
         except UserError as error:
             assert '\n' not in str(error) and str(path) in str(error)
