@@ -289,7 +289,7 @@ def commands(results, rounds):
 
 def editor(results, rounds, device):
     """Over HTTP, from a click that changes a style to the preview and to the picture."""
-    from test_serve import ask, said, served        # which takes make_run from here
+    from test_http_server import ask, post, served        # which takes make_run from here
     for size in ((256, 128), (512, 256)) if device.type == 'cpu' else ((1024, 512),):
         label, inst = streets.draw_scene(0, size)[:2]
         inst = data.connected_components(inst)
@@ -305,7 +305,7 @@ def editor(results, rounds, device):
                 for i in range(1 + rounds):
                     for preview in took:
                         started = time.perf_counter()
-                        now = said(server, '/edit', {'edits': [
+                        now = post(server, '/edit', {'edits': [
                             {'do': 'style', 'object': ids[0], 'style': 1 + i % 9}]})
                         ask(server, '/picture', {'version': now['version'], 'preview': preview})
                         took[preview].append(time.perf_counter() - started)

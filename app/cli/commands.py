@@ -43,20 +43,21 @@ def edit(args):
     """Change a scene object by object, by a script or on a page (paper section 3.4 and its
     interactive object editing)."""
     from app.datasets import layouts
-    from app.editor import http_server, scenes
+    from app.editor import http_server, scene_files
     folder, run = load_trained_run(args)
     out = Path(args.out) if args.out else folder / 'edited'
     clusters = load_styles(run, folder)
     label, inst, styles, photo = (path and Path(path) for path in (
         args.label, args.inst, args.styles, args.photo))
-    editor = scenes.opened(run, clusters, label, inst, args.size, styles, photo, seed_of(args))
+    editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
+                                    seed_of(args))
     checks.check_edit(args)
     if args.script:
         require_regular_file(args.script)
     make_folder(out)
     name = layouts.scene_name(label)
     if args.script:
-        for path in scenes.run_script(editor, args.script, out, name, args.last):
+        for path in scene_files.run_script(editor, args.script, out, name, args.last):
             log_info(path)
         return 0
     with lock_folder(out, flag='--out'):

@@ -1,4 +1,4 @@
-"""What the editor's page asks for, request by request, in many threads at once."""
+"""The requests of the editor's page, which many threads make at once."""
 import base64
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,267 +12,223 @@ import time
 import numpy as np
 from PIL import Image
 
-from app.editor.arguments import a_style, an_object, flag, number, shown, taking
-from app.editor import operations
 from app.common.console import warn
 from app.common.errors import UserError, warn_on_error
 from app.common.files import write_atomically
-from app.editor import scenes
-import generate
-from app.runs import pictures
 from app.datasets.scenes import read_photo
+from app.editor import operations, scene_files
+from app.editor.arguments import boolean, edit_list, number, object_id, string, style_choice
+from app.runs import pictures
+import generate
 
-THUMBNAIL = 1 << 16                     # pixels that the network computes for one, at most
+THUMBNAIL_PIXELS = 1 << 16              # the network computes at most so many for a thumbnail
 
 
 class Superseded(Exception):
-    """The scene has changed since a picture of it was asked for."""
-
-
-def anything(editor, value):
-    return value
-
-
-def text(editor, value):
-    if not isinstance(value, str):
-        raise UserError(f'{shown(value)}: expected a text')
-    return value
+    """The scene has changed since a picture of it was requested."""
 
 
 class Session:
-    """An edit.Editor, of which requests come in many threads. One thread computes the pictures; the
-    state is locked while it is looked at or changed."""
+    """An operations.Editor and the requests that the page makes.
+    A request runs while its thread holds `lock`. A request that needs a picture returns a function,
+    which is called without the lock and waits for the one thread that computes pictures.
+    folder, name: scenes are saved as <folder>/<name>-<number>. The recovery file, which has the
+        edits that are not saved, is in the same folder."""
 
     def __init__(self, editor, folder, name, title):
-        """folder: receives what is saved, under `name` and a number, and may hold what was edited
-        before and not saved."""
         self.editor, self.folder, self.name, self.title = editor, folder, name, title
-        self.lock, self.worker = threading.RLock(), ThreadPoolExecutor(1)
-        self.keeper = ThreadPoolExecutor(1)         # writes the recovery file
-        self.saved = self.editor.version
+        self.lock = threading.RLock()
+        self.painter, self.keeper = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self.saved_version = editor.version
         self.recovery = folder / f'.{name}-unsaved.npz'
-        if self.recovery.exists():                  # it stays until it is asked for, or not
-            n = 1 + max((int(path.stem[-3:]) for path in self.earlier()), default=0)
+        if self.recovery.exists():                  # of an earlier session: keep it under a number
+            n = 1 + max((int(path.stem[-3:]) for path in self.old_recoveries()), default=0)
             self.recovery.replace(folder / f'.{name}-unsaved-{n:03d}.npz')
-        self.found = self.find()
-        self.computing, self.done, self.passes, self.took = None, 0, None, 0.0
-        self.image = self.original = None, None     # version, picture of it
-        self.closing = False
-        for module in editor.run.G.modules():       # a picture is given up between two layers
-            if not list(module.children()):
-                module.register_forward_pre_hook(self.tick)
+        self.unsaved = self.read_old_recovery()
+        self.pictures = {}                          # {version: picture}
+        self.computing, self.layers_done, self.seconds, self.closing = None, 0, 0.0, False
+        layers = [module for module in editor.run.G.modules() if not list(module.children())]
+        self.n_layers = len(layers)
+        for layer in layers:
+            layer.register_forward_pre_hook(self.before_layer)
 
-    def earlier(self):
-        """Files of what was edited before and not saved, the last one first."""
+    def old_recoveries(self):
+        """Return the recovery files of earlier sessions, the newest first."""
         return sorted(self.folder.glob(f'.{glob.escape(self.name)}-unsaved-[0-9][0-9][0-9].npz'),
                       reverse=True)
 
-    def find(self):
-        """The last of them that can be read -> path, State, noise; or None."""
-        for path in self.earlier():
+    def read_old_recovery(self):
+        """Return path, State and noise of the newest recovery file that can be read, or None."""
+        for path in self.old_recoveries():
             try:
-                return path, *scenes.recovered(path, self.editor.config, self.editor.known)
+                return path, *scene_files.read_recovery(path, self.editor)
             except UserError as error:
                 warn(f'warning: {error}')
                 path.replace(path.with_suffix('.damaged'))
         return None
 
-    # ------------------------------------------------ one thread computes
+    # ------------------------------------------------ pictures, computed in one thread
 
-    def tick(self, module, args):
-        self.done += 1
+    def before_layer(self, *hook_arguments):
+        """Stop the computation of a picture that nobody needs any more."""
+        self.layers_done += 1
         if self.closing or self.computing not in (None, self.editor.version):
             raise Superseded
 
-    def compute(self, version, function):
-        """What function() returns, in the thread that computes; Superseded where the scene is
-        another by then."""
+    def compute(self, version, make_inputs, key=None):
+        """Return the picture of make_inputs(), which returns what generate.synthesise takes.
+        key: the version under which the picture is kept; None: it is not kept.
+        Raises Superseded if the scene is no longer at `version`."""
         def job():
-            self.computing, self.done = version, 0
-            self.tick(None, None)
+            self.computing, self.layers_done = version, 0
             try:
-                return function()
+                with self.lock:
+                    self.before_layer()
+                    if key in self.pictures:
+                        return self.pictures[key]
+                    inputs, needed = make_inputs(), (version, self.editor.opened.version)
+                started = time.perf_counter()
+                image = generate.synthesise(self.editor.run, *inputs).cpu()
+                if key is not None:
+                    self.seconds = time.perf_counter() - started
+                    self.pictures = {key: image, **{
+                        i: self.pictures[i] for i in needed if i in self.pictures}}
+                return image
             finally:
                 self.computing = None
-        return self.worker.submit(job).result()
-
-    def full(self, version):
-        """The picture of the present state, computed once -> (1, C, H, W)."""
-        def picture():
-            if self.image[0] != version:
-                with self.lock:
-                    self.tick(None, None)
-                    scene = self.editor.scene()
-                started = time.perf_counter()
-                image = generate.synthesise(self.editor.run, *scene).cpu()
-                self.image, self.took = (version, image), time.perf_counter() - started
-                self.passes = self.done
-            return self.image[1]
-        return self.compute(version, picture)
-
-    def opened(self, version):
-        """The picture of the scene as it was opened, computed once -> (1, C, H, W)."""
-        def picture():
-            with self.lock:
-                self.tick(None, None)
-                e = self.editor
-                scene = e.scene(e.at(e.opened.number))
-                which = e.opened.version
-            if e.now == e.opened.number and self.image[0] == version:
-                self.original = which, self.image[1]
-            elif self.original[0] != which:
-                self.original = which, generate.synthesise(e.run, *scene).cpu()
-            return self.original[1]
-        return self.compute(version, picture)
+        return self.painter.submit(job).result()
 
     # ------------------------------------------------ the requests
 
-    @taking()
     def state(self):
-        """What there is: labels, objects with their boxes and styles, and what can be done."""
+        """Return labels, objects with their boxes and styles, and what is possible now."""
         e, names = self.editor, self.editor.config.label_names
         colours = pictures.label_colours(e.config).tolist()
-        counts = e.known['counts'] if e.known else None
-        own = {}
-        if e.run.E:
-            own = {i: e.state.styles[e.style_key(i)].number for i in e.objects.ids.tolist()}
+        counts = e.clusters['counts'] if e.clusters else np.zeros((e.config.n_labels, 1))
+        numbers = {key: style.number for key, style in e.state.styles.items()}
         return {
             'title': self.title, 'version': e.version, 'maps_version': e.maps_version,
             'size': e.state.label.shape[::-1],
             'labels': [{'label': i, 'name': names[i] if names else str(i), 'colour': colours[i],
-                        'thing': i in e.things,
-                        'styles': int((counts[i] > 0).sum()) if e.known else 0}
+                        'thing': i in e.things, 'styles': int((counts[i] > 0).sum())}
                        for i in range(e.config.n_labels)],
             'objects': [{'id': i, 'label': label, 'pixels': pixels, 'box': box,
-                         'style': own.get(i)}
+                         'style': numbers.get(label if e.by_label else i)}
                         for i, label, pixels, box in zip(*(x.tolist() for x in e.objects))],
-            'undo': e.now, 'redo': len(e.history) - 1 - e.now, 'unsaved': self.saved != e.version,
-            'encoder': e.run.E is not None, 'by_label': e.config.features_of == 'label',
-            'photo': e.opened.photo is not None, 'opened': e.opened.version, 'seconds': self.took,
-            'unsaved_found': self.found is not None, 'folder': str(self.folder)}
+            'undo': e.now, 'redo': len(e.history) - 1 - e.now,
+            'unsaved': self.saved_version != e.version,
+            'encoder': e.run.E is not None, 'by_label': e.by_label,
+            'photo': e.opened.photo is not None, 'opened': e.opened.version,
+            'seconds': self.seconds, 'unsaved_found': self.unsaved is not None,
+            'folder': str(self.folder)}
 
-    @taking()
     def maps(self):
-        """For every pixel its label, uint16, and then its instance, int32, row by row."""
+        """Return the label of every pixel as uint16, row by row, then its instance as int32."""
         label, inst, _ = self.editor.state
         return ('application/octet-stream', label.astype('<u2').tobytes()
                 + inst.astype('<i4').tobytes())
 
-    @taking(edits=anything)
-    def edit(self, edits):
-        """Apply a list of edits, all or none -> state."""
-        if not isinstance(edits, list) or not 0 < len(edits) <= 1000:
-            raise UserError('"edits": expected a list of 1 to 1000 edits')
+    def edit(self, edits: edit_list):
+        """Apply a list of edits, all or none. Return the state."""
         self.editor.edit(edits)
         return self.changed()
 
     def changed(self):
-        """Keep what is not saved in the recovery file, in the background -> state."""
+        """Write the recovery file in the background. Return the state."""
         version, state, noise = self.editor.version, self.editor.state, self.editor.opened.noise
 
         def keep():
-            if version == self.editor.version:      # else a later one follows
-                warn_on_error(lambda: write_atomically(self.recovery, scenes.recovery_of(state, noise)),
-                        'editing goes on')
+            if version == self.editor.version:      # otherwise a newer one is written soon
+                warn_on_error(lambda: write_atomically(
+                    self.recovery, lambda file: scene_files.write_recovery(file, state, noise)),
+                    'editing goes on')
         self.keeper.submit(keep)
         return self.state()
 
-    @taking(version=number(0, 1 << 53, whole=True), preview=flag, opened=flag)
-    def picture(self, version, preview=False, opened=False):
-        """The picture of the state of that version as PNG; as a preview at half size, which is
-        another picture and comes sooner; or that of the scene as it was opened."""
-        if opened:
-            return png(self.opened(version))
-        if not preview:
-            return png(self.full(version))
-
-        def half():
-            with self.lock:
-                self.tick(None, None)
-                scene = self.editor.scene(step=2)
-            return generate.synthesise(self.editor.run, *scene)
-        return png(self.compute(version, half))
-
-    @taking()
-    def progress(self):
-        """How far the picture is that is being computed, 0 to 1; null where none is."""
-        at_work = self.computing is not None
-        return {'version': self.editor.version,
-                'progress': min(self.done / (self.passes or 150), 1) if at_work else None}
-
-    @taking(object=an_object, style=a_style)
-    def thumbnail(self, object, style):
-        """What an object would look like in a style: a PNG of what is around it, computed by
-        itself."""
+    def picture(self, version: number(0, 1 << 53, whole=True), preview: boolean = False,
+                opened: boolean = False):
+        """Return the picture of the present version as PNG.
+        preview: at half the size, which is faster and a different picture.
+        opened: of the scene as it was opened."""
         e = self.editor
-        with self.lock:
-            e.check_encoder()
-            if object not in e.objects.ids:         # it was there when the request came
-                raise Superseded
-            key, version, noise = e.style_key(object), e.version, e.opened.noise
-            own = {**e.state.styles, **e.styles_for([key], style)}
-            x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
-            label, inst, _ = e.state
-        # Around it, as the network needs to see; shown is the object alone.
+        if version != e.version:
+            raise Superseded
+        key, make_inputs = version, e.inputs
+        if opened:
+            key, make_inputs = e.opened.version, lambda: e.inputs(e.state_at(e.opened.position))
+        elif preview:
+            key, make_inputs = None, lambda: e.inputs(window=np.s_[::2, ::2])
+        return lambda: png(self.compute(version, make_inputs, key))
+
+    def progress(self):
+        """Return the share of the layers that are computed, 0 to 1, or null between pictures."""
+        return {'version': self.editor.version, 'progress': None if self.computing is None else
+                min(self.layers_done / self.n_layers, 1)}
+
+    def thumbnail(self, object: object_id, style: style_choice):
+        """Return a PNG of an object in a style; only its surroundings are computed."""
+        e = self.editor
+        version, state = e.version, operations.style(e, style, object)
+        h, w = state.label.shape
+        x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
+        # The network sees the surroundings; the object alone is shown.
         edge = max(16, (x1 - x0) // 4, (y1 - y0) // 4)
         left, top = max(0, x0 - edge), max(0, y0 - edge)
-        label, inst = (x[top:y1 + edge, left:x1 + edge] for x in (label, inst))
-        step = int(np.ceil((label.size / THUMBNAIL) ** 0.5))
-        scene = operations.scene_of(e.config, label, inst, step)
-        vectors = operations.vectors_of(scene.ids, own)
-        image = self.compute(version, lambda: generate.synthesise(e.run, scene, vectors, noise))
-        return png(image[..., (y0 - top) // step:-(-(y1 - top) // step),
-                         (x0 - left) // step:-(-(x1 - left) // step)])
+        right, bottom = min(w, x1 + edge), min(h, y1 + edge)
+        step = int(np.ceil(((right - left) * (bottom - top) / THUMBNAIL_PIXELS) ** 0.5))
+        window = np.s_[top:bottom:step, left:right:step]
+        rows = slice((y0 - top) // step, -(-(y1 - top) // step))
+        columns = slice((x0 - left) // step, -(-(x1 - left) // step))
+        return lambda: png(self.compute(version, lambda: e.inputs(state, window))[
+            ..., rows, columns])
 
-    @taking(data=text)
-    def photo(self, data):
-        """Take a photograph of the scene (base64), whose styles the style 'photo' then has."""
+    def photo(self, data: string):
+        """Use a photograph of the scene (base64) for the style 'photo'. Return the state."""
         e = self.editor
-        e.check_encoder()
-        with uploaded(self.folder, photo=data) as paths:
-            e.take_photo(read_photo(e.config, paths['photo'], e.scene()[0]))
+        e.require_encoder()
+        with uploaded_files(self.folder, photo=data) as paths:
+            e.opened.photo = read_photo(e.config, paths['photo'], e.inputs()[0])
         return self.state()
 
-    @taking(label=text, inst=text, styles=text)
-    def open(self, label, inst=None, styles=None):
-        """Take the scene of a label map, an instance map and styles, files as base64."""
+    def open(self, label: string, inst: string = None, styles: string = None):
+        """Open the scene of a label map, an instance map and styles (base64). Return the state."""
         e = self.editor
-        with uploaded(self.folder, label=label, inst=inst, styles=styles) as paths:
-            new = scenes.opened(e.run, e.known, paths['label'], paths.get('inst'), None,
-                              paths.get('styles'))
-        e.begin(new.state, noise=new.opened.noise, size=new.opened.size)
+        with uploaded_files(self.folder, label=label, inst=inst, styles=styles) as paths:
+            new = scene_files.open_scene(e.run, e.clusters, paths['label'], paths.get('inst'),
+                                         styles_path=paths.get('styles'))
+        e.open(new.state, noise=new.opened.noise, size=new.opened.size)
         return self.changed()
 
-    @taking()
     def save(self):
-        """Write picture, maps and styles into the folder, under a name that is free -> state and
-        their paths."""
-        with self.lock:
-            version = self.editor.version
-        image = self.full(version)
-        with self.lock:
-            if version != self.editor.version:
-                raise Superseded
-            name = scenes.free_name(self.folder, self.name)
-            paths = scenes.save(self.editor, self.folder, name, image)
-            self.saved = version
-            self.keeper.submit(lambda: self.recovery.unlink(missing_ok=True))
-            return {**self.state(), 'files': [str(path) for path in paths]}
+        """Write the scene and its picture under a free name. Return the state and the paths."""
+        version = self.editor.version
 
-    @taking(restore=flag)
-    def recover(self, restore):
-        """Go on with what was edited and not saved before, or forget it."""
-        if not self.found:
+        def write():
+            image = self.compute(version, self.editor.inputs, version)
+            with self.lock:
+                if version != self.editor.version:
+                    raise Superseded
+                name = scene_files.free_name(self.folder, self.name)
+                paths = scene_files.save(self.editor, self.folder, name, image)
+                self.saved_version = version
+                self.keeper.submit(lambda: self.recovery.unlink(missing_ok=True))
+                return {**self.state(), 'files': [str(path) for path in paths]}
+        return write
+
+    def recover(self, restore: boolean):
+        """Restore the unsaved edits of an earlier session, or delete them. Return the state."""
+        if not self.unsaved:
             return self.state()
-        path, found, noise = self.found
-        if restore and found.label.shape == self.editor.state.label.shape:
-            self.editor.push(found)
-        elif restore:
-            self.editor.begin(found, noise=noise)
+        path, state, noise = self.unsaved
         if restore:
+            if state.label.shape == self.editor.state.label.shape:
+                self.editor.push(state)
+            else:
+                self.editor.open(state, noise=noise)
             self.changed()
-        self.keeper.submit(path.unlink, missing_ok=True).result()   # after it is kept anew
-        self.found = self.find()
+        # The keeper writes the new recovery file before it deletes the old one.
+        self.keeper.submit(path.unlink, missing_ok=True).result()
+        self.unsaved = self.read_old_recovery()
         return self.state()
 
     def close(self):
@@ -283,34 +239,33 @@ class Session:
 REQUESTS = {f'/{f.__name__}': f for f in (
     Session.state, Session.maps, Session.edit, Session.picture, Session.progress,
     Session.thumbnail, Session.photo, Session.open, Session.save, Session.recover)}
-# They wait for the thread that computes, and lock the state only where they look at it.
-WAITING = Session.picture, Session.progress, Session.save, Session.thumbnail
 
 
 @contextmanager
-def uploaded(folder, **files):
-    """{role: path} of files of a request, base64 or None, which lie there while it is entered."""
-    with tempfile.TemporaryDirectory(prefix='.upload-', dir=folder) as place:
+def uploaded_files(folder, **files):
+    """Write the files of a request, base64 or None, to a temporary folder; yield {role: path}."""
+    with tempfile.TemporaryDirectory(prefix='.upload-', dir=folder) as temporary:
         paths = {}
         for role, encoded in files.items():
             if encoded is None:
                 continue
             try:
-                blob = base64.b64decode(encoded, validate=True)
+                content = base64.b64decode(encoded, validate=True)
             except ValueError:
                 raise UserError(f'"{role}": not base64') from None
-            suffix = '.npy' if blob.startswith(b'\x93NUMPY') else '.png'    # or what it is
-            paths[role] = Path(place) / f'{role}{suffix}'
-            paths[role].write_bytes(blob)
+            # The readers recognise pictures by their content, but arrays by their suffix.
+            suffix = '.npy' if content.startswith(b'\x93NUMPY') else '.png'
+            paths[role] = Path(temporary, f'{role}{suffix}')
+            paths[role].write_bytes(content)
         try:
             yield paths
-        except UserError as error:                  # what was sent had no such path
-            raise UserError(str(error).replace(f'{place}/', '')) from None
+        except UserError as error:                  # the user does not know the temporary folder
+            raise UserError(str(error).replace(f'{temporary}/', '')) from None
 
 
 def png(image):
-    """(1, C, H, W) in [-1, 1] -> a response."""
-    picture = pictures.to_rgb(pictures.to_uint8_hwc(image))
+    """Return content type and body of an answer with a picture (1, C, H, W) in [-1, 1]."""
     file = io.BytesIO()
+    picture = pictures.to_rgb(pictures.to_uint8_hwc(image))
     Image.fromarray(picture).save(file, 'PNG', compress_level=1)
     return 'image/png', file.getvalue()

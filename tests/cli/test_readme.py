@@ -67,7 +67,7 @@ def test_presets_are_listed():
 def test_edits():
     """The list of edits is of operations that there are, and so is the table."""
     for one in json.loads(block('[{"do"')):
-        assert set(one) - {'do'} <= set(operations.OPERATIONS[one['do']].readers)
+        assert set(one) - {'do'} <= set(operations.OPERATIONS[one['do']].parsers)
     table = README[README.index('| `do` |'):README.index('The page does nothing else')]
     rows = [row.split('|')[1] for row in table.strip().splitlines()[2:]]
     told = {name for row in rows for name in re.findall(r'`(\w+)`', row)}

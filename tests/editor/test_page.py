@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from test_serve import started                              # noqa: F401, a fixture
+from test_http_server import started                        # noqa: F401, a fixture
 
 webdriver = pytest.importorskip('selenium.webdriver', reason='no Selenium here')
 from selenium.webdriver.common.action_chains import ActionChains            # noqa: E402
@@ -16,16 +16,16 @@ from selenium.webdriver.common.by import By                                 # no
 from selenium.webdriver.common.keys import Keys                             # noqa: E402
 from selenium.webdriver.support.ui import Select, WebDriverWait             # noqa: E402
 
-ALONE = ('--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run '
+FLAGS = ('--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run '
          '--disable-background-networking --disable-component-update --disable-sync '
          '--window-size=1280,900').split()
 
 
 def chromium(profile):
-    """A browser without a window, and without connections of its own."""
+    """Return a browser without a window that makes no connections by itself."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which('chromium')
-    for word in (*ALONE, f'--user-data-dir={profile}'):
+    for word in (*FLAGS, f'--user-data-dir={profile}'):
         options.add_argument(word)
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
     return webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
@@ -41,7 +41,7 @@ def browser(tmp_path_factory):
 
 
 class Page:
-    """What a person does and sees."""
+    """The page in the browser: what a person does and sees."""
 
     def __init__(self, browser, address):
         self.browser = browser
@@ -76,7 +76,7 @@ class Page:
                        int(x), int(y))
 
     def drag(self, *points):
-        """Press at the first point of the picture, move over the others, let go."""
+        """Press the button at the first point of the picture, move to the others, release it."""
         action = ActionBuilder(self.browser)
         for i, point in enumerate(points):
             action.pointer_action.move_to_location(*map(round, self.at(*point)))
@@ -89,7 +89,7 @@ class Page:
         self.browser.find_element(By.ID, name).click()
 
     def press(self, *keys):
-        """Keys, those before the last held down."""
+        """Press the last key while the others are held."""
         action = ActionChains(self.browser)
         for key in keys[:-1]:
             action.key_down(key)
@@ -107,29 +107,29 @@ def test_a_person_edits_a_scene(browser, started, command, trained, tmp_path):  
     # A click selects; thumbnails appear; one of them changes the object's style.
     car = page.js('return state.objects.filter(({label}) => state.labels[label].name === "car")'
                   '.sort((a, b) => b.pixels - a.pixels)[0]')
-    there = insts == car['id']
-    y, x = (int(values[len(values) // 2]) for values in there.nonzero())
+    mask = insts == car['id']
+    y, x = (int(values[len(values) // 2]) for values in mask.nonzero())
     page.drag((x, y))
     assert page.js('return selected') == car['id']
     page.wait('return document.querySelectorAll("#styles img").length'
               ' === state.labels[objects.get(selected).label].styles')
     styles = browser.find_elements(By.CSS_SELECTOR, '#styles button')
-    next(one for one in styles if one.get_attribute('aria-pressed') == 'false').click()
+    next(button for button in styles if button.get_attribute('aria-pressed') == 'false').click()
     styled = page.settled()
     changed = (styled != first).any(2)
-    assert changed[there].mean() > 0.9
+    assert changed[mask].mean() > 0.9
     assert (page.js('return [...labels]') == labels.ravel()).all()
 
-    # Another label; undo and redo by keys.
+    # Change the label; undo and redo with keys.
     Select(browser.find_element(By.ID, 'relabel')).select_by_visible_text('truck')
     page.settled()
-    assert (next(page.maps())[there] == 27).all()
+    assert (next(page.maps())[mask] == 27).all()
     page.press(Keys.CONTROL, 'z')
     assert (page.settled() == styled).all() and (next(page.maps()) == labels).all()
     page.press(Keys.CONTROL, Keys.SHIFT, 'z')
     page.settled()
 
-    # Paint a bus into the sky; move it; remove the truck.
+    # Paint a bus in the sky, move it, and remove the truck.
     browser.find_element(By.ID, 'search').send_keys('bus')
     browser.find_element(By.CSS_SELECTOR, '#legend button').click()
     browser.find_element(By.ID, 'view').click()
@@ -151,7 +151,7 @@ def test_a_person_edits_a_scene(browser, started, command, trained, tmp_path):  
     label, inst = page.maps()
     assert car['id'] not in inst and (last != first).any()
 
-    # What was before, while a key is held; after the page was loaded anew, too.
+    # Holding a key shows the opened scene, also after the page is reloaded.
     before = np.array(page.js('return [...original.getContext("2d").getImageData(0, 0, '
                               'picture.width, picture.height).data]')).reshape(*last.shape[:2], 4)
     assert (before[..., :3] == first).all()
@@ -165,7 +165,7 @@ def test_a_person_edits_a_scene(browser, started, command, trained, tmp_path):  
     ActionChains(browser).key_up('c').perform()
     assert not page.js('return before')
 
-    # Saved: the maps that are shown, and the picture, which generate makes of them.
+    # Save: the files are the maps and the picture on the page, and `generate` agrees.
     page.click('save')
     page.wait('return !state.unsaved')
     folder = tmp_path / 'out'
@@ -182,7 +182,7 @@ def test_a_person_edits_a_scene(browser, started, command, trained, tmp_path):  
     again, = (tmp_path / 'again').iterdir()
     assert again.read_bytes() == (folder / f'{name}.png').read_bytes()
 
-    # The other tools, the views, the sheet of keys: without an error.
+    # The other tools, the views and the list of keys work without an error.
     for key in ('b', 'e'):
         page.press(key)
         page.drag((30, 20), (34, 24))
@@ -202,12 +202,12 @@ def test_a_person_edits_a_scene(browser, started, command, trained, tmp_path):  
     process.send_signal(signal.SIGINT)
 
 
-def test_the_page_says_what_is_wrong(browser, started):     # noqa: F811
+def test_the_page_shows_errors(browser, started):     # noqa: F811
     process, address = started()
     page = Page(browser, address)
     page.js('edit({do: "remove", object: 987654})')
     page.wait('return document.querySelector(".note.bad") !== null')
-    assert 'remove: 987654: no object of that number' in page.js(
+    assert 'remove: 987654: expected the number of an object' in page.js(
         'return document.querySelector(".note.bad").textContent')
     process.kill()
     process.wait()

@@ -1,4 +1,4 @@
-"""The editor over HTTP: who may ask, what is refused, and that the scene survives all of it."""
+"""The editor over HTTP: its requests, what the server refuses, and the command `edit`."""
 import base64
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
@@ -18,10 +18,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from conftest import ROOT
-from app.editor import operations
-from app.editor import http_server
-from test_edit import CPU, INST, LABEL, SMALL, assert_same, make_editor, make_run, names
+from app.editor import http_server, operations
+from conftest import ROOT, make_run
+from test_operations import CPU, INST, LABEL, NAMES, SMALL, assert_same, make_editor
 
 
 @contextlib.contextmanager
@@ -40,13 +39,13 @@ def served(editor, folder):
 
 @pytest.fixture
 def server(tmp_path):
-    run = make_run(CPU, **SMALL, layout='Cityscapes', label_names=names())
+    run = make_run(CPU, **SMALL, layout='Cityscapes', label_names=NAMES)
     with served(make_editor(run), tmp_path) as server:
         yield server
 
 
 def ask(server, path, given=None, method='POST', raw=None, timeout=30, **headers):
-    """One request -> status, headers, body. Headers given as None are left out."""
+    """Make one request and return status, headers and body. headers: None leaves one out."""
     body = raw if raw is not None else json.dumps(given or {}).encode()
     connection = http.client.HTTPConnection(*server.server_address[:2], timeout=timeout)
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -63,7 +62,8 @@ def ask(server, path, given=None, method='POST', raw=None, timeout=30, **headers
     return answer.status, answer.headers, body
 
 
-def said(server, path, given=None):
+def post(server, path, given=None):
+    """Make a request that succeeds and return its JSON."""
     status, _, body = ask(server, path, given)
     assert status == 200, body
     return json.loads(body)
@@ -75,10 +75,10 @@ def picture(server, path, given):
     return np.asarray(Image.open(io.BytesIO(body)))
 
 
-# ------------------------------------------------------------------------------ what it does
+# ------------------------------------------------------------------------------ the requests
 
-def test_a_scene_is_edited_and_saved(server, tmp_path):
-    state = said(server, '/state')
+def test_edit_save_and_open_a_scene(server, tmp_path):
+    state = post(server, '/state')
     assert state['size'] == [8, 6] and state['labels'][26]['name'] == 'car'
     assert {'id': 26000, 'label': 26, 'pixels': 4, 'box': [1, 3, 3, 5], 'style': 0} in (
         state['objects'])
@@ -88,7 +88,7 @@ def test_a_scene_is_edited_and_saved(server, tmp_path):
     assert picture(server, '/picture', {'version': state['version'], 'preview': True}).shape == (
         3, 4, 3)
 
-    after = said(server, '/edit', {'edits': [{'do': 'remove', 'object': 26000}]})
+    after = post(server, '/edit', {'edits': [{'do': 'remove', 'object': 26000}]})
     assert after['undo'] == 1 and after['unsaved'] and after['maps_version'] > state['maps_version']
     assert ask(server, '/picture', {'version': state['version']})[0] == 409
     body = ask(server, '/maps')[2]
@@ -96,19 +96,19 @@ def test_a_scene_is_edited_and_saved(server, tmp_path):
             == server.session.editor.state.label).all()
     assert 26000 not in np.frombuffer(body, '<i4', offset=96)
 
-    saved = said(server, '/save')
+    saved = post(server, '/save')
     assert not saved['unsaved'] and [path.split('scene-001')[1] for path in saved['files']] == [
         '_labelIds.png', '_instanceIds.png', '_styles.json', '.png']
-    assert said(server, '/save')['files'][-1].endswith('scene-002.png')
+    assert post(server, '/save')['files'][-1].endswith('scene-002.png')
     shown = picture(server, '/picture', {'version': saved['version']})
     assert (np.asarray(Image.open(saved['files'][-1])) == shown).all()
 
     def read(path):
         with open(path, 'rb') as file:
             return base64.b64encode(file.read()).decode()
-    said(server, '/edit', {'edits': [{'do': 'reset'}]})
+    post(server, '/edit', {'edits': [{'do': 'reset'}]})
     label, inst, styles, _ = map(read, saved['files'])
-    opened = said(server, '/open', {'label': label, 'inst': inst, 'styles': styles})
+    opened = post(server, '/open', {'label': label, 'inst': inst, 'styles': styles})
     assert (picture(server, '/picture', {'version': opened['version']}) == shown).all()
     assert not [path for path in tmp_path.iterdir() if 'upload' in path.name]
 
@@ -119,15 +119,15 @@ def test_thumbnails_and_photographs(server):
     file = io.BytesIO()
     Image.new('RGB', (16, 12), (200, 30, 30)).save(file, 'JPEG')
     photo = base64.b64encode(file.getvalue()).decode()
-    assert said(server, '/photo', {'data': photo})['photo']
-    said(server, '/edit', {'edits': [{'do': 'style', 'object': 26000, 'style': 'photo'}]})
+    assert post(server, '/photo', {'data': photo})['photo']
+    post(server, '/edit', {'edits': [{'do': 'style', 'object': 26000, 'style': 'photo'}]})
     for wrong in ('', '!', base64.b64encode(b'no picture').decode(), 7, None):
         status, _, body = ask(server, '/photo', {'data': wrong})
         assert status == 400 and 'error' in json.loads(body)
 
 
 def test_a_newer_edit_cancels_an_older_picture(server):
-    """While the network computes, requests are answered; it is given up between two layers."""
+    """Requests are answered while the network computes; it stops between two layers."""
     session, entered, go_on = server.session, threading.Event(), threading.Event()
     layer = next(module for module in session.editor.run.G.modules() if not list(module.children()))
 
@@ -138,35 +138,35 @@ def test_a_newer_edit_cancels_an_older_picture(server):
     with ThreadPoolExecutor(1) as pool:
         old = pool.submit(ask, server, '/picture', {'version': session.editor.version})
         assert entered.wait(20)
-        assert said(server, '/progress')['progress'] > 0
-        new = said(server, '/edit', {'edits': [{'do': 'remove', 'object': 26000}]})
+        assert post(server, '/progress')['progress'] > 0
+        new = post(server, '/edit', {'edits': [{'do': 'remove', 'object': 26000}]})
         go_on.set()
         assert old.result()[0] == 409
     handle.remove()
     picture(server, '/picture', {'version': new['version']})
-    assert said(server, '/progress')['progress'] is None
+    assert post(server, '/progress')['progress'] is None
 
 
 def test_fifty_requests_at_once(server):
     with ThreadPoolExecutor(50) as pool:
         edits = list(pool.map(lambda i: ask(server, '/edit', {'edits': [
             {'do': 'style', 'object': 26000, 'style': i % 3}]})[0], range(50)))
-    assert edits == [200] * 50 and said(server, '/state')['undo'] == 50
-    version = said(server, '/state')['version']
+    assert edits == [200] * 50 and post(server, '/state')['undo'] == 50
+    version = post(server, '/state')['version']
     with ThreadPoolExecutor(50) as pool:
         pictures = list(pool.map(lambda _: ask(server, '/picture', {'version': version})[2],
                                  range(50)))
     assert len(set(pictures)) == 1
 
 
-# ------------------------------------------------------------------------------ who may ask
+# ------------------------------------------------------------------------ what is refused
 
 def test_the_page(server):
     status, headers, body = ask(server, f'/?token={server.token}', method='GET')
     assert status == 200 and body == http_server.PAGE.read_bytes()
     assert "default-src 'none'" in headers['Content-Security-Policy']
     assert "'unsafe" not in headers['Content-Security-Policy']
-    assert not re.search(rb'https?://|style="| on\w+="', body)      # nothing that it would block
+    assert not re.search(rb'https?://|style="| on\w+="', body)      # the policy would block it
     assert 'Access-Control-Allow-Origin' not in headers
 
 
@@ -197,17 +197,17 @@ def test_refused(server, status, path, changes):
     assert got == status and 'error' in json.loads(body)
     assert 'Access-Control-Allow-Origin' not in headers
     assert server.session.editor.state is before
-    assert said(server, '/state')['undo'] == 0
+    assert post(server, '/state')['undo'] == 0
 
 
-def test_same_origin_is_welcome(server):
+def test_requests_of_the_same_origin(server):
     for name in server.names:
         assert ask(server, '/state', Host=name, Origin=f'http://{name}')[0] == 200
 
 
-def test_cut_short_and_silent_clients(server, monkeypatch):
-    """They are let go after a while, and nobody waits for them."""
-    monkeypatch.setattr(http_server, 'PATIENCE', 2)
+def test_slow_and_silent_clients(server, monkeypatch):
+    """They are disconnected after a while; other clients do not wait for them."""
+    monkeypatch.setattr(http_server, 'REQUEST_SECONDS', 2)
     monkeypatch.setattr(http_server.Handler, 'timeout', 2)
     head = (f'POST /edit HTTP/1.1\r\nHost: {server.names[0]}\r\nX-Token: {server.token}\r\n'
             'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"edits":').encode()
@@ -215,7 +215,7 @@ def test_cut_short_and_silent_clients(server, monkeypatch):
     for client in silent[:10]:
         client.sendall(head)
     started = time.monotonic()
-    assert said(server, '/state')['undo'] == 0 and time.monotonic() - started < 1.5
+    assert post(server, '/state')['undo'] == 0 and time.monotonic() - started < 1.5
     for client in silent[:5]:                               # a byte now and then does not help
         with contextlib.suppress(OSError):
             for _ in range(3):
@@ -227,11 +227,12 @@ def test_cut_short_and_silent_clients(server, monkeypatch):
             while client.recv(1000):
                 pass
         client.close()
-    assert said(server, '/state')['undo'] == 0
+    assert post(server, '/state')['undo'] == 0
 
 
 def test_ten_thousand_mutated_requests(server, capfd, tmp_path):
-    """Of bytes, of JSON, of edits: each is answered or hung up on, and the scene stays whole."""
+    """Bytes, JSON values and edits are mutated. The server answers or disconnects, and the scene
+    stays consistent."""
     draw = random.Random(0)
     good = [('/edit', {'edits': [{'do': 'paint', 'label': 'car', 'to': 'new', 'width': 2,
                                   'brush': [[1, 2], [3.5, 4]]}]}),
@@ -245,17 +246,17 @@ def test_ten_thousand_mutated_requests(server, capfd, tmp_path):
     odd = [None, True, -1, 0, 1e308, 10 ** 30, 1.5, '', 'car', 'x' * 300, [], {}, [[]], [None] * 3,
            [1, 2], [0.5, 'a'], {'do': 'remove'}, '\ud800', '../../x', [[1e9, 1e9]]]
 
-    def mutated(value):
+    def mutate(value):
         if draw.random() < 0.15:
             return draw.choice(odd)
         if isinstance(value, dict):
-            value = {key: mutated(one) for key, one in value.items() if draw.random() < 0.95}
+            value = {key: mutate(x) for key, x in value.items() if draw.random() < 0.95}
             return {**value, 'x': 1} if draw.random() < 0.03 else value
-        return [mutated(one) for one in value] if isinstance(value, list) else value
+        return [mutate(x) for x in value] if isinstance(value, list) else value
 
-    def one(i):
+    def send(i):
         path, given = draw.choice(good)
-        body = json.dumps(mutated(given)).encode()
+        body = json.dumps(mutate(given)).encode()
         head = (f'POST {path} HTTP/1.1\r\nHost: {server.names[0]}\r\nX-Token: {server.token}\r\n'
                 f'Content-Type: application/json\r\nContent-Length: {len(body)}\r\n'
                 'Connection: close\r\n\r\n').encode()
@@ -275,9 +276,9 @@ def test_ten_thousand_mutated_requests(server, capfd, tmp_path):
         assert b'Traceback' not in answer and b' 500 ' not in answer[:20], (whole, answer)
 
     for i in range(10_000):
-        one(i)
+        send(i)
         if i % 250 == 0:
-            said(server, '/edit', {'edits': [{'do': 'reset'}]})
+            post(server, '/edit', {'edits': [{'do': 'reset'}]})
             assert (server.session.editor.state.label == LABEL).all()
             assert (server.session.editor.state.inst == INST).all()
     server.session.keeper.submit(int).result()
@@ -289,7 +290,7 @@ def test_ten_thousand_mutated_requests(server, capfd, tmp_path):
 
 @pytest.fixture
 def started(trained, scenes, tmp_path):
-    """started(*words) -> the process of `edit` on a scene, and its address."""
+    """Return a function that starts `edit` on a scene and returns its process and address."""
     processes = []
     label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
 
@@ -298,7 +299,7 @@ def started(trained, scenes, tmp_path):
             [sys.executable, ROOT / 'p2phd.py', 'edit', '--run', trained, '--label', label,
              '--out', tmp_path / 'out', '--no-browser', *map(str, words)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-            # It is ignored where the tests run in the background.
+            # A background process would ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         processes.append(process)
         line = process.stdout.readline()
@@ -312,37 +313,37 @@ def started(trained, scenes, tmp_path):
 
 
 class Address:
-    """What `ask` needs of a server, from the address that it printed."""
+    """A stand-in for the server in `ask`, made from the address that the command prints."""
 
     def __init__(self, address):
         host, self.token = re.fullmatch(r'http://(.*)/\?token=(.*)', address).groups()
         self.names, self.server_address = [host], (host.split(':')[0], int(host.split(':')[1]))
 
 
-def test_interrupted_edits_are_offered_again(started, tmp_path):
+def test_unsaved_edits_are_offered_at_the_next_start(started, tmp_path):
     process, address = started()
     server = Address(address)
-    edited = said(server, '/edit', {'edits': [{'do': 'paint', 'label': 'bus',
+    edited = post(server, '/edit', {'edits': [{'do': 'paint', 'label': 'bus',
                                                'rectangle': [1, 1, 9, 9]}]})
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert process.returncode == 0 and 'not saved, and kept' in out and err == ''
+    assert process.returncode == 0 and 'not saved' in out and '-unsaved.npz' in out and err == ''
 
     process, address = started()
     server = Address(address)
-    assert said(server, '/state')['unsaved_found']
-    said(server, '/edit', {'edits': [{'do': 'style', 'label': 'road', 'style': 0}]})
-    process.send_signal(signal.SIGINT)                      # both are kept until one answers
+    assert post(server, '/state')['unsaved_found']
+    post(server, '/edit', {'edits': [{'do': 'style', 'label': 'road', 'style': 0}]})
+    process.send_signal(signal.SIGINT)                      # both are kept until /recover
     process.communicate(timeout=20)
     assert len(list((tmp_path / 'out').glob('.*.npz'))) == 2
 
     process, address = started()
     server = Address(address)
-    again = said(server, '/recover', {'restore': False})
+    again = post(server, '/recover', {'restore': False})
     assert again['undo'] == 0 and again['unsaved_found']
-    again = said(server, '/recover', {'restore': True})
+    again = post(server, '/recover', {'restore': True})
     assert again['objects'] == edited['objects'] and not again['unsaved_found']
-    said(server, '/save')
+    post(server, '/save')
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
 
@@ -350,14 +351,14 @@ def test_interrupted_edits_are_offered_again(started, tmp_path):
     name = next((tmp_path / 'out').glob('*-001.png')).name.removesuffix('-001.png')
     (tmp_path / 'out' / f'.{name}-unsaved.npz').write_bytes(b'damaged')
     process, address = started()
-    assert not said(Address(address), '/state')['unsaved_found']
+    assert not post(Address(address), '/state')['unsaved_found']
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert err.count('\n') == 1 and 'no unsaved edits that can be read' in err
     assert len(list((tmp_path / 'out').glob('*.damaged'))) == 1
 
 
-def test_a_port_in_use_and_other_hosts(started, command, trained, scenes, tmp_path):
+def test_errors_of_host_port_and_out(started, command, trained, scenes, tmp_path):
     _, address = started()
     port = Address(address).server_address[1]
     label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
@@ -373,17 +374,17 @@ def test_a_port_in_use_and_other_hosts(started, command, trained, scenes, tmp_pa
 
 
 def test_a_run_without_an_encoder(tmp_path):
-    """Styles are off, everything else works."""
+    """There are no styles; everything else works."""
     run = make_run(CPU, **SMALL, features=False)
     editor = operations.Editor(run, None, operations.State(LABEL, INST, {}))
     with served(editor, tmp_path) as server:
-        state = said(server, '/state')
+        state = post(server, '/state')
         assert not state['encoder'] and state['objects'][0]['style'] is None
         for path, given in (('/photo', {'data': 'AAAA'}), ('/thumbnail', {'object': 7, 'style': 0}),
                             ('/edit', {'edits': [{'do': 'style', 'object': 7, 'style': 0}]})):
             status, _, body = ask(server, path, given)
             assert status == 400 and b'without --features' in body
-        said(server, '/edit', {'edits': [{'do': 'relabel', 'object': 26000, 'label': 28},
+        post(server, '/edit', {'edits': [{'do': 'relabel', 'object': 26000, 'label': 28},
                                          {'do': 'like', 'object': 26001, 'other': 26000}]})
-        assert len(said(server, '/save')['files']) == 4
+        assert len(post(server, '/save')['files']) == 4
     assert_same(editor.state, operations.State(editor.state.label, INST, {}))

@@ -1,0 +1,380 @@
+"""Every operation of the editor on maps that are easy to check by hand, undo, redo, and errors."""
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from app.common.errors import UserError
+from app.datasets import layouts
+from app.editor import operations
+from app.editor.operations import State, Style
+from conftest import make_run
+import generate
+
+CPU = torch.device('cpu')
+SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 1, 'ndf': 8, 'nef': 4, 'n_down_encoder': 2}
+NAMES = [name for name, _ in layouts.CITYSCAPES]
+ROAD, BUILDING, SKY, PERSON, CAR, TRUCK = 7, 11, 23, 24, 26, 27
+
+# Sky, a building, a road; on the road two cars, and a person beside the first.
+LABEL = np.array([[23, 23, 23, 23, 23, 23, 23, 23],
+                  [11, 11, 11, 11, 11, 11, 11, 11],
+                  [11, 11, 11, 11, 11, 11, 11, 11],
+                  [11, 26, 26, 24, 11, 11, 26, 11],
+                  [7, 26, 26, 24, 7, 7, 26, 7],
+                  [7, 7, 7, 7, 7, 7, 7, 7]], np.uint8)
+INST = np.array([[23, 23, 23, 23, 23, 23, 23, 23],
+                 [11, 11, 11, 11, 11, 11, 11, 11],
+                 [11, 11, 11, 11, 11, 11, 11, 11],
+                 [11, 26000, 26000, 24000, 11, 11, 26001, 11],
+                 [7, 26000, 26000, 24000, 7, 7, 26001, 7],
+                 [7, 7, 7, 7, 7, 7, 7, 7]], np.int32)
+
+
+def make_clusters(n_labels=35, k=3):
+    """Three styles for each label except trucks, which have none."""
+    centres = np.arange(n_labels * k * 3, dtype=np.float32).reshape(n_labels, k, 3) / 100
+    counts = np.tile(np.array([5, 3, 2]), (n_labels, 1))
+    counts[TRUCK] = 0
+    return {'centres': centres, 'counts': counts, 'mean': np.full(3, 0.5, np.float32)}
+
+
+@pytest.fixture(scope='module')
+def run():
+    return make_run(CPU, **SMALL, layout='Cityscapes', label_names=NAMES)
+
+
+@pytest.fixture
+def editor(run):
+    return make_editor(run)
+
+
+def make_editor(run, **more):
+    clusters = make_clusters()
+    styles = {i: operations.main_styles(clusters, [int(LABEL[INST == i][0])])[0]
+              for i in np.unique(INST).tolist()}
+    return operations.Editor(run, clusters, State(LABEL, INST, styles), **more)
+
+
+def do(editor, name, **arguments):
+    editor.edit([{'do': name, **arguments}])
+    assert_consistent(editor)
+    return editor.state
+
+
+def assert_consistent(editor):
+    """Every object has one label, one style and the right box."""
+    label, inst, styles = editor.state
+    assert label.shape == inst.shape and inst.dtype == np.int32
+    ids = np.unique(inst)
+    pairs = np.unique(inst.astype(np.int64).ravel() * 1000 + label.ravel())
+    assert len(pairs) == len(ids)
+    assert styles.keys() == set(ids.tolist())
+    assert editor.objects.ids.tolist() == ids.tolist()
+    for i, majority, pixels, (x0, y0, x1, y1) in zip(*(x.tolist() for x in editor.objects)):
+        y, x = (inst == i).nonzero()
+        assert (x.min(), y.min(), x.max() + 1, y.max() + 1, len(x)) == (x0, y0, x1, y1, pixels)
+        assert (label[inst == i] == majority).all()
+        style = styles[i]
+        if style.number is not None:
+            assert style == operations.cluster_style(editor.clusters, majority, style.number)
+
+
+# -------------------------------------------------------------------------------- operations
+
+def test_remove_fills_the_hole_from_the_nearest_stuff(editor):
+    """Building above, road below."""
+    label, inst, styles = do(editor, 'remove', object=26000)
+    assert label[3, 1:3].tolist() == [BUILDING, BUILDING] and label[4, 1:3].tolist() == [ROAD, ROAD]
+    assert inst[3, 1:3].tolist() == [11, 11] and inst[4, 1:3].tolist() == [7, 7]
+    untouched = INST != 26000
+    assert (label[untouched] == LABEL[untouched]).all() and (inst == 24000).sum() == 2
+    assert 26000 not in styles
+
+
+def test_nearest_pixels_equals_brute_force():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        h, w = rng.integers(1, 12, 2)
+        hole, sources = rng.random((h, w)) < 0.5, rng.random((h, w)) < 0.2
+        hole &= ~sources
+        if sources.any() and hole.any():
+            y, x = hole.nonzero()
+            row, column = operations.nearest_pixels(hole, sources)
+            assert sources[row, column].all()
+            distance = (np.subtract.outer(y, sources.nonzero()[0]) ** 2
+                        + np.subtract.outer(x, sources.nonzero()[1]) ** 2).min(1)
+            assert ((y - row) ** 2 + (x - column) ** 2 == distance).all()
+
+
+def test_remove_all_stuff_and_then_all_objects(editor):
+    for i in (7, 11, 23):                                   # only things are left to fill with
+        do(editor, 'remove', object=i)
+    assert set(np.unique(editor.state.inst)) == {24000, 26000, 26001}
+    do(editor, 'remove', object=24000)
+    assert (editor.state.label == CAR).all()
+    with pytest.raises(UserError, match='erase: nothing would be left'):
+        editor.edit([{'do': 'erase', 'rectangle': [0, 0, 7, 5]}])
+
+
+def test_relabel(editor):
+    label, inst, styles = do(editor, 'relabel', object=26000, label='bus')
+    assert (label[INST == 26000] == 28).all() and (inst == INST).all()
+    assert styles[26000] == operations.cluster_style(editor.clusters, 28, 0)
+    label, inst, styles = do(editor, 'relabel', object=[6, 3], label=TRUCK)
+    assert styles[26001] == Style(None, (0.5, 0.5, 0.5))       # trucks have no styles
+
+
+def test_style_and_like(editor):
+    assert do(editor, 'style', object=26000, style=2).styles[26000] == operations.cluster_style(
+        editor.clusters, CAR, 2)
+    assert editor.state.label is LABEL                      # the maps have not changed
+    styles = do(editor, 'style', label='car', style=1).styles
+    assert styles[26000] == styles[26001] == operations.cluster_style(editor.clusters, CAR, 1)
+    assert do(editor, 'style', object=26000, style='main').styles[26000].number == 0
+    for seed in range(20):
+        before = editor.state.styles[26000].number
+        assert do(editor, 'style', object=26000, style='random',
+                  seed=seed).styles[26000].number != before
+    styles = do(editor, 'style', object=24000, style=[0.1, 2, -3]).styles
+    assert styles[24000] == Style(None, (float(np.float32(0.1)), 2.0, -3.0))
+    styles = do(editor, 'like', object=26001, other=24000).styles
+    assert styles[26001] == styles[24000] and (editor.state.label[INST == 26001] == PERSON).all()
+
+
+def test_style_from_a_photograph(run):
+    photo = torch.rand(1, 3, 6, 8) * 2 - 1
+    editor = make_editor(run, photo=photo)
+    styles = do(editor, 'style', object=26000, style='photo').styles
+    scene = editor.inputs()[0]
+    expected = generate.encode_image(run, photo, scene)[scene.ids == 26000][0]
+    assert styles[26000] == Style(None, tuple(expected.tolist()))
+
+
+def test_move(editor):
+    """Two pixels to the right: the car hides the person; building and road fill the hole."""
+    label, inst, styles = do(editor, 'move', object=26000, by=[2, 0])
+    assert (inst[3:5, 3:5] == 26000).all() and (label[3:5, 3:5] == CAR).all()
+    assert inst[3, 1:3].tolist() == [11, 11] and inst[4, 1:3].tolist() == [7, 7]
+    assert 24000 not in styles                                 # hidden completely
+
+
+def test_move_partly_or_completely_outside(editor):
+    label, inst, _ = do(editor, 'move', object=26000, by=[-2, 0])
+    assert (inst == 26000).sum() == 2 and (inst[3:5, 0] == 26000).all()
+    with pytest.raises(UserError, match='outside the picture'):
+        editor.edit([{'do': 'move', 'object': 26000, 'by': [-5, 0]}])
+
+
+def test_move_with_copy_scale_and_flip(editor):
+    label, inst, styles = do(editor, 'move', object=26000, by=[0, -3], copy=True)
+    new = int(inst[0, 1])
+    assert new == 26002 and (inst == 26000).sum() == 4 and (inst == new).sum() == 4
+    assert styles[new] == styles[26000]
+    assert (do(editor, 'move', object=new, scale=2).inst == new).sum() > 8
+    painted = do(editor, 'paint', label='sky', brush=[[1, 3]], to='same')
+    assert painted.inst[3, 1] == 23                         # this corner of the car is painted over
+    flipped = do(editor, 'move', object=26000, flip=True)
+    assert flipped.inst[3, 1] == 26000 and flipped.inst[3, 2] != 26000
+
+
+def test_paint(editor):
+    label, inst, styles = do(editor, 'paint', label='truck', rectangle=[7, 5, 6, 4])
+    new = int(inst[5, 7])
+    assert (inst[4:6, 6:8] == new).all() and (label[4:6, 6:8] == TRUCK).all() and new == 27000
+    assert do(editor, 'paint', label='road', rectangle=[6, 4, 7, 5], to='same').inst[5, 7] == 7
+    assert do(editor, 'paint', label='car', brush=[[0, 0]], to=26001).inst[0, 0] == 26001
+    assert do(editor, 'paint', label='car', brush=[[0, 5]], to='same').inst[5, 0] == 26000
+    filled = do(editor, 'paint', label='wall', fill=[4, 1])
+    assert (filled.label[1:3] == 12).all() and filled.label[3, 0] == 12
+    with pytest.raises(UserError, match="paint: object 26000 has the label car, not road"):
+        editor.edit([{'do': 'paint', 'label': 'road', 'brush': [[1, 1]], 'to': 26000}])
+
+
+def test_width_of_a_brush(run):
+    label, inst = np.full((64, 64), ROAD, np.uint8), np.full((64, 64), 7, np.int32)
+    clusters = make_clusters()
+    styles = {7: operations.cluster_style(clusters, 7, 0)}
+    editor = operations.Editor(run, clusters, State(label, inst, styles))
+    state = do(editor, 'paint', label='car', brush=[[10, 32], [50, 32]], width=9)
+    thin = do(editor, 'paint', label='truck', brush=[[5, 5]], width=0.5)
+    assert (thin.label == TRUCK).sum() == 1 and thin.label[5, 5] == TRUCK
+    assert (state.label[:, 30] == CAR).sum() == 9
+    assert (state.label[32] == CAR).nonzero()[0][[0, -1]].tolist() == [6, 54]
+
+
+def test_erase_and_split(editor):
+    state = do(editor, 'erase', rectangle=[1, 3, 1, 4])
+    assert state.inst[3, 1] == 11 and state.inst[4, 1] == 7 and (state.inst == 26000).sum() == 2
+    do(editor, 'paint', label='sky', rectangle=[3, 0, 3, 5], to='same')
+    state = do(editor, 'split', at=[7, 5])                  # the road on the right
+    assert state.inst[5, 7] != state.inst[5, 0] == 7
+    assert state.styles[int(state.inst[5, 7])] == state.styles[7]
+    with pytest.raises(UserError, match='in one piece'):
+        editor.edit([{'do': 'split', 'at': [7, 5]}])
+
+
+def test_erase_removes_only_things_if_there_are_any(editor):
+    label, inst, _ = do(editor, 'erase', rectangle=[0, 3, 2, 5])
+    assert label[3:, :3].tolist() == [[11, 11, 11], [7, 7, 7], [7, 7, 7]]
+    before = editor.state.label
+    label, _, _ = do(editor, 'erase', rectangle=[0, 5, 2, 5])      # no thing there: erases the road
+    assert (label[5, :3] == BUILDING).all() and (label[:5] == before[:5]).all()
+
+
+def test_undo_redo_reset(editor):
+    first = editor.state
+    do(editor, 'remove', object=26000)
+    second = editor.state
+    do(editor, 'style', object=11, style=1)
+    for _ in range(2):
+        do(editor, 'undo')
+    assert_same(editor.state, first)
+    do(editor, 'redo')
+    assert_same(editor.state, second)
+    do(editor, 'paint', label='car', brush=[[0, 0]])
+    with pytest.raises(UserError, match='redo: nothing to redo'):
+        editor.edit([{'do': 'redo'}])
+    do(editor, 'reset')
+    assert_same(editor.state, first)
+    do(editor, 'undo')                                      # a reset can be undone
+    assert editor.state.label[0, 0] == CAR
+
+
+def assert_same(a, b):
+    assert a.label.dtype == b.label.dtype and (a.label == b.label).all()
+    assert (a.inst == b.inst).all() and a.styles == b.styles
+
+
+def random_edit(rng, editor):
+    ids = editor.objects.ids.tolist()
+    first, second = (int(rng.choice(ids)) for _ in range(2))
+    x, y = int(rng.integers(8)), int(rng.integers(6))
+    label = int(rng.integers(35))
+    shape = [{'brush': [[x, y], [float(rng.uniform(-2, 9)), 3]], 'width': 2},
+             {'rectangle': [x, y, int(rng.integers(8)), 2]}, {'fill': [x, y]}][rng.integers(3)]
+    return [{'do': 'style', 'object': first, 'style': int(rng.integers(3))},
+            {'do': 'style', 'object': first, 'style': 'random', 'seed': label},
+            {'do': 'like', 'object': first, 'other': second},
+            {'do': 'relabel', 'object': first, 'label': label}, {'do': 'split', 'at': [x, y]},
+            {'do': 'remove', 'object': first},
+            {'do': 'move', 'object': first, 'by': [x - 4, y - 3], 'flip': bool(x % 2),
+             'scale': float(rng.uniform(.4, 2)), 'copy': bool(y % 2)},
+            {'do': 'paint', 'label': label, 'to': ['new', 'same'][x % 2], **shape},
+            {'do': 'erase', **shape}][rng.integers(9)]
+
+
+def test_undo_and_redo_of_a_thousand_edits(editor):
+    """An edit that fails changes nothing; undo and redo are exact to the bit."""
+    rng, first, n_applied = np.random.default_rng(0), editor.state, 0
+    states = [first]
+    for _ in range(1000):
+        before = editor.state
+        try:
+            editor.edit([random_edit(rng, editor)])
+        except UserError:
+            assert_same(editor.state, before)
+        else:
+            states.append(editor.state)
+            n_applied += 1
+        assert_consistent(editor)
+    assert n_applied > 700
+    for state in reversed(states[:-1]):
+        editor.edit([{'do': 'undo'}])
+        assert_same(editor.state, state)
+    for state in states[1:]:
+        editor.edit([{'do': 'redo'}])
+        assert_same(editor.state, state)
+
+
+def test_a_list_of_edits_is_applied_completely_or_not_at_all(editor):
+    before, history, version = editor.state, list(editor.history), editor.version
+    with pytest.raises(UserError, match='relabel: "no-such": expected a label'):
+        editor.edit([{'do': 'remove', 'object': 26000}, {'do': 'undo'},
+                     {'do': 'relabel', 'object': 11, 'label': 'no-such'}])
+    assert editor.state is before and editor.history == history and editor.version == version
+    assert_consistent(editor)
+
+
+@pytest.mark.parametrize('wrong, message', [
+    ({'do': 'vanish'}, 'expected {"do": ...} with one of style, like'),
+    (['do'], 'expected {"do": ...}'),
+    ({'do': ['remove']}, 'expected {"do": ...}'),
+    ({'do': 'remove'}, "remove: missing a required argument: 'object'"),
+    ({'do': 'remove', 'object': 5}, 'remove: 5: expected the number of an object'),
+    ({'do': 'remove', 'object': True}, 'true: expected a whole number'),
+    ({'do': 'remove', 'object': [9, 0]}, 'remove: 9: expected a whole number from 0 to 7'),
+    ({'do': 'remove', 'object': 7, 'label': 3}, "keyword argument 'label'; expected object"),
+    ({'do': 'style', 'object': 7, 'style': 3}, 'style: 3: road has the styles 0 to 2'),
+    ({'do': 'style', 'label': 'truck', 'style': 0}, 'style: no object of the label truck'),
+    ({'do': 'style', 'style': 0}, 'expected either "object" or "label"'),
+    ({'do': 'style', 'object': 7, 'style': [1, 2]}, 'expected 3 features'),
+    ({'do': 'style', 'object': 7, 'style': [1, 2, float('nan')]}, 'expected a number from'),
+    ({'do': 'style', 'object': 7, 'style': 'photo'}, 'no photograph is at hand'),
+    ({'do': 'paint', 'label': 'car'}, 'expected one of "brush", "rectangle" and "fill"'),
+    ({'do': 'paint', 'label': 'car', 'brush': []}, 'expected 1 to 100000 points'),
+    ({'do': 'paint', 'label': 'car', 'brush': [[-9, -9]]}, 'outside the picture'),
+    ({'do': 'move', 'object': 7, 'scale': 0}, '0: expected a number from 0.05 to 20'),
+    ({'do': 'remove', 'object': json.loads('[' * 900 + ']' * 900)}, 'expected a point [x, y]')])
+def test_errors_of_edits(editor, wrong, message):
+    before = editor.state
+    with pytest.raises(UserError) as error:
+        editor.edit([wrong])
+    assert message in str(error.value) and editor.state is before
+
+
+def test_reset_returns_to_the_opened_scene(editor):
+    """With its photograph and noise; after an undo past it, to the scene opened before."""
+    first = editor.state
+    do(editor, 'remove', object=26000)
+    other = State(*(x[:4].copy() for x in first[:2]), {
+        i: first.styles[i] for i in np.unique(INST[:4]).tolist()})
+    editor.open(other, noise=7)
+    editor.opened.photo = torch.zeros(1, 3, 4, 8)
+    do(editor, 'relabel', object=11, label='wall')
+    assert editor.opened.noise == 7 and editor.opened.photo is not None
+    do(editor, 'reset')
+    assert_same(editor.state, other)
+    for _ in range(3):
+        do(editor, 'undo')
+    assert editor.opened.photo is None and editor.opened.noise == 0
+    for label in ('bus', 'truck', 'wall'):
+        do(editor, 'relabel', object=26001, label=label)
+    do(editor, 'reset')
+    assert_same(editor.state, first)
+
+
+def test_an_object_with_many_labels(run):
+    """Its style is that of its most frequent label, also when that label changes."""
+    inst = np.where(INST > 1000, INST, 0).astype(np.int32)
+    clusters = make_clusters()
+    ids = np.unique(inst).tolist()
+    labels = operations.describe_objects(LABEL, inst, 35).labels.tolist()
+    editor = operations.Editor(run, clusters, State(LABEL, inst, dict(zip(
+        ids, operations.main_styles(clusters, labels)))))
+    assert editor.label_of(0) == BUILDING
+    editor.edit([{'do': 'paint', 'label': 'building', 'rectangle': [0, 0, 7, 0]},
+                 {'do': 'paint', 'label': 'wall', 'rectangle': [0, 1, 7, 2]}])
+    now = editor.label_of(0)
+    assert now == ROAD and editor.state.styles[0] == operations.cluster_style(clusters, ROAD, 0)
+
+
+def test_a_run_with_one_style_per_label():
+    run = make_run(CPU, **SMALL, features_of='label')
+    clusters = make_clusters()
+    labels = np.unique(LABEL).tolist()
+    styles = dict(zip(labels, operations.main_styles(clusters, labels)))
+    editor = operations.Editor(run, clusters, State(LABEL, INST, styles))
+    editor.edit([{'do': 'style', 'object': 26000, 'style': 2}])
+    assert editor.state.styles[CAR].number == 2
+    editor.edit([{'do': 'relabel', 'object': 24000, 'label': 'bus'}
+                 if run.config.label_names else
+                 {'do': 'relabel', 'object': 24000, 'label': 28}])
+    assert editor.state.styles.keys() == {7, 11, 23, 26, 28}
+    assert editor.picture().shape == (1, 3, 6, 8)
+
+    whole = np.zeros_like(INST)                             # one object with all labels
+    editor = operations.Editor(run, clusters, State(LABEL, whole, styles))
+    editor.edit([{'do': 'paint', 'label': 30, 'brush': [[0, 0]]}])
+    assert editor.state.styles.keys() == {*labels, 30} and editor.picture().isfinite().all()

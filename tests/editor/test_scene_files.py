@@ -1,0 +1,151 @@
+"""Scenes that are opened, saved for `generate`, recovered, and edited by a script."""
+import json
+
+import numpy as np
+from PIL import Image
+import torch
+
+from app.common.errors import UserError
+from app.datasets import layouts
+from app.datasets.scenes import read_scene
+from app.editor import scene_files
+from app.runs import run_styles, runs
+import data
+import generate
+from test_operations import CPU, assert_same, do, make_editor, run      # noqa: F401, a fixture
+
+
+def first_scene(scenes):
+    label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
+    return label, label.with_name(label.name.replace('labelIds', 'instanceIds'))
+
+
+def test_generate_makes_the_same_picture_of_a_saved_scene(command, trained, scenes, tmp_path):
+    """To the byte; the scene is edited by a script, and can be opened again."""
+    label, inst = first_scene(scenes)
+    size = Image.open(label).size
+    edits = [{'do': 'style', 'label': 'road', 'style': 0},
+             {'do': 'paint', 'label': 'car', 'rectangle': [2, 18, 14, 26]},
+             {'do': 'move', 'object': [3, 20], 'by': [20, 0], 'flip': True, 'copy': True},
+             {'do': 'relabel', 'object': [3, 20], 'label': 'truck'},
+             {'do': 'remove', 'object': [23, 20]}]
+    (tmp_path / 'edits.json').write_text(json.dumps(edits))
+    code, out, err = command('edit', '--run', trained, '--label', label, '--inst', inst,
+                             '--script', 'edits.json', '--out', 'out')
+    assert code == 0, err
+    paths = out.split('\n')[-9:-1] if 'clustering' in out else out.splitlines()
+    stem = label.stem.removesuffix('_gtFine_labelIds')
+    stem += '-001'
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(
+        [*(f'{stem}_{i:03d}.png' for i in range(1, 6)), f'{stem}_labelIds.png',
+         f'{stem}_instanceIds.png', f'{stem}_styles.json', f'{stem}.png'])
+    assert paths[-1].endswith(f'{stem}.png')
+    assert Image.open(tmp_path / 'out' / f'{stem}.png').size == size
+
+    saved = [tmp_path / 'out' / f'{stem}_{what}' for what in (
+        'labelIds.png', 'instanceIds.png', 'styles.json')]
+    code, _, err = command('generate', '--run', trained, '--label', saved[0], '--inst', saved[1],
+                           '--styles', saved[2], '--out', 'again')
+    assert code == 0, err
+    again, = (tmp_path / 'again').iterdir()
+    assert again.read_bytes() == (tmp_path / 'out' / f'{stem}.png').read_bytes()
+    assert again.read_bytes() == (tmp_path / 'out' / f'{stem}_005.png').read_bytes()
+
+    (tmp_path / 'edits.json').write_text(json.dumps([{'do': 'style', 'label': 'road', 'style': 0}]))
+    code, _, err = command('edit', '--run', trained, '--label', saved[0], '--inst', saved[1],
+                           '--styles', saved[2], '--script', 'edits.json', '--final-only',
+                           '--out', 'b')
+    assert code == 0 and len(list((tmp_path / 'b').iterdir())) == 4, err
+    assert (tmp_path / 'b' / f'{stem}-001.png').read_bytes() == again.read_bytes()
+
+    # Saving into the folder of the scene overwrites nothing.
+    before = {path: path.read_bytes() for path in (tmp_path / 'out').iterdir()}
+    code, out, err = command('edit', '--run', trained, '--label', saved[0], '--inst', saved[1],
+                             '--script', 'edits.json', '--final-only', '--out', 'out')
+    assert code == 0, err
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert len(list((tmp_path / 'out').iterdir())) == len(before) + 4
+
+
+def test_styles_of_another_scene_are_refused(command, trained, scenes, tmp_path):
+    label, inst = first_scene(scenes)
+    (tmp_path / 'edits.json').write_text('[{"do": "paint", "label": "car", "brush": [[1, 1]]}]')
+    command('edit', '--run', trained, '--label', label, '--inst', inst, '--script', 'edits.json',
+            '--out', 'out')
+    styles, = (tmp_path / 'out').glob('*styles.json')
+    for path, message in ((styles, 'the styles of another scene or run'),
+                          (label, 'cannot be read as JSON'), ('none.json', 'no such file')):
+        code, _, err = command('generate', '--run', trained, '--label', label, '--inst', inst,
+                               '--styles', path)
+        assert code == 2 and message in err and err.count('\n') == 1
+
+
+def test_a_script_stops_at_the_first_edit_that_fails(command, trained, scenes, tmp_path):
+    label, inst = first_scene(scenes)
+    script = tmp_path / 'edits.json'
+    script.write_text(json.dumps([{'do': 'style', 'label': 'road', 'style': 0},
+                                  {'do': 'remove', 'object': 12345},
+                                  {'do': 'style', 'label': 'sky', 'style': 0}]))
+    words = ['edit', '--run', trained, '--label', label, '--inst', inst, '--out', 'out',
+             '--script', script]
+    code, _, err = command(*words)
+    assert code == 2 and err == (f'p2phd edit: {script}: edit 2 of 3: remove: 12345: expected the '
+                                 'number of an object in the picture, or a point [x, y] on it\n')
+    assert len(list((tmp_path / 'out').iterdir())) == 1
+    for text, message in (('{}', 'expected a list of edits'), ('[', 'cannot be read as JSON'),
+                          ('[' * 100_000, 'cannot be read as JSON'), ('[[]]', 'edit 1 of 1')):
+        script.write_text(text)
+        code, _, err = command(*words)
+        assert code == 2 and message in err and err.count('\n') == 1
+
+
+def test_ids_of_more_than_16_bits_are_replaced(trained, scenes, tmp_path):
+    label, _ = first_scene(scenes)
+    inst = np.arange(64 * 32, dtype=np.int32).reshape(32, 64) // 500 * 100_000 - 7
+    np.save(tmp_path / 'inst.npy', inst)
+    trained_run = runs.load_run(trained, CPU, False)
+    clusters = run_styles.load_or_cluster_styles(trained_run, trained)
+    editor = scene_files.open_scene(trained_run, clusters, label, tmp_path / 'inst.npy')
+    assert np.unique(editor.state.inst).tolist() == [0, 1, 2, 3, 4]
+    scene = read_scene(trained_run.config, label, tmp_path / 'inst.npy')
+    vectors = generate.choose_vectors(trained_run, scene, clusters)
+    assert torch.equal(editor.picture(), generate.synthesise(trained_run, scene, vectors,
+                                                              editor.opened.noise))
+
+
+def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
+    editor = make_editor(run)
+    do(editor, 'remove', object=26000)
+    path = tmp_path / 'unsaved.npz'
+    with open(path, 'wb') as file:
+        scene_files.write_recovery(file, editor.state, 5)
+    state, noise = scene_files.read_recovery(path, editor)
+    assert_same(state, editor.state)
+    assert noise == 5
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for i in range(200):                # either the same state or an error in one line
+        broken = bytearray(whole[:rng.integers(len(whole))] if i % 2 else whole)
+        if broken:
+            broken[rng.integers(len(broken))] ^= 1 << rng.integers(8)
+        path.write_bytes(broken)
+        try:
+            state, _ = scene_files.read_recovery(path, editor)
+            assert_same(state, editor.state)
+        except UserError as error:
+            assert '\n' not in str(error) and str(path) in str(error)
+
+
+def test_every_layout_reads_saved_maps(tmp_path):
+    """Although its own maps are colours, pairs of bytes or ids of a table."""
+    path = tmp_path / 'map.png'
+    scene_files.write_map(path, np.array([[0, 3], [300, 9]], np.int32))
+    for layout, more in (('ADE20K scene parsing', {}), ('ADE20K full', {'label_table': {7: 1}}),
+                         ('flat', {'palette': [[1, 2, 3, 0, 'a']]}), ('NYU Depth v2', {})):
+        readers = layouts.readers(layout, **more)
+        for read in (readers.label, readers.inst):
+            assert read(path).tolist() == [[0, 3], [300, 9]]
+    assert data.connected_components(readers.label(path)).max() == 3
+    large = scene_files.write_map(path, np.array([[0, 1 << 17]], np.int32))
+    assert large.suffix == '.npy'
+    assert layouts.readers('ADE20K scene parsing').inst(large).tolist() == [[0, 1 << 17]]
