@@ -1,5 +1,6 @@
 """What README.md, CONTRIBUTING.md and docs/ say is true: commands parse and run, programs run, and
 the files, functions, flags and links that they name exist."""
+import ast
 from importlib import import_module
 from importlib.util import find_spec
 import json
@@ -221,6 +222,33 @@ def test_map_of_the_files():
     folders = [row[0].strip('`/') for row in table('README.md', 'folder')]
     assert sorted(folders) == sorted(f'app/{path.parent.name}'
                                      for path in ROOT.glob('app/*/__init__.py'))
+
+
+def imports(path):
+    """The names of the modules that a file imports, and for `from a import b` also 'a.b'."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def test_imports_run_downwards():
+    """In the order of the README's tables: the method, then the folders of app/, then p2phd.py."""
+    method = [row[0].strip('`').removesuffix('.py') for row in table('README.md', 'script')]
+    method.remove('p2phd')
+    folders = [row[0].strip('`/').replace('/', '.') for row in table('README.md', 'folder')]
+    for name in method:
+        for module in imports(ROOT / f'{name}.py'):
+            top = module.split('.')[0]
+            assert top in {*method, 'numpy', 'torch', 'PIL', *sys.stdlib_module_names}, (
+                f'{name}.py imports {module}')
+    for i, folder in enumerate(folders):
+        for path in ROOT.glob(f'{folder.replace(".", "/")}/*.py'):
+            for module in imports(path):
+                assert module.split('.')[0] != 'p2phd' and not module.startswith(
+                    tuple(folders[i + 1:])), f'{path} imports {module}'
 
 
 def test_presets_are_listed():
