@@ -148,9 +148,11 @@ def test_exported_file_without_this_project(kind, start, command, workspace):
 
 
 def test_python(command, workspace):
-    """The first program of docs/python.md makes pictures, each with other styles."""
-    for text in blocks('docs/python.md', 'python'):
-        run_program(text, workspace, ROOT)
+    """The program of docs/python.md makes pictures, each with other styles; the scene of tensors is
+    that of the files."""
+    program, tensors = blocks('docs/python.md', 'python')
+    check = 'from_files = scene\n{}\nassert torch.equal(scene.slot, from_files.slot)'
+    run_program(program + check.format(tensors), workspace, ROOT)
     pictures = [Path(f'picture_{i}.png').read_bytes() for i in range(4)]
     assert len(set(pictures)) == 4
 
@@ -235,15 +237,15 @@ def imports(path):
 
 
 def test_imports_run_downwards():
-    """In the order of the README's tables: the method, then the folders of app/, then p2phd.py."""
+    """In the order of the README's tables: the scripts of the method, the folders of app/."""
     method = [row[0].strip('`').removesuffix('.py') for row in table('README.md', 'script')]
-    method.remove('p2phd')
     folders = [row[0].strip('`/').replace('/', '.') for row in table('README.md', 'folder')]
+    assert method.pop() == 'p2phd'
+    allowed = {'numpy', 'torch', 'PIL', *sys.stdlib_module_names}
     for name in method:
         for module in imports(ROOT / f'{name}.py'):
-            top = module.split('.')[0]
-            assert top in {*method, 'numpy', 'torch', 'PIL', *sys.stdlib_module_names}, (
-                f'{name}.py imports {module}')
+            assert module.split('.')[0] in allowed, f'{name}.py imports {module}'
+        allowed.add(name)
     for i, folder in enumerate(folders):
         for path in ROOT.glob(f'{folder.replace(".", "/")}/*.py'):
             for module in imports(path):
