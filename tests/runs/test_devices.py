@@ -78,6 +78,31 @@ def test_memory_needed_is_about_what_is_had():
     assert all(p.grad is None or p.grad.isfinite().all() for p in run.G.parameters())
 
 
+@pytest.mark.parametrize('turns, faster', [
+    ([(1, 0.5)] * 3, 'bf16'), ([(1, 0.9)] * 3, 'fp32'), ([(1, 2)] * 3, 'fp32'),
+    ([(1, 9)] + [(1, 0.5)] * 3, 'bf16'),            # something else ran in the first turn
+    ([(9, 1), (9, 1)] + [(1, 1)] * 3, 'fp32')])
+def test_the_precision_that_wins_most_turns_is_chosen(turns, faster):
+    """turns: the seconds that fp32 and bf16 take in each turn, on a made-up clock."""
+    def times():
+        now = 0
+        for seconds in sum(turns, ()):
+            yield now
+            now += seconds
+            yield now
+
+    config = make_run(CPU, **SMALL).config
+    assert devices.pick_precision(config, CPU, clock=times().__next__) == faster
+
+
+def test_training_uses_the_precision_that_was_picked(monkeypatch):
+    config = make_run(CPU, **SMALL).config
+    for precision in ('bf16', 'fp32'):
+        monkeypatch.setattr(devices, 'pick_precision', lambda *_, picked=precision: picked)
+        devices.set_precision(config, CPU)
+        assert config.training.precision == precision
+
+
 @pytest.mark.skipif(not shutil.which('g++'), reason='no compiler (g++) here')
 def test_compiled_generator_is_the_generator():
     run = make_run(CPU, **SMALL)
