@@ -42,12 +42,21 @@ def arithmetic(run):
     return torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == 'bf16')
 
 
+def has_bf16(device):
+    """Return whether a device computes in bf16. A CPU that has only AVX2, or no vector unit that
+    PyTorch knows, emulates it, which takes a hundred times as long."""
+    return device.type != 'cpu' or torch.backends.cpu.get_cpu_capability() not in (
+        'AVX2', 'DEFAULT', 'NO AVX')
+
+
 def pick_precision(config, device, clock=time.perf_counter):
     """Return 'bf16' if this network is at least 20 % faster in it on this device, else 'fp32'.
 
     Both compute a residual block (or a convolution as wide, for a U-Net) in turns, so that another
     program slows down both. The first to win three turns is chosen.
     """
+    if not has_bf16(device):
+        return 'fp32'
     down = 3 if config.model == 'unet' else config.n_enhancers + config.n_down
     w, h = config.training.crop or config.size or (512, 256)
     x = torch.zeros(1, config.ngf << down, max(2, h >> down), max(2, w >> down), device=device)

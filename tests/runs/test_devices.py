@@ -82,7 +82,7 @@ def test_memory_needed_is_about_what_is_had():
     ([(1, 0.5)] * 3, 'bf16'), ([(1, 0.9)] * 3, 'fp32'), ([(1, 2)] * 3, 'fp32'),
     ([(1, 9)] + [(1, 0.5)] * 3, 'bf16'),            # something else ran in the first turn
     ([(9, 1), (9, 1)] + [(1, 1)] * 3, 'fp32')])
-def test_the_precision_that_wins_most_turns_is_chosen(turns, faster):
+def test_the_precision_that_wins_most_turns_is_chosen(turns, faster, monkeypatch):
     """turns: the seconds that fp32 and bf16 take in each turn, on a made-up clock."""
     def times():
         now = 0
@@ -92,7 +92,11 @@ def test_the_precision_that_wins_most_turns_is_chosen(turns, faster):
             yield now
 
     config = make_run(CPU, **SMALL).config
+    monkeypatch.setattr(nets, 'ResidualBlock', lambda channels: torch.nn.Identity())
+    monkeypatch.setattr(devices, 'has_bf16', lambda device: True)
     assert devices.pick_precision(config, CPU, clock=times().__next__) == faster
+    monkeypatch.setattr(devices, 'has_bf16', lambda device: False)
+    assert devices.pick_precision(config, CPU, clock=None) == 'fp32'
 
 
 def test_training_uses_the_precision_that_was_picked(monkeypatch):
