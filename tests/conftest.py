@@ -3,6 +3,7 @@ disk, the command."""
 import multiprocessing
 import os
 from pathlib import Path
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import p2phd as program                     # before torch: it says how the threads of torch wait
 import torch
+
+try:
+    import fcntl
+except ImportError:                         # Windows
+    fcntl = None
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = [Path(folder) for folder in (os.environ.get('P2PHD_GOLDEN'), ROOT / 'tests' / 'golden',
@@ -63,17 +69,40 @@ def real():
 
 
 @pytest.fixture(scope='session')
-def scenes(tmp_path_factory):
+def shared_folder(tmp_path_factory):
+    """Return a function that makes a folder once for all processes of pytest-xdist:
+    shared_folder(name, fill) -> the folder, which fill(folder) has filled and nothing may change.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        root = root.parent
+
+    def make_once(name, fill):
+        folder, complete = root / name, root / f'{name}.complete'
+        with open(root / f'{name}.lock', 'w') as lock:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                complete.touch()
+        return folder
+    return make_once
+
+
+@pytest.fixture(scope='session')
+def scenes(shared_folder):
     """A folder of six training scenes and two for validation."""
-    from app.demo import streets
-    folder = tmp_path_factory.mktemp('scenes') / 'street'
-    streets.write_dataset(folder, 'train', 6, (64, 32))
-    streets.write_dataset(folder, 'val', 2, (64, 32))
-    return folder
+    def fill(folder):
+        from app.demo import toy
+        toy.write_dataset(folder / 'street', 'train', 6, (64, 32))
+        toy.write_dataset(folder / 'street', 'val', 2, (64, 32))
+    return shared_folder('scenes', fill) / 'street'
 
 
 def examine(root, split='train', thorough=False, progress=None, **changes):
-    """survey.survey of a folder."""
+    """inspection.inspect_dataset of a folder."""
     from app.common import config
     from app.datasets import inspection
     source = {**config.default_values(config.DATA), 'data': str(root), 'split': split, **changes}
@@ -84,10 +113,10 @@ def make_run(device, precision='fp32', **network):
     """A run of 35 labels with instances and features, of no folder."""
     from app.common import config
     from app.runs import runs
-    c = config.make_config({'n_labels': 35, 'instances': 'files', 'features': True, 'n_enhancers': 0,
-                     **network},
-                    {'data': '.', 'pictures': [1, 0], 'total_steps': 10 ** 6,
-                     'decay_start': 10 ** 6, 'precision': precision})
+    c = config.make_config(
+        {'n_labels': 35, 'instances': 'files', 'features': True, 'n_enhancers': 0, **network},
+        {'data': '.', 'pictures': [1, 0], 'total_steps': 10 ** 6, 'decay_start': 10 ** 6,
+         'precision': precision})
     return runs.build_run(c, device)
 
 
@@ -155,12 +184,14 @@ def launch(forks):
 
 
 @pytest.fixture(scope='session')
-def trained(scenes, tmp_path_factory):
-    """A folder with runs/street, trained for six steps, to be left as it is."""
-    folder = tmp_path_factory.mktemp('trained')
-    subprocess.run([sys.executable, ROOT / 'p2phd.py', 'train', '--data', scenes, '--steps', '6',
-                    *TINY], cwd=folder, check=True)
-    return folder / 'runs' / 'street'
+def trained(scenes, shared_folder, tmp_path_factory):
+    """The folder of a run that was trained for six steps. Tests may add styles and pictures."""
+    def fill(folder):
+        subprocess.run([sys.executable, ROOT / 'p2phd.py', 'train', '--data', scenes, '--steps',
+                        '6', *TINY], cwd=folder, check=True)
+    run = tmp_path_factory.mktemp('trained') / 'runs' / 'street'
+    shutil.copytree(shared_folder('trained', fill) / 'runs' / 'street', run)
+    return run
 
 
 @pytest.fixture
