@@ -1,5 +1,8 @@
-"""What the tests share: the project's folder on the import path, folders of real data, scenes on
-disk, the command."""
+"""What the tests share: the project's folder on the import path, data sets, runs, and ways to run
+the command.
+
+One torch thread per process: the networks are tiny, and pytest-xdist runs a process on each core.
+"""
 import multiprocessing
 import os
 from pathlib import Path
@@ -11,8 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
+os.environ['OMP_NUM_THREADS'] = '1'         # before torch is imported; processes inherit it
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import p2phd as program                     # before torch: it says how the threads of torch wait
+import p2phd as program                     # before torch too: it says how torch's threads wait
 import torch
 
 try:
@@ -24,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = [Path(folder) for folder in (os.environ.get('P2PHD_GOLDEN'), ROOT / 'tests' / 'golden',
                                       ROOT.parent / 'shared' / 'golden') if folder]
 REAL = Path(os.environ.get('P2PHD_DATA', ROOT.parent / 'shared' / 'data'))
+MINUTES = 15                                # that a test or a command may take on a busy machine
 
 # The smallest networks that have every part, for tests that train.
 TINY = ('--size 64x32 --ngf 8 --n-down 2 --n-blocks 1 --ndf 8 --n-scales 2 --nef 4 '
@@ -39,30 +44,33 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture(autouse=True)
-def no_test_goes_on_for_ever():
-    """Fails a test that waits in vain."""
-    def too_long(number, frame):
-        pytest.fail('takes more than 15 minutes')
+def time_limit():
+    """Fail a test that waits in vain."""
+    def fail(number, frame):
+        pytest.fail(f'takes more than {MINUTES} minutes')
 
     if hasattr(signal, 'SIGALRM'):                          # not on Windows
-        signal.signal(signal.SIGALRM, too_long)
-        signal.alarm(900)
+        signal.signal(signal.SIGALRM, fail)
+        signal.alarm(60 * MINUTES)
     yield
     if hasattr(signal, 'SIGALRM'):
         signal.alarm(0)
 
 
+# ------------------------------------------------------------------------------------------- data
+
 @pytest.fixture
 def golden():
-    """golden(name) -> the path of a parity file or folder."""
+    """Return a function: golden(name) -> the path of a parity file or folder."""
     def find(name):
-        found = [folder / name for folder in GOLDEN if (folder / name).exists()]
-        return found[0] if found else pytest.skip(f'no parity file {name} here')
+        paths = [folder / name for folder in GOLDEN if (folder / name).exists()]
+        return paths[0] if paths else pytest.skip(f'no parity file {name} here')
     return find
 
 
 @pytest.fixture
 def real():
+    """The folder of real data sets."""
     if not REAL.is_dir():
         pytest.skip(f'no real pictures at {REAL} (P2PHD_DATA names their folder)')
     return REAL
@@ -70,14 +78,13 @@ def real():
 
 @pytest.fixture(scope='session')
 def shared_folder(tmp_path_factory):
-    """Return a function that makes a folder once for all processes of pytest-xdist:
-    shared_folder(name, fill) -> the folder, which fill(folder) has filled and nothing may change.
-    """
+    """Return a function that fills a folder once for all processes of pytest-xdist:
+    shared_folder(name, fill) -> the folder, after fill(folder). Nothing may change it then."""
     root = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
         root = root.parent
 
-    def make_once(name, fill):
+    def fill_once(name, fill):
         folder, complete = root / name, root / f'{name}.complete'
         with open(root / f'{name}.lock', 'w') as lock:
             if fcntl:
@@ -88,99 +95,17 @@ def shared_folder(tmp_path_factory):
                 fill(folder)
                 complete.touch()
         return folder
-    return make_once
+    return fill_once
 
 
 @pytest.fixture(scope='session')
 def scenes(shared_folder):
-    """A folder of six training scenes and two for validation."""
+    """A data set of six scenes to train on and two for validation, 64x32."""
     def fill(folder):
-        from app.demo import toy
-        toy.write_dataset(folder / 'street', 'train', 6, (64, 32))
-        toy.write_dataset(folder / 'street', 'val', 2, (64, 32))
+        from app.demo import streets
+        streets.write_dataset(folder / 'street', 'train', 6, (64, 32))
+        streets.write_dataset(folder / 'street', 'val', 2, (64, 32))
     return shared_folder('scenes', fill) / 'street'
-
-
-def examine(root, split='train', thorough=False, progress=None, **changes):
-    """inspection.inspect_dataset of a folder."""
-    from app.common import config
-    from app.datasets import inspection
-    source = {**config.default_values(config.DATA), 'data': str(root), 'split': split, **changes}
-    return inspection.inspect_dataset(SimpleNamespace(**source), thorough, progress)
-
-
-def make_run(device, precision='fp32', **network):
-    """A run of 35 labels with instances and features, of no folder."""
-    from app.common import config
-    from app.runs import runs
-    c = config.make_config(
-        {'n_labels': 35, 'instances': 'files', 'features': True, 'n_enhancers': 0, **network},
-        {'data': '.', 'pictures': [1, 0], 'total_steps': 10 ** 6, 'decay_start': 10 ** 6,
-         'precision': precision})
-    return runs.build_run(c, device)
-
-
-def equal(a, b):
-    """Whether two nests of dicts, lists and tensors are the same to the bit."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run the command in this process, which is faster:
-    command('check', ...) -> (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        capsys.readouterr()
-        try:
-            code = program.main(program.parse([str(word) for word in words]))
-        except SystemExit as stop:                          # of the parser
-            code = stop.code
-        return code, *capsys.readouterr()
-    return run
-
-
-def run_command(words, folder):
-    """In a process of its own: the command in `folder`, its output added to out.txt there."""
-    os.setpgrp()
-    # It is ignored where the tests run in the background.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.chdir(folder)
-    out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(out, 1), os.dup2(out, 2)
-    sys.exit(program.main(program.parse([str(word) for word in words])))
-
-
-@pytest.fixture(scope='session')
-def forks():
-    """What forks processes off one that has imported torch, which saves seconds, and has not used
-    it, which keeps its threads whole."""
-    os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['conftest'])
-    yield context
-    del os.environ['PYTHONPATH']
-
-
-@pytest.fixture
-def launch(forks):
-    """launch(words, folder) -> a multiprocessing.Process that runs the command. None outlives its
-    test."""
-    processes = []
-
-    def start(words, folder):
-        processes.append(forks.Process(target=run_command, args=(words, folder)))
-        processes[-1].start()
-        return processes[-1]
-    yield start
-    for process in processes:
-        process.kill()
-        process.join()
 
 
 @pytest.fixture(scope='session')
@@ -194,20 +119,115 @@ def trained(scenes, shared_folder, tmp_path_factory):
     return run
 
 
-@pytest.fixture
-def p2phd(tmp_path):
-    """Run the command in an empty folder, as a user does: p2phd('train', ...) -> its standard
-    output.
+def examine(root, split='train', thorough=False, **changes):
+    """Return inspection.inspect_dataset of a folder; changes: of the default flags."""
+    from app.common import config
+    from app.datasets import inspection
+    source = {**config.default_values(config.DATA), 'data': str(root), 'split': split, **changes}
+    return inspection.inspect_dataset(SimpleNamespace(**source), thorough)
 
-    `code` is the exit code to expect. With 2, the answer is one line on stderr, which is returned.
-    """
-    def run(*words, code=0, cwd=tmp_path):
-        done = subprocess.run([sys.executable, ROOT / 'p2phd.py', *map(str, words)], cwd=cwd,
-                              capture_output=True, text=True, timeout=600)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert 'Traceback' not in done.stderr, done.stderr
-        if code == 2:
-            assert done.stderr.count('\n') == 1, done.stderr
-            return done.stderr
-        return done.stdout
+
+def make_run(device, precision='fp32', training=(), **network):
+    """Return a run in memory, with 35 labels, instance maps and an encoder unless `network` says
+    otherwise. training: fields of its training."""
+    from app.common import config
+    from app.runs import runs
+    c = config.make_config(
+        {'n_labels': 35, 'instances': 'files', 'features': True, 'n_enhancers': 0, **network},
+        {'data': '.', 'pictures': [1, 0], 'total_steps': 10 ** 6, 'decay_start': 10 ** 6,
+         'precision': precision, **dict(training)})
+    return runs.build_run(c, device)
+
+
+def equal(a, b):
+    """Return whether two nests of dicts, lists and tensors are the same to the bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+# ------------------------------------------------------------------------------------ the command
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Return a function that runs the command in this process, which is faster:
+    command('check', ...) -> (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        capsys.readouterr()
+        try:
+            code = program.main(program.parse([str(word) for word in words]))
+        except SystemExit as stop:                          # the parser calls exit()
+            code = stop.code
+        return code, *capsys.readouterr()
     return run
+
+
+def expect(code, done, out, err):
+    """Assert the exit code of a command; return its stdout, or the one line on stderr if it is 2.
+    """
+    assert done == code, out + err
+    assert 'Traceback' not in err, err
+    if code == 2:
+        assert err.count('\n') == 1, err
+    return err if code == 2 else out
+
+
+@pytest.fixture
+def p2phd(command):
+    """Return a function that runs the command in this process, in an empty folder:
+    p2phd('train', ..., code=0) -> its stdout, or its one line on stderr with code=2."""
+    return lambda *words, code=0: expect(code, *command(*words))
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Return the same as p2phd with a process for each command, as a user runs it."""
+    def run(*words, code=0):
+        done = subprocess.run([sys.executable, ROOT / 'p2phd.py', *map(str, words)], cwd=tmp_path,
+                              capture_output=True, text=True, timeout=60 * MINUTES)
+        return expect(code, done.returncode, done.stdout, done.stderr)
+    return run
+
+
+def run_command(words, folder, threads):
+    """Run the command in this process, which ends with it; append its output to out.txt."""
+    os.setpgrp()
+    # A process in the background may ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(threads)
+    os.chdir(folder)
+    out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1), os.dup2(out, 2)
+    sys.exit(program.main(program.parse([str(word) for word in words])))
+
+
+@pytest.fixture(scope='session')
+def fork_server():
+    """A multiprocessing context whose processes are forked off one that has imported torch, which
+    saves seconds, and has not used it, so that its threads are whole."""
+    os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['conftest'])
+    yield context
+    del os.environ['PYTHONPATH']
+
+
+@pytest.fixture
+def launch(fork_server):
+    """Return a function that starts the command: launch(words, folder, threads=1) -> a
+    multiprocessing.Process. All of them are killed after the test."""
+    processes = []
+
+    def start(words, folder, threads=1):
+        process = fork_server.Process(target=run_command, args=(words, folder, threads))
+        processes.append(process)
+        process.start()
+        return process
+    yield start
+    for process in processes:
+        process.kill()
+        process.join()

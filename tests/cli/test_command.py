@@ -59,13 +59,13 @@ def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
     assert 'holds a trained run already' in p2phd('train', '--data', scenes, *TINY, code=2)
 
 
-def test_the_two_lines_of_the_readme(p2phd, scenes, tmp_path):
-    """train --data DIR, generate --label MAP --sample: styles are made on the way."""
+def test_train_and_generate_alone_make_styles(shell, scenes, tmp_path):
+    """The two shortest commands; `generate` clusters the styles by itself."""
     (tmp_path / 'street').symlink_to(scenes)
     label = layouts.find_pairs(scenes, 'val')[1][0].label
     (tmp_path / 'map.png').write_bytes(label.read_bytes())
-    p2phd('train', '--data', 'street/', '--steps', 2, *TINY)
-    out = p2phd('generate', '--label', 'map.png', '--sample')
+    shell('train', '--data', 'street/', '--steps', 2, *TINY)
+    out = shell('generate', '--label', 'map.png', '--sample')
     assert 'clustering' in out
     assert Image.open(tmp_path / out.splitlines()[-1]).size == (64, 32)
 
@@ -113,14 +113,14 @@ def test_generate(p2phd, trained, scenes, tmp_path):
     small, = pictures('--label', one, '--size', '40x24')
     assert small.shape == (24, 40, 3)
 
-    for w, h in ((75, 41), (1, 1), (3, 200)):               # divisible by nothing, and tiny
+    for w, h in ((75, 41), (1, 1), (3, 200)):               # not multiples of 4, and tiny
         odd = tmp_path / 'odd.png'
         Image.open(one).resize((w, h), 0).save(odd)
         picture, = pictures('--label', odd, '--sample')
         assert picture.shape == (h, w, 3)
 
 
-def test_generate_says_what_is_wrong(p2phd, trained, scenes, tmp_path):
+def test_generate_names_file_value_and_remedy(p2phd, trained, scenes, tmp_path):
     one = scenes / 'gtFine' / 'val' / 'toy' / 'toy_0000_gtFine_labelIds.png'
     Image.new('L', (8, 8), 77).save(tmp_path / 'high.png')
     Image.new('RGB', (8, 8)).save(tmp_path / 'rgb.png')
@@ -134,31 +134,29 @@ def test_generate_says_what_is_wrong(p2phd, trained, scenes, tmp_path):
         (tmp_path / name).write_bytes(one.read_bytes() if name.endswith('png') else b'')
     Image.new('L', (64, 64)).save(tmp_path / 'square.png')
 
-    for words, message in (
-            (('--label', 'none.png'), 'none.png: no such file'),
-            (('--label', 'high.png'), 'high.png: label 77 at x=0, y=0'),
-            (('--label', 'rgb.png'), 'rgb.png: .* RGB'),
-            (('--label', 'text.png'), 'text.png: cannot be read'),
-            (('--label', 'cut.png'), 'cut.png: damaged'),
-            (('--label', one, '--n', '2'), 'add --sample'),
-            (('--label', one, '--style', 'car=99'), 'car has the styles 0 to'),
-            (('--label', one, '--style', 'dragon=1'), "no label 'dragon'"),
-            (('--label', one, '--run', 'nowhere'),
-             'nowhere: no checkpoint there; expected the folder'),
-            (('--label', one, '--run', 'broken'),
-             'broken/checkpoint-0000006.pt: damaged or cut short'),
-            (('--label', one, '--run', 'empty'), 'empty/checkpoint-0000006.pt: cut short'),
-            (('--label', one, '--style', 'car'), 'expected LABEL=K'),
-            (('--label', one, '--inst', 'square.png'), 'square.png is 64x64 and .* is 64x32'),
-            (('--label', one, '--encode', 'square.png'), 'square.png is 64x64'),
-            (('--label', 'a', 'b'), 'have the same name'),
-            (('--label', 'a', '--out', 'a'), '--out a lies in a'),
-            (('--label', one, '--out', 'text.png'), 'text.png: is a file, not a folder'),
-            (('--label', one, '--device', 'cuda'), 'no CUDA device')):
-        if 'CUDA' in message and torch.cuda.is_available():
+    for words, facts in (
+            (('--label', 'none.png'), ['none.png']),
+            (('--label', 'high.png'), ['high.png', 'label 77', 'x=0, y=0']),
+            (('--label', 'rgb.png'), ['rgb.png', 'RGB']),
+            (('--label', 'text.png'), ['text.png', 'picture']),
+            (('--label', 'cut.png'), ['cut.png', 'damaged']),
+            (('--label', one, '--n', '2'), ['--n 2', '--sample']),
+            (('--label', one, '--style', 'car=99'), ['--style car=99', 'car', '0 to']),
+            (('--label', one, '--style', 'dragon=1'), ['--style dragon=1', 'car']),
+            (('--label', one, '--run', 'nowhere'), ['nowhere', 'no checkpoint']),
+            (('--label', one, '--run', 'broken'), ['broken/checkpoint-0000006.pt', 'damaged']),
+            (('--label', one, '--run', 'empty'), ['empty/checkpoint-0000006.pt', 'cut short']),
+            (('--label', one, '--style', 'car'), ['--style car', 'LABEL=K']),
+            (('--label', one, '--inst', 'square.png'), ['square.png', '64x64', '64x32']),
+            (('--label', one, '--encode', 'square.png'), ['square.png', '64x64', '64x32']),
+            (('--label', 'a', 'b'), ['a/map.png', 'b/map.png']),
+            (('--label', 'a', '--out', 'a'), ['--out a']),
+            (('--label', one, '--out', 'text.png'), ['text.png', 'folder']),
+            (('--label', one, '--device', 'cuda'), ['--device cuda', 'CPU'])):
+        if 'cuda' in words and torch.cuda.is_available():
             continue
         stderr = p2phd('generate', '--run', trained, *words, code=2)
-        assert re.search(message, stderr), stderr
+        assert all(fact in stderr for fact in facts), stderr
 
 
 def test_labels_without_styles_are_named(trained, scenes, tmp_path):
@@ -297,26 +295,24 @@ def test_other_kinds_of_data(p2phd, tmp_path):
           '--gan', 'vanilla', *BARE, '--precision', 'bf16', '--run', 'runs/local')
 
 
-def test_train_says_what_is_wrong_and_leaves_nothing_behind(p2phd, scenes, tmp_path):
+def test_train_names_value_and_remedy_and_leaves_nothing_behind(p2phd, scenes, tmp_path):
     (tmp_path / 'empty').mkdir()
-    for words, message in (
-            (('--data', 'missing'), 'missing: no such folder'),
-            (('--data', 'empty'), 'empty: expected train_label/'),
-            ((), 'needs --data'),
-            (('--data', scenes, '--size', '62x32'), 'multiples of 4, at least 8; 64x32 fits'),
-            (('--data', scenes, '--size', 'big'), 'expected WIDTHxHEIGHT, .* or native'),
-            (('--data', scenes, '--steps', '0'), 'expected a whole number from 1'),
-            (('--data', scenes, '--crop', '128x128'), 'larger than --size'),
-            (('--data', scenes, '--lr', '-1'), 'expected a number between 0 and 1'),
-            (('--data', scenes, '--seed', 10 ** 20), 'expected a whole number'),
-            (('--data', scenes, '--epochs', 0, '--decay-epochs', 0), 'nothing to train'),
-            (('--data', scenes, '--n-scales', 8), 'at least 256; 256x256 fits'),
-            (('--data', scenes, '--ngf', 10 ** 9),
-             "--ngf: '1000000000': expected .* from 1 to 4096"),
-            (('--data', scenes, '--vgg', 'missing.pth'),
-             '--vgg .*missing.pth: no such file; give the path')):
+    for words, facts in (
+            (('--data', 'missing'), ['missing', 'no such folder']),
+            (('--data', 'empty'), ['empty', 'train_label/']),
+            ((), ['--data']),
+            (('--data', scenes, '--size', '62x32'), ['--size 62x32', 'multiples of 4', '64x32']),
+            (('--data', scenes, '--size', 'big'), ["'big'", 'WIDTHxHEIGHT', 'native']),
+            (('--data', scenes, '--steps', '0'), ["'0'", 'from 1']),
+            (('--data', scenes, '--crop', '128x128'), ['--crop 128x128', '--size 64x32']),
+            (('--data', scenes, '--lr', '-1'), ['--lr', "'-1'", 'between 0 and 1']),
+            (('--data', scenes, '--seed', 10 ** 20), ['--seed', str(10 ** 20)]),
+            (('--data', scenes, '--epochs', 0, '--decay-epochs', 0), ['--epochs 0', '--steps']),
+            (('--data', scenes, '--n-scales', 8), ['--size 64x32', 'at least 256', '256x256']),
+            (('--data', scenes, '--ngf', 10 ** 9), ['--ngf', "'1000000000'", '1 to 4096']),
+            (('--data', scenes, '--vgg', 'missing.pth'), ['--vgg', 'missing.pth', 'vgg19'])):
         stderr = p2phd('train', *TINY, *words, code=2)
-        assert re.search(message, stderr), stderr
+        assert all(fact in stderr for fact in facts), stderr
     assert not (tmp_path / 'runs').exists()
 
 

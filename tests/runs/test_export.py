@@ -1,0 +1,172 @@
+"""A generator exported for other programs, and runs exchanged with the official code."""
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+import torch
+
+from app.runs import checkpoints, export, pictures, run_styles, runs
+from conftest import make_run
+import generate
+
+CPU = torch.device('cpu')
+SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 1, 'ndf': 8, 'nef': 4, 'n_down_encoder': 2}
+
+
+# Programs that use an exported file without this project.
+PROGRAMS = {
+    'pt2': """
+import numpy, torch
+maps = numpy.load('maps.npz')
+program = torch.export.load('run.pt2').module()
+picture = program(*(torch.from_numpy(maps[name]) for name in ('label', 'inst', 'style'))).numpy()
+numpy.save('picture.npy', picture)
+""",
+    'onnx': """
+import numpy, onnxruntime
+maps = numpy.load('maps.npz')
+session = onnxruntime.InferenceSession('run.onnx')
+inputs = {given.name: maps[given.name] for given in session.get_inputs()}
+numpy.save('picture.npy', session.run(None, inputs)[0])
+"""}
+
+
+@pytest.mark.parametrize('kind', PROGRAMS)
+@pytest.mark.parametrize('network', [
+    {}, {'model': 'local', 'n_enhancers': 1}, {'features': False},
+    {'model': 'local', 'n_enhancers': 1, 'up': 'bilinear', 'features_of': 'label'},
+    {'features': False, 'instances': 'none'}])
+def test_exported_program_makes_the_picture(kind, network, tmp_path):
+    """The file makes the picture of `generate`, at two sizes, without this project."""
+    if kind == 'onnx':
+        for package in ('onnx', 'onnxscript', 'onnxruntime'):
+            pytest.importorskip(package)
+    run = make_run(CPU, **SMALL, **network)
+    clusters = {'centres': torch.randn(35, 3, 3).numpy(), 'counts': np.full((35, 3), 2),
+                'mean': np.zeros(3, np.float32)} if run.E else None
+    assert export.export_program(run, clusters, kind, (64, 32), tmp_path / f'run.{kind}')
+    rng = np.random.default_rng(0)
+    for h, w in (32, 64), (48, 96):
+        label, style = (rng.integers(0, most, (h // 8, w // 8)).repeat(8, 0).repeat(8, 1)
+                        for most in (35, 3))
+        inst = np.arange(h * w // 64).reshape(h // 8, w // 8).repeat(8, 0).repeat(8, 1)
+        if run.config.features_of == 'label':
+            style = label % 3
+        np.savez(tmp_path / 'maps.npz', label=label, inst=inst, style=style)
+        subprocess.run([sys.executable, '-c', PROGRAMS[kind]], cwd=tmp_path, check=True,
+                       env={**os.environ, 'PYTHONPATH': ''})
+        maps = [torch.from_numpy(x)[None, None] for x in (label, inst)]
+        scene = generate.make_scene(run.config, maps[0],
+                                    None if run.config.instances == 'none' else maps[1])
+        vectors = None
+        if run.E:
+            ids = label if run.config.features_of == 'label' else inst
+            numbers = torch.from_numpy(style.ravel()[np.unique(ids, return_index=True)[1]])
+            vectors = torch.from_numpy(clusters['centres'])[scene.labels, numbers]
+        expected = pictures.to_uint8_hwc(generate.synthesise(run, scene, vectors))
+        made = np.load(tmp_path / 'picture.npy')
+        assert made.shape == expected.shape and made.dtype == np.uint8
+        assert np.abs(made.astype(int) - expected).max() <= 1
+
+
+def test_exported_program_takes_the_ids_of_the_data_set(tmp_path):
+    run = make_run(CPU, **SMALL, features=False, label_table={0: 1, 7: 2, 255: 34})
+    label = torch.tensor([0, 7, 255, 7]).repeat_interleave(16)[None].expand(32, 64).contiguous()
+    trained_as = torch.tensor([1, 2, 34, 2]).repeat_interleave(16)[None].expand(32, 64).contiguous()
+    with torch.no_grad():
+        made = export.ExportedGenerator(run, None)(label, label, label)
+    scene = generate.make_scene(run.config, trained_as[None, None], label[None, None])
+    expected = pictures.to_uint8_hwc(generate.synthesise(run, scene))
+    assert np.abs(made.numpy().astype(int) - expected).max() <= 1
+
+
+def test_export_writes_the_weights_that_were_chosen(command, trained, tmp_path):
+    shutil.copytree(trained, 'run')
+    shutil.copy(checkpoints.list_checkpoints('run')[-1], 'run/best.pt')
+    for more in ((), ('--checkpoint', 'best')):
+        states = []
+        for i, average in enumerate(('--average', '--no-average')):
+            code, _, err = command('export', '--run', 'run', '--official', f'out{i}', average,
+                                   *more)
+            assert code == 0, err
+            states.append(torch.load(f'out{i}/latest_net_G.pth'))
+        assert not all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize('more', [{}, {'model': 'local', 'n_enhancers': 1}])
+def test_grey_pictures_to_the_official_code_and_back(tmp_path, more):
+    run = make_run(CPU, **SMALL, **more, out_channels=1)
+    export.export_official(tmp_path, run, run.D.state_dict(), None, tmp_path / 'there')
+    back = runs.load_run(tmp_path / 'there', CPU, False)
+    assert back.config.out_channels == 1
+    a, b = run.G.state_dict(), back.G.state_dict()
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_export_names_the_package_that_is_missing(command, trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    code, _, err = command('export', '--run', trained, '--format', 'onnx', '--out', 'run.onnx')
+    assert code == 2 and 'pip install onnx onnxscript' in err and err.count('\n') == 1
+
+
+def test_export_to_the_official_code_and_back(command, trained, scenes, tmp_path):
+    for more in (('--format', 'onnx'), ('--size', '7x7'), ('--out', 'x')):
+        code, _, err = command('export', '--run', trained, '--official', 'there', *more)
+        assert code == 2 and f'--official and {more[0]}' in err
+    code, _, err = command('export', '--run', trained, '--official', trained)
+    assert code == 2 and 'holds a run of this program' in err
+    code, out, err = command('export', '--run', trained, '--official', 'there')
+    assert code == 0, err
+    assert {path.name for path in (tmp_path / 'there').iterdir()} == {
+        'opt.txt', 'latest_net_G.pth', 'latest_net_D.pth', 'latest_net_E.pth',
+        next((tmp_path / 'there').glob('features_clustered_0??.npy')).name}
+    ours, back = (runs.load_run(folder, CPU, False) for folder in (trained, tmp_path / 'there'))
+    for name in 'GE':
+        a, b = (getattr(run, name).state_dict() for run in (ours, back))
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    clusters, again = (run_styles.load_or_cluster_styles(run, folder)
+                       for run, folder in ((ours, trained), (back, tmp_path / 'there')))
+    for label in range(35):
+        assert np.array_equal(clusters['centres'][label][clusters['counts'][label] > 0],
+                              again['centres'][label][again['counts'][label] > 0])
+    label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
+    for folder, run in (('a', trained), ('b', tmp_path / 'there')):
+        command('generate', '--run', run, '--label', label, '--out', folder)
+    a, b = (np.asarray(Image.open(next((tmp_path / name).glob('*.png')))) for name in 'ab')
+    assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize('network, channels, flags', [
+    ({'n_labels': 19}, 20, '--n-labels 19'), ({'n_labels': 35}, 36, ''),
+    ({'n_labels': 19, 'boundary': False}, 19, '--n-labels 19'),
+    ({'n_labels': 36, 'boundary': False}, 36, '--n-labels 36'),
+    ({'n_labels': 0, 'instances': 'none'}, 3, ''), ({'n_labels': 2}, 3, '--n-labels 2')])
+def test_labels_and_boundary_of_an_official_run(command, network, channels, flags, tmp_path):
+    """They come from opt.txt or --n-labels; without both only the two sets of channels of the
+    official scripts are understood."""
+    run = make_run(CPU, **{**SMALL, 'features': False, **network})
+    export.export_official(tmp_path, run, run.D.state_dict(), None, tmp_path / 'run')
+    expected = run.config.n_labels, runs.has_boundary(run.config)
+
+    def read(n_labels=None):
+        c = runs.read_run(tmp_path / 'run', n_labels=n_labels)[1]['config']
+        return c.n_labels, runs.has_boundary(c)
+
+    assert read() == expected
+    (tmp_path / 'run' / 'opt.txt').unlink()
+    assert read(run.config.n_labels) == expected
+    code, out, err = command('info', 'run', *flags.split())
+    assert code == 0 and f'{expected[0]} labels' in out if expected[0] else 'A to B' in out
+    code, out, err = command('info', 'run')
+    if channels in (3, 36):
+        assert code == 0, err
+    else:
+        assert code == 2 and err.count('\n') == 1
+        for n in (channels, channels - 1):
+            assert f'--n-labels {n}' in err
+    code, out, err = command('info', 'run', '--n-labels', 1000)
+    assert code == 2 and f'not 1000 labels: {channels} labels' in err
