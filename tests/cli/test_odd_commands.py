@@ -743,7 +743,7 @@ ROWS = [
     ('evaluate --run run --split train --judge maps/fine.png', 2, 'maps/fine.png: , judge, delete'),
     ('evaluate --run run --split train --judge maps', 2, 'maps: , folder, file'),
     ('evaluate --run run --judge a --predictions b', 2, '--judge, --predictions'),
-    ('evaluate --run run --split train --predictions maps', 2, 'maps/real: , prediction, .png'),
+    ('evaluate --run run --split train --predictions maps', 2, 'maps/real/, prediction, .png'),
     ('evaluate --run run --vgg nowhere.pth', 2, '--vgg nowhere.pth, vgg19-dcbb9e9d.pth'),
     ('evaluate --run run --styles random', 2, "--styles, 'random', sampled"),
     ('evaluate --run run --size 0x0', 2, "--size, '0x0', WIDTHxHEIGHT"),
