@@ -25,7 +25,6 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 from conftest import REAL, ROOT, examine, make_run
-from app.common import config
 import data
 from app.runs import devices
 from app.editor import operations
@@ -33,7 +32,6 @@ from kmeans import kmeans
 from app.datasets.pairs import PairReader, open_dataset
 import losses
 import nets
-from app.runs import runs
 import generate
 from app.demo import streets
 import train

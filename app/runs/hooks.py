@@ -31,11 +31,12 @@ def make_hooks(run, folder, loaded, writer, score=None):
     """Make the hooks of train.fit.
 
     loaded: training.TrainingData. writer: checkpoints.BackgroundWriter. score: see training.fit.
-    Returns [hook(run, terms, stop)], and what they share: a namespace with the last averages and clusters.
+    Returns [hook(run, terms, stop)], and a namespace that they share, with the last averages and
+    clusters.
     """
     t, n = run.config.training, len(loaded.dataset)
-    state = SimpleNamespace(step=run.step, time=time.monotonic(), losses='', shown=0,  # last row
-                            due=False, bad_steps=0, average=None, clusters=None)
+    state = SimpleNamespace(step=run.step, time=time.monotonic(), losses='',    # of the last row
+                            shown=0, due=False, bad_steps=0, average=None, clusters=None)
 
     def is_last():
         return run.step == t.total_steps

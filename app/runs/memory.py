@@ -8,7 +8,7 @@ import train
 
 def memory_needed(run):
     """Estimate the bytes of memory that training takes in this process, by a pass through the
-    networks with tensors that have sizes and no values. None where pictures keep their own sizes."""
+    networks with tensors that have sizes and no values. None where pictures differ in size."""
     from torch._subclasses.fake_tensor import FakeTensorMode     # takes a while to import
     c, t = run.config, run.config.training
     if not (t.crop or c.size):

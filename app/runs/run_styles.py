@@ -1,5 +1,5 @@
-"""The styles of a run: clusters of its training set's features, kept in its folder as styles.npz; and
-the styles of one scene, as the editor saves them."""
+"""The styles of a run: clusters of its training set's features, kept in its folder as styles.npz;
+and the styles of one scene, as the editor saves them."""
 from functools import partial
 import json
 from pathlib import Path

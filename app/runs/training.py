@@ -1,5 +1,5 @@
-"""How a run is trained from the command line: its data, what is said before it starts, the loop with
-its hooks, signals, and the last checkpoint."""
+"""How a run is trained from the command line: its data, what is said before it starts, the loop
+with its hooks, signals, and the last checkpoint."""
 from collections import namedtuple
 from contextlib import suppress
 import os

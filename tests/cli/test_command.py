@@ -1,7 +1,6 @@
 """The command as a user runs it, on built-in scenes and on real pictures."""
 import csv
 import json
-import re
 import subprocess
 import sys
 

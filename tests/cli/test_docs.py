@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT, TINY
 from app.cli import command_line
 from app.common import config
-from app.demo import toy
+from app.demo import streets
 from app.editor import operations
 from app.evaluation import judge
 
@@ -76,8 +76,8 @@ def workspace(command, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(judge, 'EPOCH_STEPS', 2)
     monkeypatch.setattr(judge, 'MOST_EPOCHS', 2)
     shutil.copytree(trained, 'runs/cityscapes')
-    toy.write_dataset('cityscapes', 'train', 4, (64, 32))
-    toy.write_dataset('cityscapes', 'val', 2, (64, 32), seed=1)
+    streets.write_dataset('cityscapes', 'train', 4, (64, 32))
+    streets.write_dataset('cityscapes', 'val', 2, (64, 32), seed=1)
     for pattern, folder in (('gtFine/train/toy/*labelIds.png', 'own/train_label'),
                             ('leftImg8bit/train/toy/*.png', 'own/train_img'),
                             ('gtFine/val/toy/*labelIds.png', 'predicted/real'),
@@ -85,7 +85,7 @@ def workspace(command, trained, tmp_path, monkeypatch):
         os.makedirs(folder)
         for path in Path('cityscapes').glob(pattern):
             shutil.copy(path, f'{folder}/{path.name[:len("toy_0000")]}.png')
-    scene = toy.draw_scene(2, (512, 256))                   # which has the object 26003
+    scene = streets.draw_scene(2, (512, 256))                   # which has the object 26003
     for name in ('map', 'label', 'street'):
         Image.fromarray(scene.label).save(f'{name}.png')
     Image.fromarray(scene.inst.astype(np.uint16)).save('inst.png')

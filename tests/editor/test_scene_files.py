@@ -1,12 +1,13 @@
 """Scenes that are opened, saved for `generate`, recovered, and edited by a script."""
 import json
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 import torch
 
 from app.common.errors import UserError
-from app.datasets import layouts
+from app.datasets.pairs import PairReader
 from app.datasets.scenes import read_scene
 from app.editor import scene_files
 from app.runs import run_styles, runs
@@ -136,16 +137,23 @@ def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
             assert '\n' not in str(error) and str(path) in str(error)
 
 
+def pair_reader(layout, **fields):
+    """A reader of that layout's maps, of any labels."""
+    return PairReader(SimpleNamespace(**{
+        'layout': layout, 'n_labels': None, 'in_channels': 3, 'out_channels': 3, 'palette': None,
+        'label_table': None, 'jpeg_labels': False, 'instances': 'files', **fields}))
+
+
 def test_every_layout_reads_saved_maps(tmp_path):
     """Although its own maps are colours, pairs of bytes or ids of a table."""
     path = tmp_path / 'map.png'
     scene_files.write_map(path, np.array([[0, 3], [300, 9]], np.int32))
     for layout, more in (('ADE20K scene parsing', {}), ('ADE20K full', {'label_table': {7: 1}}),
                          ('flat', {'palette': [[1, 2, 3, 0, 'a']]}), ('NYU Depth v2', {})):
-        readers = layouts.readers(layout, **more)
-        for read in (readers.label, readers.inst):
-            assert read(path).tolist() == [[0, 3], [300, 9]]
-    assert data.connected_components(readers.label(path)).max() == 3
+        reader = pair_reader(layout, **more)
+        label, inst = reader.read_label(path)[0], reader.read_instances(path)
+        assert label.tolist() == inst.tolist() == [[0, 3], [300, 9]]
+    assert data.connected_components(label).max() == 3
     large = scene_files.write_map(path, np.array([[0, 1 << 17]], np.int32))
     assert large.suffix == '.npy'
-    assert layouts.readers('ADE20K scene parsing').inst(large).tolist() == [[0, 1 << 17]]
+    assert pair_reader('ADE20K scene parsing').read_instances(large).tolist() == [[0, 1 << 17]]

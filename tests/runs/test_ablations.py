@@ -13,12 +13,10 @@ import data
 import losses
 import nets
 from app.runs import runs
-import styles
 import generate
 import train
 from nets import UNet
 from app.runs import run_styles
-from app.datasets import scenes
 
 CPU = torch.device('cpu')
 SHORT = ['--steps', '4', '--save-every', '2', '--keep', '3', '--sample-every', '4', '--workers',

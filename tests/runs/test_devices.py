@@ -72,9 +72,25 @@ def test_memory_needed_is_about_what_is_had():
     run = make_run(CPU, **SMALL)
     run.config.size = (64, 32)
     needed = memory.memory_needed(run)
-    with devices.PeakMemory() as memory:                          # the same count of a true step
+    with devices.PeakMemory() as counted:                   # the same count of a true step
         train.train_step(run, *batch())
-    assert memory.peak < needed < 3 * memory.peak
+    assert counted.peak < needed < 3 * counted.peak
+
+
+def test_each_process_needs_memory_for_its_share_of_the_batch(monkeypatch):
+    run = make_run(CPU, training={'batch': 8}, **SMALL)
+    run.config.size = (64, 64)
+    one = memory.memory_needed(run)
+    monkeypatch.setattr(memory.distributed, 'WORLD_SIZE', 8)
+    eight = memory.memory_needed(run)
+    run.config.training.batch = 1
+    monkeypatch.setattr(memory.distributed, 'WORLD_SIZE', 1)
+    assert eight == memory.memory_needed(run) < 0.5 * one
+
+
+def test_gradients_are_finite_after_a_step():
+    run = make_run(CPU, **SMALL)
+    train.train_step(run, *batch())
     assert all(p.grad is None or p.grad.isfinite().all() for p in run.G.parameters())
 
 
@@ -115,9 +131,10 @@ def test_compiled_generator_is_the_generator():
     labels = data.find_present_labels(label, 35)
     told = torch.cat([data.condition(label, inst, 35, True, labels), torch.zeros(1, 3, 32, 64)], 1)
     with torch.no_grad():
-        expected = run.G(told, labels)
+        nets.set_present_labels(labels, run.G)
+        expected = run.G(told)
         devices.compile_generator(run)
-        torch.testing.assert_close(run.G(told, labels), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(run.G(told), expected, rtol=0, atol=1e-4)
     assert list(run.G.state_dict()) == names
     assert_same(make_run(CPU, **SMALL), run, batch(), labels, 1e-4)
 
