@@ -1,9 +1,9 @@
-"""The HTTP server of the editor: GET / is the page, and POST /<request> with a JSON object is each
-of session.REQUESTS.
+"""The HTTP server of the editor. GET / returns the page; POST /<request>, with the arguments as a
+JSON object, calls one of session.REQUESTS.
 
-Pages of other sites get nothing. Host and Origin must be a name of this server, which also stops a
-foreign name that resolves to this machine, and every request needs the token of the printed
-address. A request changes the scene completely or not at all.
+Pages of other sites get nothing: Host and Origin must be names of this server, so a foreign name
+that resolves to this machine is refused, and every request needs the token of the printed address.
+A request changes the scene completely or not at all.
 """
 import base64
 from contextlib import suppress
@@ -30,7 +30,7 @@ from app.editor.session import REQUESTS, Session, Superseded
 
 MAX_REQUEST_BYTES = 96 << 20            # enough for a scene or a photograph
 REQUEST_SECONDS = 30                    # a client must send its whole request in this time
-MAX_THREADS = 200                       # of the process; a client has one and an alarm
+MAX_THREADS = 200                       # of this process; a client takes up to two
 PAGE = Path(__file__).with_name('page.html')
 
 
@@ -49,9 +49,9 @@ class Server(ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         super().__init__((host, port), Handler)
         bound, port = self.server_address[:2]
-        if ipaddress.ip_address(bound).is_unspecified:      # no list of names would be complete
+        if ipaddress.ip_address(bound).is_unspecified:      # its names are not known
             self.server_close()
-            raise UserError(f'--host {host}: name the one address that the page is reached by')
+            raise UserError(f'--host {host}: expected a single address of this machine')
         hosts = [f'[{bound}]'] if ':' in bound else [host.lower(), bound]
         hosts += ['localhost'] if ipaddress.ip_address(bound).is_loopback else []
         self.names = [f'{name}:{port}' for name in hosts]

@@ -26,7 +26,7 @@ from styles import choose_indices
 # label: (H, W) integer ndarray; inst: (H, W) int32 ndarray; styles: {id: Style} of the regions
 # that styles.style_regions names, {} without an encoder. Edits make new arrays and dicts.
 State = namedtuple('State', 'label inst styles')
-# number: which style of its label, or None for features of another origin; features: floats.
+# number: index among the styles of its label, None if it is none of them; features: floats.
 Style = namedtuple('Style', 'number features')
 # ids, labels, pixels: (K,) ndarrays, ids ascending; boxes: (K, 4), as x0, y0, x1, y1.
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
@@ -92,9 +92,9 @@ def connected_part(state, x, y):
 def style(editor, style: style_choice, object: object_id = None, label: label_number = None,
           seed: number(0, (1 << 32) - 1, whole=True) = 0):
     """Give a style to an object, or to all objects of a label.
-    style: number of one of the label's styles; 'main', the most frequent one; 'random', another
-        than the present one, drawn with `seed` in proportion to how often each occurs; 'photo',
-        that of the photograph; or features."""
+    style: the number of a style of the label; 'main', its most frequent style; 'random', a style
+        other than the present one, drawn with `seed` and with the frequencies of the styles as
+        probabilities; 'photo', the style in the photograph; or a tuple of features."""
     editor.require_encoder()
     if (object is None) == (label is None):
         raise UserError('expected either "object" or "label"')
@@ -119,7 +119,7 @@ def relabel(editor, object: object_id, label: label_number):
 
 
 def split(editor, at: point):
-    """Make the connected part of an object around a point an object of its own."""
+    """Turn the connected part of an object around a point into a new object."""
     x, y = at
     part, old = connected_part(editor.state, x, y), int(editor.state.inst[y, x])
     if part.sum() == (editor.state.inst == old).sum():
@@ -136,8 +136,8 @@ def remove(editor, object: object_id):
 def move(editor, object: object_id, by: offset = (0, 0), scale: number(0.05, 20) = 1,
          flip: boolean = False, copy: boolean = False):
     """Scale an object about its centre, mirror it and move it by [dx, dy] pixels.
-    The object hides what it covers, and what it leaves is filled as by `remove`. With `copy` the
-    object stays, and the result is a new one."""
+    The object hides the pixels that it covers. The pixels that it leaves are filled as by `remove`.
+    copy: leave the object where it is, and make the result a new object."""
     mask = editor.state.inst == object
     target, y, x = transform_mask(mask, *by, scale, flip)
     if not target.any():
@@ -154,8 +154,9 @@ def paint(editor, label: label_number, to: paint_target = 'new', brush: stroke =
     brush, width: points [[x, y], ...] and the width of the stroke in pixels.
     rectangle: [x0, y0, x1, y1].
     fill: a point of the connected part.
-    to: what the pixels belong to: 'new', a new object; 'same', the object of that label that they
-        touch most, or else the largest; or an object of that label."""
+    to: the object that the pixels become part of: 'new', a new object; 'same', the object of that
+        label that they touch most, or the largest if they touch none; or an object of that label.
+    """
     mask = editor.draw_mask(brush, width, rectangle, fill)
     if to == 'same':
         to = editor.touched_object(mask, label)
@@ -213,14 +214,14 @@ class Editor:
                                          photo=photo, noise=noise, size=size))
 
     def push(self, state, opened=None):
-        """Add `state` to the history after the present one. What was undone is dropped."""
+        """Add `state` to the history after the present state; the states after it are dropped."""
         same = state.label is self.state.label and state.inst is self.state.inst
         maps = self.history[self.now].maps if same else pack(state[:2])
         self.history[self.now + 1:] = [Entry(maps, state.styles, opened or self.opened)]
         self.show(self.now + 1, state)
 
     def show(self, position, state):
-        """Make `state`, which is at that position of the history, the present one."""
+        """Make `state`, from that position of the history, the present state."""
         if state.label is not self.state.label or state.inst is not self.state.inst:
             self.objects = self.describe(state.label, state.inst)
             self.maps_version += 1
@@ -307,9 +308,8 @@ class Editor:
 
     def with_maps(self, label, inst, styles=()):
         """Return the State of new maps.
-        An object keeps its style while its label stays. A new object, or one with another label,
-        gets the main style of its label. styles: {id: Style} of objects that get these instead,
-        or with None the main one."""
+        An object keeps its style if its label stays; others get the main style of their label.
+        styles: {id: Style} of objects that get these styles instead; None: the main style."""
         if not self.run.E:
             return State(label, inst, {})
         if self.by_label:
@@ -327,8 +327,8 @@ class Editor:
 
     def with_object(self, mask, label, object, style=None, maps=None):
         """Return the State in which `mask` (H, W) belongs to an object.
-        label: one number, or one for each pixel of the mask.
-        style: that of the object; None: the main one of its label.
+        label: a number, or a number for each pixel of the mask.
+        style: of the object; None: the main style of its label.
         maps: label map and instance map to start from (default: the present ones)."""
         labels, inst = (x.copy() for x in maps or self.state[:2])
         labels[mask], inst[mask] = label, object
@@ -376,8 +376,8 @@ class Editor:
         return mask
 
     def touched_object(self, mask, label):
-        """Return the object of a label that a mask touches or covers most, or else the largest;
-        'new' if there is none."""
+        """Return the object of a label that a mask touches or covers most, or the largest object
+        of the label if the mask touches none, or 'new' if no object has the label."""
         of_label = self.objects.labels == label
         if not of_label.any():
             return 'new'
@@ -389,10 +389,10 @@ class Editor:
         return int(ids[(counts if counts.any() else pixels).argmax()])
 
     def choose_styles(self, keys, choice, seed=0):
-        """Return {key: Style} for the keys of some regions; choice, seed: as `style` takes them."""
+        """Return {key: Style} for some keys of State.styles; choice, seed: see `style`."""
         if choice == 'photo':
             if self.opened.photo is None:
-                raise UserError('no photograph is at hand; give one with --photo, or drop it onto '
+                raise UserError('no photograph is loaded; give it with --photo, or drop it onto '
                                 'the page')
             scene = self.inputs()[0]
             vectors = generate.encode_image(self.run, self.opened.photo, scene)
@@ -420,7 +420,7 @@ class Editor:
 
 
 def cluster_style(clusters, label, number):
-    """Return a Style of a label by its number, or with None the mean of all features."""
+    """Return a Style of a label by its number; None: the mean of all features."""
     features = clusters['mean'] if number is None else clusters['centres'][label, number]
     return Style(number, tuple(features.tolist()))
 

@@ -1,5 +1,5 @@
-"""Scenes on the disk: open one to edit it, save it for `generate`, recover unsaved edits, and apply
-a script of edits."""
+"""Scenes on the disk: open a scene to edit it, save it for `generate`, recover unsaved edits, and
+apply a script of edits."""
 import glob
 import json
 import math
@@ -39,7 +39,8 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
         raise UserError('--photo: the run was trained without --features, so it takes no styles '
                         'from a photograph; leave it out')
     if styles_path and photo_path:
-        raise UserError('--styles and --photo: both give the styles of the scene; leave one out')
+        raise UserError('--styles and --photo: both set the styles of the scene; leave out one of '
+                        'them')
     scene = read_scene(run.config, label_path, inst_path, size)
     label = scene.label[0, 0].numpy()
     inst = data.connected_components(label) if scene.inst is None else scene.inst[0, 0].numpy()
@@ -65,7 +66,7 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
 
 
 def style_of(vector, label, clusters):
-    """Return the Style of a vector (a list), with a number if it is one of the label's styles."""
+    """Return the Style of a vector (a list); it has a number if a style of the label is equal."""
     same = (clusters['centres'][label] == np.float32(vector)).all(1) & (
         clusters['counts'][label] > 0)
     return Style(int(same.argmax()) if same.any() else None, tuple(vector))
@@ -120,18 +121,17 @@ def read_recovery(path, editor):
     """Return the State and the noise in a file of write_recovery.
     Raises UserError if the file is damaged or does not fit the run of the Editor."""
     require_regular_file(path)
-    with as_user_error(path, 'no unsaved edits that can be read; delete it'):
+    with as_user_error(path, 'the unsaved edits cannot be read; delete it'):
         with zipfile.ZipFile(path) as archive:
             if sum(item.file_size for item in archive.infolist()) > 1 << 28:
                 raise ValueError('too large')
         with np.load(path, allow_pickle=False) as file:
             label, inst, text, noise = (file[name] for name in ('label', 'inst', 'styles', 'noise'))
-        if label.ndim != 2 or not label.size or label.shape != inst.shape or (
-                label.dtype not in (np.uint8, np.int32) or inst.dtype != np.int32):
-            raise ValueError(f'maps of shape {label.shape} and {inst.shape}')
-        if noise.shape or noise.dtype.kind not in 'iu' or not 0 <= noise < 1 << 63 or not (
-                0 <= inst.min() <= inst.max() < (1 << 17) + 2 * inst.size):
-            raise ValueError('numbers out of range')
+        if label.ndim != 2 or not label.size or label.shape != inst.shape or noise.shape or (
+                label.dtype not in (np.uint8, np.int32) or inst.dtype != np.int32
+                or noise.dtype.kind not in 'iu' or not 0 <= noise < 1 << 63
+                or not 0 <= inst.min() <= inst.max() < (1 << 17) + 2 * inst.size):
+            raise ValueError('maps or noise of another form')
         check_labels(label, path, editor.config.n_labels)
         styles = {int(key): Style(number, tuple(map(float, features)))
                   for key, (number, features) in json.loads(str(text)).items()}

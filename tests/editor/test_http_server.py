@@ -354,7 +354,7 @@ def test_unsaved_edits_are_offered_at_the_next_start(started, tmp_path):
     assert not post(Address(address), '/state')['unsaved_found']
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert err.count('\n') == 1 and 'no unsaved edits that can be read' in err
+    assert err.count('\n') == 1 and 'the unsaved edits cannot be read' in err
     assert len(list((tmp_path / 'out').glob('*.damaged'))) == 1
 
 
@@ -363,8 +363,8 @@ def test_errors_of_host_port_and_out(started, command, trained, scenes, tmp_path
     port = Address(address).server_address[1]
     label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
     for words, message in ((('--port', port), f'--port {port}: cannot be served there'),
-                           (('--host', '0.0.0.0'), 'name the one address'),
-                           (('--host', '0'), 'name the one address'),
+                           (('--host', '0.0.0.0'), '--host 0.0.0.0: expected a single address'),
+                           (('--host', '0'), '--host 0: expected a single address'),
                            (('--host', 'no.such.host.invalid'), 'cannot be served there')):
         code, _, err = command('edit', '--run', trained, '--label', label, '--no-browser',
                                '--out', 'another', *words)

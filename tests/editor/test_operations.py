@@ -311,7 +311,7 @@ def test_a_list_of_edits_is_applied_completely_or_not_at_all(editor):
     ({'do': 'style', 'style': 0}, 'expected either "object" or "label"'),
     ({'do': 'style', 'object': 7, 'style': [1, 2]}, 'expected 3 features'),
     ({'do': 'style', 'object': 7, 'style': [1, 2, float('nan')]}, 'expected a number from'),
-    ({'do': 'style', 'object': 7, 'style': 'photo'}, 'no photograph is at hand'),
+    ({'do': 'style', 'object': 7, 'style': 'photo'}, 'no photograph is loaded'),
     ({'do': 'paint', 'label': 'car'}, 'expected one of "brush", "rectangle" and "fill"'),
     ({'do': 'paint', 'label': 'car', 'brush': []}, 'expected 1 to 100000 points'),
     ({'do': 'paint', 'label': 'car', 'brush': [[-9, -9]]}, 'outside the picture'),
