@@ -125,7 +125,7 @@ def score_pictures(protocol, title, folder, render):
         if protocol.write and folder:
             make_folder(protocol.write / folder)
             write_picture(protocol.write / folder / f'{pair.name}.png',
-                                   data.to_float(picture[None]))
+                          data.to_float(picture[None]))
     values, counts, shown = zip(*protocol.pictures.gather(results))
     row = {'name': title, **{name: float(np.mean([value[name] for value in values]))
                              for name in values[0]}}
