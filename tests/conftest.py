@@ -193,15 +193,16 @@ def shell(tmp_path):
     return run
 
 
-def run_command(words, folder, threads):
-    """Run the command in this process, which ends with it; append its output to out.txt."""
+def run_command(words, folder, threads, out, environment):
+    """Run the command in this process, which ends with it; append its output to the file `out`."""
     os.setpgrp()
+    os.environ.update(environment)
     # A process in the background may ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(threads)
     os.chdir(folder)
-    out = os.open('out.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(out, 1), os.dup2(out, 2)
+    number = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY)
+    os.dup2(number, 1), os.dup2(number, 2)
     sys.exit(program.main(program.parse([str(word) for word in words])))
 
 
@@ -218,12 +219,16 @@ def fork_server():
 
 @pytest.fixture
 def launch(fork_server):
-    """Return a function that starts the command: launch(words, folder, threads=1) -> a
-    multiprocessing.Process. All of them are killed after the test."""
+    """Return a function that starts the command in a folder: launch(words, folder) -> a
+    multiprocessing.Process, which is killed after the test.
+
+    threads: of torch. out: file that its output is appended to. environment: variables.
+    """
     processes = []
 
-    def start(words, folder, threads=1):
-        process = fork_server.Process(target=run_command, args=(words, folder, threads))
+    def start(words, folder, threads=1, out='out.txt', environment=()):
+        process = fork_server.Process(target=run_command,
+                                      args=(words, folder, threads, out, dict(environment)))
         processes.append(process)
         process.start()
         return process

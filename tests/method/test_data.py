@@ -178,3 +178,9 @@ def test_resize_takes_the_nearest_pixel():
     assert data.resize(ids, (8, 8), nearest=True)[::2, ::2].tolist() == ids.tolist()
     assert np.array_equal(data.resize(ids, (2, 2), nearest=True),
                           np.asarray(Image.fromarray(ids.astype(np.uint8)).resize((2, 2), 0)))
+
+
+def test_without_a_boundary_map_the_condition_has_one_channel_less():
+    label, inst = (torch.randint(0, 4, (1, 1, 8, 8)) for _ in range(2))
+    assert data.condition(label, inst, 4).shape[1] == 5
+    assert torch.equal(data.condition(label, inst, 4, boundary=False), data.one_hot(label, 4))

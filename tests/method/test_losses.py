@@ -1,5 +1,8 @@
 """The objective on numbers small enough for mental arithmetic. (tests/test_golden.py compares it
 with the official one.)"""
+import math
+
+import pytest
 import torch
 
 import losses
@@ -36,3 +39,22 @@ def test_terms_have_names_and_weights():
         'gan': 0, 'feature_matching': 10,
         'vgg': round(10 * (1 / 32 + 1 / 16 + 1 / 8 + 1 / 4 + 1), 5)}
     assert losses.discriminator_loss(fake, scales([1.0])).keys() == {'d_fake', 'd_real'}
+
+
+def test_hinge_by_hand():
+    scales = [[torch.tensor([0.5, 2.0])], [torch.tensor([-3.0])]]
+    assert float(losses.gan_loss(scales, True, 'hinge')) == pytest.approx(0.25 + 4)
+    assert float(losses.gan_loss(scales, False, 'hinge')) == pytest.approx(2.25 + 0)
+    assert float(losses.generator_gan_loss(scales, 'hinge')) == pytest.approx(-1.25 + 3)
+    levels = [losses.chance_level_loss(2, mode) for mode in ('lsgan', 'vanilla', 'hinge')]
+    assert levels == pytest.approx([1, 4 * math.log(2), 4])
+
+
+
+def test_weights_of_the_terms_and_l1():
+    fake, real = ([[torch.tensor([value]), torch.tensor([0.0])]] for value in (1.0, 3.0))
+    pictures = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
+    terms = losses.generator_loss(fake, real, 3, lambda_feature=2, lambda_l1=100, pictures=pictures)
+    assert {name: float(term) for name, term in terms.items()} == pytest.approx(
+        {'gan': 1, 'feature_matching': 4, 'l1': 50})
+    assert list(losses.generator_loss(fake, real, 3, lambda_feature=0)) == ['gan']

@@ -150,3 +150,47 @@ def test_vgg19_taps_and_strict_weights():
     del state['features.28.bias']           # of the layer of relu5_1
     with pytest.raises(RuntimeError, match='features.28.bias'):
         nets.VGG19(state)
+
+
+def test_the_unet_has_the_published_size_and_keeps_its_noise():
+    net = nets.UNet(3, 3)
+    assert round(sum(p.numel() for p in net.parameters()) / 1e6, 1) == 54.4     # as published
+    net = nets.UNet(5, 3, 8, n_down=5)
+    x = torch.randn(2, 5, 32, 64)
+    torch.manual_seed(1)
+    y = net.eval()(x)                                   # dropout is on in use, too
+    assert y.shape == (2, 3, 32, 64) and y.abs().max() <= 1
+    assert not torch.equal(y, net(x))
+    torch.manual_seed(1)
+    assert torch.equal(y, net(x))
+    with pytest.raises(ValueError, match='multiples of 32'):
+        net(torch.randn(1, 5, 32, 48))
+    raw = nets.UNet(5, 3, 8, n_down=5, dropout=0, tanh=False)
+    assert torch.equal(raw(x), raw(x))
+
+
+
+@pytest.mark.parametrize('up', ['nearest', 'bilinear'])
+def test_resizing_in_place_of_transposed_convolutions(up):
+    """Weights keep their names and pictures their size; no transposed convolution is left."""
+    for make in (lambda up: nets.GlobalGenerator(5, 3, 8, 2, 1, up),
+                 lambda up: nets.LocalEnhancer(5, 3, 4, 2, 1, 1, 1, up),
+                 lambda up: nets.UNet(5, 3, 8, 3, up)):
+        net, plain = make(up), make('transposed')
+        assert net.state_dict().keys() == plain.state_dict().keys()
+        assert not any(isinstance(m, torch.nn.ConvTranspose2d) for m in net.modules())
+        assert net(torch.randn(1, 5, 24, 40)).shape == (1, 3, 24, 40)
+    encoder = nets.Encoder(3, 3, 4, 2, up)
+    inst = torch.zeros(1, 1, 16, 16, dtype=torch.int32)
+    assert encoder(torch.randn(1, 3, 16, 16), inst).shape == (1, 3, 16, 16)
+
+
+
+def test_spectral_norm_bounds_the_largest_singular_value():
+    net = nets.MultiscaleDiscriminator(5, 8, n_scales=1, spectral_norm=True)
+    for _ in range(100):
+        net(torch.randn(1, 5, 32, 32))
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(
+                1, abs=0.02)

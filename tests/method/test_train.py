@@ -1,0 +1,46 @@
+"""One training step: the moving average of the weights, steps that are skipped."""
+import torch
+
+from conftest import make_run
+import train
+
+CPU = torch.device('cpu')
+
+
+def make_small_run(ema=0.999):
+    """Return a run without instances, with 4 labels and the smallest networks."""
+    return make_run(CPU, training={'ema': ema}, n_labels=4, instances='none', features=False,
+                    ngf=4, n_down=1, n_blocks=1, ndf=4, n_scales=1)
+
+
+def step(run, image=None):
+    """Train on a random scene; return the terms."""
+    image = torch.rand(1, 3, 16, 16) * 2 - 1 if image is None else image
+    return train.train_step(run, torch.randint(0, 4, (1, 1, 16, 16)), None, image)
+
+
+
+def test_the_moving_average_by_hand():
+    run = make_small_run(ema=0.3)
+    expected = [p.detach().clone() for p in run.G.parameters()]
+    for i in range(1, 6):
+        step(run)
+        keep = min(0.3, (1 + i) / (10 + i))
+        expected = [keep * a + (1 - keep) * p.detach()
+                    for a, p in zip(expected, run.G.parameters())]
+    for a, b in zip(run.average['G'].parameters(), expected):
+        torch.testing.assert_close(a, b)
+        assert not a.requires_grad
+    assert make_small_run(ema=0).average == {}
+
+
+
+def test_a_skipped_step_leaves_the_average_as_it_was():
+    run = make_small_run()
+    step(run), step(run)
+    before = [p.clone() for p in run.average['G'].parameters()]
+    terms = step(run, torch.full((1, 3, 16, 16), torch.nan))
+    assert terms['skipped'] == 1
+    assert all(map(torch.equal, before, run.average['G'].parameters()))
+    step(run)
+    assert not all(map(torch.equal, before, run.average['G'].parameters()))
