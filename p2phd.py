@@ -39,17 +39,17 @@ def train(args):
     if args.resume is not None:
         return resume(args)
     from app.datasets import inspection
-    from app.runs import devices, runs
+    from app.runs import configurations, devices, folders
     command_line.log_preset(args)
     source = command_line.dataset_fields(args)
     found = inspection.inspect_dataset(source, thorough=source.skip_bad)
-    folder = runs.new_folder(args.run, resolve_path(args.data).name or 'root', args.dry_run)
+    folder = folders.new_folder(args.run, resolve_path(args.data).name or 'root', args.dry_run)
     device = devices.pick_device(args.device)
     inspection.warn_about_assumptions(source, found)
     inspection.require_usable(source, found)
 
-    config = runs.make_config(settings(args), found)
-    runs.complete_config(config, found.pairs, found.sizes)
+    config = configurations.make_config(settings(args), found)
+    configurations.complete_config(config, found.pairs, found.sizes)
     devices.set_precision(config, device, getattr(args, 'precision', None))
     log_info(inspection.summarise(found, 'training')
              + (', encoder trained along' if config.features else ''))
@@ -63,20 +63,21 @@ def finetune(args):
         return resume(args)
     checks.check_finetune(args)
     from app.datasets import inspection
-    from app.runs import devices, runs
+    from app.runs import configurations, devices, folders, runs
     command_line.log_preset(args)
     device = devices.pick_device(args.device)
     path, base = runs.read_run(args.base, n_labels=args.official_labels)
     before = base['config'].training
-    config = runs.make_finetune_config(base['config'], args.base, settings(args))
+    config = configurations.make_finetune_config(base['config'], args.base, settings(args))
     t = config.training
     config.layout, pairs, sizes = inspection.pairs_for_config(config, t.data, t.left_out, t.split)
     t.pictures = inspection.fingerprint(pairs)
-    runs.complete_config(config, pairs, sizes)
+    configurations.complete_config(config, pairs, sizes)
     configuration.check_flags_used(settings(args), config)
     devices.set_precision(config, device, getattr(args, 'precision', None),
                           vars(before) if before else {})
-    folder = runs.new_folder(args.run, runs.finetune_name(args.base, config), args.dry_run)
+    folder = folders.new_folder(args.run, configurations.finetune_name(args.base, config),
+                                args.dry_run)
 
     def load_base(run):
         runs.init_from_base(run, path, {**base['weights'], **base['average']})
@@ -112,8 +113,8 @@ def resume(args):
     checks.check_resume(args)
     from app.datasets import inspection
     from app.evaluation.scoring import training_scorer
-    from app.runs import devices, distributed, runs, training
-    folder = runs.resumed_folder(args.resume, args.run, getattr(args, 'data', ''))
+    from app.runs import configurations, devices, distributed, folders, runs, training
+    folder = folders.resumed_folder(args.resume, args.run, getattr(args, 'data', ''))
     device = devices.pick_device(args.device)
     runs.require_resumable(folder)
     with lock_folder(folder) if distributed.IS_MAIN else nullcontext():
@@ -123,9 +124,9 @@ def resume(args):
         configuration.apply_resume_overrides(
             run.config, {**remembered_flags(args), **given_fields(args, {**NETWORK, **TRAINING})},
             folder)
-        runs.check_cache_folder(run.config, folder, hasattr(args, 'cache'))
+        configurations.check_cache_folder(run.config, folder, hasattr(args, 'cache'))
         pairs, sizes = inspection.pairs_of_run(run.config, folder)
-        runs.complete_config(run.config, pairs, sizes)
+        configurations.complete_config(run.config, pairs, sizes)
         if run.step >= run.config.training.total_steps:
             log_info(f'{folder}: trained to the end, {run.step} steps; --epochs or --steps makes '
                      'it longer')
@@ -194,6 +195,7 @@ def main(args):
     line on stderr says."""
     console.quiet = args.quiet
     several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
+    commands.check_ahead(args)
     try:
         command_line.check_versions()
         if several:

@@ -1,5 +1,6 @@
 """The subcommands around the method: check, edit, evaluate, info, export and demo; and what they
 share with those in p2phd.py."""
+from contextlib import suppress
 import json
 from pathlib import Path
 import sys
@@ -8,17 +9,28 @@ import sys
 from app.cli import checks, command_line
 from app.cli.command_line import seed_of
 from app.common.console import log_info
+from app.common.errors import UserError
 from app.common.files import lock_folder, make_folder, require_regular_file
 
 
 def load_trained_run(args):
     """Load the run that --run names, or the newest. Returns its folder and the run."""
-    from app.runs import devices, runs
-    folder = Path(args.run) if args.run else runs.newest_run()
+    from app.runs import devices, folders, runs
+    folder = Path(args.run) if args.run else folders.newest_run()
     run = runs.load_run(folder, devices.pick_device(args.device), False, which=args.checkpoint,
                         average=args.average, n_labels=args.official_labels)
     run.precision = getattr(args, 'precision', run.precision)
     return folder, run
+
+
+def check_ahead(args):
+    """Start to check the checkpoint that a subcommand generates with, while torch is imported."""
+    from app.runs import folders, seals
+    if args.command in ('generate', 'edit') and args.average:
+        with suppress(OSError, UserError, IndexError):      # reported when the run is loaded
+            folder = Path(args.run) if args.run else folders.newest_run()
+            seals.check_ahead(folder / 'best.pt' if args.checkpoint == 'best' else
+                              folders.list_checkpoints(folder)[-1])
 
 
 def load_styles(run, folder):
@@ -70,22 +82,22 @@ def evaluate(args):
     segmentation network recognises what they make, how near it is, how much samples differ."""
     checks.check_evaluate(args)
     from app.evaluation.evaluate import evaluate_runs
-    from app.runs import devices, runs
+    from app.runs import devices, folders, runs
     device = devices.pick_device(args.device)
     vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None
-    folders = [Path(folder) for folder in args.run or [runs.newest_run()]]
+    run_folders = [Path(folder) for folder in args.run or [folders.newest_run()]]
     evaluate_runs(
-        folders, device, which=args.checkpoint, average=args.average, root=args.data,
-        split=args.split, size=args.size, style_source=args.styles, void=args.void, judge=args.judge,
-        predictions=args.predictions, seed=seed_of(args), vgg=vgg, write=args.write, out=args.out,
+        run_folders, device, which=args.checkpoint, average=args.average, root=args.data,
+        split=args.split, size=args.size, style_source=args.styles, void=args.void,
+        judge=args.judge, predictions=args.predictions, seed=seed_of(args), vgg=vgg, write=args.write, out=args.out,
         n_labels=args.official_labels)
     return 0
 
 
 def info(args):
     """Say what a run is."""
-    from app.runs import report, runs
-    facts = report.run_facts(args.run or runs.newest_run(), args.official_labels)
+    from app.runs import folders, report
+    facts = report.run_facts(args.run or folders.newest_run(), args.official_labels)
     for line in [json.dumps(facts, indent=1)] if args.json else report.describe_facts(facts):
         log_info(line, sys.stdout)                          # with -q, too
     return 0

@@ -9,7 +9,7 @@ from app.common.errors import UserError
 from app.common.files import make_folder
 from app.datasets.layouts import CITYSCAPES
 from app.demo import streets
-from app.runs import runs
+from app.runs import folders
 
 SIZE, N_SAMPLES = (256, 128), 4
 NAME = 'toy_0000'                           # of the scene that the demo generates
@@ -25,7 +25,7 @@ def run_demo(folder, seed, device, run_words):
     Returns the exit code: 0, or that of the first subcommand that fails.
     Raises: UserError if one of the folders exists.
     """
-    scenes, finetuned = folder / 'scenes', runs.sibling_folder(folder, '-256x128')
+    scenes, finetuned = folder / 'scenes', folders.sibling_folder(folder, '-256x128')
     for path in (folder, finetuned):
         if path.exists():
             raise UserError(f'{path}: already exists; use --run DIR to put the demo elsewhere')

@@ -43,7 +43,8 @@ def evaluate_runs(folders, device, which='newest', average=True, root=None, spli
     out = Path(out or folders[0] / 'evaluation')
     require_folder(out)
     names = unique_names(folders)
-    opened = [runs.read_run(folder, which=which, n_labels=n_labels) for folder in folders]
+    opened = [runs.read_run(folder, which=which, n_labels=n_labels, generator_only=average)
+              for folder in folders]
     configs = [checkpoint['config'] for _, checkpoint in opened]
     config = configs[0]
     check_flags(folders, configs, style_source, void, judge, predictions)

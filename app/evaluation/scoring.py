@@ -16,7 +16,7 @@ from app.datasets import inspection, layouts, scenes
 from app.datasets.pairs import IN_MEMORY_BYTES, PairReader, open_dataset
 from app.evaluation import measures
 from app.evaluation.judge import load_or_train_judge
-from app.runs import distributed, runs
+from app.runs import configurations, distributed
 from app.runs.pictures import to_uint8_hwc, write_picture
 from app.runs.run_styles import picture_seed
 import data
@@ -47,7 +47,7 @@ class EvaluationSet:
                                 f'{config.layout}; choose another --data DIR')
         pairs, headers = inspection.keep_usable(
             lambda pair: inspection.check_headers(pair, config), pairs, problems)
-        self.size = size or runs.default_size(
+        self.size = size or configurations.default_size(
             config, [image.size for _, image in headers] or [(1, 1)])
         self.dataset = self.make_dataset(pairs)
         w, h = self.size
@@ -208,7 +208,7 @@ def training_scorer(config, pairs, folder, device):
     root, void = config.training.data, set(config.void)
     trained, held = inspection.train_and_heldout(config, pairs)
     scored = held or inspection.other_split_pairs(config, TRAINING_SCORE_PICTURES,
-                                                  runs.min_training_side(config))
+                                                  configurations.min_training_side(config))
     if not scored:
         raise UserError(f'{root}: no split val or test to score; use --hold-out N to keep N '
                         'pictures from training')

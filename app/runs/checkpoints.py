@@ -1,16 +1,13 @@
-"""Checkpoints: the files that days of training are in, and that strangers send one another.
+"""Checkpoints: files that hold all of a run, to use it and to resume it.
 
 A run folder holds checkpoint-0001000.pt, checkpoint-0002000.pt ..., numbered by their steps. Each
-is what torch.save writes, tensors and builtins only, and after it one line that seals it: the
-format's version and the SHA-256 of all before. torch.load(path, weights_only=True) reads it as it
-is.
+is what torch.save writes, tensors and builtins only, followed by a seal (seals.py);
+torch.load(path, weights_only=True) reads it as it is.
 """
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-import hashlib
 import os
 from pathlib import Path
-import re
 import shutil
 import time
 import zipfile
@@ -18,30 +15,17 @@ import zipfile
 import torch
 
 from app.common.console import warn
-from app.common.errors import UserError, warn_on_error, as_user_error, did_you_mean
+from app.common.errors import UserError, as_user_error, did_you_mean, warn_on_error
 from app.common.files import write_atomically
-
-FORMAT = 5                                          # raised when what is in a checkpoint changes
-SEAL = '\np2phd checkpoint, format {:4d}, sha256 '  # and 64 hexadecimal digits, and the line's end
-SEAL_BYTES = len(SEAL.format(0)) + 64 + 1
-
-
-class Damaged(Exception):
-    """A file that is not what was written: cut short, or with other bits in it."""
+from app.runs import seals
+from app.runs.folders import list_checkpoints
+from app.runs.seals import Damaged
 
 
-def list_checkpoints(folder):
-    """The checkpoints in a run's folder, oldest first."""
-    steps = {path: re.fullmatch(r'checkpoint-(\d{7,18})', path.stem)
-             for path in Path(folder).glob('checkpoint-*.pt')}
-    return sorted((path for path, step in steps.items() if step),
-                  key=lambda path: int(steps[path][1]))
-
-
-# -------------------------------------------------------------------------------------- writing
+# -------------------------------------------------------------------------------------- tensors
 
 def copy_tree(tree, device):
-    """A nest of dicts, lists and tensors with every tensor copied to `device`."""
+    """Return nested dicts, lists and tensors with every tensor copied to `device`."""
     if isinstance(tree, torch.Tensor):
         return tree.detach().to(device, copy=True)
     if isinstance(tree, dict):
@@ -52,44 +36,45 @@ def copy_tree(tree, device):
 
 
 def iterate_tensors(tree):
-    """All tensors of a nest of dicts and lists; what is there twice, once."""
-    seen, ahead = set(), [tree]
-    while ahead:
-        item = ahead.pop()
+    """Yield all tensors in nested dicts and lists, in the order in which torch.save meets them."""
+    seen, stack = set(), [tree]
+    while stack:
+        item = stack.pop()
         if id(item) in seen:
             continue
         seen.add(id(item))
         if isinstance(item, torch.Tensor):
             yield item
         elif isinstance(item, (dict, list, tuple)):
-            ahead.extend(item.values() if isinstance(item, dict) else item)
+            stack.extend(reversed(item.values() if isinstance(item, dict) else item))
 
 
-class HashingFile:
-    """A file to write to that keeps the SHA-256 of what it was given."""
+def generator_part(checkpoint):
+    """Return what generating needs of a checkpoint, in the same form: configuration, step, and as
+    weights of G and E the moving averages, or the weights themselves where there are none."""
+    weights = {**checkpoint['weights'], **checkpoint['average']}
+    return {'config': checkpoint['config'], 'step': checkpoint['step'], 'average': {},
+            'weights': {name: weights[name] for name in 'GE' if name in weights}}
 
-    def __init__(self, file):
-        self.file, self.sha256 = file, hashlib.sha256()
 
-    def write(self, block):
-        self.sha256.update(block)
-        return self.file.write(block)
-
-    def flush(self):
-        self.file.flush()
-
+# -------------------------------------------------------------------------------------- writing
 
 def write_sealed(checkpoint, file):
     """Write a checkpoint and its seal to a file that is open for writing."""
-    digesting = HashingFile(file)
-    torch.save(checkpoint, digesting)
-    digesting.write(SEAL.format(FORMAT).encode())
-    file.write(f'{digesting.sha256.hexdigest()}\n'.encode())
+    hashing = seals.HashingFile(file)
+    torch.save(checkpoint, hashing)
+    storages = [tensor.untyped_storage()._cdata for tensor in iterate_tensors(checkpoint)]
+    storages = list(dict.fromkeys(storages))        # in the file's order
+    used = storages
+    with suppress(KeyError, TypeError, AttributeError):     # not a whole checkpoint
+        used = {tensor.untyped_storage()._cdata
+                for tensor in iterate_tensors(generator_part(checkpoint))}
+    seals.write_seal(hashing, max((i + 1 for i, s in enumerate(storages) if s in used), default=0))
 
 
 def write_checkpoint(folder, checkpoint, keep):
-    """Write folder/checkpoint-<checkpoint['step']>.pt, and when it is whole on the disk delete all
-    but the newest `keep`. UserError, with what was there untouched, where it cannot be written."""
+    """Write folder/checkpoint-<step>.pt; once it is complete on the disk, delete all but the newest
+    `keep`. UserError if it cannot be written; older ones are then untouched."""
     path = folder / f'checkpoint-{checkpoint["step"]:07d}.pt'
     write_checkpoint_file(path, checkpoint)
     for old in list_checkpoints(folder)[:-keep]:
@@ -98,11 +83,10 @@ def write_checkpoint(folder, checkpoint, keep):
 
 
 def write_checkpoint_file(path, checkpoint):
-    """Write one file, whole or not at all. UserError where there is no room."""
-    folder = path.parent
-    folder.mkdir(parents=True, exist_ok=True)       # moved away, it is no reason to lose anything
-    needed = sum(tensor.nbytes + 512 for tensor in iterate_tensors(checkpoint))     # 512: for its header
-    free = shutil.disk_usage(folder).free
+    """Write a checkpoint to `path`, whole or not at all. UserError if there is no room."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # the folder may have been moved away
+    needed = sum(tensor.nbytes + 512 for tensor in iterate_tensors(checkpoint))     # 512: a header
+    free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise UserError(f'{path}: not written, it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} '
                         'MB are free there; make room, or keep fewer with --keep')
@@ -110,25 +94,25 @@ def write_checkpoint_file(path, checkpoint):
 
 
 class BackgroundWriter:
-    """Writes checkpoints in a thread of its own: training waits for their copy to host memory
-    alone."""
+    """Writes checkpoints in a thread. Training waits only until they are copied to host memory."""
 
     def __init__(self, folder, keep):
         self.folder, self.keep = folder, keep
-        self.pool, self.pending, self.took, self.ended = ThreadPoolExecutor(1), None, 0, 0
+        self.pool, self.pending, self.duration, self.ended = ThreadPoolExecutor(1), None, 0, 0
 
     def save(self, checkpoint):
-        """Begin to write a copy. Where that fails a warning says so."""
+        """Start to write a copy. If that fails, a warning says so."""
         self.pending = self.pool.submit(self.write, copy_tree(checkpoint, 'cpu'))
 
     def write(self, checkpoint):
         started = time.monotonic()
-        warn_on_error(lambda: write_checkpoint(self.folder, checkpoint, self.keep), 'training goes on')
+        warn_on_error(lambda: write_checkpoint(self.folder, checkpoint, self.keep),
+                      'training goes on')
         self.ended = time.monotonic()
-        self.took = self.ended - started
+        self.duration = self.ended - started
 
     def wait(self):
-        """Wait for what has begun."""
+        """Wait until the last checkpoint is written."""
         if self.pending:
             self.pending.result()
 
@@ -138,60 +122,48 @@ class BackgroundWriter:
 
     @property
     def rested(self):
-        """Whether one more save would leave the disk alone for nineteen twentieths of the time."""
-        return time.monotonic() - self.ended > 20 * self.took
+        """Whether another save now would still keep the disk idle 95 % of the time."""
+        return time.monotonic() - self.ended > 20 * self.duration
 
 
 # -------------------------------------------------------------------------------------- reading
 
-def read_checkpoint(path):
-    """The contents of a checkpoint, its tensors mapped from the file. Damaged where it cannot be
-    read or the seal does not fit, UserError where it fits and the contents are not what `write`
-    writes."""
+def read_checkpoint(path, generator_only=False):
+    """Return the contents of a checkpoint, its tensors mapped from the file.
+
+    generator_only: check and return no more than generator_part.
+
+    Raises: Damaged if it cannot be read or its seal does not match, UserError if the seal matches
+    and the contents are no checkpoint.
+    """
     try:
-        check_seal(path)
+        part_only = generator_only and seals.generator_is_whole(path)
+        if not part_only:
+            seals.check_seal(path)
+        try:
+            return load_mapped(path, generator_only)
+        except Exception:
+            if part_only:                           # the rest of the file may be the reason
+                seals.check_seal(path)
+            raise
     except OSError as error:
         raise Damaged(error.strerror) from None
+
+
+def load_mapped(path, generator_only):
+    """Read a checkpoint whose seal has been checked, as read_checkpoint returns it."""
     with as_user_error(path, 'not a checkpoint of this program'):
-        # torch.save does not compress; what expands may do so a lot.
+        # torch.save does not compress; a compressed file may expand beyond the memory.
         with zipfile.ZipFile(path) as archive:
-            if any(item.compress_type for item in archive.infolist()):
+            if any(record.compress_type for record in archive.infolist()):
                 raise ValueError('compressed')
         checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
         check_tensors(checkpoint, path)
-    return checkpoint
-
-
-def check_seal(path):
-    """Damaged unless a checkpoint ends with a seal that fits; UserError if it is of another
-    format."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise Damaged('not a regular file')         # a pipe would be waited for
-    with open(path, 'rb') as file:
-        length = os.fstat(file.fileno()).st_size - SEAL_BYTES
-        if length < 0:
-            raise Damaged('cut short')
-        sha256, left = hashlib.sha256(), length + SEAL_BYTES - 65
-        while left:
-            block = file.read(min(left, 1 << 22))
-            if not block:
-                raise Damaged('cut short')
-            sha256.update(block)
-            left -= len(block)
-        digest = file.read()
-        if digest != f'{sha256.hexdigest()}\n'.encode():
-            raise Damaged('damaged or cut short, for its checksum does not fit')
-        file.seek(length)
-        seal = re.match(SEAL.replace('{:4d}', r' *(\d+)').encode(), file.read())
-    if not seal:
-        raise Damaged('not sealed by this program')
-    if int(seal[1]) != FORMAT:
-        raise UserError(f'{path}: of format {int(seal[1])}, and this version of the program reads '
-                        f'format {FORMAT}; use it with the version that wrote it')
+        return generator_part(checkpoint) if generator_only else checkpoint
 
 
 def check_tensors(tree, path):
-    """ValueError where tensors read from a file pretend to be larger than it is."""
+    """Raise ValueError for tensors read from a file that claim to be larger than the file."""
     if not all(tensor.layout == torch.strided and tensor.device.type == 'cpu'
                for tensor in iterate_tensors(tree)):
         raise ValueError('a tensor that is not dense')
@@ -199,29 +171,33 @@ def check_tensors(tree, path):
         raise ValueError('tensors larger than the file')
 
 
-def best_checkpoint(folder):
-    """The best checkpoint in a run's folder -> path, contents. UserError where there is none, or it
-    is damaged."""
+def best_checkpoint(folder, generator_only=False):
+    """Return path and contents of the best checkpoint in a run's folder. UserError if there is
+    none, or if it is damaged."""
     path = folder / 'best.pt'
     if not path.exists():
-        raise UserError(f'{path}: not there; train --evaluate-every N keeps the best checkpoint')
+        raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best checkpoint')
     try:
-        return path, read_checkpoint(path)
+        return path, read_checkpoint(path, generator_only)
     except Damaged as error:
         raise UserError(f'{path}: {error}; leave out --checkpoint best') from None
 
 
-def newest_checkpoint(folder, set_aside=False):
-    """The newest whole checkpoint in a run's folder -> path, contents. A damaged one is named, and
-    the one before is read instead; with `set_aside`, it is renamed to .damaged. UserError where
-    there is none."""
+def newest_checkpoint(folder, set_aside=False, generator_only=False):
+    """Return path and contents of the newest whole checkpoint in a run's folder. A warning names
+    every newer one that is damaged.
+
+    set_aside: rename the damaged ones to .damaged.
+
+    Raises: UserError if there is no whole checkpoint.
+    """
     damaged = {}
     for path in reversed(list_checkpoints(folder)):
         try:
-            checkpoint = read_checkpoint(path)
+            checkpoint = read_checkpoint(path, generator_only)
         except (Damaged, UserError) as error:
-            if not os.path.lexists(path):           # a trainer has replaced it since it was listed
-                return newest_checkpoint(folder, set_aside)
+            if not os.path.lexists(path):           # a trainer has just replaced it
+                return newest_checkpoint(folder, set_aside, generator_only)
             if isinstance(error, UserError):
                 raise
             damaged[path] = error
@@ -233,12 +209,16 @@ def newest_checkpoint(folder, set_aside=False):
                     broken.rename(broken.with_suffix('.damaged'))
         return path, checkpoint
     for path, error in damaged.items():
-        raise UserError(f'{path}: {error}' + (', and so are those before it' if len(damaged) > 1
-                                              else ', and there is none before it'))
+        raise UserError(f'{path}: {error}, and there is no whole checkpoint before it')
+    raise no_checkpoint(folder)
+
+
+def no_checkpoint(folder):
+    """Return the UserError for a folder without checkpoints. It suggests what was meant."""
     if folder.is_file():
-        raise UserError(f'{folder}: is a file; expected the folder of a run'
-                        + (f', as {folder.parent}' if list_checkpoints(folder.parent) else ''))
+        return UserError(f'{folder}: is a file; expected the folder of a run'
+                         + (f', as {folder.parent}' if list_checkpoints(folder.parent) else ''))
     runs = {path.name: path for parent in (folder.parent, Path('runs'))
             for path in parent.glob('*') if list_checkpoints(path)}
-    raise UserError(f'{folder}: no checkpoint there; expected the folder of a run that train has '
-                    f'made{did_you_mean(folder.name, runs)}')
+    return UserError(f'{folder}: no checkpoint there; expected the folder of a run that train has '
+                     f'made{did_you_mean(folder.name, runs)}')

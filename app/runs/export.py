@@ -15,7 +15,7 @@ from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, write_text, write_atomically
 from app.datasets import palettes
-from app.runs import runs
+from app.runs import configurations, runs
 
 
 class ExportedGenerator(nn.Module):
@@ -73,7 +73,7 @@ def export_program(folder, run, known, kind=None, size=None, path=None):
     multiple, least = network_multiple(run.config), min_input_side(run.config)
     if any(side % multiple or side < least for side in size):
         raise UserError(f'--size {size[0]}x{size[1]}: the networks need multiples of {multiple}, '
-                        f'at least {least}; {runs.nearest_valid_size(size, multiple, least)} fits; pad the '
+                        f'at least {least}; {configurations.nearest_valid_size(size, multiple, least)} fits; pad the '
                         'maps and crop the picture')
     if path.is_dir():
         raise UserError(f'--out {path}: is a folder, expected a file to write')

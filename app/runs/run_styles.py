@@ -17,7 +17,7 @@ from app.common.errors import UserError, as_user_error, did_you_mean, warn_on_er
 from app.common.files import read_json, require_regular_file, write_atomically, write_text
 from app.datasets import inspection
 from app.datasets.pairs import PairReader, open_dataset
-from app.runs import distributed, official, runs
+from app.runs import configurations, distributed, official
 import data
 import generate
 import styles
@@ -70,7 +70,7 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
     layout, pairs, sizes = inspection.pairs_for_config(c, t.data, t.left_out, t.split)
     pairs, _ = inspection.train_and_heldout(c, pairs)
     if not c.size:
-        runs.check_sizes(SimpleNamespace(**{**vars(c), 'training': t}), sizes)
+        configurations.check_sizes(SimpleNamespace(**{**vars(c), 'training': t}), sizes)
     read = PairReader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size)
     dataset = open_dataset(pairs, read, multiple=generate.network_multiple(c), workers=t.workers)
 

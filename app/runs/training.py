@@ -14,7 +14,8 @@ from app.common.errors import UserError, warn_on_error
 from app.common.files import lock_folder, make_folder
 from app.datasets import inspection
 from app.datasets.pairs import PairReader, open_dataset
-from app.runs import checkpoints, devices, distributed, memory, report, runs
+from app.runs import (
+    checkpoints, configurations, devices, distributed, folders, memory, report, runs)
 from app.runs.hooks import MOST_SHOWN, make_hooks, prepare_run_folder, report_train_val_l1
 import data
 import generate
@@ -42,9 +43,10 @@ def load_training_data(config, folder, pairs):
     vgg = runs.load_vgg(t.vgg) if t.vgg else None
     cache = None
     if t.cache is not None:
-        cache = t.cache or runs.sibling_folder(folder, '-cache')
+        cache = t.cache or folders.sibling_folder(folder, '-cache')
     pairs, heldout = inspection.train_and_heldout(c, pairs)
-    heldout = heldout or inspection.other_split_pairs(c, MOST_SHOWN, runs.min_training_side(c))
+    heldout = heldout or inspection.other_split_pairs(c, MOST_SHOWN,
+                                                      configurations.min_training_side(c))
     read, multiple = PairReader(c, c.size), generate.network_multiple(c)
     dataset = open_dataset(pairs, read, cache, crop=t.crop, flip=t.flip, jitter=t.jitter,
                            multiple=multiple, seed=t.seed, workers=t.workers)
@@ -145,7 +147,7 @@ def start(run, folder, loaded, make_score=None, dry_run=False):
     score = make_score and make_score()
     make_folder(folder)
     with lock_folder(folder):
-        runs.check_new(folder)                      # another trainer may have come first
+        folders.check_new(folder)                      # another trainer may have come first
         return fit(run, folder, loaded, score)
 
 

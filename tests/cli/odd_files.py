@@ -13,7 +13,7 @@ from PIL import Image
 import pytest
 import torch
 
-from app.runs import checkpoints
+from app.runs import checkpoints, seals
 from conftest import ROOT, TINY
 import nets
 import p2phd
@@ -495,7 +495,7 @@ def make_runs(root, command, official):
     sealed = (run / 'checkpoint-0000001.pt').read_bytes()
     save(root / 'cut' / 'checkpoint-0000001.pt', sealed[:-1])
     save(root / 'flipped' / 'checkpoint-0000001.pt', b'X' + sealed[1:])
-    save(root / 'unsealed' / 'checkpoint-0000001.pt', sealed[:-checkpoints.SEAL_BYTES])
+    save(root / 'unsealed' / 'checkpoint-0000001.pt', sealed[:-seals.SEAL_BYTES])
     save(root / 'empty_pt' / 'checkpoint-0000001.pt', b'')
     save(root / 'other_name' / 'model.pt', sealed)
     (root / 'folder_pt' / 'checkpoint-0000001.pt').mkdir(parents=True)

@@ -34,6 +34,7 @@ import losses
 from app.runs import official
 import p2phd as program
 from app.runs import runs
+from app.runs import seals
 
 CPU = torch.device('cpu')
 
@@ -321,6 +322,63 @@ def test_damaged_checkpoints(trained, tmp_path, capsys, pytestconfig):
     assert counts['recovered'] > 10 * counts['unharmed'] and counts['refused'] > 5
 
 
+def test_damage_to_what_generating_uses(trained, tmp_path, pytestconfig):
+    """It is always noticed. Other damage is noticed when all of the file is read."""
+    rng, path = random.Random(0), tmp_path / 'checkpoint-0000006.pt'
+    newest, checkpoint = checkpoints.newest_checkpoint(trained)
+    expected, whole = checkpoints.generator_part(checkpoint), newest.read_bytes()
+    start, stop = map(int, re.search(rb'all bytes but (\d+) to (\d+),', whole).groups())
+    assert stop - start > 0.7 * len(whole)                  # most of the file is not used
+
+    counts = {'read': 0, 'refused': 0}
+    for i in range(1000 if pytestconfig.getoption('--long') else 100):
+        blob = damage(whole, rng)
+        if i % 2 and len(blob) == len(whole):               # only to what is used
+            blob[start:stop] = whole[start:stop]
+        path.write_bytes(blob)
+        used_is_whole = len(blob) == len(whole) and blob[:start] + blob[stop:-65] == (
+            whole[:start] + whole[stop:-65])
+        try:
+            same = equal(checkpoints.read_checkpoint(path, generator_only=True), expected)
+            assert same and used_is_whole
+            counts['read'] += 1
+        except checkpoints.Damaged:
+            counts['refused'] += 1
+        if blob != whole:
+            with pytest.raises(checkpoints.Damaged):
+                checkpoints.read_checkpoint(path)
+    print(counts)
+    assert min(counts.values()) > 10
+
+
+def test_generating_reads_nothing_else(trained, tmp_path):
+    """Without the weights that it does not use, the rest is read as before."""
+    newest, checkpoint = checkpoints.newest_checkpoint(trained)
+    blob, path = bytearray(newest.read_bytes()), tmp_path / 'checkpoint-0000006.pt'
+    start, stop = map(int, re.search(rb'all bytes but (\d+) to (\d+),', blob).groups())
+    with zipfile.ZipFile(newest) as archive:
+        for record in archive.infolist():
+            if start <= record.header_offset < stop:
+                data = record.header_offset + 128           # past the record's header
+                blob[data:data + record.file_size - 128] = bytes(max(0, record.file_size - 128))
+    path.write_bytes(blob)
+    same = equal(checkpoints.read_checkpoint(path, generator_only=True),
+                 checkpoints.generator_part(checkpoint))
+    assert same
+    with pytest.raises(checkpoints.Damaged):
+        checkpoints.read_checkpoint(path)
+
+
+def test_a_check_ahead_is_used_unless_the_file_changes(trained, tmp_path):
+    path = tmp_path / 'checkpoint-0000006.pt'
+    shutil.copy(checkpoints.list_checkpoints(trained)[-1], path)
+    seals.check_ahead(path)
+    assert seals.generator_is_whole(path) and not seals.checks
+    seals.check_ahead(path)
+    path.write_bytes(b'X' + path.read_bytes()[1:])
+    assert not seals.generator_is_whole(path)
+
+
 def test_a_damaged_checkpoint_is_set_aside_and_made_again(p2phd, scenes, tmp_path):
     p2phd('train', '--data', scenes, '--steps', 8, '--run', 'straight', *TINY)
     p2phd('train', '--data', scenes, '--steps', 8, '--run', 'run', *TINY)
@@ -348,14 +406,28 @@ def test_numbered_checkpoints_are_kept(p2phd, scenes, tmp_path):
     steps = [checkpoints.read_checkpoint(path)['step'] for path in checkpoints.list_checkpoints(run)]
     assert steps == [9_999_999, 10 ** 7, 10 ** 7 + 1]
 
-    blob = checkpoints.list_checkpoints(run)[0].read_bytes()
-    seal = blob[-checkpoints.SEAL_BYTES:].replace(b'format    5', b'format    6')
-    later = blob[:-checkpoints.SEAL_BYTES] + seal[:-65]
-    digest = hashlib.sha256(later).hexdigest().encode()
-    (run / 'checkpoint-10000002.pt').write_bytes(later + digest + b'\n')
-    with pytest.raises(UserError,
-                       match='of format 6, and this version of the program reads format 5'):
-        checkpoints.newest_checkpoint(run)                             # no going back quietly
+
+
+def with_seal(blob, number):
+    """What torch.save has written, under a seal of another format that matches."""
+    blob += seals.SEAL.format(number).encode()
+    return blob + f'{hashlib.sha256(blob).hexdigest()}\n'.encode()
+
+
+@pytest.mark.parametrize('generator_only', [False, True])
+def test_other_formats(trained, tmp_path, generator_only):
+    """Format 5, without a hash of the part that generates, is read; a later one is refused, and
+    no earlier checkpoint is taken in its place."""
+    _, whole = checkpoints.newest_checkpoint(trained, generator_only=generator_only)
+    saved = io.BytesIO()
+    torch.save(checkpoints.newest_checkpoint(trained)[1], saved)
+    (tmp_path / 'checkpoint-0000006.pt').write_bytes(with_seal(saved.getvalue(), 5))
+    _, old = checkpoints.newest_checkpoint(tmp_path, generator_only=generator_only)
+    same = equal(old, whole)
+    assert same
+    (tmp_path / 'checkpoint-0000007.pt').write_bytes(with_seal(saved.getvalue(), 7))
+    with pytest.raises(UserError, match='0000007.pt: is of format 7; this version .* 5 to 6'):
+        checkpoints.newest_checkpoint(tmp_path, generator_only=generator_only)
 
 
 def test_odd_things_in_a_run_folder(command, refused, trained, scenes, tmp_path):
@@ -536,9 +608,7 @@ def test_a_pickle_is_not_executed(command, refused, trained, scenes, tmp_path):
 
     torch.save(Malice(), tmp_path / 'legacy.pt', _use_new_zipfile_serialization=False)
     blob = (tmp_path / 'legacy.pt').read_bytes()
-    blob += checkpoints.SEAL.format(checkpoints.FORMAT).encode()
-    digest = hashlib.sha256(blob).hexdigest()
-    checkpoints.list_checkpoints(run)[0].write_bytes(blob + f'{digest}\n'.encode())
+    checkpoints.list_checkpoints(run)[0].write_bytes(with_seal(blob, seals.FORMAT))
     assert 'not a checkpoint of this program' in refused('generate', '--run', run, '--label', label)
 
     seal(run, checkpoint)
@@ -726,8 +796,7 @@ def test_hostile_styles(command, refused, trained, scenes, tmp_path):
           zipfile.ZipFile(deflated, 'w', zipfile.ZIP_DEFLATED) as small):
         for name in archive.namelist():
             small.writestr(name, archive.read(name))
-    blob = deflated.read_bytes() + checkpoints.SEAL.format(checkpoints.FORMAT).encode()
-    checkpoint.write_bytes(blob + f'{hashlib.sha256(blob).hexdigest()}\n'.encode())
+    checkpoint.write_bytes(with_seal(deflated.read_bytes(), seals.FORMAT))
     assert 'not a checkpoint of this program (compressed)' in refused(*words)
 
 

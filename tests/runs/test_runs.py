@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 import shutil
 
-from app.runs import runs
+from app.runs import folders
 
 
 def test_the_newest_run_is_resumed(trained, tmp_path, monkeypatch):
@@ -13,5 +13,5 @@ def test_the_newest_run_is_resumed(trained, tmp_path, monkeypatch):
         shutil.copytree(trained, Path('runs') / name)
         for path in Path('runs', name).glob('checkpoint-*'):
             os.utime(path)
-    assert runs.resumed_folder('', None, None) == Path('runs/newer')
-    assert runs.resumed_folder('', None, 'somewhere/street') == Path('runs/street')
+    assert folders.resumed_folder('', None, None) == Path('runs/newer')
+    assert folders.resumed_folder('', None, 'somewhere/street') == Path('runs/street')

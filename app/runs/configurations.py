@@ -1,0 +1,204 @@
+"""The configuration of a new run: what the command line gave, what the data set holds, and what
+follows from both."""
+from pathlib import Path
+import re
+
+from app.common import config as configuration
+from app.common.config import NETWORK, TRAINING, format_value
+from app.common.console import warn
+from app.common.errors import UserError
+from app.common.files import resolve_path
+from app.datasets import inspection
+from generate import min_input_side, network_multiple
+import train
+
+
+def make_config(given, found):
+    """Make the configuration of a new run, without its schedule.
+
+    given: {field: value} of the command line. found: what inspection.inspect_dataset returned.
+    Raises UserError for flags that have no effect or contradict each other.
+    """
+    wishes = given
+    if given.get('model') == 'pix2pix':
+        wishes = {**configuration.PIX2PIX, **given, 'model': 'unet'}
+    network = {**configuration.default_values(NETWORK),
+               **{name: value for name, value in wishes.items() if name in NETWORK},
+               **{name: getattr(found, name) for name in NETWORK if hasattr(found, name)}}
+
+    unet = network['model'] == 'unet'
+    if network['model'] != 'local':
+        network['n_enhancers'] = 0
+    if unet and 'n_down' not in given:
+        network['n_down'] = 5                       # until the size is known
+    if 'ngf' not in given:
+        network['ngf'] = max(1, network['ngf'] >> network['n_enhancers'])
+    regions = found.instances != 'none' or network['features_of'] == 'label'
+    network.setdefault('features', regions)
+    if network['features'] and not regions:
+        raise UserError(f'--features: {given["data"]} has no instance maps; --instances components '
+                        'makes them from the labels, --features-of label needs none')
+
+    config = configuration.make_config(network, {
+        'fix_global': 0, **{name: value for name, value in wishes.items() if name in TRAINING},
+        'left_out': sorted(found.problems), 'pictures': inspection.fingerprint(found.pairs)})
+    _, heldout = inspection.hold_out(found.pairs, config.training.hold_out)
+    config.training.held = [pair.name for pair in heldout]
+    configuration.check_flags_used(given, config)
+    if 'size' not in given:
+        config.size = default_size(config, list(found.sizes.values()))
+    if unet and 'n_down' not in given:
+        config.n_down = unet_levels(config)
+    return config
+
+
+def enhancer_config(base, path, given):
+    """Make the network fields of a local enhancer around a generator, with half its channels and at
+    twice its size (paper section 3.2): {field: value}.
+
+    base: the configuration of the generator's run, read from `path`.
+    given: {field: value} of the command line.
+    Raises UserError where no enhancer fits.
+    """
+    if base.model == 'unet':
+        raise UserError(f'{path}: its generator is a U-Net; local enhancers go around a global '
+                        'generator')
+    if base.ngf % 2:
+        raise UserError(f'{path}: --ngf {base.ngf} is odd; the enhancer around it has half as many '
+                        'channels')
+    network = {name: value for name, value in vars(base).items() if name != 'training'}
+    network |= {**given, 'model': 'local', 'ngf': base.ngf // 2,
+                'n_enhancers': base.n_enhancers + 1, 'encoder_scale': 2 * base.encoder_scale}
+    if base.model == 'local' and network['n_blocks_local'] != base.n_blocks_local:
+        raise UserError(f'--n-blocks-local {network["n_blocks_local"]}: {path} has '
+                        f'{base.n_blocks_local}, and all its enhancers are alike; leave it out')
+    if 'size' not in given:
+        if not base.size:
+            raise UserError(f'{path} was trained at native size; say with --size WxH (or native) '
+                            'what to finetune at')
+        network['size'] = tuple(2 * side for side in base.size)
+    return network
+
+
+# Of the run before, if not given: schedule, crop, log and cache are each stage's own.
+KEPT_BY_FINETUNE = ('split', 'jitter', 'flip', 'workers', 'batch', 'accumulate', 'lr', 'gan', 'vgg',
+                    'precision', 'compile', 'recompute', 'seed', 'ema', 'hold_out', 'held',
+                    'left_out', 'lambda_feature', 'lambda_vgg', 'lambda_l1')
+
+
+def make_finetune_config(base, path, given):
+    """Make the configuration of the stage around a trained run, without its schedule.
+
+    base: the configuration of that run, read from `path`.
+    given: {field: value} of the command line.
+    """
+    before = vars(base.training) if base.training else {}
+    root = given.get('data', before.get('data'))
+    if not root:
+        raise UserError(f'{path}: does not say what it was trained on; name it with --data DIR')
+    if not Path(root).exists():
+        raise UserError(f'{root}: the data set of {path} is not there; say with --data DIR where '
+                        'it is now')
+    if given.get('hold_out', before.get('hold_out', 0)) != before.get('hold_out', 0):
+        raise UserError(f'--hold-out {given["hold_out"]}: {path} was trained with --hold-out '
+                        f'{before.get("hold_out", 0)}, and has seen the others; leave it out')
+    network = enhancer_config(base, path, {name: value for name, value in given.items()
+                                           if name in NETWORK})
+    return configuration.make_config(network, {
+        **{name: before[name] for name in KEPT_BY_FINETUNE if name in before},
+        **{name: value for name, value in given.items() if name in TRAINING},
+        'data': str(resolve_path(root))})
+
+
+def finetune_name(base, config):
+    """Return the name of the stage around the run in the folder `base`: <name of base>-<size>."""
+    name = re.sub(r'-(\d+x\d+|native)$', '', resolve_path(base).name) or 'root'
+    return f'{name}-{format_value(config.size or "native")}'
+
+
+def complete_config(config, pairs, sizes):
+    """Check the sizes of the pictures, set the schedule, and check the configuration as a whole.
+
+    pairs: [layouts.Pair] of the data set. sizes: {scene: (width, height)}.
+    """
+    check_sizes(config, {pair.name: sizes[pair.name] for pair in pairs})
+    trained_on, _ = inspection.train_and_heldout(config, pairs)
+    train.set_schedule(config, len(trained_on))
+    configuration.check_config(config)
+
+
+def min_training_side(config):
+    """Return the smallest width and height of a picture that can be trained on."""
+    vgg = 16 if config.training and config.training.vgg else 1      # VGG-19 halves it four times
+    return max(min_input_side(config), 1 << config.n_scales, vgg)
+
+
+def unet_levels(config):
+    """Return as many levels as the pictures' size allows, at most the 8 of pix2pix; 5 at native
+    size."""
+    w, h = config.training.crop or config.size or (32, 32)
+    return max((level for level in range(2, 9) if w % (1 << level) == h % (1 << level) == 0),
+               default=2)
+
+
+def check_sizes(config, sizes):
+    """Raise UserError where --size, --crop or a picture does not fit the networks.
+
+    sizes: {scene: (width, height)} of the pictures.
+    """
+    t, size = config.training, config.size
+    if t.crop and size and (t.crop[0] > size[0] or t.crop[1] > size[1]):
+        raise UserError(f'--crop {format_value(t.crop)} is larger than --size '
+                        f'{format_value(size)}')
+    multiple, least = network_multiple(config), min_training_side(config)
+    for flag, value in (('--size', size), ('--crop', t.crop)):
+        if value and (flag == '--crop' or not t.crop):
+            w, h = value
+            if w % multiple or h % multiple or min(w, h) < least:
+                raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at '
+                                f'least {least}; {nearest_valid_size(value, multiple, least)} fits')
+
+    for scene, (w, h) in sizes.items():
+        if min(w, h) < least:
+            raise UserError(f'{t.data}: {scene} is a picture of {w}x{h}, too small for these '
+                            f'networks (at least {least}x{least}); leave it out')
+        if t.crop and not size and (t.crop[0] > w or t.crop[1] > h):
+            raise UserError(f'--crop {format_value(t.crop)}: {scene} in {t.data} is only {w}x{h}; '
+                            'leave it out, or take a smaller --crop or a --size')
+    if t.batch > 1 and not (size or t.crop) and len(set(sizes.values())) > 1:
+        raise UserError(f'--batch {t.batch}: the pictures of {t.data} differ in size; add --crop, '
+                        'or --size instead of native')
+    if t.cache is not None and not size:
+        raise UserError('--cache keeps pictures of one size: say which with --size')
+    if t.vgg and config.out_channels != 3:
+        raise UserError(f'--vgg: VGG-19 looks at RGB, these pictures have {config.out_channels} '
+                        'channels')
+
+
+def nearest_valid_size(size, multiple, least):
+    """Return the size nearest to (width, height) that the networks take, as 'WIDTHxHEIGHT'."""
+    return format_value(round_size(size, multiple, least))
+
+
+def round_size(size, multiple, least):
+    """Return (width, height) rounded to multiples of `multiple` that are not below `least`."""
+    return tuple(max(-(-least // multiple), round(side / multiple)) * multiple for side in size)
+
+
+def default_size(config, sizes):
+    """Return the most frequent of `sizes`, reduced to a width of at most 1024 pixels and rounded to
+    what the networks take."""
+    frequent = max(dict.fromkeys(sizes), key=sizes.count)
+    shrink = min(1, 1024 / frequent[0])
+    return round_size([side * shrink for side in frequent], network_multiple(config),
+                      min_training_side(config))
+
+
+def check_cache_folder(config, folder, given):
+    """Forget the cache that a checkpoint names where there is none, unless the command line gave
+    it: a stranger's file must not choose the folder that is written to."""
+    t = config.training
+    if t.cache and not given and not (Path(t.cache) / 'index.json').is_file():
+        warn(f'note: {t.cache} holds no cache; one is made beside {folder}, or where --cache DIR '
+             'says')
+        t.cache = ''

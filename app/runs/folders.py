@@ -1,0 +1,78 @@
+"""Folders of runs: their names, the checkpoints in them, and whether a run may begin there.
+
+This module does not import torch.
+"""
+from contextlib import suppress
+from pathlib import Path
+import re
+
+from app.common.console import quote
+from app.common.errors import UserError
+from app.common.files import require_folder, resolve_path
+
+
+def list_checkpoints(folder):
+    """Return the paths of the checkpoints in a run's folder, oldest first."""
+    steps = {path: re.fullmatch(r'checkpoint-(\d{7,18})', path.stem)
+             for path in Path(folder).glob('checkpoint-*.pt')}
+    return sorted((path for path, step in steps.items() if step),
+                  key=lambda path: int(steps[path][1]))
+
+
+def newest_run():
+    """Return the folder in runs/ that was trained last. UserError if there is none."""
+    def last_save(folder):
+        with suppress(FileNotFoundError):           # a trainer may be replacing it
+            return max((path.stat().st_mtime for path in list_checkpoints(folder)), default=0)
+        return 0
+
+    times = {folder: last_save(folder) for folder in Path('runs').glob('*')}
+    if not any(times.values()):
+        raise UserError('runs/: no trained run there; train one, or name one with --run')
+    return max(times, key=times.get)
+
+
+def new_folder(folder, name, dry_run=False):
+    """Return the folder of a new run: `folder` if it is given, else runs/<name>. UserError if it
+    holds a run already, unless dry_run."""
+    folder = Path(folder or Path('runs') / name)
+    if not dry_run:
+        check_new(folder)
+    return folder
+
+
+def check_new(folder):
+    """Raise UserError if a folder holds a run, or cannot hold one."""
+    require_folder(folder)
+    if str(folder).encode(errors='replace').decode() != str(folder):
+        raise UserError(f'{folder}: PyTorch cannot open files there, because the name is not valid '
+                        'text; choose another with --run')
+    if list_checkpoints(folder):
+        raise UserError(f'{folder}: holds a trained run already; --resume {quote(folder)} goes on '
+                        'with it, --run DIR makes another')
+    if (folder / 'latest_net_G.pth').exists():
+        raise UserError(f'{folder}: holds a run of the official code; --run DIR makes another, '
+                        f'finetune --from {quote(folder)} starts from it')
+
+
+def resumed_folder(resume, folder, data):
+    """Return the folder of the run to continue.
+
+    resume, folder: the values of --resume and --run, or None; the first one given is returned.
+    data: the value of --data, whose run is the next choice. The newest run is the last one.
+    """
+    if resume and folder and resolve_path(folder) != resolve_path(resume):
+        raise UserError(f'--run {folder}: --resume {resume} goes on in its own folder; leave --run '
+                        'out')
+    if resume or folder:
+        return Path(resume or folder)
+    of_data = data and Path('runs') / resolve_path(data).name
+    return of_data if of_data and list_checkpoints(of_data) else newest_run()
+
+
+def sibling_folder(folder, ending):
+    """Return the folder beside a run's whose name has this ending: runs/x-cache for runs/x."""
+    folder = folder if folder.name else resolve_path(folder)
+    if not folder.name:
+        raise UserError(f'{folder}: there is no folder beside it; name one')
+    return folder.with_name(f'{folder.name}{ending}')
