@@ -1,8 +1,8 @@
 """From label maps and photographs to batches on the device: augmentation, one-hot labels, instance
 boundary maps.
 
-Maps and photographs travel as integers. On the device they become one-hot channels and pictures in
-[-1, 1]. Sizes are (width, height) as in Pillow; tensors are (N, C, H, W).
+Maps and photographs are loaded and transferred as integers. On the device they become one-hot
+channels and pictures in [-1, 1]. Sizes are (width, height) as in Pillow; tensors are (N, C, H, W).
 """
 from collections import namedtuple
 import copy
@@ -25,15 +25,15 @@ class InputError(ValueError):
     """An input that cannot be used. The message is one line that says why."""
 
     def __init__(self, message):
-        # A loader process passes on the text of a traceback, which ends in the message.
+        # A loader process raises with the text of a traceback, whose last line is the message.
         if message.startswith('Caught InputError in '):
             message = message.strip().splitlines()[-1].partition(': ')[2]
         super().__init__(message)
 
 
 def derive_seed(*numbers):
-    """Derive one seed from whole numbers >= 0, as (seed, step). All random draws depend on such
-    numbers alone, so a resumed run repeats them."""
+    """Derive one seed from whole numbers >= 0, for example from (seed, step). All random draws
+    depend on such numbers alone, so a resumed run repeats them."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
@@ -42,8 +42,8 @@ def derive_seed(*numbers):
 def connected_components(label):
     """Number the 4-connected regions of equal label: (H, W) integer ndarray to (H, W) int32.
 
-    Horizontal runs of equal labels are the nodes of a graph, vertical contacts its edges. Every
-    root is linked to the smallest root that it touches, and paths are halved, until nothing changes
+    Horizontal runs of equal labels are the nodes of a graph, vertical contacts its edges. Link each
+    root to the smallest root that it touches, compress the paths, and repeat until nothing changes
     (Shiloach and Vishkin, 1982).
     """
     starts = np.ones(label.shape, bool)
@@ -63,8 +63,8 @@ def connected_components(label):
 
 
 def resize(array, size, nearest=False):
-    """Resize an (H, W) or (H, W, C) ndarray to `size` (width, height), by nearest neighbour or
-    bicubic with antialiasing. size None: return the array as it is."""
+    """Resize an (H, W) or (H, W, C) ndarray to `size` (width, height): by nearest neighbour, or
+    bicubic with antialiasing to (H, W, C). size None: return the array unchanged."""
     if size is None or tuple(size) == array.shape[1::-1]:
         return array
     if nearest:
@@ -81,18 +81,15 @@ def to_tensor(array):
     return torch.from_numpy(np.array(np.moveaxis(np.atleast_3d(array), -1, 0), order='C'))
 
 
+# ids: (K,), ascending. slot: (N, 1, H, W) int64, the number 0 ... K - 1 of each pixel's instance.
+# labels: (K,) int64, the most frequent label of each instance. pixels: (K,) int64, its area.
 Instances = namedtuple('Instances', 'ids slot labels pixels')
 
 
 def describe_instances(label, inst, n_labels):
-    """List the instances of a batch. Equal ids in two pictures are one instance.
-
-    label, inst: (N, 1, H, W) integer.
-    Returns Instances: ids (K,), ascending; slot (N, 1, H, W) int64, the number 0 ... K - 1 of each
-    pixel's instance; labels (K,) int64, the most frequent label of each; pixels (K,) int64.
-    """
+    """List the instances of label and inst, (1, 1, H, W) integer. Returns Instances."""
     if inst.device.type == 'cpu' and 0 <= int(inst.min()) and int(inst.max()) < 1 << 16:
-        inst = inst.long()                          # counting is several times as fast as sorting
+        inst = inst.long()                          # counting is faster than sorting
         pixels = inst.flatten().bincount()
         ids = pixels.nonzero()[:, 0]
         slot, pixels = ((pixels > 0).cumsum(0) - 1)[inst], pixels[ids]
@@ -117,9 +114,9 @@ class PairedDataset(torch.utils.data.Dataset):
                  items,                     # what `read` takes, one for each picture
                  read,                      # item -> {'label', 'image', 'inst': (H, W[, C]) array}
                  n_labels,                  # 0: the label maps are pictures
-                 crop=None,                 # random section of (width, height)
+                 crop=None,                 # random crop of (width, height)
                  flip=False,                # mirror half of the pictures
-                 jitter=1,                  # enlarge by this factor, and crop back at random
+                 jitter=1,                  # enlarge by this factor, then crop to the old size
                  multiple=1,                # without a crop, trim to multiples of this
                  seed=0,
                  decoded=None,              # what `read` returns, by index; None: read each time
@@ -132,7 +129,7 @@ class PairedDataset(torch.utils.data.Dataset):
         return len(self.items)
 
     def without_augmentation(self):
-        """The same pictures, whole and as they are."""
+        """The same data set without crop, mirroring and jitter."""
         plain = copy.copy(self)
         plain.crop, plain.flip, plain.jitter = None, False, 1
         return plain
@@ -146,11 +143,11 @@ class PairedDataset(torch.utils.data.Dataset):
         h, w = arrays['label'].shape[:2]
         ch, cw = self.crop[::-1] if self.crop else (h - h % self.multiple, w - w % self.multiple)
         if cw > w or ch > h or not (cw and ch):
-            raise InputError(f'{getattr(item, "image", item)}: {w}x{h} is smaller than the section '
-                             f'of {cw or self.multiple}x{ch or self.multiple} to train on')
+            raise InputError(f'{getattr(item, "image", item)}: {w}x{h} is smaller than the crop of '
+                             f'{cw or self.multiple}x{ch or self.multiple} to train on')
         if self.jitter > 1:
             h, w = round(h * self.jitter), round(w * self.jitter)
-            maps = ('inst', 'label') if self.n_labels else ()
+            maps = ('inst', 'label') if self.n_labels else ('inst',)
             arrays = {role: resize(array, (w, h), nearest=role in maps)
                       for role, array in arrays.items()}
         x, y = 0, 0
@@ -164,9 +161,9 @@ class PairedDataset(torch.utils.data.Dataset):
 class ResumableBatchSampler(torch.utils.data.Sampler):
     """The (epoch, index) keys of the batches of the steps start ... stop - 1.
 
-    Each epoch is shuffled by (seed, epoch). Epochs follow one another without a gap and are cut
-    into full batches, so the keys of a step do not depend on where the run was resumed. `shard`
-    picks this process's part of a batch where several processes share it.
+    Each epoch is shuffled by (seed, epoch). Epochs are concatenated, then split into full batches,
+    so the keys of a step do not depend on where a run was resumed. `shard` picks this process's
+    part of a batch where several processes share it.
     """
 
     def __init__(self, n, batch, start, stop, seed, shard=lambda keys: keys):
@@ -190,8 +187,8 @@ class ResumableBatchSampler(torch.utils.data.Sampler):
 
 
 def find_present_labels(label, n_labels):
-    """Find the labels whose one-hot channels a batch needs: those that occur, and others up to a
-    multiple of 8, so that sizes recur.
+    """Find the labels whose one-hot channels a batch needs: those that occur, and absent ones up to
+    a multiple of 8, so that few different tensor shapes occur.
 
     label: integer tensor of any shape on the CPU. Returns (K,) int64, or None for all labels.
     """
@@ -203,28 +200,28 @@ def find_present_labels(label, n_labels):
 
 
 def collate(items, n_labels):
-    """Stack items of a PairedDataset, and find the present `labels` of the batch here, on the CPU,
-    so that training need not wait for the device."""
+    """Stack items of a PairedDataset, and find the batch's present labels here, on the CPU, which
+    avoids a GPU synchronisation."""
     batch = torch.utils.data.default_collate(items)
-    labels = find_present_labels(batch['label'], n_labels) if n_labels else None
-    return batch if labels is None else {**batch, 'labels': labels}
+    present = find_present_labels(batch['label'], n_labels) if n_labels else None
+    return batch if present is None else {**batch, 'present_labels': present}
 
 
 def ignore_signals(worker):
-    """Ignore Ctrl-C and the like, which reach loader processes too. Only the trainer ends them."""
+    """Ignore Ctrl-C and the like in a loader process. Only the main process stops it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def batches(dataset, device, **order):
-    """Yield the batches of a PairedDataset, loaded by `dataset.workers` processes, or by none where
-    the pictures are decoded already. The processes end with this generator.
+    """Yield the batches of a PairedDataset, loaded by `dataset.workers` processes, or by this one
+    if the pictures are already decoded. The processes stop when this generator is closed.
 
     order: `sampler` or `batch_sampler` of torch.utils.data.DataLoader.
     Raises what the dataset raises, and RuntimeError where a loader process dies.
     """
-    # Forked, whatever Python's default is: nothing has to be pickled, and children notice when the
-    # trainer is killed. Windows cannot fork, and macOS should not: there the trainer loads.
+    # Forked, whatever Python's default is: nothing has to be pickled, and children notice when this
+    # process is killed. Windows cannot fork, and macOS should not: there this process loads.
     can_fork = 'fork' in multiprocessing.get_all_start_methods() and sys.platform != 'darwin'
     workers = 0 if dataset.decoded or not can_fork else min(dataset.workers, CORES)
     fork = 'fork' if workers else None
@@ -235,9 +232,9 @@ def batches(dataset, device, **order):
     processes = getattr(iterator, '_workers', ())
     try:
         yield from iterator
-    except (ConnectionError, EOFError) as error:    # killed while it sent a picture
+    except (ConnectionError, EOFError) as error:    # a worker was killed during a transfer
         raise RuntimeError('DataLoader worker is dead') from error
-    except KeyboardInterrupt:                       # a process may hang
+    except KeyboardInterrupt:                       # do not wait for a worker that may hang
         for process in processes:
             process.kill()
         raise
@@ -253,11 +250,11 @@ def batches(dataset, device, **order):
 def to_device(batch, device):
     """Move a batch to the device.
 
-    Returns what train.train_step takes: label; inst or None; image as float in [-1, 1]; present
-    labels or None, see find_present_labels.
+    Returns what train.train_step takes: label; inst or None; image as float in [-1, 1];
+    present_labels or None.
     """
     batch = {role: tensor.to(device, non_blocking=True) for role, tensor in batch.items()}
-    return batch['label'], batch.get('inst'), to_float(batch['image']), batch.get('labels')
+    return batch['label'], batch.get('inst'), to_float(batch['image']), batch.get('present_labels')
 
 
 def boundary_map(inst):
@@ -276,25 +273,24 @@ def boundary_map(inst):
     return boundary.to(torch.uint8)
 
 
-def one_hot(label, n_labels, labels=None):
-    """One-hot channels of a label map (N, 1, H, W) integer: (N, n_labels, H, W) float32, or with
-    labels (K,) only their K channels."""
-    if labels is None:
-        labels = torch.arange(n_labels, device=label.device)
-    # Made in the channels-last layout, in which the networks compute.
-    return (label.movedim(1, -1) == labels).float().movedim(-1, 1)
+def one_hot(label, n_labels, present_labels=None):
+    """One-hot channels of a label map (N, 1, H, W) integer: (N, n_labels, H, W) float32, or only
+    those of present_labels (K,). The memory layout is channels-last."""
+    if present_labels is None:
+        present_labels = torch.arange(n_labels, device=label.device)
+    return (label.movedim(1, -1) == present_labels).float().movedim(-1, 1)
 
 
-def condition(label, inst, n_labels, boundary=True, labels=None):
-    """s, the condition that generator and discriminators see (paper sections 3.1 and 3.3): one-hot
-    label map and instance boundary map.
+def condition(label, inst, n_labels, boundary=True, present_labels=None):
+    """Build s, the condition that G and D see (paper sections 3.1 and 3.3): one-hot label map and
+    instance boundary map.
 
     label: (N, 1, H, W) integer; where n_labels is 0, a picture (N, C, H, W) uint8 or float.
     inst: (N, 1, H, W) integer, or None for no boundary map.
-    labels: (K,) present labels, see find_present_labels, or None for all.
+    present_labels: (K,), see find_present_labels, or None for all labels.
     Returns (N, n_labels or K [+ 1], H, W) float32.
     """
-    channels = one_hot(label, n_labels, labels) if n_labels else to_float(label)
+    channels = one_hot(label, n_labels, present_labels) if n_labels else to_float(label)
     if inst is None or not boundary:
         return channels
     return concat_channels(channels, boundary_map(inst))
@@ -316,8 +312,8 @@ def to_uint8(image):
 
 
 def pad_to_multiple(x, multiple, smallest=1):
-    """Repeat the right and lower edge of (N, C, H, W) until both sides are multiples of `multiple`
-    and at least `smallest`."""
+    """Pad (N, C, H, W) of any type at the right and bottom with its edge values, until both sides
+    are multiples of `multiple` and at least `smallest`."""
     h, w = (max(-(-side // multiple) * multiple, smallest) for side in x.shape[-2:])
     rows = torch.arange(h, device=x.device).clamp(max=x.shape[-2] - 1)
     columns = torch.arange(w, device=x.device).clamp(max=x.shape[-1] - 1)

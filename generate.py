@@ -1,4 +1,4 @@
-"""From a scene and its styles to a picture: G(s, E(x)), paper sections 3.3 and 3.4.
+"""Make a picture from a scene and its styles: G(s, E(x)), paper sections 3.3 and 3.4.
 
 A run is any object with `config`, `G`, `E` (or None), `device` and `precision`, as train.Run.
 """
@@ -13,9 +13,9 @@ import styles
 # A scene to make pictures of.
 # label: (1, 1, H, W) integer, or a picture (1, C, H, W) where n_labels is 0.
 # inst: (1, 1, H, W) integer, or None where the run has no instances.
-# ids, slot, labels: of the regions with a style each, as data.Instances; None without an encoder.
-# present_labels: (L,), see data.find_present_labels.
-# size: (width, height) of the label map in its file, or None.
+# ids, slot, labels: of the regions that have a style, see data.Instances; None without an encoder.
+# present_labels: (L,) int64, see data.find_present_labels.
+# size: (width, height) of the label map before it was resized, or None.
 Scene = namedtuple('Scene', 'label inst ids slot labels present_labels size')
 
 
@@ -31,14 +31,14 @@ def make_scene(config, label, inst, size=None):
 
 # -------------------------------------------------------------------------------------- styles
 
-@torch.no_grad()                            # not inference_mode: some vectors may be replaced
+@torch.no_grad()            # choose_vectors changes the result, which inference_mode would forbid
 def encode_image(run, image, scene):
-    """Encode the styles of a scene's regions from a photograph (1, C, H, W) in [-1, 1] of it:
-    (K, feat)."""
+    """Encode the styles of a scene's regions from its photograph (1, C, H, W) in [-1, 1]: (K, feat)
+    on the CPU."""
     h, w = scene.label.shape[-2:]
     regions = styles.style_regions(run.config, scene.label, scene.inst).long()
     image, regions = pad(run, image, regions)
-    regions[..., h:, :] = regions[..., w:] = regions.max() + 1      # padding is in no region
+    regions[..., h:, :] = regions[..., w:] = regions.max() + 1      # the padding: a separate region
     features = styles.encode(run.E, image, regions, run.config.encoder_scale)[..., :h, :w]
     return styles.gather_instances(features, scene.slot.to(run.device)).cpu()
 
@@ -46,10 +46,10 @@ def encode_image(run, image, scene):
 def choose_vectors(run, scene, clusters=None, photo=None, seed=None, chosen=None):
     """Choose the style of each region of a scene: paper section 3.4.
 
-    clusters: see styles.cluster. Each region gets the most frequent style of its label, or with a
-        seed one that is drawn.
-    photo: (1, C, H, W) in [-1, 1], whose styles are taken instead.
-    chosen: {label: index of a cluster} for all regions of these labels.
+    clusters: see styles.cluster. Each region gets the most frequent style of its label. With a
+        seed, the style is drawn.
+    photo: (1, C, H, W) in [-1, 1]. If it is given, the styles are encoded from it.
+    chosen: {label: index of a cluster}, which overrides the style of all regions of these labels.
     Returns (K, feat), or None for a run without an encoder.
     """
     if not run.E:
@@ -80,34 +80,35 @@ def network_multiple(config):
 
 
 def pad(run, *maps):
-    """Move (1, C, H, W) tensors (or None) to the run's device and repeat their edges up to a size
-    that its networks take (docs/differences.md, 13)."""
+    """Move (1, C, H, W) tensors (or None) to the run's device, and pad them to a size that its
+    networks take (docs/differences.md, 13)."""
     multiple, smallest = network_multiple(run.config), min_input_side(run.config)
     return [x if x is None else data.pad_to_multiple(x.to(run.device), multiple, smallest)
             for x in maps]
 
 
-def run_generator(run, label, inst, features, noise=0, labels=None):
-    """Make pictures with G: the one place where its input is put together from one-hot label map,
-    boundary map and features (paper sections 3.3 and 3.4).
+def run_generator(run, label, inst, features, noise=0, present_labels=None):
+    """Make pictures with G. Its input is built only here: one-hot label map, boundary map and
+    features (paper sections 3.3 and 3.4).
 
-    label: (N, 1, H, W) integer, or (N, C, H, W) where n_labels is 0; on the run's device, of a size
-        that the networks take.
+    label: (N, 1, H, W) integer, or (N, C, H, W) where n_labels is 0; on the run's device, padded
+        (see pad).
     inst: (N, 1, H, W) integer, or None.
     features: (N, feat, H, W), or None.
     noise: seed of the U-Net's dropout.
-    labels: (K,) present labels, see data.find_present_labels, or None for all.
+    present_labels: (K,), see data.find_present_labels, or None for all labels.
     Returns the pictures (N, C, H, W) in [-1, 1] and the condition (N, n_labels or K [+ 1], H, W),
     which D sees too.
     """
     c = run.config
-    generator_input = condition = data.condition(label, inst, c.n_labels, c.boundary, labels)
+    condition = data.condition(label, inst, c.n_labels, c.boundary, present_labels)
+    generator_input = condition
     if features is not None:
         generator_input = data.concat_channels(condition, features)
-        condition = generator_input[:, :condition.shape[1]].detach()        # shares its memory
+        condition = generator_input[:, :condition.shape[1]].detach()        # a view: no second copy
     if c.model == 'unet':
         torch.manual_seed(noise)
-    nets.set_present_labels(labels, run.G)
+    nets.set_present_labels(present_labels, run.G)
     return run.G(generator_input), condition
 
 
@@ -115,7 +116,7 @@ def run_generator(run, label, inst, features, noise=0, labels=None):
 def synthesise(run, scene, vectors=None, noise=0):
     """Make one picture of a scene of any size.
 
-    vectors: (K, feat), a style for each of its regions, or None without an encoder.
+    vectors: (K, feat), the style of each region, or None without an encoder.
     noise: seed of the U-Net's dropout.
     Returns (1, C, H, W) float32 in [-1, 1].
     """

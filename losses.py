@@ -2,8 +2,7 @@
 VGG-19 return.
 
 Discriminator outputs are lists over scales of lists over layers, as nets.MultiscaleDiscriminator
-returns them; the last layer is the map of raw scores. Every function returns a 0-dimensional float
-tensor, or a dict of such tensors by name.
+returns them; the last layer is the map of raw scores. Losses are 0-dimensional float tensors.
 """
 import torch
 import torch.nn.functional as F
@@ -28,24 +27,24 @@ GAN_LOSSES = {'lsgan': lsgan, 'vanilla': vanilla, 'hinge': hinge}
 
 
 def gan_loss(scales, real, mode='lsgan'):
-    """Loss of the scores against the target `real` (bool): paper eqs. 1 and 2 for one
-    discriminator, summed over D1, D2, D3 as in eq. 3. mode: a key of GAN_LOSSES."""
+    """The GAN loss of the scores with the target `real` (bool): paper eqs. 1 and 2, summed over D1,
+    D2 and D3 as in eq. 3. mode: a key of GAN_LOSSES."""
     return sum(GAN_LOSSES[mode](layers[-1].float(), real) for layers in scales)
 
 
 def generator_gan_loss(scales, mode='lsgan'):
-    """The adversarial loss of G: its fakes should be scored as real (eq. 1 in the usual
-    non-saturating form). With hinge it is the negative mean score."""
+    """The adversarial loss of G: D should score its fakes as real (eq. 1, non-saturating). With
+    hinge it is the negative mean score."""
     if mode == 'hinge':
         return -sum(layers[-1].float().mean() for layers in scales)
     return gan_loss(scales, True, mode)
 
 
 def feature_matching(fake_scales, real_scales, n_layers=3):
-    """Mean absolute difference of the discriminators' features for the fake and the real picture:
-    paper eq. 4, summed over layers i and scales k.
+    """Feature matching, paper eq. 4: the mean absolute difference (1 / N_i) of D's features for the
+    fake and the real picture, summed over layers i and scales k.
 
-    Weights are the official ones: 1 / n_scales for a scale (the paper does not divide:
+    The weights are the official ones: 1 / n_scales for a scale (not in the paper:
     docs/differences.md, 3) and 4 / (n_layers + 1) for a layer. n_layers: strided layers of a
     discriminator. No gradient reaches the real features.
     """
@@ -66,7 +65,7 @@ def vgg_loss(fake_features, real_features):
 
 def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', vgg_features=None,
                    pictures=None, lambda_feature=10, lambda_vgg=10, lambda_l1=0):
-    """The weighted terms of the generator's and the encoder's loss, paper eq. 5, to be summed.
+    """The weighted terms of paper eq. 5 for G and E. The loss is their sum.
 
     vgg_features: (fake, real), what nets.VGG19 returns, or None.
     pictures: (fake, real), each (N, C, H, W), for the L1 term of pix2pix.
@@ -85,14 +84,13 @@ def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', vgg_featu
 
 
 def discriminator_loss(fake_scales, real_scales, mode='lsgan'):
-    """The terms of the discriminators' loss, paper eq. 3: a dict of `d_fake` and `d_real`. The
-    official code minimises half their sum."""
+    """The terms of the discriminators' loss, paper eq. 3: a dict of `d_fake` and `d_real`. train.py
+    minimises half their sum, as the official code does."""
     return {'d_fake': gan_loss(fake_scales, False, mode),
             'd_real': gan_loss(real_scales, True, mode)}
 
 
 def chance_level_loss(n_scales, mode='lsgan'):
-    """The sum of the terms of discriminator_loss where every score lies halfway between real and
-    fake (float)."""
-    half = torch.full((1,), 0.5 if mode == 'lsgan' else 0.0)
-    return n_scales * float(GAN_LOSSES[mode](half, True) + GAN_LOSSES[mode](half, False))
+    """The sum of the terms of discriminator_loss where D cannot tell real from fake (float)."""
+    score = torch.full((1,), 0.5 if mode == 'lsgan' else 0.0)
+    return n_scales * float(GAN_LOSSES[mode](score, True) + GAN_LOSSES[mode](score, False))

@@ -2,9 +2,9 @@
 Manipulation with Conditional GANs", CVPR 2018), in plain PyTorch: generators, encoder,
 discriminators, VGG-19, and the U-Net of pix2pix, the paper's baseline.
 
-Parameters carry the names of the official state dicts, so official weights load as they are. Every
-network is fully convolutional and normalises each picture by itself (InstanceNorm without running
-statistics): it behaves the same in training and in use, and no picture of a batch sees another.
+G1, G2, G3, E and D use the official parameter names, so official checkpoints load unchanged; VGG19
+uses torchvision's. Every network is fully convolutional. InstanceNorm has no running statistics:
+networks behave the same in training and in use, and the pictures of a batch are independent.
 """
 from functools import partial
 import re
@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-# MKL sets up its vector functions at the first call. If two threads make that call, one of them may
-# get less precise ones (errors of 4e-5). One thread makes it here, so that runs repeat to the bit.
+# MKL initialises its vector functions at the first call. If two threads make it together, one may
+# get less accurate functions (errors of 4e-5). One thread makes it here, so that runs repeat.
 torch.zeros(1).tanh()
 
 
 def init_weights(net):
-    """Draw the weights of every convolution from N(0, 0.02) (paper appendix A). Biases keep
-    PyTorch's default, as in the official code."""
+    """Draw the weights of every convolution from a normal distribution with mean 0 and standard
+    deviation 0.02 (paper appendix A). Biases keep PyTorch's default, as in the official code."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and not module.weight.is_meta:
             nn.init.normal_(module.weight, 0.0, 0.02)
@@ -29,18 +29,18 @@ def init_weights(net):
 
 
 def check_size(x, multiple, smallest, network):
-    """Return x (N, C, H, W) in the channels-last layout, the fastest one. Raises ValueError unless
-    H and W are multiples of `multiple` and at least `smallest`."""
+    """Return x (N, C, H, W) in the channels-last memory layout, in which convolutions are faster.
+    Raises ValueError unless H and W are multiples of `multiple` and at least `smallest`."""
     h, w = x.shape[-2:]
     if h % multiple or w % multiple or min(h, w) < smallest:
         raise ValueError(f'{network} needs a width and a height that are multiples of {multiple} '
-                         f'and at least {smallest}, and got {w}x{h}')
+                         f'and at least {smallest}, but got {w}x{h}')
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def arithmetic(device, precision):
-    """Return the context in which the networks compute: precision 'fp32', 'tf32' or 'bf16' (of
-    convolutions; norms and losses still sum in float32)."""
+    """Return the autocast context in which the networks compute, and set cuDNN's global TF32 flag.
+    precision: 'fp32'; 'tf32' or 'bf16' for convolutions alone (norms and losses stay float32)."""
     torch.backends.cudnn.allow_tf32 = precision == 'tf32'
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
@@ -48,27 +48,27 @@ def arithmetic(device, precision):
 # ------------------------------------------------------------------------------------ the layers
 
 class OneHotConv2d(nn.Conv2d):
-    """The first convolution of a network. Its leading input channels are a one-hot label map.
+    """The first convolution of a network. Its first input channels are one-hot labels.
 
-    The channels of labels that do not occur in a batch are zero and add nothing. The input may
-    therefore leave them out: then `present`, (K,) int64, names the labels of its first K channels,
-    and the weights of the other labels get a gradient of zero. See `set_present_labels`.
+    If a label does not occur in a batch, its channel is zero, so the input may omit it. Then
+    `present`, (K,) int64, lists the labels of the first K channels, and the weights of omitted
+    labels get a gradient of zero. See set_present_labels.
     """
     present = None
 
     def forward(self, x):
-        weight = self.weight                # (c_out, n_labels + others, h, w)
-        left_out = weight.shape[1] - x.shape[1]
-        if left_out:
-            first_other = left_out + len(self.present)
-            others = torch.arange(first_other, weight.shape[1], device=x.device)
+        weight = self.weight                # (c_out, n_labels + other channels, height, width)
+        n_omitted = weight.shape[1] - x.shape[1]
+        if n_omitted:
+            n_labels = n_omitted + len(self.present)
+            others = torch.arange(n_labels, weight.shape[1], device=x.device)
             weight = weight.index_select(1, torch.cat([self.present, others]))
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
 def set_present_labels(labels, *networks):
-    """Tell networks which labels the one-hot channels of their next inputs stand for: (K,) int64,
-    see `data.find_present_labels`, or None for all labels."""
+    """Set which labels the one-hot channels of the networks' next inputs represent: (K,) int64, see
+    data.find_present_labels, or None for all labels."""
     for net in networks:
         for module in net.modules():
             if isinstance(module, OneHotConv2d):
@@ -76,7 +76,8 @@ def set_present_labels(labels, *networks):
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """nn.InstanceNorm2d, computed one picture at a time, which is faster in channels-last."""
+    """nn.InstanceNorm2d, computed as a batch norm of one picture at a time, which is faster in the
+    channels-last layout."""
 
     def forward(self, x):
         if len(x) > 1:
@@ -88,8 +89,8 @@ class InstanceNorm(nn.InstanceNorm2d):
 
 
 class CPUInstanceNorm(torch.autograd.Function):
-    """The norm of one picture (1, C, H, W) float32 on the CPU. F.batch_norm's sum of squares loses
-    three digits there in the channels-last layout."""
+    """The norm of one picture (1, C, H, W) float32 on the CPU. F.batch_norm is 1000 times
+    less accurate there in the channels-last layout."""
 
     @staticmethod
     def forward(ctx, x, eps):
@@ -104,16 +105,15 @@ class CPUInstanceNorm(torch.autograd.Function):
         x, mean, scale = ctx.saved_tensors
         centred = x - mean[:, None, None]
         along = (gradient * centred).mean((0, 2, 3)) * scale ** 2
-        # Remove the gradient's components along y and along the mean, mostly in place.
+        # scale * (g - mean(g) - y * mean(g * y)), with y = centred * scale; mostly in place.
         centred.mul_(-along[:, None, None]).add_(gradient)
         centred.sub_(gradient.mean((0, 2, 3))[:, None, None])
         return centred.mul_(scale[:, None, None]), None
 
 
 class ResizeConv(nn.Conv2d):
-    """Double the size of a map, then apply a 3x3 convolution. It replaces a transposed convolution,
-    whose output pixels see one, two or four of its weights, which can show as a grid (Odena et al.,
-    2016)."""
+    """Double the size of a map, then apply a 3x3 convolution. In a transposed convolution, output
+    pixels depend on different numbers of weights, which can show as a grid (Odena et al., 2016)."""
 
     def __init__(self, c_in, c_out, mode):
         super().__init__(c_in, c_out, 3, padding=1, padding_mode='reflect')
@@ -128,8 +128,7 @@ def conv_block(c_in, c_out, kernel, conv=nn.Conv2d, **kwargs):
 
 
 def up_block(c_in, c_out, up):
-    """Layers that double the size: up 'transposed' (paper appendix A), or 'nearest' or 'bilinear'
-    (ResizeConv)."""
+    """Layers that double the size. up: 'transposed' (paper appendix A), 'nearest' or 'bilinear'."""
     if up == 'transposed':
         conv = nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=1)
     else:
@@ -138,8 +137,8 @@ def up_block(c_in, c_out, up):
 
 
 def half_size(x):
-    """Halve a map with the 3x3 average pooling of the official image pyramids: (N, C, H, W) to
-    (N, C, ceil(H/2), ceil(W/2))."""
+    """Halve a map by the 3x3 average pooling with which the official code reduces the inputs of G
+    and D: (N, C, H, W) to (N, C, ceil(H/2), ceil(W/2))."""
     return F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
 
 
@@ -157,18 +156,18 @@ class ResidualBlock(nn.Module):
 
 
 def run_layers(layers, x, recompute=False):
-    """Pass x through a Sequential. With recompute, only the inputs of each residual block, and of
-    the layers between the blocks, are kept; the backward pass computes the rest once more."""
+    """Pass x through a Sequential. With recompute (gradient checkpointing), keep only the input of
+    each segment: a residual block, or the layers between two. The backward pass recomputes it."""
     if not (recompute and torch.is_grad_enabled()):
         return layers(x)
-    stretches = [[]]
+    segments = [[]]
     for layer in layers:
         if isinstance(layer, ResidualBlock):
-            stretches += [[layer], []]
+            segments += [[layer], []]
         else:
-            stretches[-1].append(layer)
-    for stretch in filter(None, stretches):
-        x = checkpoint(nn.Sequential(*stretch), x, use_reentrant=False)
+            segments[-1].append(layer)
+    for segment in filter(None, segments):
+        x = checkpoint(nn.Sequential(*segment), x, use_reentrant=False)
     return x
 
 
@@ -178,15 +177,16 @@ class GlobalGenerator(nn.Module):
     """G1, the global generator: paper section 3.2 and appendix A (c7s1-64, d128, d256, d512, d1024,
     R1024 x 9, u512, u256, u128, u64, c7s1-3).
 
-    forward: (N, in_channels, H, W) float to (N, out_channels, H, W) float in [-1, 1]. It may leave
-    out channels of labels, see OneHotConv2d.
+    forward: (N, in_channels, H, W) float to (N, out_channels, H, W) float in [-1, 1]. It may omit
+    channels of absent labels, see OneHotConv2d.
     Raises ValueError unless H and W are multiples of 2 ** n_down and at least twice that.
     """
 
     def __init__(self,
                  in_channels,               # one-hot labels + boundary + features
                  out_channels=3,            # RGB
-                 ngf=64,                    # channels after the stem, doubled by each downsampling
+                 ngf=64,                    # channels after the first convolution, doubled by each
+                                            # downsampling
                  n_down=4,                  # strided convolutions
                  n_blocks=9,                # residual blocks at the coarsest size
                  up='transposed'):          # see up_block
@@ -210,23 +210,23 @@ class GlobalGenerator(nn.Module):
 
 
 class LocalEnhancer(nn.Module):
-    """G2 (and G3): `n_enhancers` local enhancers around G1, each at twice the size of the one
-    inside; paper section 3.2.
+    """G2 (and G3): `n_enhancers` local enhancers around G1. Each works at twice the resolution of
+    the network inside it; paper section 3.2.
 
     Each adds its downsampled features to the last feature map of the network inside (figure 3).
-    Only the outermost ends in the 7x7 convolution to a picture. Submodules: `model` (G1 without its
-    output layer), `model{n}_1` and `model{n}_2` (enhancer n's layers before and after the sum).
+    Only the outermost enhancer has an output layer. Submodules: `model` (G1 without its output
+    layer), with ngf * 2 ** n_enhancers channels; `model{n}_1` and `model{n}_2`, the layers of
+    enhancer n before and after the sum (the paper's G2^(F); G2^(R) and G2^(B)).
 
     forward: as GlobalGenerator's. Raises ValueError unless H and W are multiples of
     2 ** (n_down + n_enhancers) and at least twice that.
     """
 
     def __init__(self, in_channels, out_channels=3,
-                 ngf=32,                    # channels of the outermost stem; G1 has 2^n_enhancers
-                                            # times as many
+                 ngf=32,                    # channels of the outermost enhancer
                  n_down=4,                  # downsamplings inside G1
                  n_blocks=9,                # residual blocks inside G1
-                 n_enhancers=1,             # 1: G2 (2048x1024), 2: G3 (4096x2048)
+                 n_enhancers=1,             # 1: G2 (2048x1024 in the paper), 2: G3
                  n_blocks_local=3,          # residual blocks of each enhancer
                  up='transposed'):          # see up_block
         super().__init__()
@@ -261,28 +261,27 @@ class LocalEnhancer(nn.Module):
         return y                            # (N, out_channels, H, W)
 
     def inner_parameters(self):
-        """The parameters inside the outermost enhancer, frozen while that is trained alone."""
+        """The parameters inside the outermost enhancer. They are frozen in the first phase of
+        fine-tuning."""
         return [p for name, p in self.named_parameters()
                 if not name.startswith(f'model{self.n_enhancers}_')]
 
     def load_inner(self, state):
-        """Load the network inside the outermost enhancer from its state dict. Only that network's
-        output convolution may be left over, and only the outermost enhancer may stay as it is.
-
-        Raises ValueError, which names an entry, where the architectures differ.
-        """
+        """Load the network inside the outermost enhancer from its state dict. Its output layer is
+        dropped, and the outermost enhancer keeps its weights. Raises ValueError, which names a
+        parameter, where the architectures differ."""
         n = self.n_enhancers
         output = 'model' if n == 1 else f'model{n - 1}_2'
         try:
             missing, left_over = self.load_state_dict(state, strict=False)
-        except RuntimeError as error:               # other shapes
+        except RuntimeError as error:               # a parameter has another shape
             raise ValueError(f'the inner network does not fit this enhancer: {error}') from None
         misfits = [name for name in missing if not name.startswith(f'model{n}_')]
         misfits += [name for name in left_over
                     if not re.fullmatch(rf'{output}\.\d+\.(weight|bias)', name)]
         if misfits or len(left_over) != 2:
             raise ValueError('the inner network does not fit this enhancer: see '
-                             f'{(misfits or left_over)[0]}')
+                             f'{(misfits or left_over or ["its output layer"])[0]}')
 
 
 class UNet(nn.Module):
@@ -290,16 +289,16 @@ class UNet(nn.Module):
     6.1.1): 4x4 convolutions of stride 2 down to a few pixels and up again (C64, C128, C256,
     C512 ...), with a skip connection at every level.
 
-    Its noise z is dropout in the three innermost layers of the way up, also when generating
-    (section 3.1 there), drawn from torch's global generator. Its batch normalisation ran on batches
-    of one picture, which is InstanceNorm.
+    Its noise z is dropout in the three innermost layers of the way up, also when generating. Its
+    batch norm sees batches of one picture, which equals instance norm.
 
-    forward: as GlobalGenerator's, in [-1, 1] only with tanh. Raises ValueError unless H and W are
-    multiples of 2 ** n_down.
+    forward: as GlobalGenerator's; the output is in [-1, 1] only with tanh. Raises ValueError unless
+    H and W are multiples of 2 ** n_down.
     """
 
     def __init__(self, in_channels, out_channels=3,
-                 ngf=64,                    # channels after the first level, doubled up to 8 times
+                 ngf=64,                    # channels of the first level, doubled per level up to
+                                            # 8 * ngf
                  n_down=8,                  # levels
                  up='transposed',           # 'nearest', 'bilinear': see ResizeConv
                  dropout=0.5,               # share of features that dropout sets to zero
@@ -340,10 +339,8 @@ class UNet(nn.Module):
 # --------------------------------------------------------------------------------- the encoder
 
 class InstanceMean(torch.autograd.Function):
-    """Replace values (N, C, P) by the mean over their run of equal ids, see mean_of_runs.
-
-    It is its own gradient, because replacing values by their means is a symmetric matrix.
-    """
+    """Replace each value by the mean over its instance, see mean_of_runs. This linear map is
+    symmetric, so the backward pass is the same operation."""
 
     @staticmethod
     def forward(ctx, values, order, first, end):
@@ -356,13 +353,14 @@ class InstanceMean(torch.autograd.Function):
 
 
 def mean_of_runs(values, order, first, end):
-    """Means as differences of a running sum: nothing is added atomically, so they repeat on a GPU.
+    """Compute the means of runs of equal ids from cumulative sums, without atomic additions, so the
+    result repeats on a GPU.
 
-    values: (N, C, P) float. order: (N, P), the pixels sorted by id. first, end: (N, P), where in
-    that order the run of each place begins and ends. Returns (N, C, P) float32.
+    values: (N, C, P) float. order: (N, P) int64, the pixels sorted by id. first, end: (N, P) int64,
+    the start and the exclusive end of the run at each sorted position. Returns (N, C, P) float32.
     """
     order, first, end = (index[:, None].expand_as(values) for index in (order, first, end))
-    # In float64: in float32 a road of a million pixels would lose digits.
+    # float32 is too inaccurate for an instance of a million pixels.
     sums = F.pad(values.gather(2, order).double().cumsum(2), (1, 0))
     means = (sums.gather(2, end) - sums.gather(2, first)) / (end - first)
     return torch.empty_like(values, dtype=torch.float32).scatter_(2, order, means.float())
@@ -370,7 +368,7 @@ def mean_of_runs(values, order, first, end):
 
 def instance_mean(features, inst):
     """Replace every pixel's features by their mean over the pixel's instance: the instance-wise
-    average pooling of paper section 3.4. Never waits for the device.
+    average pooling of paper section 3.4. Causes no GPU synchronisation.
 
     features: (N, C, H, W) float.
     inst: (N, 1, H, W) integer ids of any value. Equal ids in two pictures are two instances.
@@ -386,9 +384,9 @@ class Encoder(nn.Module):
     average pooling.
 
     forward: image (N, in_channels, H, W) float in [-1, 1] and inst (N, 1, H, W) integer to
-    (N, feat, H, W) float, constant over each instance. The instance map may be a whole number of
-    times larger than the image: so an encoder trained at 1024x512 serves a generator at 2048x1024,
-    and thin instances still get the mean of the features under them.
+    (N, feat, H, W) float, constant over each instance. The instance map may be larger than the
+    image; features are then upsampled before pooling. So an encoder trained at 1024x512 serves a
+    generator at 2048x1024, and thin instances are not lost.
     Raises ValueError unless the image's H and W are multiples of 2 ** n_down and at least twice
     that.
     """
@@ -396,7 +394,7 @@ class Encoder(nn.Module):
     def __init__(self,
                  in_channels=3,
                  feat=3,                    # features per instance
-                 nef=16,                    # channels after the stem
+                 nef=16,                    # channels after the first convolution
                  n_down=4,                  # strided convolutions
                  up='transposed'):          # see up_block
         super().__init__()
@@ -417,11 +415,11 @@ class MultiscaleDiscriminator(nn.Module):
     """D1, D2, D3: identical 70x70 PatchGANs on the picture at full, half and quarter size; paper
     section 3.2 and appendix A (C64, C128, C256, C512).
 
-    forward: (N, in_channels, H, W) float, condition and picture side by side, to a list over
-    scales, full size first, of lists over layers: the feature maps (N, c, h, w) that feature
-    matching compares, and last the raw scores (N, 1, h, w). The input may leave out channels of
-    labels, see OneHotConv2d. The official parameter names count scales from the smallest:
-    `scale{n_scales-1}_layer{j}` sees the full size.
+    forward: (N, in_channels, H, W) float, condition and picture concatenated along the channels.
+    Returns result[scale][layer], full size first: feature maps (N, c, h, w), which feature matching
+    compares, and last the raw scores (N, 1, h, w). The input may omit channels of absent labels,
+    see OneHotConv2d. Parameter names, as in the official code, count the other way: `scale0` is the
+    smallest.
     Raises ValueError unless H and W are at least 2 ** n_scales.
     """
 
@@ -457,10 +455,11 @@ class MultiscaleDiscriminator(nn.Module):
         for scale in reversed(range(self.n_scales)):
             if scales:
                 x = half_size(x)
-            layers = [x]
+            h, layers = x, []
             for j in range(self.n_layers + 2):
-                layers.append(getattr(self, f'scale{scale}_layer{j}')(layers[-1]))
-            scales.append(layers[1:])
+                h = getattr(self, f'scale{scale}_layer{j}')(h)
+                layers.append(h)
+            scales.append(layers)
         return scales
 
 
@@ -474,7 +473,7 @@ class VGG19(nn.Module):
     """
     LAYERS = [64, 64, 'M', 128, 128, 'M', 256, 256, 256, 256, 'M', 512, 512, 512, 512, 'M', 512]
     FEATURE_LAYERS = 1, 6, 11, 20, 29       # relu1_1 ... relu5_1
-    # The name ends in the hash that is checked.
+    # The name ends in the start of the file's SHA-256, which is checked when it is downloaded.
     URL = 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth'
 
     def __init__(self, state):
@@ -502,11 +501,11 @@ class VGG19(nn.Module):
 # -------------------------------------------------------------------------------- all of a run
 
 def constructors(config):
-    """Return {'G', 'E', 'D': a function without arguments that makes this network}, in the order in
-    which a new run draws its weights. E only where the configuration has features."""
+    """Return {'G', 'E', 'D': a function without arguments that makes this network}. The order G, E,
+    D matters for the seed. E only where the configuration has features."""
     c = config
-    condition = (c.n_labels or c.in_channels) + (c.boundary and c.instances != 'none')
-    g_in = condition + c.feat * c.features
+    n_condition = (c.n_labels or c.in_channels) + (c.boundary and c.instances != 'none')
+    g_in = n_condition + c.feat * c.features
     made = {'G': {
         'global': partial(GlobalGenerator, g_in, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.up),
         'local': partial(LocalEnhancer, g_in, c.out_channels, c.ngf, c.n_down, c.n_blocks,
@@ -514,6 +513,6 @@ def constructors(config):
         'unet': partial(UNet, g_in, c.out_channels, c.ngf, c.n_down, c.up)}[c.model]}
     if c.features:
         made['E'] = partial(Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder, c.up)
-    made['D'] = partial(MultiscaleDiscriminator, condition + c.out_channels, c.ndf, c.n_layers,
+    made['D'] = partial(MultiscaleDiscriminator, n_condition + c.out_channels, c.ndf, c.n_layers,
                         c.n_scales, c.spectral_norm)
     return made

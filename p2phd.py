@@ -3,12 +3,12 @@
 
     python p2phd.py demo                                 # the whole chain on built-in street scenes
     python p2phd.py train --data cityscapes/             # G1 and the encoder at 1024x512
-    python p2phd.py finetune --from runs/cityscapes      # G2 around it at 2048x1024, then G3
+    python p2phd.py finetune --from runs/cityscapes      # G2 at 2048x1024; run it again for G3
     python p2phd.py cluster --run runs/cityscapes-2048x1024
     python p2phd.py generate --label map.png --sample
 
-Read downwards: a function for each subcommand of the method, then what calls them. The subcommands
-around it (check, edit, evaluate, info, export, demo) are in app/cli/commands.py.
+First the subcommands of the method, then the parsing. The other subcommands (check, edit, evaluate,
+info, export, demo) are in app/cli/commands.py.
 """
 from contextlib import nullcontext
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 import signal
 import sys
 
-# The rest, and torch with it, is imported by the subcommand that needs it: --help answers at once.
+# Other modules, and torch, are imported inside the subcommands, so that --help is fast.
 from app.cli import checks, command_line, commands
 from app.cli.command_line import given_fields, remembered_flags, seed_of
 from app.common import config as configuration
@@ -26,8 +26,8 @@ from app.common.console import log_info, warn
 from app.common.errors import UserError
 from app.common.files import lock_folder, make_folder, resolve_path
 
-# Threads that wait for one another on the CPU give their core away soon. Otherwise they keep it
-# 300 times as long from a second program or a loader process. Set before torch is imported.
+# Let waiting OpenMP threads sleep early, so that loader processes and other programs get the CPU.
+# Set before torch is imported.
 os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 
@@ -35,7 +35,7 @@ os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 def train(args):
     """Train G1, or G2 around it (paper section 3.2), D1 to D3 and, where there are instances, the
-    encoder (section 3.4); or the U-Net of pix2pix in place of G."""
+    encoder (section 3.4); or the U-Net of pix2pix as G."""
     if args.resume is not None:
         return resume(args)
     from app.datasets import inspection
@@ -109,7 +109,8 @@ def start(args, config, folder, device, pairs, prepare=lambda run: None):
 
 
 def resume(args):
-    """Continue a run as it was configured, to the bit as if it had never been stopped."""
+    """Continue a run with its own settings. The result is identical to that of an uninterrupted
+    run, to the bit."""
     checks.check_resume(args)
     from app.datasets import inspection
     from app.evaluation.scoring import training_scorer
@@ -128,8 +129,8 @@ def resume(args):
         pairs, sizes = inspection.pairs_of_run(run.config, folder)
         configurations.complete_config(run.config, pairs, sizes)
         if run.step >= run.config.training.total_steps:
-            log_info(f'{folder}: trained to the end, {run.step} steps; --epochs or --steps makes '
-                     'it longer')
+            log_info(f'{folder}: already trained to the end, {run.step} steps; use --epochs or '
+                     '--steps to train longer')
             return 0
         with distributed.main_process_first():
             loaded = training.load_training_data(run.config, folder, pairs)
@@ -144,7 +145,7 @@ def cluster(args):
     from app.runs import distributed, report, run_styles
     folder, run = commands.load_trained_run(args)
     if not run.E:
-        raise UserError(f'{folder}: trained without --features, there are no styles to cluster')
+        raise UserError(f'{folder}: trained without --features, so there are no styles to cluster')
     clusters = run_styles.cluster_run(run, folder, args.data, args.k, args.min_pixels,
                                       seed_of(args), shared=True)
     if distributed.IS_MAIN:
@@ -155,8 +156,9 @@ def cluster(args):
 
 
 def generate(args):
-    """Turn label maps into pictures: G(s, styles), each instance in the most frequent style of its
-    label, in one drawn at random, in one chosen, or in that of a photograph (paper section 3.4)."""
+    """Turn label maps into pictures (paper section 3.4). The style of an instance is the most
+    frequent one of its label, or drawn (--sample), chosen (--style), or from a photograph
+    (--encode)."""
     from app.runs import devices, generation, run_styles
     folder, run = commands.load_trained_run(args)
     checks.check_generate(args, folder, run.config)
@@ -166,8 +168,8 @@ def generate(args):
     out = Path(args.out) if args.out else folder / 'generated'
     generation.check_output_folder(out, list(map(Path, args.label)))
     if args.styles and len(files.labels) > 1:
-        raise UserError(f'--styles {args.styles}: of one scene, and there are {len(files.labels)} '
-                        'label maps')
+        raise UserError(f'--styles {args.styles} describes one scene, but there are '
+                        f'{len(files.labels)} label maps; generate them one at a time')
     clusters = None
     if run.E and (args.style or not files.photos) and not args.styles:
         clusters = commands.load_styles(run, folder)
@@ -191,8 +193,8 @@ def parse(words):
 
 
 def main(args):
-    """Run a subcommand. Returns the exit code: 2 where the user can mend what went wrong, which one
-    line on stderr says."""
+    """Run a subcommand. Returns the exit code; 2 is a user error, which one line on stderr
+    explains."""
     console.quiet = args.quiet
     several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
     commands.check_ahead(args)
@@ -205,7 +207,7 @@ def main(args):
             distributed.shut_down()
         return code
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)        # pressed more than once
+        signal.signal(signal.SIGINT, signal.SIG_IGN)        # ignore further Ctrl-C
         warn(f'p2phd {args.command}: interrupted')
         return 130
     except (OSError, MemoryError, RuntimeError, ValueError) as error:
@@ -216,7 +218,7 @@ def main(args):
             sys.stderr = sys.__stderr__
             message = f'process {os.environ.get("RANK")}: {message}'
         warn(f'p2phd {args.command}: {message}')
-        if several:                                         # threads may wait for the others
+        if several:                                         # a normal exit could hang
             os._exit(2)
         return 2
 

@@ -1,8 +1,8 @@
 """Styles: what makes one picture of a label map differ from another (paper section 3.4).
 
-A style is a feature vector of an instance. The encoder computes it from a photograph. K-means on
-the features of all instances of a label gives the label's clusters, a dict as `cluster` returns it;
-their centres are the styles to choose from.
+A style is the feature vector of an instance. The encoder computes it from a photograph. K-means on
+the features of all instances of a label finds the label's clusters. Their centres are the styles to
+choose from. `clusters` is the dict of all labels' clusters that `cluster` returns.
 """
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from kmeans import kmeans
 # --------------------------------------------------------------------------------- the encoder
 
 def style_regions(config, label, inst):
-    """The map (N, 1, H, W) whose regions have one style each: the instances, or the labels where
-    config.features_of is 'label'."""
+    """The map (N, 1, H, W) of the regions that have one style each: the instance map, or the label
+    map if config.features_of is 'label'."""
     return label if config.features_of == 'label' else inst
 
 
@@ -25,8 +25,8 @@ def encode(E, image, regions, scale=1):
 
     image: (N, C, H, W) float in [-1, 1].
     regions: (N, 1, H, W) integer, see style_regions.
-    scale: for an encoder that was trained at 1 / scale of this size. It is not trained further and
-        sees the picture at its own size.
+    scale: more than 1 if E was trained at 1 / scale of this size. Then the image is reduced for E,
+        and E gets no gradient.
     Returns (N, feat, H, W) float32, constant over each region.
     """
     if scale == 1:
@@ -43,8 +43,8 @@ def broadcast_to_pixels(vectors, slot):
 
 
 def gather_instances(features, slot):
-    """The inverse of broadcast_to_pixels: features (N, feat, H, W), constant over each of the K
-    regions, to (K, feat)."""
+    """Take the vector of each region, the inverse of broadcast_to_pixels: features (1, feat, H, W),
+    constant over each of the K regions, and slot (1, 1, H, W) to (K, feat)."""
     vectors = features.new_empty(int(slot.max()) + 1, features.shape[1])
     vectors[slot.flatten()] = features.permute(0, 2, 3, 1).flatten(0, 2)
     return vectors
@@ -54,7 +54,7 @@ def gather_instances(features, slot):
 
 @torch.inference_mode()
 def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
-    """Encode every instance of a data.PairedDataset that has at least `min_pixels`.
+    """Encode every instance of a data.PairedDataset with an area of at least `min_pixels`.
 
     indices: of the pictures to encode, or None for all.
     progress: called with the number of pictures done.
@@ -79,26 +79,25 @@ def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
 def cluster(vectors, labels, n_labels, k=10, seed=0, device='cpu'):
     """Cluster the features of each label with K-means (paper section 3.4; K = 10 in section 4).
 
-    vectors: (T, feat) float, T >= 1. labels: (T,) int64, of each vector.
-    Returns a dict: centres (n_labels, k, feat) float32; counts (n_labels, k) int64, the instances
-    of each cluster, largest first, 0 beyond a label's clusters; mean (feat,) of all vectors. All
-    are ndarrays.
+    vectors: (T, feat) float, T >= 1. labels: (T,) int64, the label of each vector.
+    Returns a dict of ndarrays: centres (n_labels, k, feat) float32; counts (n_labels, k) int64, the
+    instances of each cluster, largest first, 0 for unused clusters; mean (feat,) of all vectors.
     """
     centres = torch.zeros(n_labels, k, vectors.shape[1])
     counts = torch.zeros(n_labels, k, dtype=torch.long)
     for label in labels.unique().tolist():
         points = vectors[labels == label].to(device)
-        found, sizes, _ = kmeans(points, k, seed=data.derive_seed(seed, label))
+        label_centres, sizes, _ = kmeans(points, k, seed=data.derive_seed(seed, label))
         sizes, order = sizes.cpu().sort(descending=True, stable=True)
-        centres[label], counts[label] = found.cpu()[order], sizes
+        centres[label], counts[label] = label_centres.cpu()[order], sizes
     return {'centres': centres.numpy(), 'counts': counts.numpy(), 'mean': vectors.mean(0).numpy()}
 
 
 # ------------------------------------------------------------------------------------- choosing
 
 def choose_indices(labels, clusters, generator=None):
-    """Choose a cluster of its label for each instance: the most frequent, or with a generator one
-    drawn with a probability proportional to its count.
+    """Choose for each instance a cluster of its label: the most frequent one. With a
+    torch.Generator, draw one with a probability proportional to its count.
 
     labels: (K,) int64. Returns (K,) int64, -1 for labels without clusters.
     """
@@ -106,7 +105,7 @@ def choose_indices(labels, clusters, generator=None):
     has_clusters = counts.any(1)
     chosen = counts.argmax(1)
     if generator:
-        # A row of zeros cannot be drawn from.
+        # multinomial needs a positive number in each row.
         chosen = torch.multinomial(counts + ~has_clusters[:, None], 1, generator=generator)[:, 0]
     return torch.where(has_clusters, chosen, -1)
 
@@ -123,5 +122,5 @@ def choose(labels, clusters, generator=None):
 
 
 def labels_without_styles(labels, clusters):
-    """The set of those of the labels (K,) that have no clusters."""
+    """Return the set of the labels (K,) that have no clusters."""
     return {i for i in labels.unique().tolist() if not np.any(clusters['counts'][i])}

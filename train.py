@@ -1,4 +1,4 @@
-"""Training: paper sections 3.2 to 3.4 and equations 1 to 5, in the order in which it happens.
+"""Training, paper sections 3.2 to 3.4: what is trained, what happens when, one step, the loop.
 
 A configuration c is a namespace of what the networks are (`n_labels`, `n_enhancers` ...), with a
 namespace t = c.training of how they are trained (`lr`, `batch` ...). app/common/config.py lists all
@@ -28,23 +28,23 @@ class Run:
     G: nn.Module                            # GlobalGenerator, LocalEnhancer or UNet
     E: nn.Module | None = None              # Encoder, where there are features
     precision: str = 'fp32'                 # see nets.arithmetic
-    average: dict = field(default_factory=dict)     # {'G', 'E': module}: averages of the weights
-    # The rest is only there while the run is trained.
+    average: dict = field(default_factory=dict)     # {'G': module, 'E': module}, see init_averages
+    # The rest is used only in training.
     D: nn.Module | None = None              # MultiscaleDiscriminator
     vgg: nn.Module | None = None            # VGG19, for the perceptual loss
     opt_G: torch.optim.Optimizer | None = None      # of G, and of E while that is trained
     opt_D: torch.optim.Optimizer | None = None
     step: int = 0                           # steps done
-    bad_steps: torch.Tensor | None = None   # steps in a row that were not finite; on the device
-    last_map: tuple = ()                    # least and largest value of G's last feature map
-    log: object | None = None               # what the hooks of the loop keep
+    bad_steps: torch.Tensor | None = None   # () float, consecutive skipped steps; on the device
+    last_map: tuple = ()                    # minimum and maximum of G's last feature map
+    log: object | None = None               # for the hooks of the loop
 
 
 def make_run(config, device, training=True, make=lambda name, constructor: constructor()):
     """Make the networks of a configuration and, for training, optimizers and averages: a Run.
 
-    make: called with 'G', 'E' or 'D' and a function that makes this network with new weights, drawn
-        from the seed. It may load weights instead.
+    make: make(name, constructor) returns the network 'G', 'E' or 'D'. The constructor draws its
+        weights from the seed; `make` may load others.
     """
     t = config.training
     torch.manual_seed(t.seed if t else 0)
@@ -66,25 +66,24 @@ def make_run(config, device, training=True, make=lambda name, constructor: const
 
 
 def encoder_is_trained(config):
-    """Whether E is trained together with G (paper section 3.4). The encoder of a finetuned run is
-    not trained further."""
+    """Whether E is trained together with G (paper section 3.4). The encoder of a finetuned run,
+    whose encoder_scale is above 1, is not."""
     return config.features and config.encoder_scale == 1
 
 
 def watch_last_map(run):
     """Record the range of G's last normalised feature map in run.last_map, at every forward pass.
-    A peak that grows there becomes a bright blob."""
-    def note(module, inputs, output):       # detached, or the graph would live on with it
+    Large values there appear as bright blobs in the picture."""
+    def record(module, inputs, output):     # detached, or it would keep the graph in memory
         run.last_map = output.detach().aminmax()
 
     last = [module for module in run.G.modules() if isinstance(module, nn.InstanceNorm2d)][-1]
-    last.register_forward_hook(note)
+    last.register_forward_hook(record)
 
 
-def trainable_parameters(run, which='GD'):
-    """The parameters that are trained at this step: of G, with E while that is trained, and of
-    D."""
-    return [p for name in which for group in getattr(run, f'opt_{name}').param_groups
+def trainable_parameters(run, optimizers='GD'):
+    """The parameters that are trained at this step: G's, with E's if it is trained, and D's."""
+    return [p for name in optimizers for group in getattr(run, f'opt_{name}').param_groups
             for p in group['params'] if p.requires_grad]
 
 
@@ -107,15 +106,15 @@ def set_schedule(config, n):
 
 
 def learning_rate(step, t):
-    """The learning rate at `step`: constant, then linear decay to zero. The paper (appendix A)
-    counts in epochs: docs/differences.md, 2."""
+    """The learning rate at `step`: constant, then linear decay to zero. It changes at each step, in
+    the paper (appendix A) at each epoch: docs/differences.md, 2."""
     decaying = t.total_steps - t.decay_start
     return t.lr * (1 if step < t.decay_start else (t.total_steps - step) / decaying)
 
 
 def freeze_inner(run):
-    """Train a new local enhancer alone first, then everything together (paper section 3.2). This
-    depends on the step alone, so a resumed run unfreezes too (docs/differences.md, 4)."""
+    """Freeze what is inside a new local enhancer in the first phase, then train everything (paper
+    section 3.2). Only the step decides, also after a resume (docs/differences.md, 4)."""
     t = run.config.training
     if t.fix_global_steps:
         for parameter in run.G.inner_parameters():
@@ -124,18 +123,18 @@ def freeze_inner(run):
 
 # -------------------------------------------------------------------------------------- one step
 
-def train_step(run, label, inst, image, labels=None, reduce=None, rank=0):
-    """Train G, E and D for one step on paper eq. 5. D's step does not depend on G's.
+def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0):
+    """Train G, E and D for one step on paper eq. 5, from the same forward pass.
 
     label: (N, 1, H, W) integer, or (N, C, H, W) uint8 or float where c.n_labels is 0.
     inst: (N, 1, H, W) integer, or None.
     image: (N, C, H, W) float in [-1, 1].
-    labels: (K,) present labels, see data.find_present_labels, or None for all.
+    present_labels: (K,), see data.find_present_labels, or None for all labels.
     reduce: reduce(tensors, 'mean', 'min' or 'max') combines tensors over processes, in place; rank
         is the number of this process.
-    Returns {name: 0-dimensional tensor} on the device, without waiting for it: the terms of the
-    losses; `map_min` and `map_max`, the range of G's last feature map before its ReLU; `skipped`, 1
-    where a loss or a gradient was not finite and the step changed nothing, else 0.
+    Returns {name: 0-dimensional tensor} on the device, without GPU synchronisation: the terms of
+    the losses; `map_min` and `map_max`, the range of G's last feature map before its ReLU;
+    `skipped`, 1 if a loss or a gradient was not finite and the step changed nothing, else 0.
     """
     t = run.config.training
     for optimizer in (run.opt_G, run.opt_D):
@@ -144,13 +143,13 @@ def train_step(run, label, inst, image, labels=None, reduce=None, rank=0):
             group['lr'] = learning_rate(run.step, t)
     freeze_inner(run)
 
-    # In parts, which take less memory. Their mean gradient is that of the whole batch.
+    # Gradient accumulation over equal parts of the batch, which takes less memory.
     terms = {}
     parts = [(None,) * t.accumulate if maps is None else maps.chunk(t.accumulate)
              for maps in (label, inst, image)]
     for i, part in enumerate(zip(*parts)):
         noise = data.derive_seed(t.seed, run.step, rank * t.accumulate + i)
-        part_terms = forward_backward(run, *part, labels, noise)
+        part_terms = forward_backward(run, *part, present_labels, noise)
         terms = {name: merge_term(name, terms.get(name), value)
                  for name, value in part_terms.items()}
     terms = {name: value if name in MIN_MAX_TERMS else value / t.accumulate
@@ -160,7 +159,8 @@ def train_step(run, label, inst, image, labels=None, reduce=None, rank=0):
         reduce(gradients, 'mean')
         reduce_terms(terms, reduce)
 
-    # A step that is not finite changes nothing. The device decides, so the host need not wait.
+    # A step that is not finite changes nothing: fused Adam skips the update where found_inf is 1,
+    # without GPU synchronisation.
     norm = torch.nn.utils.get_total_norm(gradients)
     finite = torch.isfinite(sum(value for name, value in terms.items()
                                 if name not in MIN_MAX_TERMS))
@@ -175,9 +175,9 @@ def train_step(run, label, inst, image, labels=None, reduce=None, rank=0):
     return {**terms, 'skipped': skipped}
 
 
-def forward_backward(run, label, inst, image, labels, noise):
-    """Compute both sides of paper eq. 5 for some pictures and add their gradients, times
-    1 / t.accumulate, to those of G, E and D. Takes and returns what train_step does.
+def forward_backward(run, label, inst, image, present_labels, noise):
+    """Compute the losses of G and D, paper eq. 5, for a part of a batch, and add their gradients,
+    times 1 / t.accumulate, to the parameters. See train_step for arguments and terms.
 
     noise: seed of the U-Net's dropout.
     """
@@ -188,35 +188,35 @@ def forward_backward(run, label, inst, image, labels, noise):
         if c.features:
             regions = styles.style_regions(c, label, inst)
             features = styles.encode(run.E, image, regions, c.encoder_scale)
-        fake_graph, condition = generate.run_generator(run, label, inst, features, noise, labels)
+        fake, condition = generate.run_generator(run, label, inst, features, noise, present_labels)
         # D1, D2 and D3 score (s, G(s)) and (s, x).
-        fake = fake_graph.detach().requires_grad_()     # where D's graph ends and G's begins
-        nets.set_present_labels(labels, D)
-        fake_scales = D(data.concat_channels(condition, fake))
+        fake_leaf = fake.detach().requires_grad_()      # separates the graphs of G and D
+        nets.set_present_labels(present_labels, D)
+        fake_scales = D(data.concat_channels(condition, fake_leaf))
         real_scales = D(data.concat_channels(condition, image))
-        # VGG-19 was trained on ImageNet's means, but the official code feeds it [-1, 1].
-        vgg_features = (run.vgg(fake), run.vgg(image)) if run.vgg else None
-        # Equation 5, its two sides. The official code runs D once more on a detached fake; this
-        # graph gives D the same gradients (docs/differences.md, 5).
+        # VGG-19 expects ImageNet's normalisation; like the official code, we pass [-1, 1].
+        vgg_features = (run.vgg(fake_leaf), run.vgg(image)) if run.vgg else None
+        # Eq. 5. The official code runs D once more on a detached fake; one graph gives D the same
+        # gradients (docs/differences.md, 5).
         g_terms = losses.generator_loss(
-            fake_scales, real_scales, c.n_layers, t.gan, vgg_features, (fake, image),
+            fake_scales, real_scales, c.n_layers, t.gan, vgg_features, (fake_leaf, image),
             t.lambda_feature, t.lambda_vgg, t.lambda_l1)
         d_terms = losses.discriminator_loss(fake_scales, real_scales, t.gan)
 
-    # `inputs` spares gradients that nobody uses: of D's weights first, of the fake then. D's graph
-    # is freed before G's backward pass, which takes the most memory.
+    # G's loss needs only the gradient of the fake, D's loss only those of D's weights. D's graph is
+    # freed before G's backward pass, which takes the most memory.
     g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 3
-    grad_fake, = torch.autograd.grad(g_loss / t.accumulate, fake, retain_graph=True)
+    grad_fake, = torch.autograd.grad(g_loss / t.accumulate, fake_leaf, retain_graph=True)
     (d_loss / t.accumulate).backward(inputs=list(D.parameters()))
     del fake_scales, real_scales, vgg_features
-    fake_graph.backward(grad_fake, inputs=trainable_parameters(run, 'G'))
+    fake.backward(grad_fake, inputs=trainable_parameters(run, 'G'))
 
     low, high = (extreme.float() for extreme in run.last_map)
     return {**{name: term.detach() for name, term in {**g_terms, **d_terms}.items()},
             'map_min': low, 'map_max': high}
 
 
-# How these terms are merged over pictures, steps and processes. Losses are added.
+# How to merge these terms over parts of a batch, steps and processes. Losses are averaged.
 MIN_MAX_TERMS = {'map_min': torch.minimum, 'map_max': torch.maximum}
 
 
@@ -244,16 +244,16 @@ def init_averages(run):
 
 @torch.no_grad()
 def update_ema(run, skipped):
-    """Move the averages (not in the paper) towards the weights, except in a skipped step. They keep
-    t.ema of themselves, less in the first steps."""
+    """Update the averages (not in the paper), except in a skipped step: average = keep * average +
+    (1 - keep) * weight, where `keep` is t.ema, and less in the first steps."""
     keep = min(run.config.training.ema, (1 + run.step) / (10 + run.step))
     for name, average in run.average.items():
-        for mean, weight in zip(average.parameters(), getattr(run, name).parameters()):
-            mean.lerp_(weight, (1 - keep) * (1 - skipped))
+        for averaged, weight in zip(average.parameters(), getattr(run, name).parameters()):
+            averaged.lerp_(weight, (1 - keep) * (1 - skipped))
 
 
 def with_averages(run):
-    """The run as it generates: the averages, where there are any, in place of G and E."""
+    """Return a copy of the run for generating: with the averages, if there are any, as G and E."""
     return replace(run, **run.average)
 
 
@@ -262,12 +262,12 @@ def with_averages(run):
 def fit(run, batches, hooks=(), interrupted=lambda: 0, reduce=None, rank=0):
     """The training loop, from run.step to the last step.
 
-    batches: an iterator of what a loader of a data.PairedDataset gives (data.batches).
+    batches: see data.batches.
     hooks: functions hook(run, terms, stop) that are called after each step with what train_step
         returned: log, pictures, checkpoints.
     interrupted: returns a number other than 0 to end the loop after this step; the hooks get it.
     reduce, rank: see train_step.
-    Returns that number, or 0 where the run was trained to the end.
+    Returns the number of `interrupted`, or 0 at the last step.
     """
     for batch in batches:
         terms = train_step(run, *data.to_device(batch, run.device), reduce, rank)

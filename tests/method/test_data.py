@@ -78,9 +78,9 @@ def test_labels_of_a_batch():
     assert data.find_present_labels(label, 256).tolist() == [0, 1, 2, 3, 4, 5, 17, 250]
     assert data.find_present_labels(label[..., :1], 8) is None            # all are needed
     batch = data.collate([{'label': label, 'image': label}] * 2, 256)
-    assert len(batch['labels']) == 8 and batch['label'].shape == (2, 1, 2, 2)
-    assert torch.equal(data.one_hot(label[None], 256)[:, batch['labels']],
-                       data.one_hot(label[None], 256, batch['labels']))
+    assert len(batch['present_labels']) == 8 and batch['label'].shape == (2, 1, 2, 2)
+    assert torch.equal(data.one_hot(label[None], 256)[:, batch['present_labels']],
+                       data.one_hot(label[None], 256, batch['present_labels']))
 
 
 def test_condition_is_one_hot_and_boundary():
@@ -158,7 +158,7 @@ def test_processes_share_a_batch():
 
 def test_a_picture_smaller_than_the_crop_is_an_input_error():
     dataset = data.PairedDataset(make_items(1), read, 5, crop=(16, 4))
-    with pytest.raises(data.InputError, match='8x6 is smaller than the section of 16x4'):
+    with pytest.raises(data.InputError, match='8x6 is smaller than the crop of 16x4'):
         dataset[0, 0]
 
 
