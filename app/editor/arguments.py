@@ -46,13 +46,13 @@ def checked(is_valid, expected):
     return parse
 
 
-def number(low, high, whole=False):
+def number_between(low, high, whole=False):
     """Return a parser of numbers from low to high."""
     return checked(lambda x: isinstance(x, int if whole else (int, float)) and low <= x <= high
                    and not isinstance(x, bool), f'a {"whole " * whole}number from {low} to {high}')
 
 
-def list_of(length, expected):
+def json_list(length, expected):
     """Return a parser of lists of that length."""
     return checked(lambda x: isinstance(x, list) and len(x) == length, expected)
 
@@ -61,23 +61,23 @@ boolean = checked(lambda x: isinstance(x, bool), 'true or false')
 string = checked(lambda x: isinstance(x, str), 'a string')
 edit_list = checked(lambda x: isinstance(x, list) and 0 < len(x) <= 1000,
                     'a list of 1 to 1000 edits')
-whole_number = number(-FAR, FAR, whole=True)
+whole_number = number_between(-FAR, FAR, whole=True)
 
 
 def point(editor, value):
     """A pixel [x, y] of the picture."""
-    return tuple(number(0, side - 1, whole=True)(editor, x) for x, side in zip(
-        list_of(2, 'a point [x, y]')(editor, value), editor.state.label.shape[::-1]))
+    return tuple(number_between(0, side - 1, whole=True)(editor, x) for x, side in zip(
+        json_list(2, 'a point [x, y]')(editor, value), editor.state.label.shape[::-1]))
 
 
 def offset(editor, value):
     """[dx, dy] in pixels."""
-    return tuple(whole_number(editor, x) for x in list_of(2, '[dx, dy]')(editor, value))
+    return tuple(whole_number(editor, x) for x in json_list(2, '[dx, dy]')(editor, value))
 
 
 def rectangle(editor, value):
     """Two opposite corners [x0, y0, x1, y1]; returned as (left, top, right, bottom)."""
-    x0, y0, x1, y1 = (whole_number(editor, x) for x in list_of(
+    x0, y0, x1, y1 = (whole_number(editor, x) for x in json_list(
         4, 'a rectangle [x0, y0, x1, y1]')(editor, value))
     return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
 
@@ -85,7 +85,7 @@ def rectangle(editor, value):
 def stroke(editor, value):
     """Points [[x, y], ...], which may lie outside the picture."""
     side = max(editor.state.label.shape)
-    coordinate = number(-2 * side, 3 * side)
+    coordinate = number_between(-2 * side, 3 * side)
     pairs = checked(lambda x: isinstance(x, list) and 0 < len(x) <= 100_000 and all(
         isinstance(pair, list) and len(pair) == 2 for pair in x),
         '1 to 100000 points [[x, y], ...]')(editor, value)
@@ -97,7 +97,7 @@ def object_id(editor, value):
     if isinstance(value, list):
         x, y = point(editor, value)
         return int(editor.state.inst[y, x])
-    number(-(1 << 31), (1 << 31) - 1, whole=True)(editor, value)
+    number_between(-(1 << 31), (1 << 31) - 1, whole=True)(editor, value)
     return checked(lambda x: x in editor.objects.ids, 'the number of an object in the picture, or '
                    'a point [x, y] on it')(editor, value)
 
@@ -123,6 +123,6 @@ def style_choice(editor, value):
     if value in ('main', 'random', 'photo'):
         return value
     if isinstance(value, list):
-        features = list_of(editor.config.feat, f'{editor.config.feat} features')(editor, value)
-        return tuple(float(np.float32(number(-1e6, 1e6)(editor, x))) for x in features)
-    return number(0, 10 ** 6, whole=True)(editor, value)
+        features = json_list(editor.config.feat, f'{editor.config.feat} features')(editor, value)
+        return tuple(float(np.float32(number_between(-1e6, 1e6)(editor, x))) for x in features)
+    return number_between(0, 10 ** 6, whole=True)(editor, value)

@@ -16,7 +16,7 @@ import torch
 
 from app.common.errors import UserError
 from app.datasets import layouts
-from app.editor.arguments import (FAR, boolean, label_number, number, object_id, offset,
+from app.editor.arguments import (FAR, boolean, label_number, number_between, object_id, offset,
                                   paint_target, parse_arguments, point, rectangle, short_json,
                                   stroke, style_choice)
 import data
@@ -90,7 +90,7 @@ def connected_part(state, x, y):
 # ----------------------------------------------------------------------------------- operations
 
 def style(editor, style: style_choice, object: object_id = None, label: label_number = None,
-          seed: number(0, (1 << 32) - 1, whole=True) = 0):
+          seed: number_between(0, (1 << 32) - 1, whole=True) = 0):
     """Give a style to an object, or to all objects of a label.
     style: the number of a style of the label; 'main', its most frequent style; 'random', a style
         other than the present one, drawn with `seed` and with the frequencies of the styles as
@@ -133,7 +133,7 @@ def remove(editor, object: object_id):
     return editor.with_maps(*editor.filled(editor.state.inst == object))
 
 
-def move(editor, object: object_id, by: offset = (0, 0), scale: number(0.05, 20) = 1,
+def move(editor, object: object_id, by: offset = (0, 0), scale: number_between(0.05, 20) = 1,
          flip: boolean = False, copy: boolean = False):
     """Scale an object about its centre, mirror it and move it by [dx, dy] pixels.
     The object hides the pixels that it covers. The pixels that it leaves are filled as by `remove`.
@@ -149,7 +149,7 @@ def move(editor, object: object_id, by: offset = (0, 0), scale: number(0.05, 20)
 
 
 def paint(editor, label: label_number, to: paint_target = 'new', brush: stroke = None,
-          width: number(0.5, 10_000) = 1, rectangle: rectangle = None, fill: point = None):
+          width: number_between(0.5, 10_000) = 1, rectangle: rectangle = None, fill: point = None):
     """Paint a label along a brush stroke, in a rectangle or over a connected part.
     brush, width: points [[x, y], ...] and the width of the stroke in pixels.
     rectangle: [x0, y0, x1, y1].
@@ -168,7 +168,7 @@ def paint(editor, label: label_number, to: paint_target = 'new', brush: stroke =
     return editor.with_object(mask, label, to, editor.state.styles.get(to))
 
 
-def erase(editor, brush: stroke = None, width: number(0.5, 10_000) = 1,
+def erase(editor, brush: stroke = None, width: number_between(0.5, 10_000) = 1,
           rectangle: rectangle = None, fill: point = None):
     """Erase things under a brush, in a rectangle or in a connected part, and fill the hole as
     `remove` does. Where there are no things, erase everything."""

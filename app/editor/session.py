@@ -17,7 +17,8 @@ from app.common.errors import UserError, warn_on_error
 from app.common.files import write_atomically
 from app.datasets.scenes import read_photo
 from app.editor import operations, scene_files
-from app.editor.arguments import boolean, edit_list, number, object_id, string, style_choice
+from app.editor.arguments import (boolean, edit_list, number_between, object_id, string,
+                                  style_choice)
 from app.runs import pictures
 import generate
 
@@ -145,7 +146,7 @@ class Session:
         self.keeper.submit(keep)
         return self.state()
 
-    def picture(self, version: number(0, 1 << 53, whole=True), preview: boolean = False,
+    def picture(self, version: number_between(0, 1 << 53, whole=True), preview: boolean = False,
                 opened: boolean = False):
         """Return the picture of the present version as PNG.
         preview: at half the size, which is faster and a different picture.
