@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 SIGNALS = [number for name in ('SIGINT', 'SIGTERM', 'SIGHUP')       # Windows has no SIGHUP
            if (number := getattr(signal, name, None))]
 
@@ -210,6 +209,11 @@ def collate(items, n_labels):
     return batch if labels is None else {**batch, 'labels': labels}
 
 
+def count_cores():
+    """The number of cores that this process may use now. taskset may change it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
 def ignore_signals(worker):
     """Ignore Ctrl-C and the like, which reach loader processes too. Only the trainer ends them."""
     for number in SIGNALS:
@@ -226,7 +230,7 @@ def batches(dataset, device, **order):
     # Forked, whatever Python's default is: nothing has to be pickled, and children notice when the
     # trainer is killed. Windows cannot fork, and macOS should not: there the trainer loads.
     can_fork = 'fork' in multiprocessing.get_all_start_methods() and sys.platform != 'darwin'
-    workers = 0 if dataset.decoded or not can_fork else min(dataset.workers, CORES)
+    workers = 0 if dataset.decoded or not can_fork else min(dataset.workers, count_cores())
     fork = 'fork' if workers else None
     iterator = iter(torch.utils.data.DataLoader(
         dataset, num_workers=workers, multiprocessing_context=fork,
