@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 SIGNALS = [number for name in ('SIGINT', 'SIGTERM', 'SIGHUP')       # Windows has no SIGHUP
            if (number := getattr(signal, name, None))]
 
@@ -207,6 +206,11 @@ def collate(items, n_labels):
     return batch if present is None else {**batch, 'present_labels': present}
 
 
+def count_cores():
+    """The number of cores that this process may use now. taskset may change it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
 def ignore_signals(worker):
     """Ignore Ctrl-C and the like in a loader process. Only the main process stops it."""
     for number in SIGNALS:
@@ -223,7 +227,7 @@ def batches(dataset, device, **order):
     # Forked, whatever Python's default is: nothing has to be pickled, and children notice when this
     # process is killed. Windows cannot fork, and macOS should not: there this process loads.
     can_fork = 'fork' in multiprocessing.get_all_start_methods() and sys.platform != 'darwin'
-    workers = 0 if dataset.decoded or not can_fork else min(dataset.workers, CORES)
+    workers = 0 if dataset.decoded or not can_fork else min(dataset.workers, count_cores())
     fork = 'fork' if workers else None
     iterator = iter(torch.utils.data.DataLoader(
         dataset, num_workers=workers, multiprocessing_context=fork,

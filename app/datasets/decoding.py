@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from app.common.errors import UserError, as_user_error
 from app.common.files import require_regular_file
-from data import CORES, resize
+from data import count_cores, resize
 
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')    # for EPS, Pillow would run another program
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
@@ -218,7 +218,7 @@ def to_eight_bits(picture, path):
 def map_in_threads(function, items, progress=None):
     """Return [function(item) for item in items], computed in one thread per core: decoding releases
     Python's lock. progress: is called with the number of items done."""
-    with ThreadPoolExecutor(CORES) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         results = []
         for result in pool.map(function, items):
             results.append(result)

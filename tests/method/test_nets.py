@@ -1,4 +1,9 @@
 """Shapes, size rules and gradients of the networks; instance pooling by hand."""
+import os
+from pathlib import Path
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -194,3 +199,22 @@ def test_spectral_norm_bounds_the_largest_singular_value():
         if isinstance(module, torch.nn.Conv2d):
             assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(
                 1, abs=0.02)
+
+
+def test_the_first_output_of_a_process_is_as_precise_as_the_second():
+    """If two threads set up the maths library at once, the first tanh may be less precise."""
+    script = """
+import os, torch, nets
+different = 0
+for _ in range(200):
+    child = os.fork()
+    if not child:
+        torch.manual_seed(0)
+        net, image = nets.Encoder(3, 3, 4, 2).model, torch.rand(1, 3, 32, 64)
+        os._exit(not torch.equal(net(image), net(image)))
+    different += os.waitpid(child, 0)[1] != 0
+print(different)
+"""
+    done = subprocess.run([sys.executable, '-c', script], cwd=Path(nets.__file__).parent, text=True,
+                          capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '2'})
+    assert done.stdout == '0\n', done.stdout + done.stderr

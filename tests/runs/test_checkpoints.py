@@ -139,24 +139,6 @@ def test_stopped_by_a_signal_and_resumed_is_never_stopped(words, number, launch,
     assert_same_run(tmp_path / 'straight', tmp_path / 'stopped')
 
 
-def test_the_first_pictures_of_a_process_are_those_of_any_other():
-    """A library that two threads set up at once gives some processes another tanh."""
-    script = """
-import os, torch, p2phd, nets
-different = 0
-for _ in range(200):
-    child = os.fork()
-    if not child:
-        torch.manual_seed(0)
-        net, image = nets.Encoder(3, 3, 4, 2).model, torch.rand(1, 3, 32, 64)
-        os._exit(not torch.equal(net(image), net(image)))
-    different += os.waitpid(child, 0)[1] != 0
-print(different)
-"""
-    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == '0\n', done.stdout + done.stderr
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A mounted file system: small_disk(megabytes) makes or resizes it -> its folder."""
