@@ -177,7 +177,8 @@ def photo_pixels(file, path, size, channels=3, nearest=False):
     with as_user_error(path, 'damaged'):
         if size:                                    # JPEG: decode at a fraction where that suffices
             file.draft(None, size[::-1] if is_rotated(file) else size)
-        picture = to_eight_bits(apply_orientation(file), path).convert('RGB' if channels == 3 else 'L')
+        picture = to_eight_bits(apply_orientation(file), path)
+        picture = picture.convert('RGB' if channels == 3 else 'L')
         if size and tuple(size) != picture.size:
             picture = picture.resize(
                 size, Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
