@@ -39,7 +39,7 @@ def open_file(path):
     with as_user_error(path, 'cannot be read as an array'):
         array = np.lib.format.open_memmap(path, mode='r')
     if array.ndim not in (2, 3) or 0 in array.shape or max(array.shape) > 1 << 15:
-        raise UserError(f'{path}: an array of shape {array.shape}; expected (height, width) or '
+        raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width) or '
                         '(height, width, channels)')
     yield array if array.ndim == 3 else array[..., None]
 
@@ -74,7 +74,7 @@ def is_rotated(picture):
     return Image.Image.getexif(picture).get(EXIF_ORIENTATION) in (5, 6, 7, 8)
 
 
-def make_upright(picture):
+def apply_orientation(picture):
     """Decode a picture and turn it as its EXIF orientation says."""
     is_rotated(picture)                             # Pillow keeps the EXIF data that it reads first
     if picture.format != 'TIFF':
@@ -117,19 +117,19 @@ def map_ids(file, path, size):
     """Return the ids (H, W) in an open file."""
     if isinstance(file, np.ndarray):
         if file.shape[2] > 1 or file.dtype.kind not in 'iub':
-            raise UserError(f'{path}: a map has one channel of integers, this array has '
+            raise UserError(f'{path}: a map of ids has one channel of integers, this array has '
                             f'{file.shape[2]} of {file.dtype}')
         with as_user_error(path):
             return resize(file[..., 0], size, nearest=True)
     if file.mode not in ('1', 'L', 'P', 'I') and not file.mode.startswith('I;16'):
-        raise UserError(f'{path}: a map has one channel of integers, this picture is {file.mode}; '
+        raise UserError(f'{path}: a map of ids has one channel of integers, this picture is {file.mode}; '
                         'if its colours stand for labels, train with --palette FILE')
     with as_user_error(path, 'damaged'):
         # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
         stored_mode = file.tile[0].args if file.tile else ''
         stored_mode = stored_mode if isinstance(stored_mode, str) else stored_mode[0]
         stretch = {'L;2': 85, 'L;4': 17}.get(stored_mode[:3], 1) if file.mode == 'L' else 1
-        picture = make_upright(file)
+        picture = apply_orientation(file)
         if size and tuple(size) != picture.size:
             picture = picture.resize(size, Image.Resampling.NEAREST)
         ids = np.asarray(picture)
@@ -177,7 +177,8 @@ def photo_pixels(file, path, size, channels=3, nearest=False):
     with as_user_error(path, 'damaged'):
         if size:                                    # JPEG: decode at a fraction where that suffices
             file.draft(None, size[::-1] if is_rotated(file) else size)
-        picture = to_eight_bits(make_upright(file), path).convert('RGB' if channels == 3 else 'L')
+        picture = to_eight_bits(apply_orientation(file), path)
+        picture = picture.convert('RGB' if channels == 3 else 'L')
         if size and tuple(size) != picture.size:
             picture = picture.resize(
                 size, Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
@@ -188,7 +189,7 @@ def array_pixels(array, path, size, channels, nearest):
     """Return the values of an array as read_photo does."""
     if array.shape[2] != channels or not (array.dtype == np.uint8 or array.dtype.kind == 'f'):
         raise UserError(f'{path}: {array.shape[2]} channels of {array.dtype}, expected {channels} '
-                        'of uint8, or of floats in [-1, 1]')
+                        'of uint8, or float in [-1, 1]')
     dtype = np.uint8 if array.dtype == np.uint8 else np.float32
     with as_user_error(path), np.errstate(over='ignore'):       # infinity is refused below
         array = resize(np.array(array, dtype), size, nearest)

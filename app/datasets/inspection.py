@@ -67,8 +67,8 @@ def keep_usable(function, pairs, problems, what='headers'):
 # ------------------------------------------------------------------------------------ a data set
 
 def inspect_dataset(source, thorough=False):
-    """Find out what training must know about a data set, by the headers of its files and, if nothing
-    else tells the labels, the values of its label maps; if thorough, decode everything.
+    """Find out what training must know about a data set: read the headers of its files and, if
+    nothing else tells the labels, the label maps; if thorough, decode everything.
 
     source: a namespace with the fields of config.DATA.
     Returns a namespace with the fields of config.NETWORK that depend on the data, and

@@ -1,5 +1,6 @@
 """The files that test_odd_commands.py names: label maps, photographs, data sets and runs, each
 whole, odd or damaged."""
+import io
 import os
 from pathlib import Path
 import re
@@ -11,6 +12,7 @@ import zlib
 import numpy as np
 from PIL import Image
 import pytest
+import scipy.io
 import torch
 
 from app.runs import checkpoints, seals
@@ -76,13 +78,10 @@ def turned(orientation):
 
 
 def matlab5(name, values):
-    """Return the bytes of a MATLAB 5 file with one vector of doubles."""
-    def element(kind, blob):
-        return struct.pack('<II', kind, len(blob)) + blob + bytes(-len(blob) % 8)
-
-    matrix = (element(6, struct.pack('<II', 6, 0)) + element(5, struct.pack('<ii', len(values), 1))
-              + element(1, name.encode()) + element(9, struct.pack(f'<{len(values)}d', *values)))
-    return bytes(124) + struct.pack('<HH', 0x100, 0x4d49) + element(14, matrix)
+    """Return the bytes of a MATLAB 5 file with one vector."""
+    file = io.BytesIO()
+    scipy.io.savemat(file, {name: values})
+    return file.getvalue()
 
 
 def altered(source, target, drop=(), **changes):
