@@ -129,7 +129,8 @@ def main():
     grids = {name: [grid_strength(pictures / f'fake-{name}{seed}') for seed in range(args.seeds)]
              for name in ('plain', 'bilinear')}
     main_styles, encoded_styles = distances_in_logs(args)
-    shrunk = [shrunk_mean_iou(larger / f'fake-plain{seed}', args) for seed in range(args.seeds)]
+    folders = [f'fake-plain{seed}' for seed in range(args.seeds)] if args.seeds > 1 else ['fake']
+    shrunk = [shrunk_mean_iou(larger / folder, args) for folder in folders]
     print('| symptom | measure | without | remedy | with |')
     print('|---|---|---|---|---|')
     for symptom, measure, before, remedy, after in (
