@@ -17,15 +17,14 @@ import nets
 def pick_device(name):
     """Return the torch.device of this process and connect it to the others.
 
-    name: 'auto' (CUDA if there is any), 'cpu', 'cuda' or 'mps'.
+    name: 'auto' (CUDA if there is any), 'cpu' or 'cuda'.
     Raises UserError if there is no such device.
     """
-    cuda = torch.cuda.is_available()
-    if name == 'cuda' and not cuda or name == 'mps' and not torch.backends.mps.is_available():
-        raise UserError(f'--device {name}: PyTorch finds no such device here; leave the flag out '
-                        'to use the CPU')
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: PyTorch finds no CUDA device here; leave the flag out to '
+                        'use the CPU')
     if name == 'auto':
-        name = 'cuda' if cuda else 'cpu'
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
     if name == 'cpu':
         keep_memory()
     return distributed.initialise(torch.device(name))
