@@ -26,7 +26,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 from conftest import REAL, ROOT, examine, make_run
 import data
-from app.runs import devices
+from app.runs import devices, memory
 from app.editor import operations
 from kmeans import kmeans
 from app.datasets.pairs import PairReader, open_dataset
@@ -126,7 +126,7 @@ def measure(what, way, size, ngf, n_labels, repeat=3):
     cuda = torch.cuda.is_available()
     device = torch.device('cuda' if cuda else 'cpu')
     if way != 'plain' and not cuda:
-        devices.keep_memory()
+        memory.keep_memory()
     network = dict(model='local', n_enhancers=1, ngf=ngf // 2) if size[0] > 1024 else dict(ngf=ngf)
     run = make_run(device, 'fp32' if way == 'plain' else way, n_labels=n_labels, ndf=ngf, **network)
     if way == 'plain':
@@ -143,7 +143,7 @@ def measure(what, way, size, ngf, n_labels, repeat=3):
           ('picture', True): lambda: plain_picture(run, label, inst, image),
           ('picture', False): lambda: generate.synthesise(run, scene, vectors),
           }[what, way == 'plain']
-    return seconds(do, repeat), devices.peak_memory(device)
+    return seconds(do, repeat), memory.peak_memory(device)
 
 
 def seconds(function, repeat=3):

@@ -104,9 +104,8 @@ def make_parser(description):
 
     def command(name, text):
         sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument('--device', choices=['auto', 'cpu', 'cuda', 'mps'],
-                         default='auto', help='auto: CUDA where there is any; mps: a Mac of Apple '
-                         'silicon, untested (default: auto)')
+        sub.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto',
+                         help='auto: CUDA where there is any (default: auto)')
         sub.add_argument('-q', '--quiet', action='store_true', help='say warnings only')
         return sub
 

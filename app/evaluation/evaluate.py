@@ -208,7 +208,7 @@ def write_results(out, protocol, results, description):
     rows = [{name: report.finite_or_none(value) if isinstance(value, float) else value
              for name, value in row.items()} for row in rows]
     log_info(f'protocol: {description}')
-    table = report.as_table(rows)
+    table = report.score_table(rows)
     widths = [max(map(len, column)) for column in zip(*table)]
     for title, *cells in table:
         log_info('  '.join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))

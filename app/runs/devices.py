@@ -1,45 +1,33 @@
-"""Where, in what arithmetic and with how much memory the networks of a run compute."""
+"""The device that the networks of a run compute on, its arithmetic and its compiler."""
 from contextlib import suppress
-import ctypes
 import os
-from pathlib import Path
 import shutil
 import sys
 import time
-import weakref
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.common.console import warn
 from app.common.errors import UserError
-import nets
 from app.runs import distributed
+from app.runs.memory import keep_memory
+import nets
 
 
 def pick_device(name):
-    """'auto', 'cpu', 'cuda' or 'mps' -> torch.device, UserError where there is no such device."""
-    if name == 'mps':
-        if not torch.backends.mps.is_available():
-            raise UserError('--device mps: PyTorch finds none here; leave the flag out to use the '
-                            'CPU')
-        return distributed.initialise(torch.device('mps'))
+    """Return the torch.device of this process and connect it to the others.
+
+    name: 'auto' (CUDA if there is any), 'cpu' or 'cuda'.
+    Raises UserError if there is no such device.
+    """
     if name == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: PyTorch finds no CUDA device here; leave the flag out to '
                         'use the CPU')
-    if name == 'cpu' or not torch.cuda.is_available():
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name == 'cpu':
         keep_memory()
-        return distributed.initialise(torch.device('cpu'))
-    return distributed.initialise(torch.device('cuda'))
-
-
-# ---------------------------------------------------------------------------------- arithmetic
-
-def arithmetic(run):
-    """The context in which a run's networks compute: float32, TF32 or, for convolutions, bfloat16
-    (norms sum up in float32 there)."""
-    torch.backends.cudnn.allow_tf32 = run.precision == 'tf32'
-    return torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == 'bf16')
+    return distributed.initialise(torch.device(name))
 
 
 def has_bf16(device):
@@ -63,8 +51,8 @@ def pick_precision(config, device, clock=time.perf_counter):
     block = nets.ResidualBlock(x.shape[1]).to(device)
 
     def run_block(x, precision):
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, precision == 'bf16'):
-            block(x).flatten()[0].item()
+        with torch.no_grad(), nets.arithmetic(device, precision):
+            block(x).flatten()[0].item()            # waits for the device
 
     def measure(precision):
         started = clock()
@@ -80,18 +68,21 @@ def pick_precision(config, device, clock=time.perf_counter):
     return max(wins, key=wins.get)
 
 
-def set_precision(config, device, wish=None, before=()):
-    """Put into the configuration the arithmetic that the command line, or the run before ({field:
-    value}), asks for; else the one that is faster. UserError where the device has it not."""
-    if wish == 'tf32' and device.type != 'cuda':
+def set_precision(config, device, given=None, before=()):
+    """Set the arithmetic of a new run to the faster one, unless it is given.
+
+    given: the value of --precision, or None. before: {field: value} of the run that is continued.
+    Raises UserError if the device lacks what is given.
+    """
+    if given == 'tf32' and device.type != 'cuda':
         raise UserError('--precision tf32: the CPU has no such arithmetic; fp32, or bf16')
-    if wish is None and 'precision' not in before:
+    if given is None and 'precision' not in before:
         config.training.precision = distributed.broadcast_object(pick_precision(config, device))
 
 
 def compile_generator(run):
-    """Have run.G compiled by torch.compile, which its weights' names do not show; say so where
-    there is no compiler."""
+    """Compile run.G with torch.compile; its parameters keep their names. Without a compiler, a note
+    says so."""
     compiler = os.environ.get('CXX', 'g++')
     with suppress(ImportError):
         if run.device.type == 'cuda':
@@ -101,70 +92,3 @@ def compile_generator(run):
         warn(f'note: --compile: no compiler here ({compiler}); going on without')
         return
     run.G.compile()
-
-
-# -------------------------------------------------------------------------------------- memory
-
-def keep_memory(keep=True):
-    """Have freed memory stay with the process, on Linux: maps of the size of a picture, which come
-    and go with every layer, would be given back and fetched anew, page by page, for a fifth of the
-    time of a step. Or not, where pictures are so large that the gaps between them matter."""
-    with suppress(OSError, AttributeError, TypeError):      # another system; TypeError: Windows
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0 if keep else 1 << 16)    # M_MMAP_MAX, and its default
-        libc.mallopt(-1, (1 << 31) - 1)             # M_TRIM_THRESHOLD
-
-
-def free_memory(device):
-    """Bytes that a process can have there; None where the system does not say."""
-    if device.type == 'cuda':
-        return torch.cuda.mem_get_info(device)[0]
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path('/proc/meminfo').read_text().splitlines()
-        line = next(line for line in lines if line.startswith('MemAvailable'))
-        return int(line.split()[1]) << 10
-    return None
-
-
-def peak_memory(device):
-    """The most bytes that this process has had there; None where the system does not say."""
-    if device.type == 'cuda':
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(ImportError):
-        import resource                             # not on Windows
-        unit = 1 if sys.platform == 'darwin' else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return None
-
-
-class PeakMemory(TorchDispatchMode):
-    """While it is entered, counts the bytes of all tensors that are made and have not been freed:
-    `now`, and `peak`, the most there were. On the device 'meta' that costs no memory."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen = weakref.WeakSet()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for x in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(x, torch.Tensor) and x.untyped_storage() not in self.seen:
-                storage = x.untyped_storage()
-                self.seen.add(storage)
-                weakref.finalize(storage, self.freed, storage.nbytes())
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-        return result
-
-    def freed(self, n):
-        self.now -= n
-
-
-GAPLESS = 2048 * 1024       # pixels of the largest map for which freed memory is kept
-
-
-def keep_memory_for(label):
-    """Keep freed memory on the CPU for maps (..., H, W) up to 2048x1024. Larger ones leave gaps
-    that matter, and give it back."""
-    keep_memory(label.shape[-2] * label.shape[-1] <= GAPLESS)

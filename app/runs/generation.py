@@ -8,7 +8,7 @@ from app.common.errors import UserError, warn_on_error
 from app.common.files import BackgroundQueue, read_ahead, resolve_path
 from app.datasets import layouts
 from app.datasets.scenes import read_photo, read_scene, warn_about_size
-from app.runs import devices, distributed, pictures, report, run_styles
+from app.runs import distributed, memory, pictures, report, run_styles
 import generate
 import styles
 
@@ -40,7 +40,7 @@ def check_output_folder(out, labels):
 
 def make_scene_pictures(run, scene, name, choice, photo=None):
     """Yield the ending of its file's name and each picture (1, C, H, W) of a scene, on the CPU."""
-    devices.keep_memory_for(scene.label)
+    memory.keep_memory_for(scene.label)
     for i in range(choice.n):
         seed = run_styles.picture_seed(choice.seed, name, i)
         if choice.saved:

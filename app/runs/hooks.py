@@ -16,7 +16,7 @@ from app.common import config as configuration
 from app.common.console import format_duration, log_info, status_line, warn
 from app.common.errors import UserError, warn_on_error
 from app.common.files import append_text, write_text
-from app.runs import checkpoints, devices, distributed, pictures, report, run_styles, runs
+from app.runs import checkpoints, distributed, memory, pictures, report, run_styles, runs
 import data
 import generate
 import losses
@@ -127,7 +127,7 @@ def show_step(run, n, state):
     state.shown = now
     rate = (run.step - state.step) / (now - state.time)
     left = f', {format_duration((t.total_steps - run.step) / rate)} left' if rate else ''
-    peak = devices.peak_memory(run.device)
+    peak = memory.peak_memory(run.device)
     status_line(f'step {run.step}/{t.total_steps}, epoch {run.step * t.batch / n:.1f}{left}, '
                 f'{rate:.2f} steps/s'
                 + (f', {peak / 2 ** 30:.1f} GiB' if peak else '') + f'  {state.losses}')
@@ -194,7 +194,7 @@ def append_speed(run, folder, rate):
     """Append to speed.csv, whose numbers differ when a run is repeated and so are not part of
     it."""
     path = folder / 'speed.csv'
-    peak = (devices.peak_memory(run.device) or math.nan) / 2 ** 30
+    peak = (memory.peak_memory(run.device) or math.nan) / 2 ** 30
     with open(path, 'a') as file:
         if not file.tell():
             file.write('step,steps_per_second,memory\n')

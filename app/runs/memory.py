@@ -1,44 +1,124 @@
-"""The memory that training takes."""
+"""Memory: how much training needs, how much is free, and how freed memory is kept."""
+from contextlib import suppress
+import ctypes
+from pathlib import Path
+import sys
+import weakref
+
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.common.console import log_info, warn
-from app.runs import devices, distributed
+from app.runs import distributed
 import train
+
+KEPT_PIXELS = 2048 * 1024                           # of the largest map that keep_memory_for keeps
+
+
+# ------------------------------------------------------------------------------- what is there now
+
+def keep_memory(keep=True):
+    """Let this process keep the memory that it frees (Linux). Every layer makes and frees maps of
+    the size of the picture; fetching their pages anew takes a fifth of the time of a step."""
+    with suppress(OSError, AttributeError, TypeError):      # other systems; TypeError: Windows
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0 if keep else 1 << 16)    # M_MMAP_MAX, and its default
+        libc.mallopt(-1, (1 << 31) - 1)             # M_TRIM_THRESHOLD
+
+
+def keep_memory_for(label):
+    """Keep freed memory on the CPU for label maps (..., H, W) up to 2048x1024. For larger ones the
+    gaps between kept pieces would take too much."""
+    keep_memory(label.shape[-2] * label.shape[-1] <= KEPT_PIXELS)
+
+
+def free_memory(device):
+    """Return the bytes that a process can still take; None if the system does not say."""
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path('/proc/meminfo').read_text().splitlines()
+        line = next(line for line in lines if line.startswith('MemAvailable'))
+        return int(line.split()[1]) << 10
+    return None
+
+
+def peak_memory(device):
+    """Return the most bytes that this process has had so far; None if the system does not say."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(ImportError):
+        import resource                             # not on Windows
+        unit = 1 if sys.platform == 'darwin' else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return None
+
+
+# -------------------------------------------------------------------------------- what is needed
+
+class PeakMemory(TorchDispatchMode):
+    """A context that counts the bytes of all tensors made in it: `now` those that are alive, `peak`
+    the most that were alive at once. Fake tensors count as true ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen = weakref.WeakSet()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for x in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(x, torch.Tensor) and x.untyped_storage() not in self.seen:
+                storage = x.untyped_storage()
+                self.seen.add(storage)
+                weakref.finalize(storage, self.subtract, storage.nbytes())
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+        return result
+
+    def subtract(self, n):
+        self.now -= n
 
 
 def memory_needed(run):
-    """Estimate the bytes of memory that training takes in this process, by a pass through the
-    networks with tensors that have sizes and no values. None where pictures differ in size."""
-    from torch._subclasses.fake_tensor import FakeTensorMode     # takes a while to import
+    """Estimate the bytes of memory that training takes: on a GPU those of this process, on the CPU
+    those of all processes on this machine.
+
+    It passes fake tensors, which have a size and no values, through the networks. Returns None if
+    the pictures keep their own sizes.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode     # takes long to import
     c, t = run.config, run.config.training
     if not (t.crop or c.size):
         return None
     w, h = t.crop or c.size
     n = t.batch // t.accumulate // distributed.WORLD_SIZE
-    sizes = (1 if c.n_labels else c.in_channels, torch.uint8), (1, torch.int32), (
-        c.out_channels, torch.float32)
+    maps = {'label': (1 if c.n_labels else c.in_channels, torch.uint8), 'inst': (1, torch.int32),
+            'image': (c.out_channels, torch.float32)}
     step, run.step = run.step, t.total_steps        # when everything is trained
     train.freeze_inner(run)
-    with FakeTensorMode(allow_non_fake_inputs=True), devices.PeakMemory() as memory:
+    with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory:
         label, inst, image = (torch.empty(n, channels, h, w, dtype=dtype, device=run.device)
-                              for channels, dtype in sizes)
+                              for channels, dtype in maps.values())
         train.forward_backward(run, label, None if c.instances == 'none' else inst, image, None, 0)
         for optimizer in (run.opt_G, run.opt_D):
             optimizer.zero_grad()
     run.last_map = ()
-    weights, trained = (sum(p.nbytes for p in parameters) for parameters in (
-        (p for net in (run.G, run.D, run.E, run.vgg, *run.average.values()) if net
-         for p in net.parameters()), train.trainable_parameters(run)))
+    weights = sum(p.nbytes for net in (run.G, run.D, run.E, run.vgg, *run.average.values()) if net
+                  for p in net.parameters())
+    moments = 2 * sum(p.nbytes for p in train.trainable_parameters(run))    # of Adam
     run.step = step
     train.freeze_inner(run)
-    # Adam keeps two moments; while a checkpoint is written there is a copy of all of it.
-    return memory.peak + (weights + 2 * trained) * (2 if run.device.type == 'cpu' else 1)
+    if run.device.type != 'cpu':
+        return memory.peak + weights + moments
+    # The main process copies all that it writes into a checkpoint.
+    return distributed.LOCAL_WORLD_SIZE * (memory.peak + weights + moments) + weights + moments
 
 
 def compare_memory(run):
-    """Print how much memory a run will need, and warn where less is free. Returns whether there is
-    enough, as far as can be known."""
-    needed, free = memory_needed(run), devices.free_memory(run.device)
+    """Print how much memory a run needs, and warn if less is free. Returns whether there is enough;
+    True if that is not known."""
+    needed, free = memory_needed(run), free_memory(run.device)
     if needed is None or free is None:
         return True
     message = f'memory: about {needed / 2 ** 30:.1f} GiB needed, {free / 2 ** 30:.1f} GiB free'

@@ -1,5 +1,5 @@
-"""Runs that the official code of 2018 wrote (github.com/NVIDIA/pix2pixHD): plain state dicts
-without a configuration, and clustered features in a pickle."""
+"""Runs of the official code of 2018 (github.com/NVIDIA/pix2pixHD): state dicts without a
+configuration, and clustered features in a pickle."""
 from pathlib import Path
 import pickle
 import re
@@ -7,15 +7,15 @@ import re
 import numpy as np
 import torch
 
-from app.runs import checkpoints
 from app.common.errors import UserError, as_user_error
-from app.common.files import require_regular_file, read_text
+from app.common.files import read_text, require_regular_file
 from app.datasets.layouts import CITYSCAPES, LAYOUTS
+from app.runs import checkpoints
 
 
 def read_weights(folder):
-    """{'G': state dict, 'D': ..., 'E': ...} of latest_net_G.pth and, where they are,
-    latest_net_D.pth and latest_net_E.pth. UserError where one cannot be read."""
+    """Return {'G', 'D', 'E': state dict} of latest_net_G.pth, latest_net_D.pth and
+    latest_net_E.pth, without those that are missing. UserError if one cannot be read."""
     weights = {}
     for name in 'GDE':
         path = Path(folder) / f'latest_net_{name}.pth'
@@ -24,29 +24,31 @@ def read_weights(folder):
             with as_user_error(path):
                 state = torch.load(path, map_location='cpu', weights_only=True)
                 checkpoints.check_tensors(state, path)
-                # PyTorch before 0.4 wrote statistics of InstanceNorm, which nobody uses.
+                # PyTorch before 0.4 wrote statistics of InstanceNorm, which are not used.
                 weights[name] = {key: tensor for key, tensor in state.items()
                                  if not re.search(r'running_(mean|var)$', key)}
     return weights
 
 
 def infer_config(folder, G, D=None, E=None, n_labels=None):
-    """Read the network part of a configuration off the shapes of state dicts -> dict. n_labels: see
-    `reading`. UserError where the networks do not fit one another.
+    """Infer the network fields of a configuration from the shapes of state dicts: {field: value}.
 
-    As in the official scripts, the encoder sees pictures at the size of G1 whatever the number of
-    local enhancers.
+    n_labels: see infer_labels.
+    Raises UserError if the networks do not fit one another.
+
+    As in the official scripts, the encoder gets pictures at the size of G1 for any number of local
+    enhancers.
     """
     def convolutions(state, module):
         return [weight for name, weight in state.items()
                 if re.fullmatch(rf'{module}\.\d+\.weight', name)]
 
-    def blocks(module):
+    def n_blocks(module):
         return len({name.split('.')[1] for name in G
                     if re.match(rf'{module}\.\d+\.conv_block', name)})
 
-    enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
-    stem = G[f'model{enhancers}_1.1.weight' if enhancers else 'model.1.weight']
+    n_enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
+    stem = G[f'model{n_enhancers}_1.1.weight' if n_enhancers else 'model.1.weight']
     layers = convolutions(E, 'model') if E else []
     feat = len(layers[-1]) if E else 0
     out_channels = next(len(weight) for weight in reversed(G.values()) if weight.ndim == 4)
@@ -54,11 +56,11 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
     options = read_options(folder)
     n_labels, boundary = infer_labels(folder, stem.shape[1] - feat, n_labels, options)
     layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
-    config = {'model': 'local' if enhancers else 'global', 'ngf': len(stem),
-              'n_enhancers': enhancers, 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
+    config = {'model': 'local' if n_enhancers else 'global', 'ngf': len(stem),
+              'n_enhancers': n_enhancers, 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
               'out_channels': out_channels,
-              'n_blocks': blocks('model'), 'n_blocks_local': blocks('model1_2'),
-              'features': E is not None, 'encoder_scale': 1 << enhancers,
+              'n_blocks': n_blocks('model'), 'n_blocks_local': n_blocks('model1_2'),
+              'features': E is not None, 'encoder_scale': 1 << n_enhancers,
               'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
               'instances': 'files' if boundary else 'none', 'n_labels': n_labels,
               'layout': layout, 'label_names': LAYOUTS[layout].names(Path(folder)),
@@ -74,23 +76,25 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
 
 
 def read_options(folder):
-    """What opt.txt says, which the official code leaves with a run -> {name: text}; {} without."""
+    """Return the options of a run, {name: text}, from the opt.txt that the official code writes; {}
+    without that file."""
     path = Path(folder) / 'opt.txt'
     return dict(re.findall(r'^(\w+): (.*?)\s*$', read_text(path), re.M)) if path.exists() else {}
 
 
 def infer_labels(folder, channels, n_labels, options):
-    """What the input channels of G, less the features, stand for -> number of labels (0: a picture
-    of three channels), whether there is a boundary map.
+    """Return (number of labels, whether there is a boundary map); 0 labels stand for a picture.
 
-    n_labels: as the user says, or None: then as opt.txt does, or else as the official scripts have
-    it: 36 are Cityscapes' labels and a boundary map, 3 a picture. UserError where that tells
-    nothing, or something that cannot be.
+    channels: those of G's input, without the features.
+    n_labels: what the user says, or None. Then opt.txt decides, and without it the defaults of the
+        official scripts: 36 channels are Cityscapes' labels and a boundary map, 3 are a picture.
+    options: of read_options.
+    Raises UserError if the number of labels is not known or does not fit the channels.
     """
     label_nc = options.get('label_nc', '')
-    usual = {len(CITYSCAPES) + 1: len(CITYSCAPES), 3: 0}.get(channels)
+    default = {len(CITYSCAPES) + 1: len(CITYSCAPES), 3: 0}.get(channels)
     if n_labels is None:
-        n_labels = int(label_nc) if label_nc.isdecimal() and len(label_nc) < 10 else usual
+        n_labels = int(label_nc) if label_nc.isdecimal() and len(label_nc) < 10 else default
     boundary = {channels: False, channels - 1: True, **({0: False} if channels == 3 else {})}
     if n_labels not in boundary:
         raise UserError(
@@ -103,20 +107,20 @@ def infer_labels(folder, channels, n_labels, options):
 
 
 def check_channels(folder, inputs, feat, D, out_channels):
-    """UserError where G has input channels that neither D sees nor E makes: features of an encoder
-    that was left in the folder of another stage."""
+    """Raise UserError if G has input channels that neither D gets nor E makes: features of an
+    encoder that is in the folder of another stage."""
     if D:
-        more = inputs - feat - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
+        extra = inputs - feat - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
     else:                                                   # 35 labels, boundary and 3 features
-        more = 3 if inputs - feat == len(CITYSCAPES) + 1 + 3 else 0
-    if more:
-        raise UserError(f'{folder}: G takes {inputs} channels, {more} more than label and boundary '
-                        'maps have: features; copy latest_net_E.pth of the run that its encoder '
-                        'comes from into the folder')
+        extra = 3 if inputs - feat == len(CITYSCAPES) + 1 + 3 else 0
+    if extra:
+        raise UserError(f'{folder}: G takes {inputs} channels, {extra} more than label and '
+                        'boundary maps have: features; copy latest_net_E.pth of the run that its '
+                        'encoder comes from into the folder')
 
 
 class Dtype:
-    """What stands in for numpy.dtype in a pickle: the name of a type of numbers, or of objects."""
+    """Replaces numpy.dtype while a pickle is read: the code of a type of numbers, or of objects."""
 
     def __init__(self, code, *flags):
         self.code, self.order = code, '='
@@ -124,8 +128,8 @@ class Dtype:
     def __setstate__(self, state):
         self.order = state[1]
 
-    def numbers(self, raw):
-        """bytes -> ndarray (n,)."""
+    def to_array(self, raw):
+        """Return bytes as an ndarray (n,)."""
         if not re.fullmatch('[fiu][1248]', self.code):
             raise pickle.UnpicklingError(f'an array of {self.code}')
         raw = raw.encode('latin1') if isinstance(raw, str) else raw
@@ -133,7 +137,7 @@ class Dtype:
 
 
 class Array:
-    """What stands in for numpy.ndarray: `values` is an array of numbers, or a list of objects."""
+    """Replaces numpy.ndarray while a pickle is read: `values` is an array, or a list of objects."""
 
     def __init__(self, *empty):
         self.values = None
@@ -142,18 +146,18 @@ class Array:
         _, shape, dtype, fortran, raw = state
         self.values = raw
         if not isinstance(raw, list):
-            self.values = dtype.numbers(raw).reshape(shape, order='F' if fortran else 'C')
+            self.values = dtype.to_array(raw).reshape(shape, order='F' if fortran else 'C')
 
 
 class ArraysOnly(pickle.Unpickler):
-    """Reads the dicts, numbers and numpy arrays of a pickle, and refuses to import anything else.
+    """Reads the dicts, numbers and arrays of a pickle, and refuses to import anything else.
 
-    Nothing of numpy is called with what the pickle holds: numpy.ndarray itself would make an object
-    of any address.
+    It calls nothing of numpy with values from the pickle, because numpy.ndarray would make an
+    object of any address.
     """
     ALLOWED = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): Dtype,
                ('multiarray', '_reconstruct'): Array,
-               ('multiarray', 'scalar'): lambda dtype, raw: dtype.numbers(raw)[0].item()}
+               ('multiarray', 'scalar'): lambda dtype, raw: dtype.to_array(raw)[0].item()}
 
     def find_class(self, module, name):
         module = module.removeprefix('numpy.core.').removeprefix('numpy._core.')
@@ -164,9 +168,11 @@ class ArraysOnly(pickle.Unpickler):
 
 
 def read_styles(path, config):
-    """features_clustered_010.npy, a pickled {label: (k, feat) centres} -> a dict as styles.cluster
-    returns it, but for step and min_pixels. It tells no counts, so every centre counts once.
-    UserError where it is something else."""
+    """Read features_clustered_010.npy, a pickled {label: (k, feat) centres}.
+
+    Returns a dict as of styles.cluster; every centre has the count 1, because the file has no
+    counts. Raises UserError if the file holds anything else.
+    """
     require_regular_file(path)
     with as_user_error(path, 'not clustered features of the official code'):
         with open(path, 'rb') as file:
@@ -174,16 +180,16 @@ def read_styles(path, config):
             {1: np.lib.format.read_array_header_1_0,
              2: np.lib.format.read_array_header_2_0}[version[0]](file)
             pickled, = ArraysOnly(file, encoding='latin1').load().values
-        clusters = {label: found.values for label, found in pickled.items()}
+        clusters = {label: array.values for label, array in pickled.items()}
         k = max(len(centres) for centres in clusters.values())
         if not set(clusters) <= set(range(config.n_labels)):
             raise ValueError(f'labels {min(clusters)} to {max(clusters)}')
 
         centres = np.zeros((config.n_labels, k, config.feat), np.float32)
         counts = np.zeros((config.n_labels, k), np.int64)
-        for label, found in clusters.items():
-            centres[label, :len(found)] = found
-            counts[label, :len(found)] = 1
+        for label, values in clusters.items():
+            centres[label, :len(values)] = values
+            counts[label, :len(values)] = 1
         if not np.isfinite(centres).all():
             raise ValueError('centres that are not finite')
     return {'centres': centres, 'counts': counts, 'mean': centres[counts > 0].mean(0),

@@ -137,7 +137,8 @@ def start(run, folder, loaded, make_score=None, dry_run=False):
     for line in summarise_run(run, folder, loaded):
         log_info(line)
     if dry_run:
-        if memory.compare_memory(run):                      # otherwise the steps may not fit
+        # Otherwise the steps may not fit.
+        if distributed.broadcast_object(memory.compare_memory(run)):
             seconds, total = measure_step(run, loaded), run.config.training.total_steps
             log_info(f'  time      {seconds:.3g} s a step, {format_duration(total * seconds)} for '
                      f'{total}')
@@ -246,7 +247,7 @@ def fit(run, folder, loaded, score=None):
                  f'python p2phd.py train --resume {quote(folder)}')
         return 128 + stop
     report_train_val_l1(state.average, state.clusters, loaded, (run.step - started) // 20)
-    if peak := devices.peak_memory(run.device):
+    if peak := memory.peak_memory(run.device):
         log_info(f'memory: {peak / 2 ** 30:.1f} GiB at most')
     log_info(f'done: {checkpoints.list_checkpoints(folder)[-1]}, pictures in {folder / "samples"}')
     return 0

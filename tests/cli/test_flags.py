@@ -12,7 +12,7 @@ import torch
 
 from app.cli import command_line
 from app.common import config
-from app.runs import devices, runs
+from app.runs import memory, runs
 from conftest import TINY
 import nets
 
@@ -88,7 +88,7 @@ def test_a_dry_run_beside_a_run_and_flags_that_only_new_runs_take(command, scene
 
 def test_a_dry_run_without_enough_memory(command, scenes, monkeypatch):
     """It warns and takes no steps."""
-    monkeypatch.setattr(devices, 'free_memory', lambda device: 1 << 20)
+    monkeypatch.setattr(memory, 'free_memory', lambda device: 1 << 20)
     code, out, err = command('train', '--data', scenes, *TINY, '--steps', 7, '--dry-run')
     assert code == 0 and 'GiB free; --precision bf16' in err and 's a step' not in out
 

@@ -1,23 +1,23 @@
-"""What is computed stays the same however it is computed: in parts, anew on the way back, compiled,
-in bfloat16, with the labels at hand alone."""
+"""However a step is computed, the result is the same: in parts, with recomputed activations,
+compiled, in bfloat16, with the present labels only. Devices, arithmetic and memory."""
 import shutil
 
 import pytest
 import torch
 
+from app.demo import streets
+from app.runs import devices, memory
 from conftest import make_run
 import data
-from app.runs import devices
 import nets
-from app.demo import streets
 import train
-from app.runs import memory
 
 CPU = torch.device('cpu')
 SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 2, 'ndf': 8, 'nef': 4, 'n_down_encoder': 2}
 
 
 def batch(n=1, size=(64, 32)):
+    """Return label, inst and image of n scenes."""
     scenes = [streets.draw_scene(i, size) for i in range(n)]
     label, inst, image = (torch.stack([data.to_tensor(scene[i]) for scene in scenes])
                           for i in range(3))
@@ -25,54 +25,53 @@ def batch(n=1, size=(64, 32)):
 
 
 def gradients(run, maps, labels=None):
-    """One step's terms and gradients, as {name: tensor}."""
+    """Return the terms and gradients of one step, {name: tensor}."""
     terms = train.train_step(run, *maps, labels)
     return {**terms, **{f'{name}.{key}': p.grad for name in 'GDE'
                         for key, p in getattr(run, name).named_parameters()}}
 
 
-def assert_same(run, other, maps, labels=None, tolerance=1e-5):
+def assert_same_step(run, other, maps, labels=None, tolerance=1e-5):
     a, b = gradients(run, maps), gradients(other, maps, labels)
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance)
 
 
-def test_the_labels_at_hand_are_enough():
-    """Of 35 labels a scene has a dozen: terms and gradients are those with all channels."""
+def test_the_present_labels_are_enough():
+    """A scene has 16 of 35 labels: terms and gradients are those with the channels of all."""
     maps = batch()
     labels = data.find_present_labels(maps[0], 35)
     assert len(labels) == 16
-    assert_same(make_run(CPU, **SMALL), make_run(CPU, **SMALL), maps, labels)
+    assert_same_step(make_run(CPU, **SMALL), make_run(CPU, **SMALL), maps, labels)
 
 
 def test_a_batch_in_parts_has_the_gradients_of_the_whole():
     whole, parts = make_run(CPU, **SMALL), make_run(CPU, **SMALL)
     whole.config.training.batch = parts.config.training.batch = 4
     parts.config.training.accumulate = 2
-    assert_same(whole, parts, batch(4))
+    assert_same_step(whole, parts, batch(4))
 
 
 @pytest.mark.parametrize('network', [{}, {'model': 'local', 'n_enhancers': 1}])
-def test_activations_computed_anew_are_the_same(network):
+def test_recomputed_activations_are_the_same(network):
     plain, again = make_run(CPU, **SMALL, **network), make_run(CPU, **SMALL, **network)
     again.G.recompute = True
     calls = []
     again.G.model[1].register_forward_hook(lambda *_: calls.append(1))
-    kept = [memory.memory_needed(run) for run in (plain, again)]
-    assert_same(plain, again, batch(size=(64, 64)), tolerance=0)
-    assert len(calls) == 2                                  # there and back
-    assert kept == [None, None]                             # pictures of their own sizes
+    assert_same_step(plain, again, batch(size=(64, 64)), tolerance=0)
+    assert len(calls) == 2                                  # forward and backward
+    assert memory.memory_needed(plain) is None              # pictures keep their own sizes
     for run in (plain, again):
         run.config.size = (256, 256)
     assert memory.memory_needed(again) < 0.9 * memory.memory_needed(plain)
 
 
-def test_memory_needed_is_about_what_is_had():
+def test_memory_needed_is_about_what_a_step_takes():
     run = make_run(CPU, **SMALL)
     run.config.size = (64, 32)
     needed = memory.memory_needed(run)
-    with devices.PeakMemory() as counted:                   # the same count of a true step
+    with memory.PeakMemory() as counted:
         train.train_step(run, *batch())
     assert counted.peak < needed < 3 * counted.peak
 
@@ -80,12 +79,17 @@ def test_memory_needed_is_about_what_is_had():
 def test_each_process_needs_memory_for_its_share_of_the_batch(monkeypatch):
     run = make_run(CPU, training={'batch': 8}, **SMALL)
     run.config.size = (64, 64)
-    one = memory.memory_needed(run)
-    monkeypatch.setattr(memory.distributed, 'WORLD_SIZE', 8)
-    eight = memory.memory_needed(run)
-    run.config.training.batch = 1
-    monkeypatch.setattr(memory.distributed, 'WORLD_SIZE', 1)
-    assert eight == memory.memory_needed(run) < 0.5 * one
+
+    def needed(batch, processes, here):
+        """Of a batch shared by some processes, some of which are on this machine."""
+        run.config.training.batch = batch
+        monkeypatch.setattr(memory.distributed, 'WORLD_SIZE', processes)
+        monkeypatch.setattr(memory.distributed, 'LOCAL_WORLD_SIZE', here)
+        return memory.memory_needed(run)
+
+    assert needed(8, 8, 1) == needed(1, 1, 1) < 0.5 * needed(8, 1, 1)
+    copy = 2 * needed(1, 1, 1) - needed(2, 2, 2)            # for the checkpoint, made once
+    assert copy > 0 and needed(8, 8, 8) == 8 * needed(1, 1, 1) - 7 * copy
 
 
 def test_gradients_are_finite_after_a_step():
@@ -99,7 +103,7 @@ def test_gradients_are_finite_after_a_step():
     ([(1, 9)] + [(1, 0.5)] * 3, 'bf16'),            # something else ran in the first turn
     ([(9, 1), (9, 1)] + [(1, 1)] * 3, 'fp32')])
 def test_the_precision_that_wins_most_turns_is_chosen(turns, faster, monkeypatch):
-    """turns: the seconds that fp32 and bf16 take in each turn, on a made-up clock."""
+    """turns: the seconds that fp32 and bf16 take in each turn, by a fake clock."""
     def times():
         now = 0
         for seconds in sum(turns, ()):
@@ -129,17 +133,17 @@ def test_compiled_generator_is_the_generator():
     names = list(run.G.state_dict())
     label, inst, _ = batch()
     labels = data.find_present_labels(label, 35)
-    told = torch.cat([data.condition(label, inst, 35, True, labels), torch.zeros(1, 3, 32, 64)], 1)
+    x = torch.cat([data.condition(label, inst, 35, True, labels), torch.zeros(1, 3, 32, 64)], 1)
     with torch.no_grad():
         nets.set_present_labels(labels, run.G)
-        expected = run.G(told)
+        expected = run.G(x)
         devices.compile_generator(run)
-        torch.testing.assert_close(run.G(told), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(run.G(x), expected, rtol=0, atol=1e-4)
     assert list(run.G.state_dict()) == names
-    assert_same(make_run(CPU, **SMALL), run, batch(), labels, 1e-4)
+    assert_same_step(make_run(CPU, **SMALL), run, batch(), labels, 1e-4)
 
 
-def test_without_a_compiler_it_goes_on(monkeypatch, capsys):
+def test_without_a_compiler_training_goes_on(monkeypatch, capsys):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     devices.compile_generator(make_run(CPU, **SMALL))
     assert capsys.readouterr().err == (
@@ -147,7 +151,7 @@ def test_without_a_compiler_it_goes_on(monkeypatch, capsys):
 
 
 def test_bfloat16_follows_float32():
-    """The losses of twenty steps, within a tenth."""
+    """The losses of twenty steps differ by less than a tenth."""
     curves = []
     for precision in ('fp32', 'bf16'):
         run, maps = make_run(CPU, precision, **SMALL), batch()
@@ -160,16 +164,16 @@ def test_bfloat16_follows_float32():
 
 
 @pytest.mark.parametrize('affine', [False, True])
-def test_norm_in_the_layout_channels_last(affine):
-    """Values and gradients are those of torch's norm, in all digits, where the mean is far off."""
+def test_norm_in_channels_last(affine):
+    """Values and gradients equal those of torch's norm, also where the mean is far from zero."""
     x = torch.randn(2, 6, 128, 256) * 2 + 20
     theirs, ours = torch.nn.InstanceNorm2d(6, affine=affine), nets.InstanceNorm(6, affine=affine)
     results = []
     for norm, layout in ((theirs, torch.contiguous_format), (ours, torch.channels_last)):
-        given = x.clone(memory_format=layout).requires_grad_()
-        y = norm(given)
+        leaf = x.clone(memory_format=layout).requires_grad_()
+        y = norm(leaf)
         (y * y * torch.linspace(0, 1, 256)).sum().backward()
-        results.append((y, given.grad))
+        results.append((y, leaf.grad))
     torch.testing.assert_close(*results, rtol=0, atol=2e-5)
     assert ours(x.contiguous(memory_format=torch.channels_last)).is_contiguous(
         memory_format=torch.channels_last)

@@ -48,7 +48,8 @@ def test_exported_program_makes_the_picture(kind, network, tmp_path):
     run = make_run(CPU, **SMALL, **network)
     clusters = {'centres': torch.randn(35, 3, 3).numpy(), 'counts': np.full((35, 3), 2),
                 'mean': np.zeros(3, np.float32)} if run.E else None
-    assert export.export_program(run, clusters, kind, (64, 32), tmp_path / f'run.{kind}')
+    assert 'multiples of' in export.export_program(tmp_path, run, clusters, kind, (64, 32),
+                                                   tmp_path / f'run.{kind}')
     rng = np.random.default_rng(0)
     for h, w in (32, 64), (48, 96):
         label, style = (rng.integers(0, most, (h // 8, w // 8)).repeat(8, 0).repeat(8, 1)

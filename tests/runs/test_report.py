@@ -34,9 +34,9 @@ def test_page_of_a_run(trained, tmp_path):
     text = (folder / 'index.html').read_text()
     assert len(text) < 200_000 and not re.search(r'https?://', text)
     assert 'step 250000 of 6' in text and text.count('<svg') >= 10
-    assert '0000099.png' in text and 'all of the generator learns, step 100' in text
+    assert '0000099.png' in text and 'all of the generator is trained, step 100' in text
     assert 'its peak grows' in text and '<td>0.375</td>' in text
-    assert '<tr class=own><th>ngf</th><td>8</td><td class="help">' in text
+    assert '<tr class=given><th>ngf</th><td>8</td><td class="help">' in text
     assert f'<th>{c.label_names[7]}</th>' in text           # of the styles
     (folder / 'evaluation').mkdir()
     for broken in ('', '[]', '{"protocol": "", "rows": [{}]}',
@@ -44,13 +44,13 @@ def test_page_of_a_run(trained, tmp_path):
                    '{"protocol": "", "rows": [{"name": "a", "l1": 1%s}]}' % ('0' * 400),
                    '{"protocol": "", "rows": [{"name": "a", "iou": 1}]}'):
         (folder / 'evaluation' / 'scores.json').write_text(broken)
-        assert report.evaluation_in(folder) is None
+        assert report.read_evaluation(folder) is None
     stored = (folder / 'styles.npz').read_bytes()
     for path in folder.glob('styles-*.npz'):                # of other tests
         path.unlink()
     for broken in (b'', stored[:300]):
         (folder / 'styles.npz').write_bytes(broken)
-        assert report.styles_in(folder, c) == []
+        assert report.read_newest_styles(folder, c) == []
     for broken in ('', 'step\n', 'step,gan\nx,y\n', 'a,b\n1,2\n'):
         (folder / 'log.csv').write_text(broken)
         report.write_run_page(folder, c)

@@ -5,7 +5,7 @@ import torch
 
 from app.common import files
 from app.datasets import pairs
-from app.runs import devices
+from app.runs import memory
 from conftest import TINY
 import data
 
@@ -32,5 +32,5 @@ def test_without_fork_the_training_process_loads_the_pictures(command, scenes, m
 def test_without_mallopt_training_goes_on(monkeypatch):
     def no_name(name):                                      # what Windows does
         raise TypeError("argument of type 'NoneType' is not iterable")
-    monkeypatch.setattr(devices.ctypes, 'CDLL', no_name)
-    devices.keep_memory()
+    monkeypatch.setattr(memory.ctypes, 'CDLL', no_name)
+    memory.keep_memory()
