@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from app.cli import command_line
+from app.cli import parser
 from conftest import ROOT
 
 METHOD = ['nets', 'losses', 'data', 'kmeans', 'styles', 'generate', 'train']
@@ -69,5 +69,5 @@ def test_documents_name_functions_and_files_that_exist():
             if stem in modules and name not in ('py', 'json', 'html', 'npz', 'csv', 'png'):
                 assert hasattr(import_module(modules[stem]), name), f'{document}: {stem}.{name}'
     for name in ('CHANGELOG.md', 'CITATION.cff'):
-        assert command_line.VERSION in (ROOT / name).read_text()
+        assert parser.VERSION in (ROOT / name).read_text()
     assert (ROOT / 'LICENSE').stat().st_size > 200

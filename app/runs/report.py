@@ -20,8 +20,8 @@ from PIL import Image
 
 from app.runs import checkpoints
 from app.common import config as configuration
-from app.common.console import format_duration, plural
-from app.common.errors import UserError, warn_on_error, as_user_error
+from app.common.console import format_duration, plural, warn_on_error
+from app.common.errors import UserError, as_user_error
 from app.common.files import read_json, read_text, write_text
 from app.runs import runs
 from app.runs import run_styles
