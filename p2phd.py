@@ -17,10 +17,11 @@ import signal
 import sys
 
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
-from app.cli import checks, command_line, commands
-from app.cli.command_line import given_fields, remembered_flags, seed_of
+from app.cli import checks, commands, parser
+from app.cli.settings import (dataset_fields, given_fields, log_preset, remembered_flags,
+                              seed_of)
 from app.common import config as configuration
-from app.common import console, errors
+from app.common import console
 from app.common.config import NETWORK, TRAINING
 from app.common.console import log_info, warn
 from app.common.errors import UserError
@@ -38,10 +39,11 @@ def train(args):
     encoder (section 3.4); or the U-Net of pix2pix as G."""
     if args.resume is not None:
         return resume(args)
+    checks.check_train(args)
     from app.datasets import inspection
     from app.runs import configurations, devices, folders
-    command_line.log_preset(args)
-    source = command_line.dataset_fields(args)
+    log_preset(args)
+    source = dataset_fields(args)
     found = inspection.inspect_dataset(source, thorough=source.skip_bad)
     folder = folders.new_folder(args.run, resolve_path(args.data).name or 'root', args.dry_run)
     device = devices.pick_device(args.device)
@@ -64,7 +66,7 @@ def finetune(args):
     checks.check_finetune(args)
     from app.datasets import inspection
     from app.runs import configurations, devices, folders, runs
-    command_line.log_preset(args)
+    log_preset(args)
     device = devices.pick_device(args.device)
     path, base = runs.read_run(args.base, n_labels=args.official_labels)
     before = base['config'].training
@@ -189,7 +191,7 @@ COMMANDS = {'train': train, 'finetune': finetune, 'cluster': cluster, 'generate'
 
 def parse(words):
     """Parse the words of a command line: a namespace. Exits with code 2 where they are wrong."""
-    return command_line.parse(words, __doc__)
+    return parser.parse(words, __doc__)
 
 
 def main(args):
@@ -199,7 +201,7 @@ def main(args):
     several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
     commands.check_ahead(args)
     try:
-        command_line.check_versions()
+        checks.check_versions()
         if several:
             from app.runs import distributed
         code = COMMANDS[args.command](args)
@@ -211,7 +213,7 @@ def main(args):
         warn(f'p2phd {args.command}: interrupted')
         return 130
     except (OSError, MemoryError, RuntimeError, ValueError) as error:
-        message = errors.explain(error, several)
+        message = commands.explain(error, several)
         if message is None:
             raise
         if several:

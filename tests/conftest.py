@@ -132,7 +132,7 @@ def make_run(device, precision='fp32', training=(), **network):
     otherwise. training: fields of its training."""
     from app.common import config
     from app.runs import runs
-    c = config.make_config(
+    c = config.with_defaults(
         {'n_labels': 35, 'instances': 'files', 'features': True, 'n_enhancers': 0, **network},
         {'data': '.', 'pictures': [1, 0], 'total_steps': 10 ** 6, 'decay_start': 10 ** 6,
          'precision': precision, **dict(training)})

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from app.cli import command_line
+from app.cli import parser
 from conftest import ROOT
 
 METHOD = ['nets', 'losses', 'data', 'kmeans', 'styles', 'generate', 'train']
@@ -61,4 +61,5 @@ def test_the_readme_is_at_most_10_kibibytes_long():
 
 def test_the_version_is_in_the_changelog_and_the_citation():
     for name in ('CHANGELOG.md', 'CITATION.cff'):
-        assert command_line.VERSION in (ROOT / name).read_text()
+        assert parser.VERSION in (ROOT / name).read_text()
+    assert (ROOT / 'LICENSE').stat().st_size > 200

@@ -4,12 +4,13 @@ from contextlib import suppress
 import json
 from pathlib import Path
 import sys
+import traceback
 
 # The rest, and torch with it, is imported by the subcommand that needs it.
-from app.cli import checks, command_line
-from app.cli.command_line import seed_of
+from app.cli import checks
+from app.cli.settings import dataset_fields, seed_of
 from app.common.console import log_info
-from app.common.errors import UserError
+from app.common.errors import UserError, describe_os_error, is_out_of_memory, one_line
 from app.common.files import lock_folder, make_folder, require_regular_file
 
 
@@ -41,10 +42,32 @@ def load_styles(run, folder):
                                                  after_save=report.try_write_run_page)
 
 
+def explain(error, several_processes):
+    """Return the line that tells a user what went wrong, or None for a fault of the program."""
+    if is_out_of_memory(error):
+        return ('there is not enough memory; try --precision bf16, --crop, a smaller --size, or '
+                'fewer channels')
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return describe_os_error(error)
+    if 'DataLoader worker' in str(error):
+        return ('a process that loads pictures has died, perhaps of too little (shared) memory; '
+                'train --resume RUN --workers 0 loads them in the trainer')
+    from app.runs.distributed import is_connection_error
+    from data import InputError
+    if isinstance(error, InputError):
+        return one_line(error)
+    if several_processes:
+        return ('another process of this run has ended, and says why; train --resume RUN continues '
+                'it' if is_connection_error(error) else traceback.format_exc())
+    return None
+
+
 def check(args):
     """Read everything in a data set, and report what it holds and what is wrong."""
     from app.datasets import inspection
-    source = command_line.dataset_fields(args)
+    source = dataset_fields(args)
     found = inspection.inspect_dataset(source, thorough=True)
     inspection.warn_about_assumptions(source, found)
     inspection.print_report(source, found)
@@ -54,6 +77,7 @@ def check(args):
 def edit(args):
     """Change a scene object by object, by a script or on a page (paper section 3.4 and its
     interactive object editing)."""
+    checks.check_edit(args)
     from app.datasets import layouts
     from app.editor import http_server, scene_files
     folder, run = load_trained_run(args)
@@ -63,13 +87,12 @@ def edit(args):
         args.label, args.inst, args.styles, args.photo))
     editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
                                     seed_of(args))
-    checks.check_edit(args)
     if args.script:
         require_regular_file(args.script)
     make_folder(out)
     name = layouts.scene_name(label)
     if args.script:
-        for path in scene_files.run_script(editor, args.script, out, name, args.last):
+        for path in scene_files.run_script(editor, args.script, out, name, args.final_only):
             log_info(path)
         return 0
     with lock_folder(out, flag='--out'):
@@ -89,8 +112,8 @@ def evaluate(args):
     evaluate_runs(
         run_folders, device, which=args.checkpoint, average=args.average, root=args.data,
         split=args.split, size=args.size, style_source=args.styles, void=args.void,
-        judge=args.judge, predictions=args.predictions, seed=seed_of(args), vgg=vgg, write=args.write, out=args.out,
-        n_labels=args.official_labels)
+        judge=args.judge, predictions=args.predictions, seed=seed_of(args), vgg=vgg,
+        write=args.write, out=args.out, n_labels=args.official_labels)
     return 0
 
 
@@ -108,6 +131,7 @@ def export(args):
     """Write a run for use without this program."""
     from app.runs import export as exporting
     from app.runs import runs
+    checks.check_export(args)
     folder, run = load_trained_run(args)
     clusters = load_styles(run, folder)
     if args.official:

@@ -1,14 +1,13 @@
-"""The configuration of a run: every field with its default and its bounds, written here and nowhere
-else.
+"""The settings of a run: every field with its bounds, its default and its help, written only here.
 
-The command line takes its flags' types, defaults and help from here, and what a checkpoint says of
-itself is held against the same bounds. A configuration is a SimpleNamespace of the fields of
-NETWORK, what a picture is made with, and of `training`, a SimpleNamespace of the fields of
-TRAINING, which is None in runs of the official code. Imports nothing heavy, so that --help answers
-at once.
+The command line takes its flags from these tables, and what a checkpoint says of itself (a stranger
+may have made it) is checked against the same bounds. A configuration is a SimpleNamespace with the
+fields of NETWORK and with `training`, a SimpleNamespace with the fields of TRAINING (None for a run
+of the official code). This module imports nothing heavy, so that --help answers at once.
 """
 import argparse
 from collections import namedtuple
+from contextlib import suppress
 import math
 import re
 import reprlib
@@ -17,59 +16,48 @@ from types import SimpleNamespace
 from app.common.errors import UserError
 
 
-# --------------------------------------------------------------------------------------- bounds
+# ------------------------------------------------------------------------------ types and bounds
 
-class Bound:
-    """What values a field may have: `parse` makes one of the words of a command line, `holds` tells
-    whether it is within bounds, `expected` says so in words, `metavar` in one."""
+class Kind(namedtuple('Kind', 'expected is_valid parse metavar choices', defaults=(str, 'N', ()))):
+    """The type and the bounds of a field.
 
-    def __init__(self, expected, parse, holds, metavar='N', choices=None):
-        self.expected, self.parse, self.holds = expected, parse, holds
-        self.metavar, self.choices = metavar, choices
+    expected: the allowed values, in words.
+    is_valid: a function that returns whether a value, of any type, is allowed.
+    parse: a function that makes a value of a word of the command line; it may raise ValueError.
+    metavar: what --help calls a value.
+    choices: all allowed values, if they are few.
+    """
 
-    def __call__(self, text):
-        """As a type of argparse."""
-        try:
-            value = self.parse(text)
-        except ValueError:
-            value = None
-        if value is None or not self.holds(value):
-            raise argparse.ArgumentTypeError(f'{text!r}: expected {self.expected}')
-        return value
-
-
-def whole(least, most, metavar='N'):
-    return Bound(f'a whole number from {least} to {most}', int,
-                 lambda value: type(value) is int and least <= value <= most, metavar)
+    def __call__(self, word):
+        """Return the value of a word of the command line. argparse calls this."""
+        with suppress(ValueError):
+            value = self.parse(word)
+            if self.is_valid(value):
+                return value
+        raise argparse.ArgumentTypeError(f'{word!r}: expected {self.expected}')
 
 
-def number(expected, holds, metavar):
-    return Bound(expected, float, lambda value: (
-        type(value) in (int, float) and math.isfinite(value) and holds(value)), metavar)
+def integer(low, high, metavar='N'):
+    return Kind(f'a whole number from {low} to {high}',
+                lambda value: type(value) is int and low <= value <= high, int, metavar)
+
+
+def real(expected, in_bounds, metavar):
+    return Kind(expected, lambda value: (type(value) in (int, float) and math.isfinite(value)
+                                         and in_bounds(value)), float, metavar)
 
 
 def choice(*values):
-    return Bound('one of ' + ', '.join(map(str, values)), str,
-                 lambda value: type(value) in (str, bool) and value in values, choices=values)
+    return Kind('one of ' + ', '.join(map(str, values)),
+                lambda value: type(value) in (str, bool) and value in values, choices=values)
 
 
 def path(metavar):
-    return Bound('a path', str, lambda value: is_text(value) and value != '', metavar)
+    return Kind('a path', lambda value: is_text(value) and value != '', metavar=metavar)
 
 
-def optional(bound):
-    return Bound(bound.expected, bound.parse, lambda value: value is None or bound.holds(value),
-                 bound.metavar, bound.choices)
-
-
-def opaque(expected, holds, metavar=None):
-    """A field of a kind that words of a command line do not have, or text."""
-    return Bound(expected, str, holds, metavar)
-
-
-def list_of(holds, length=None):
-    return lambda value: (isinstance(value, (list, tuple)) and all(map(holds, value))
-                          and length in (None, len(value)))
+def string(metavar):
+    return Kind('text', is_text, metavar=metavar)
 
 
 def is_text(value):
@@ -80,335 +68,307 @@ def is_plain(value):
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def width_and_height(text):
-    w, h = (int(side) for side in text.lower().split('x'))
-    return w, h
+def list_of(is_valid, length=None):
+    """Return a function that returns whether a value is a list of valid items."""
+    return lambda value: (isinstance(value, (list, tuple)) and all(map(is_valid, value))
+                          and length in (None, len(value)))
 
 
-FLAG, WIDTH, DEPTH = choice(True, False), whole(1, 4096), whole(1, 12)
-BLOCKS, SCALE, COUNT = whole(0, 256), whole(1, 256), whole(0, 1 << 40)
-POSITIVE, STEPS, NATURAL = whole(1, 1 << 40), whole(1, 1 << 40, 'STEPS'), whole(0, (1 << 32) - 1)
-EPOCHS = whole(0, 10 ** 6, 'EPOCHS')
+BOOL = choice(True, False)
+CHANNELS, DEPTH, BLOCKS, SCALE = integer(1, 4096), integer(1, 12), integer(0, 256), integer(1, 256)
+COUNT, POSITIVE = integer(0, 1 << 40), integer(1, 1 << 40)
+STEPS, EPOCHS = integer(1, 1 << 40, 'STEPS'), integer(0, 10 ** 6, 'EPOCHS')
+WEIGHT = real('a number from 0 to 1e6', lambda x: 0 <= x <= 1e6, 'WEIGHT')
+HOURS = real('a number of hours above 0', lambda x: 0 < x < 1e5, 'H')
 FOLDER, FILE = path('DIR'), path('FILE')
-FOLDER_OR_BESIDE = opaque('a path', is_text, 'DIR')     # '': beside the run
-SIZE = Bound('WIDTHxHEIGHT, each from 1 to 32768', width_and_height,
-             list_of(whole(1, 1 << 15).holds, 2), 'WxH')
-SIZE_OR_NATIVE = Bound(f'{SIZE.expected}, or native',
-                       lambda text: text if text == 'native' else width_and_height(text),
-                       lambda value: value == 'native' or SIZE.holds(value), 'WxH')
-MODEL = choice('global', 'local', 'unet')
-LABEL = whole(0, (1 << 16) - 1)                     # a label, before and after tables
-LABEL_OR_NONE = Bound(f'{LABEL.expected}, or none',
-                      lambda text: text if text == 'none' else int(text),
-                      lambda value: value == 'none' or LABEL.holds(value), 'ID')
-FRACTION = number('a number between 0 and 1', lambda value: 0 < value < 1, 'RATE')
-WEIGHT = number('a number from 0 to 1e6', lambda value: 0 <= value <= 1e6, 'WEIGHT')
-DECAY = number('a number from 0 to below 1', lambda value: 0 <= value < 1, 'DECAY')
-FACTOR = number('a factor from 1 to 2', lambda value: 1 <= value <= 2, 'FACTOR')
-HOURS = number('a number of hours above 0', lambda value: 0 < value < 1e5, 'H')
-NAME = Bound('letters, digits, _ and -', str,
-             lambda value: is_text(value) and re.fullmatch(r'[\w-]+', value), 'NAME')
-NAMES = opaque('names', list_of(is_text))
-TABLE = opaque('labels by id', lambda table: (
+SIZE = Kind('WIDTHxHEIGHT, each from 1 to 32768', list_of(integer(1, 1 << 15).is_valid, 2),
+            lambda word: tuple(map(int, word.lower().split('x'))), 'WxH')
+NAME = Kind('letters, digits, _ and -',
+            lambda value: is_text(value) and re.fullmatch(r'[\w-]+', value), metavar='NAME')
+NAMES = Kind('names', list_of(is_text))
+LABEL = integer(0, (1 << 16) - 1, 'ID')
+LABEL_TABLE = Kind('labels by id', lambda table: (
     isinstance(table, dict) and len(table) <= 1 << 16
-    and all(map(LABEL.holds, [*table, *table.values()]))))
-COLOURS = opaque('colours', list_of(lambda row: (         # rows [R, G, B, label, name]
-    list_of(is_plain, 5)(row) and list_of(whole(0, 255).holds)(row[:3]) and LABEL.holds(row[3])
-    and is_text(row[4]))))
+    and all(map(LABEL.is_valid, [*table, *table.values()]))))
+COLOURS = Kind('rows [R, G, B, label, name]', list_of(lambda row: (
+    list_of(is_plain, 5)(row) and list_of(integer(0, 255).is_valid)(row[:3])
+    and LABEL.is_valid(row[3]) and is_text(row[4]))))
+FLAGS = Kind('flags', lambda flags: isinstance(flags, dict) and all(
+    is_plain(value) or list_of(is_plain, 2)(value) for value in flags.values()))
 
 
 # --------------------------------------------------------------------------------------- fields
 
-Field = namedtuple('Field', 'bound default help', defaults=[None])
-REQUIRED = object()                                   # stands for a default where there is none
+# Where the default is None, None is allowed. computed: in words, a default that the program works
+# out. Fields without help are no flags: they follow from the data.
+Field = namedtuple('Field', 'kind default help computed', defaults=['', None])
+REQUIRED = object()                                 # in place of a default
 
 
-def table(**fields):
-    return {name: Field(*field) for name, field in fields.items()}
+def fields(**rows):
+    return {name: Field(*row) for name, row in rows.items()}
 
 
-# What a picture is made with: the networks, what they were taught to see, how maps are read. Those
-# without a text for --help follow from the data.
-NETWORK = table(
-    model=(MODEL, 'global',                                 # paper section 3.2
-           'global: G1; local: local enhancers around it from the start; unet: the U-Net of '
-           'pix2pix in its place; pix2pix: that baseline as a whole'),
-    ngf=(WIDTH, 64, 'channels of the (outermost) first layer (default: as many as give G1 64)'),
-    n_down=(DEPTH, 4, 'downsamplings of G1; levels of the U-Net, as many as the size allows by '
-                      'default'),
+# The networks, and how maps are read: what it takes to make pictures.
+NETWORK = fields(
+    model=(choice('global', 'local', 'unet'), 'global',     # paper section 3.2
+           'global: G1; local: G1 with local enhancers from the start; unet: the U-Net of pix2pix '
+           'as generator; pix2pix: that baseline as a whole'),
+    ngf=(CHANNELS, 64, 'channels of the outermost layer of G', '64, halved by each enhancer'),
+    n_down=(DEPTH, 4, 'downsamplings of G1, or levels of the U-Net', '4; U-Net: up to 8'),
     n_blocks=(BLOCKS, 9, 'residual blocks of G1'),
-    n_enhancers=(whole(0, 8), 1, 'local enhancers of --model local'),
+    n_enhancers=(integer(0, 8), 1, 'local enhancers, with --model local'),
     n_blocks_local=(BLOCKS, 3, 'residual blocks of each local enhancer'),
-    ndf=(WIDTH, 64, 'width of the discriminators'),
+    ndf=(CHANNELS, 64, 'channels of the first layer of each discriminator'),
     n_layers=(DEPTH, 3, 'strided layers of each discriminator'),
-    n_scales=(DEPTH, 3, 'discriminators'),                  # paper section 3.2: D1, D2, D3
-    spectral_norm=(FLAG, False, 'spectral normalisation of the discriminators'),
-    up=(choice('transposed', 'nearest', 'bilinear'), 'transposed',
-        'upsampling of generator and encoder: transposed convolutions as in the paper, or resizing '
-        'and a 3x3 convolution'),
-    boundary=(FLAG, True, 'instance boundary map'),         # paper section 3.3
-    features=(FLAG, REQUIRED, 'train the encoder along (default: if there are instances)'),
-    features_of=(choice('instance', 'label'), 'instance',
-                 'what has a style of its own; label: also without instance maps'),
+    n_scales=(DEPTH, 3, 'discriminators; each sees half the size of the one before'),
+    spectral_norm=(BOOL, False, 'spectral normalisation in the discriminators'),
+    up=(choice('transposed', 'nearest', 'bilinear'), 'transposed', 'upsampling: transposed '
+        'convolutions as in the paper, or resizing and a 3x3 convolution'),
+    boundary=(BOOL, True, 'give the networks the instance boundary map'),   # paper section 3.3
+    features=(BOOL, REQUIRED, 'train the encoder as well', 'yes, if there are instances'),
+    features_of=(choice('instance', 'label'), 'instance', 'what has a style of its own: each '
+                 'instance, or each label (works without instance maps)'),
     feat=(SCALE, 3, 'features per instance'),               # paper section 4
-    nef=(WIDTH, 16, 'width of the encoder'),
+    nef=(CHANNELS, 16, 'channels of the first layer of the encoder'),
     n_down_encoder=(DEPTH, 4, 'downsamplings of the encoder'),
-    encoder_scale=(SCALE, 1),                               # G's size in sizes of the encoder
-    n_labels=(whole(0, 1 << 16), REQUIRED),                   # 0: pictures to pictures
-    in_channels=(WIDTH, 3),                                 # of the maps, where n_labels is 0
-    out_channels=(WIDTH, 3),
+    encoder_scale=(SCALE, 1),                               # the size of G in sizes of the encoder
+    n_labels=(integer(0, 1 << 16), REQUIRED),               # 0: pictures in place of label maps
+    in_channels=(CHANNELS, 3),                              # of these pictures
+    out_channels=(CHANNELS, 3),
     instances=(choice('files', 'components', 'none'), REQUIRED),
-    layout=(opaque('text', is_text), 'flat'),                   # a name of layouts.LAYOUTS
-    label_names=(optional(NAMES), None),
-    label_table=(optional(TABLE), None),
-    palette=(optional(COLOURS), None),
-    void=(opaque('labels', list_of(LABEL.holds)), ()),            # which scores leave out
-    jpeg_labels=(FLAG, False, 'accept label maps that JPEG has changed'),
-    size=(optional(SIZE), None, 'pictures are resized to this'))       # None: native
+    layout=(string('NAME'), 'flat'),                        # a name in layouts.LAYOUTS
+    label_names=(NAMES, None),
+    label_table=(LABEL_TABLE, None),
+    palette=(COLOURS, None),
+    void=(Kind('labels', list_of(LABEL.is_valid)), ()),     # labels that scores leave out
+    jpeg_labels=(BOOL, False, 'accept label maps that JPEG has changed'),
+    size=(SIZE, None, 'resize pictures to this size; native: keep their size'))     # None: native
 
-# What it was, and is, trained with.
-TRAINING = table(
-    data=(FOLDER, REQUIRED,
-          'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; or train_label/ train_img/ and '
-          'perhaps train_inst/; or train_A/ train_B/'),
-    split=(NAME, 'train', 'which part of the data set'),
+# How the networks are, and were, trained.
+TRAINING = fields(
+    data=(FOLDER, REQUIRED, 'data set: Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; '
+          'or train_label/, train_img/ and perhaps train_inst/; or train_A/ and train_B/'),
+    split=(NAME, 'train', 'part of the data set'),
     left_out=(NAMES, ()),                                   # scenes that cannot be used
-    hold_out=(whole(0, 1 << 20), 0,
-              'pictures that are not trained on, but shown and scored, in place of those of the '
-              'split val'),
-    held=(NAMES, ()),                                       # their scenes
-    pictures=(opaque('a number and a checksum', list_of(COUNT.holds, 2)), REQUIRED),
-    crop=(optional(SIZE), None, 'train on random sections of this size'),
-    jitter=(FACTOR, 1.0, 'resize up by this factor, 1 to 2, and crop back at random'),
-    flip=(FLAG, True, 'mirror with a probability of one half'),
-    cache=(optional(FOLDER_OR_BESIDE), None,
-           'keep decoded, resized pictures in memory-mapped files (default: DIR is the run folder '
-           'with -cache behind its name)'),
-    workers=(whole(0, 1024), 4, 'processes that load data'),
+    hold_out=(integer(0, 1 << 20), 0,
+              'training pictures to hold out; shown and scored in place of the split val'),
+    held=(NAMES, ()),                                       # the scenes of these pictures
+    pictures=(Kind('a number and a checksum', list_of(COUNT.is_valid, 2)), REQUIRED),
+    crop=(SIZE, None, 'train on random crops of this size'),
+    jitter=(real('a factor from 1 to 2', lambda x: 1 <= x <= 2, 'FACTOR'), 1.0,
+            'enlarge pictures by this factor, 1 to 2, and crop them back at random'),
+    flip=(BOOL, True, 'mirror half of the pictures, at random'),
+    cache=(string('DIR'), None,                             # '': <run>-cache
+           'folder that keeps decoded, resized pictures; without DIR: <run>-cache'),
+    workers=(integer(0, 1024), 4, 'processes that load pictures'),
     epochs=(EPOCHS, 100, 'epochs at the full learning rate'),       # paper appendix: 100, 100
-    decay_epochs=(EPOCHS, 100, 'further epochs in which it decays linearly to zero'),
-    steps=(optional(STEPS), None,
-           'so many steps, whatever the epochs: half at the full rate, half decaying'),
-    fix_global=(EPOCHS, 10, 'epochs in which only the new enhancer learns'),
-    batch=(whole(1, 1 << 16), 1, 'pictures per step'),
-    lr=(FRACTION, 2e-4, 'learning rate of Adam, betas (0.5, 0.999)'),       # paper appendix
+    decay_epochs=(EPOCHS, 100, 'further epochs, in which the rate decays linearly to zero'),
+    steps=(STEPS, None, 'steps in place of epochs: half at the full rate, half with decay'),
+    fix_global=(EPOCHS, 10, 'epochs that train only the new enhancer'),
+    batch=(integer(1, 1 << 16), 1, 'pictures per step'),
+    lr=(real('a number between 0 and 1', lambda x: 0 < x < 1, 'RATE'), 2e-4,    # paper appendix
+        'learning rate of Adam, betas 0.5 and 0.999'),
     gan=(choice('lsgan', 'vanilla', 'hinge'), 'lsgan',      # paper section 4
-         'least squares, cross-entropy or hinge'),
+         'GAN loss: least squares, cross-entropy or hinge'),
     lambda_feature=(WEIGHT, 10.0, 'weight of feature matching; 0: without'),        # section 4
     lambda_vgg=(WEIGHT, 10.0, 'weight of the perceptual loss'),
-    lambda_l1=(WEIGHT, 0.0, 'weight of the L1 distance of pix2pix'),
-    vgg=(optional(path('PATH')), None,
-         'add the VGG-19 perceptual loss, from the weights that torchvision publishes; without '
-         'PATH they are fetched'),
-    ema=(DECAY, 0.999,
-         'moving average of the weights of G and E, which is what makes pictures; 0: none'),
+    lambda_l1=(WEIGHT, 0.0, 'weight of the L1 loss of pix2pix'),
+    vgg=(path('PATH'), None, 'add the VGG-19 perceptual loss, with the weights that torchvision '
+         'publishes, in this file; without PATH they are downloaded'),
+    ema=(real('a number from 0 to below 1', lambda x: 0 <= x < 1, 'DECAY'), 0.999,
+         'decay of the moving average of the weights of G and E, which makes pictures; 0: none'),
     precision=(choice('fp32', 'tf32', 'bf16'), 'fp32',
-               'arithmetic of the networks; auto: bf16 where that is measured to be faster, else '
-               'fp32 (default: auto)'),
-    recompute=(FLAG, False,
-               'compute activations of the generator once more on the way back instead of keeping '
-               'them: less memory, more time'),
-    compile=(FLAG, False, 'torch.compile the generator, which takes a minute or more at first'),
-    accumulate=(whole(1, 1 << 16), 1,
-                'parts that a batch is passed through the networks in, for less memory'),
-    seed=(NATURAL, 0, 'of every random draw'),
-    log_every=(STEPS, 50, 'a line and a row of log.csv'),
-    sample_every=(STEPS, 500, 'a sheet of pictures, trained on and not'),
-    evaluate_every=(optional(STEPS), None,
-                    'scores of the pictures that are not trained on, in scores.csv; the best '
-                    'checkpoint is kept as best.pt'),
-    save_every=(STEPS, 1000, 'a checkpoint; there is one at the end of an epoch, too'),
-    keep=(POSITIVE, 2, 'the newest N checkpoints, older ones are deleted'),
-    max_bad_steps=(POSITIVE, 20, 'steps whose loss or gradient is not finite are skipped; after N '
-                                 'in a row the run stops'),
+               'arithmetic of the networks; auto: bf16 if it proves faster, else fp32', 'auto'),
+    recompute=(BOOL, False, 'compute the activations of G again in the backward pass in place of '
+               'keeping them: less memory, more time'),
+    compile=(BOOL, False, 'compile G with torch.compile, which takes a minute or more'),
+    accumulate=(integer(1, 1 << 16), 1, 'split a batch into so many parts, to save memory'),
+    seed=(integer(0, (1 << 32) - 1), 0, 'seed of all random numbers'),
+    log_every=(STEPS, 50, 'steps between rows of log.csv'),
+    sample_every=(STEPS, 500, 'steps between sheets of pictures'),
+    evaluate_every=(STEPS, None, 'steps between scores of pictures that are not trained on, in '
+                    'scores.csv; best.pt keeps the best checkpoint'),
+    save_every=(STEPS, 1000, 'steps between checkpoints; each epoch ends with one, too'),
+    keep=(POSITIVE, 2, 'keep the newest N checkpoints'),
+    max_bad_steps=(POSITIVE, 20, 'skip steps whose loss or gradient is not finite; stop after N of '
+                   'them in a row'),
     total_steps=(POSITIVE, REQUIRED),
-    decay_start=(COUNT, REQUIRED),                            # step from which the rate decays
-    fix_global_steps=(COUNT, 0),                            # steps for which the inside is frozen
-    flags=(opaque('flags', lambda value: isinstance(value, dict) and all(
-        is_plain(x) or list_of(is_plain, 2)(x) for x in value.values())), {}))
+    decay_start=(COUNT, REQUIRED),                          # step from which the rate decays
+    fix_global_steps=(COUNT, 0),                            # steps that train only the enhancer
+    flags=(FLAGS, {}))                                      # the flags that were given
 
-# What belongs to the data set, which `survey.survey` resolves.
-DATA = {
-    'data': TRAINING['data'], 'split': TRAINING['split'],
-    **table(
-        instances=(choice('auto', 'components', 'none'), 'auto',
-                   'auto: instance maps where there are any; components: the connected components '
-                   'of each label; none: no boundary map and no features'),
-        palette=(optional(FILE), None, 'label maps are stored as colours: lines R,G,B,id[,name]'),
-        n_labels=(optional(whole(1, 1 << 16)), None,
-                  'how many, where the layout does not say and the training maps lack some '
-                  "(default: 1 + the largest); 40: NYU's usual ones, by classMapping40.mat"),
-        ignore_label=(optional(LABEL_OR_NONE), None,
-                      'this id means unknown: it gets a channel of its own; `none`: every id is a '
-                      'label (default: 255, where the others stop far below)')),
-    'jpeg_labels': NETWORK['jpeg_labels'],
-    **table(skip_bad=(FLAG, False,
-                      'train: read everything first, and leave out what cannot be used'))}
-
+# The data set as flags name it; app.datasets.inspection works out the rest.
+DATA = {'data': TRAINING['data'], 'split': TRAINING['split'], **fields(
+    instances=(choice('auto', 'components', 'none'), 'auto',
+               'auto: instance maps, if there are any; components: the connected components of '
+               'each label; none: no boundary map and no features'),
+    palette=(FILE, None, 'the label maps hold colours, which this file lists in lines '
+             'R,G,B,id[,name]'),
+    n_labels=(integer(1, 1 << 16), None, 'number of labels, if the training maps lack some; 40: '
+              'the usual ones of NYU, by classMapping40.mat', '1 + the largest in the maps'),
+    ignore_label=(Kind(f'{LABEL.expected}, or none',
+                       lambda value: value == 'none' or LABEL.is_valid(value),
+                       lambda word: word if word == 'none' else int(word), 'ID'), None,
+                  'id of unknown pixels, which get a channel of their own; none: every id is a '
+                  'label', '255, if the other ids are far below'),
+    jpeg_labels=NETWORK['jpeg_labels'],
+    skip_bad=(BOOL, False, 'train: read everything first, and leave out what cannot be used'))}
 
 STYLES = 10                                         # paper section 4: K = 10
 
-# Where a command line may say more than a configuration holds.
-ON_THE_LINE = {'size': SIZE_OR_NATIVE, 'model': choice(*MODEL.choices, 'pix2pix'),
-               'precision': choice('auto', 'fp32', 'tf32', 'bf16')}
-
 # What --model pix2pix stands for (Isola et al., CVPR 2017): U-Net, one discriminator, cross-entropy
-# and 100 times the L1 distance, the label map alone.
+# and 100 times the L1 loss, only the label map as input.
 PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False, 'gan': 'vanilla',
            'lambda_feature': 0.0, 'lambda_l1': 100.0}
 
+# What finetune takes over from the run it starts from, unless a flag says otherwise. Schedule,
+# crop, log and cache are new.
+INHERITED = ('split', 'left_out', 'hold_out', 'held', 'jitter', 'flip', 'workers', 'batch',
+             'accumulate', 'lr', 'gan', 'lambda_feature', 'lambda_vgg', 'lambda_l1', 'vgg', 'ema',
+             'precision', 'compile', 'recompute', 'seed')
 
-# --preset: what it is for, and the fields it stands for. Those of the paper, for Cityscapes, and
-# the same methods in less memory or time.
-Preset = namedtuple('Preset', 'text fields')
-STAGE = {'epochs': 50, 'decay_epochs': 50}          # as the official train_1024p_24G.sh
-PRESETS = {
-    'small': Preset('a first look, minutes on a CPU', {
-        'size': (256, 128), 'ngf': 32, 'n_down': 3, 'n_blocks': 6, 'ndf': 32, 'n_scales': 2}),
-    'city512': Preset('half the size of the paper, two discriminators', {
-        'size': (512, 256), 'n_scales': 2}),
-    'city1024': Preset("the paper's first stage", {'size': (1024, 512)}),
-    'city1024-12g': Preset('the same in less memory', {
-        'size': (1024, 512), 'recompute': True, 'n_scales': 2}),
-    'city2048': Preset("the paper's second stage; with train, all at once", {
-        'size': (2048, 1024), **STAGE, 'fix_global': 10, 'model': 'local', 'n_enhancers': 1,
-        'recompute': True}),
-    'city4096': Preset('a third stage, on sections', {
-        'size': (4096, 2048), 'crop': (2048, 1024), **STAGE, 'fix_global': 10, 'model': 'local',
-        'n_enhancers': 2, 'recompute': True}),
-    'faces': Preset('Helen and other label maps of faces without instances', {
-        'size': (512, 512), 'jitter': 1.1, 'features': True, 'features_of': 'label'})}
+# What --resume may change: the result stays as it is, or the run gets longer, or files have moved.
+MAY_CHANGE = ('epochs', 'decay_epochs', 'steps', 'workers', 'cache', 'save_every', 'keep',
+              'max_bad_steps', 'data', 'vgg', 'recompute', 'compile')
 
 
-def default_values(fields):
-    return {name: field.default for name, field in fields.items() if field.default is not REQUIRED}
+# ------------------------------------------------------------------------------- configurations
+
+def default_values(table):
+    """Return {field: default} of a table of fields."""
+    return {name: field.default for name, field in table.items() if field.default is not REQUIRED}
 
 
-def flag_name(name):
-    """'n_down' -> '--n-down'"""
-    return '--from' if name == 'base' else '--' + name.replace('_', '-')
-
-
-# ---------------------------------------------------------------------------------------- a whole
-
-def make_config(network, training=None):
-    """Two dicts -> a configuration; what they lack and has a default is that."""
+def with_defaults(network, training=None):
+    """Return a configuration of two dicts {field: value}. Fields that they lack get the default."""
     if training is not None:
         training = SimpleNamespace(**{**default_values(TRAINING), **training})
     return SimpleNamespace(**{**default_values(NETWORK), **network}, training=training)
 
 
-def check_config(config, path=None):
-    """UserError unless a configuration has all fields, of the right types, within bounds and in
-    agreement. path: the file it comes from; None: the command line."""
-    def refuse(name, value, expected):
-        value = reprlib.repr(value)
-        raise UserError(f'{path}: not a checkpoint of this program ({value} for {name})' if path
-                        else f'{flag_name(name)} {value}: expected {expected}')
-
-    parts = [(config, {**NETWORK, 'training': None})]
-    if config.training is not None:
-        parts.append((config.training, TRAINING))
-    for part, fields in parts:
-        for name in (vars(part).keys() ^ fields.keys()):
-            refuse(name, getattr(part, name, 'nothing'), 'a field of a configuration')
-        for name in fields.keys() - {'training'}:
-            value = getattr(part, name)
-            if not fields[name].bound.holds(value):
-                refuse(name, value, fields[name].bound.expected)
-
-    labels = [*(config.label_table or {}).values(), *(row[3] for row in config.palette or []),
-              *config.void]
-    if config.n_labels and max(labels, default=0) >= config.n_labels:
-        refuse('n_labels', config.n_labels, f'more than {max(labels)}')
-    if config.label_names is not None and len(config.label_names) != config.n_labels:
-        refuse('label_names', config.label_names, f'{config.n_labels} names')
-    if config.features and config.instances == 'none' and config.features_of == 'instance':
-        refuse('features', config.features, 'instances')
-    if config.features and config.n_labels == 0 and config.features_of == 'label':
-        refuse('features_of', config.features_of, 'label maps, not pictures')
-    if config.training and config.training.batch % config.training.accumulate:
-        refuse('accumulate', config.training.accumulate,
-               f'a divisor of --batch {config.training.batch}')
-    if config.model == 'unet' and config.n_down < 2:
-        refuse('n_down', config.n_down, 'at least 2 levels of a U-Net')
-    if (config.model == 'local') != (config.n_enhancers > 0):
-        refuse('n_enhancers', config.n_enhancers, 'enhancers in a local model alone')
-    if config.training and config.training.fix_global_steps and config.model != 'local':
-        refuse('fix_global_steps', config.training.fix_global_steps, '0')
-
-
-def check_flags_used(given, config):
-    """UserError for a flag, of those given, that a configuration makes no use of."""
-    for names, effective, why in (
-            (('n_enhancers', 'n_blocks_local'), config.model == 'local',
-             f'--model {given.get("model", config.model)} has no local enhancers'),
-            (('n_blocks', 'recompute'), config.model != 'unet', 'a U-Net has no residual blocks'),
-            (('feat', 'nef', 'n_down_encoder', 'features_of'), config.features,
-             'without instances and --features there is no encoder'),
-            (('boundary',), config.instances != 'none', 'there are no instances'),
-            (('lambda_vgg',), config.training.vgg, 'there is no --vgg')):
-        for name in names:
-            if name in given and not effective:
-                raise UserError(f'{as_flag(name, given[name])}: {why}; leave it out')
+def to_dict(config):
+    """Return a configuration as nested dicts of builtins."""
+    return {**vars(config), 'training': config.training and dict(vars(config.training))}
 
 
 def from_dict(stored, path):
-    """What `pack` made, read from the file `path` -> a configuration, checked."""
+    """Return the configuration that `to_dict` turned into `stored`, read from `path`; check it."""
     network = dict(stored)
-    config = make_config(training=network.pop('training'), network=network)
+    config = with_defaults(training=network.pop('training'), network=network)
     check_config(config, path)
     return config
 
 
-def to_dict(config):
-    """A configuration -> nested dicts of builtins."""
-    training = config.training
-    return {**vars(config), 'training': None if training is None else dict(vars(training))}
+def check_config(config, path=None):
+    """Raise a UserError unless a configuration has all fields, within bounds and in agreement.
+
+    path: the file that it was read from; None: it comes from the command line.
+    """
+    def refuse(name, value, expected):
+        raise UserError(f'{path}: not a checkpoint of this program ({reprlib.repr(value)} for '
+                        f'{name})' if path else f'{as_flag(name, value)}: expected {expected}')
+
+    c, t = config, config.training
+    for part, table in ((c, {**NETWORK, 'training': None}), (t, TRAINING)):
+        if part is not None:
+            for name in vars(part).keys() ^ table.keys():
+                refuse(name, getattr(part, name, 'nothing'), 'a field of a configuration')
+            for name in table.keys() - {'training'}:
+                value, field = getattr(part, name), table[name]
+                if not (field.kind.is_valid(value) or value is None and field.default is None):
+                    refuse(name, value, field.kind.expected)
+
+    highest = max([*(c.label_table or {}).values(), *(row[3] for row in c.palette or []), *c.void],
+                  default=0)
+    for name, agrees, expected in (
+            ('n_labels', not c.n_labels or highest < c.n_labels, f'more than {highest}'),
+            ('label_names', c.label_names is None or len(c.label_names) == c.n_labels,
+             f'{c.n_labels} names'),
+            ('features', not c.features or c.instances != 'none' or c.features_of == 'label',
+             'instances'),
+            ('features_of', not c.features or c.n_labels or c.features_of == 'instance',
+             'label maps, not pictures'),
+            ('n_down', c.model != 'unet' or c.n_down >= 2, 'at least 2 levels of a U-Net'),
+            ('n_enhancers', (c.model == 'local') == (c.n_enhancers > 0), 'enhancers only with '
+             '--model local'),
+            ('accumulate', not t or t.batch % t.accumulate == 0, t and 'a divisor of --batch '
+             f'{t.batch}'),
+            ('fix_global_steps', not t or not t.fix_global_steps or c.model == 'local', '0')):
+        if not agrees:
+            refuse(name, getattr(c, name, getattr(t, name, None)), expected)
 
 
-# What leaves the result as it is, or lengthens the run, or says where its files are now.
-MAY_CHANGE = ('epochs', 'decay_epochs', 'steps', 'workers', 'cache', 'save_every', 'keep',
-              'max_bad_steps', 'data', 'vgg', 'recompute', 'compile')
+def unused_fields(settings):
+    """Return {field: why} of the fields that do nothing in a run with these settings.
+
+    settings: {field: value} of NETWORK and TRAINING; `model` may be 'pix2pix', too.
+    """
+    s = SimpleNamespace(**settings)
+    return {name: why for names, is_used, why in (
+        ('n_enhancers n_blocks_local fix_global', s.model == 'local',
+         f'--model {s.model} has no local enhancers'),
+        ('n_blocks recompute', s.model in ('global', 'local'), 'a U-Net has no residual blocks'),
+        ('feat nef n_down_encoder features_of', s.features,
+         'without instances and --features there is no encoder'),
+        ('boundary', s.instances != 'none', 'there are no instances'),
+        ('lambda_vgg', s.vgg, 'there is no --vgg')) if not is_used for name in names.split()}
 
 
-def apply_resume_overrides(config, now, folder):
-    """Take what a command line says, {field: value}, into the configuration of the run in `folder`,
-    which goes on; UserError where it would be another run."""
+def check_flags_used(given, config):
+    """Raise a UserError if one of the flags, {field: value}, does nothing in a run."""
+    settings = {**vars(config.training), **vars(config), 'model': given.get('model', config.model)}
+    for name, why in unused_fields(settings).items():
+        if name in given:
+            raise UserError(f'{as_flag(name, given[name])}: {why}; leave it out')
+
+
+def apply_resume_overrides(config, given, folder):
+    """Change the configuration of a run, which is resumed, as the command line says.
+
+    given: {field: value} of the command line. folder: that of the run.
+    Raises: UserError if it would be another run.
+    """
     t = config.training
-    for name, value in sorted(now.items()):
-        was = t.flags.get(name, getattr(t, name, getattr(config, name, None)))
-        on_or_off = name == 'vgg' and (value is None) != (was is None)
+    for name, value in sorted(given.items()):
+        before = t.flags.get(name, getattr(t, name, getattr(config, name, None)))
         if name == 'size':
-            value, was = value or 'native', was or 'native'
-        if name in MAY_CHANGE and not on_or_off:
+            value, before = value or 'native', before or 'native'
+        switches_vgg = name == 'vgg' and (value is None) != (before is None)
+        if name in MAY_CHANGE and not switches_vgg:
             setattr(t, name, value)
-            if name in t.flags:
-                t.flags[name] = value
-        elif format_value(value) != format_value(was):
-            before = 'without it' if was is None or was is False else (
-                'with it' if was is True else f'with {format_value(was)}')
-            raise UserError(f'{as_flag(name, value)}: {folder} was started {before}, and that '
-                            'cannot change now')
-    if {'epochs', 'decay_epochs'} & now.keys() and 'steps' not in now:
+            t.flags = {**t.flags, name: value}
+        elif format_value(value) != format_value(before):
+            start = 'without it' if before is None or before is False else (
+                'with it' if before is True else f'with {format_value(before)}')
+            raise UserError(f'{as_flag(name, value)}: {folder} was started {start}, and that '
+                            'cannot change now; leave it out')
+    if {'epochs', 'decay_epochs'} & given.keys() and 'steps' not in given:
         t.steps = None
+        t.flags.pop('steps', None)
 
 
-def parse_label(word, names):
-    """The number of the label that a word of a command line names: one of `names` (or None), or a
-    number; -1 where it is neither."""
-    if names and word in names:
-        return names.index(word)
-    return int(word) if word.isdecimal() and len(word) < 10 else -1
+# ---------------------------------------------------------------------------------------- words
+
+def flag_name(name):
+    """Return the flag of a field: '--n-down' for 'n_down'."""
+    return '--from' if name == 'base' else '--' + name.replace('_', '-')
 
 
 def as_flag(name, value):
-    """What a command line says to give a field a value: '--n-down 4', '--flip', '--no-vgg'."""
+    """Return what gives a field a value on the command line: '--n-down 4', '--flip', '--no-vgg'."""
     if value is None or value is False:
         return flag_name(name).replace('--', '--no-', 1)
     return flag_name(name) if value is True else f'{flag_name(name)} {format_value(value)}'
 
 
 def format_value(value):
-    """(1024, 512) -> '1024x512', other values as they are."""
+    """Return a value as the command line writes it: '1024x512' for (1024, 512)."""
     return 'x'.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def parse_label(word, names):
+    """Return the label that a word means: one of `names` (may be None) or a number; -1: neither."""
+    if names and word in names:
+        return names.index(word)
+    return int(word) if word.isdecimal() and len(word) < 10 else -1

@@ -1,4 +1,4 @@
-"""What is said on the terminal."""
+"""What is printed on the terminal."""
 from contextlib import suppress
 import os
 import shlex
@@ -6,89 +6,129 @@ import shutil
 import sys
 import time
 
+# Of the processes that torchrun starts, only the first one prints, except for warnings.
+IS_MAIN = os.environ.get('WORLD_SIZE', '1') in ('', '1') or os.environ.get('RANK') == '0'
+quiet = False                                       # -q: print only warnings
+status_text = ''                                    # what the last line of the terminal shows
 
 
-def quote(path):
-    """A path as a shell takes it."""
-    return shlex.quote(str(path))
+def open_closed_streams():
+    """Open /dev/null in place of the standard streams that are closed, as daemons start a program.
+
+    Otherwise sys.stderr is None, and what libraries print to it goes into the next file.
+    """
+    for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+        try:
+            os.fstat(number)
+        except OSError:                             # the new file gets the lowest free number
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'r' if name == 'stdin' else 'w'))
 
 
-def plural(n, thing):
-    """'1 thing', '2 things'"""
-    return f'{n} {thing}{"s" * (n != 1)}'
-quiet = False                                       # -q: warnings alone are said
-status_text = ''                                      # what stands in the last line of the terminal
-
+# ---------------------------------------------------------------------------------------- lines
 
 def log_info(text, file=None):
-    """Print, and go on without where that is not possible: to a file on a full disk, to a terminal
-    that is gone. What its encoding lacks is escaped."""
-    if quiet and file is None:
-        return
-    file, live = file or sys.stdout, status_text
-    status_line('')
-    print_safely(text, file)
-    status_line(live)
-
-
-def print_safely(text, file):
-    try:
-        try:
-            print(text, file=file, flush=True)
-        except UnicodeEncodeError:
-            encoding = file.encoding or 'ascii'
-            print(str(text).encode(encoding, 'backslashreplace').decode(encoding), file=file,
-                  flush=True)
-    except (OSError, ValueError):                   # ValueError: closed
-        with suppress(OSError, ValueError):         # or Python would complain when it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+    """Print a line on stdout, except with -q. With `file`, print it there in any case."""
+    if file or IS_MAIN and not quiet:
+        print_line(text, file or sys.stdout)
 
 
 def warn(text):
-    """Say something on stderr."""
-    log_info(text, sys.stderr)
+    """Print a line on stderr."""
+    print_line(text, sys.stderr)
+
+
+def warn_on_error(write, consequence):
+    """Call write(). If it cannot write, print only a warning, which ends with `consequence`."""
+    try:
+        write()
+    except (ValueError, OSError) as error:          # UserErrors are ValueErrors
+        warn(f'warning: {error}; {consequence}')
+
+
+def print_line(text, file):
+    """Print a line above the status line. Characters that the encoding of the file lacks are
+    escaped. Nothing happens if the file is None or closed, on a full disk, or a terminal that is
+    gone."""
+    status = status_text
+    status_line('')
+    if file:
+        try:
+            try:
+                print(text, file=file, flush=True)
+            except UnicodeEncodeError:
+                encoding = file.encoding or 'ascii'
+                text = str(text).encode(encoding, 'backslashreplace').decode(encoding)
+                print(text, file=file, flush=True)
+        except (OSError, ValueError):               # ValueError: it is closed
+            with suppress(OSError, ValueError):     # or Python complains when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+    status_line(status)
+
+
+# ------------------------------------------------------------------------------------- progress
+
+def is_terminal():
+    """Return whether stderr is a terminal that this process may draw a status line on."""
+    with suppress(AttributeError, ValueError):      # stderr is None, or closed
+        return IS_MAIN and not quiet and sys.stderr.isatty()
+    return False
 
 
 def status_line(text):
-    """Have a text stand in the last line of a terminal, below what is said; '': none. Nowhere else,
-    and not with -q."""
+    """Show a text in the last line of a terminal, below what is printed; '' removes it."""
     global status_text
-    if text == status_text or quiet or not sys.stderr.isatty() or os.environ.get('TERM') == 'dumb':
-        return
-    status_text = text
-    with suppress(OSError, ValueError, UnicodeEncodeError):
-        # To the beginning of the line, which is cleared.
-        print(f'\r\x1b[2K{text[:shutil.get_terminal_size().columns - 1]}', end='',
-              file=sys.stderr, flush=True)
+    if text != status_text and is_terminal() and os.environ.get('TERM') != 'dumb':
+        status_text = text
+        text = text[:shutil.get_terminal_size().columns - 1]
+        with suppress(OSError, ValueError):
+            print(f'\r\x1b[2K{text}', end='', file=sys.stderr, flush=True)    # clears the line
 
 
 class Progress:
-    """Called with how many of `total` are done, says so with the time left, once it takes more than
-    two seconds: in a terminal in its last line, else now and then on stderr."""
+    """Shows how much is done and the time left, once the work takes more than two seconds: in the
+    status line of a terminal, else as a line on stderr every ten seconds.
+
+    what: a name for the work. total: how much there is to do.
+    """
 
     def __init__(self, what, total):
         self.what, self.total = what, total
-        self.started = self.said = time.monotonic()
+        self.started = self.printed = time.monotonic()
 
     def __call__(self, done):
+        """Tell how much is done."""
         now = time.monotonic()
-        took = now - self.started
-        if took > 2 and done and not quiet:
-            left = format_duration(took / done * (self.total - done))
+        seconds = now - self.started
+        if seconds > 2 and done and IS_MAIN and not quiet:
+            left = format_duration(seconds / done * (self.total - done))
             text = f'{self.what}: {done} of {self.total}, {left} left'
-            if sys.stderr.isatty():
+            if is_terminal():
                 status_line(text)
-            elif now - self.said > 10:
+            elif now - self.printed > 10:
                 warn(text)
-                self.said = now
+                self.printed = now
         if done >= self.total:
             status_line('')
 
 
+# ---------------------------------------------------------------------------------------- words
+
 def format_duration(seconds):
-    """1 h 5 min, 12 min, 40 s."""
+    """Return seconds in words: '1 h 5 min', '12 min', '40 s'."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f'{hours} h {minutes} min'
     return f'{minutes} min' if minutes else f'{seconds} s'
+
+
+def quote(path):
+    """Return a path as a shell needs it."""
+    return shlex.quote(str(path))
+
+
+def plural(n, noun):
+    """Return '1 noun' or '2 nouns'."""
+    return f'{n} {noun}{"s" * (n != 1)}'

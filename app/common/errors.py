@@ -1,38 +1,33 @@
-"""What goes wrong, said in one line."""
+"""Errors that a user can mend, as one line."""
 from contextlib import contextmanager
 import difflib
 import errno
 import os
-import traceback
-
-from app.common.console import warn
 
 
 class UserError(ValueError):
-    """What the user can mend: one line that names the file, the value and the remedy."""
+    """An error that the user can mend: one line that names the file, the value and the remedy."""
 
     def __init__(self, message):
-        # A loader process passes an error on as the text of its traceback, which ends in the message.
+        # A loader process passes on the text of a traceback, which ends in the message.
         if message.startswith('Caught UserError in '):
             message = message.strip().splitlines()[-1].partition(': ')[2]
-        # The name of a file may have line ends in it.
-        super().__init__(r'\n'.join(message.splitlines()))
+        super().__init__(r'\n'.join(message.splitlines()))      # file names may have line ends
 
 
 def is_out_of_memory(error):
-    """Whether an exception says that host or device have not enough memory. On the CPU, PyTorch
-    has only words for it."""
-    words = ("can't allocate memory", 'not enough memory', 'Cannot allocate memory',
-             'out of memory')
+    """Return whether an exception says that the host or the device has too little memory."""
+    texts = ("can't allocate memory", 'not enough memory', 'Cannot allocate memory',
+             'out of memory')                               # all that PyTorch says on the CPU
     return (isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError'
             or getattr(error, 'errno', None) == errno.ENOMEM
-            or any(text in str(error) for text in words))
+            or any(text in str(error) for text in texts))
 
 
 @contextmanager
 def as_user_error(path, what='cannot be read'):
-    """Whatever goes wrong inside is said in one line about `path` (UserError). Want of memory is
-    not the fault of a file, and stays what it is."""
+    """Turn any exception inside into a UserError: '<path>: <what> (<message>)'. UserErrors and
+    out-of-memory errors pass through unchanged."""
     try:
         yield
     except Exception as error:
@@ -42,57 +37,26 @@ def as_user_error(path, what='cannot be read'):
 
 
 def one_line(error):
-    """An exception's message in one line. PyTorch's advice to load what may be dangerous is not
-    passed on."""
-    if 'Weights only load failed' in str(error):
+    """Return the message of an exception in one line of at most 300 characters."""
+    if 'Weights only load failed' in str(error):            # PyTorch advises to load it unsafely
         return 'no file of tensors'
     return ' '.join(str(error).split())[:300] or type(error).__name__
 
 
 def describe_os_error(error):
-    """The line for an OSError that nothing has put into words."""
+    """Return one line about an OSError that was not turned into a UserError."""
     if error.filename is None:
         return one_line(error)
-    remedy = ('give yourself the rights to it, or choose another'
-              if isinstance(error, PermissionError) else 'see that it is there and can be used')
+    remedy = ('change its permissions, or choose another'
+              if isinstance(error, PermissionError) else 'check that it exists and can be used')
     return f'{os.fsdecode(error.filename)}: {error.strerror}; {remedy}'
 
 
-def did_you_mean(word, words):
-    """What may have been meant, as the end of a message. words: a list, {word: what to say},
-    or None."""
-    found = difflib.get_close_matches(word, words or (), 1)
-    said = words[found[0]] if found and isinstance(words, dict) else ''.join(found)
-    return f'; did you mean {said}?' if found else ''
+def did_you_mean(word, choices):
+    """Return '; did you mean ...?' with the choice most like a word, or '' if none is like it.
 
-
-def warn_on_error(write, otherwise):
-    """Call write(); where the disk does not let it, warn of that and of what comes of it, the text
-    `otherwise`."""
-    try:
-        write()
-    except (UserError, OSError) as error:
-        warn(f'warning: {error}; {otherwise}')
-
-
-def explain(error, several_processes=False):
-    """The line that tells a user what went wrong, or None for an error of the program."""
-    if is_out_of_memory(error):
-        return ('there is not enough memory; try --precision bf16, --crop, a smaller --size, or '
-                'fewer channels')
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OSError):
-        return describe_os_error(error)
-    if 'DataLoader worker' in str(error):
-        return ('a process that loads pictures has died, perhaps of too little (shared) memory; '
-                'train --resume RUN --workers 0 loads them in the trainer')
-    from data import InputError                             # imports torch
-    if isinstance(error, InputError):
-        return one_line(error)
-    if several_processes:
-        from app.runs import distributed
-        if distributed.is_connection_error(error):
-            return 'another process of this run has ended, and says why; train --resume RUN goes on'
-        return traceback.format_exc()
-    return None
+    choices: a list of words, a dict {word: what to suggest in its place}, or None.
+    """
+    for match in difflib.get_close_matches(word, choices or (), 1):
+        return f'; did you mean {choices[match] if isinstance(choices, dict) else match}?'
+    return ''

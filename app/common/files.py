@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and folders held by one process."""
+"""Files that are written completely or not at all, and folders that one process holds."""
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -11,7 +11,7 @@ import stat
 import time
 
 from app.common.console import warn
-from app.common.errors import UserError, as_user_error, one_line, is_out_of_memory
+from app.common.errors import UserError, as_user_error, is_out_of_memory, one_line
 
 try:
     import fcntl
@@ -22,42 +22,39 @@ except ImportError:                                 # Windows has no such locks
 # -------------------------------------------------------------------------------------- reading
 
 def resolve_path(path):
-    """A path from the root, links followed, as Path.resolve; a loop of links stays as it is."""
+    """Return an absolute Path without links. Path.resolve fails if links form a loop."""
     return Path(os.path.realpath(path))
 
 
 def require_regular_file(path):
-    """UserError where `path` is no file, as a pipe, which would be waited for."""
+    """Raise a UserError unless `path` is a file. A pipe is none: reading it would wait for ever."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        if not os.path.lexists(path):
-            raise UserError(f'{path}: no such file') from None
-        raise UserError(f'{path}: a link to a file that is not there') from None
+        raise UserError(f'{path}: ' + ('a link to a file that is not there' if os.path.lexists(path)
+                                       else 'no such file')) from None
     except (OSError, ValueError) as error:          # a loop of links; a name with a null byte
         raise UserError(f'{path}: cannot be read ({one_line(error)})') from None
-    if stat.S_ISDIR(mode):
-        raise UserError(f'{path}: is a folder, expected a file')
     if not stat.S_ISREG(mode):
-        raise UserError(f'{path}: not a regular file (a pipe or a device)')
+        raise UserError(f'{path}: ' + ('is a folder, expected a file' if stat.S_ISDIR(mode) else
+                                       'not a regular file (a pipe or a device)'))
 
 
 def read_text(path):
-    """The text of a small file: UTF-8 or UTF-16 where a byte order mark says so, UTF-8 where it
-    can be that, else Latin-1. UserError where it cannot be read."""
+    """Return the text of a small file: UTF-16 if it begins with a byte order mark, UTF-8 if it is
+    valid, else Latin-1. Raises: UserError if the file cannot be read."""
     require_regular_file(path)
     with as_user_error(path):
         blob = Path(path).read_bytes()
         if blob[:2] in (b'\xff\xfe', b'\xfe\xff'):
             return blob.decode('utf-16', 'replace')
-        try:
+        with suppress(UnicodeDecodeError):
             return blob.decode('utf-8-sig')
-        except UnicodeDecodeError:
-            return blob.decode('latin-1')
+        return blob.decode('latin-1')
 
 
 def read_json(path):
-    """What is in a JSON file of at most 64 MiB. UserError where it cannot be read."""
+    """Return the content of a JSON file of at most 64 MiB. Raises: UserError."""
     require_regular_file(path)
     with as_user_error(path, 'cannot be read as JSON'):
         if os.path.getsize(path) > 1 << 26:
@@ -68,8 +65,10 @@ def read_json(path):
 # -------------------------------------------------------------------------------------- writing
 
 def write_atomically(path, write):
-    """Call write(file) on a temporary file that takes the place of `path` only once it is complete
-    on the disk. UserError, with what was there before untouched, where that fails."""
+    """Call write(file) on a temporary file, which replaces `path` once it is complete on the disk.
+
+    Raises: UserError if that fails; the file that was there before is untouched.
+    """
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     try:
         with open(partial, 'wb') as file:
@@ -77,13 +76,13 @@ def write_atomically(path, write):
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        if os.name == 'posix':                      # the new name must be on the disk as well
+        if os.name == 'posix':                      # the new name must be on the disk, too
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-    except BaseException as error:                  # torch has errors of its own for a full disk
+    except BaseException as error:                  # PyTorch has its own errors for a full disk
         with suppress(OSError):
             partial.unlink()
         if not isinstance(error, Exception) or is_out_of_memory(error):
@@ -93,24 +92,26 @@ def write_atomically(path, write):
 
 
 def write_text(path, text):
-    """The same of a text, as UTF-8."""
+    """Write a text file in UTF-8, as write_atomically does."""
     write_atomically(Path(path), lambda file: file.write(text.encode()))
 
 
 def append_text(path, text):
-    """Write what the file lacks of `text`, whose beginning it is."""
+    """Append to a file, which holds the beginning of `text`, the rest of it."""
     with open(path, 'ab') as file:
         file.write(text.encode()[file.tell():])
 
 
+# -------------------------------------------------------------------------------------- folders
+
 def require_folder(path):
-    """UserError where what is to be a folder is a file."""
+    """Raise a UserError if `path` is a file."""
     if path.exists() and not path.is_dir():
         raise UserError(f'{path}: is a file, not a folder; choose another')
 
 
 def make_folder(path):
-    """Make a folder where there is none. UserError where that is not possible."""
+    """Make a folder if it does not exist. Raises: UserError if that is impossible."""
     require_folder(path)
     with as_user_error(path, 'cannot be made'):
         path.mkdir(parents=True, exist_ok=True)
@@ -118,32 +119,33 @@ def make_folder(path):
 
 @contextmanager
 def lock_folder(folder, wait=False, flag='--run', name='.lock'):
-    """Hold `folder` against other processes. One that holds it already is waited for; or else a
-    UserError names it and its host; flag: what names another folder. The system drops the lock of
-    a process that dies, and a forked process does not inherit it. name: of the file, which a
-    process must not open a second time, for that drops its lock."""
-    path = folder / name
-    number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
+    """Hold the lock of a folder. The system releases it when the process ends, however it ends.
+    Forked processes do not hold it.
+
+    wait: wait until no other process holds it. If false, a UserError names the other process.
+    flag: the flag that chooses another folder, for the message.
+    name: the file of the lock. If this process opens and closes it again, the lock is lost.
+    """
+    number = os.open(folder / name, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
     try:
         try:
             if fcntl:
                 fcntl.lockf(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f'{folder}: {lock_holder(number)} is at work there; wait for it or '
-                                f'stop it, or choose another folder with {flag}') from None
+                raise UserError(f'{folder}: {lock_holder(number)} is at work there; wait for it '
+                                f'or stop it, or choose another folder with {flag}') from None
             warn(f'warning: {folder}: cannot be locked against a second process ({error})')
-        with suppress(OSError):                     # a full disk; the lock holds without the name
+        with suppress(OSError):                     # a full disk; the lock works without the name
             os.truncate(number, 0)
-            os.lseek(number, 0, os.SEEK_SET)
-            os.write(number, f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
+            os.pwrite(number, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0)
         yield
     finally:
         os.close(number)
 
 
 def lock_holder(number):
-    """Who holds a lock, by the name in its open file, which that process may be about to write."""
+    """Return the process that holds a lock, as its open file names it, perhaps in a moment."""
     for _ in range(20):
         if name := os.pread(number, 300, 0).decode(errors='replace').strip():
             return name
@@ -151,25 +153,22 @@ def lock_holder(number):
     return 'another process'
 
 
-# ------------------------------------------------------------------------------ while it computes
+# -------------------------------------------------------------------------------------- threads
 
 def read_ahead(function, items):
-    """Yield every item and a future of function(item), the next of which is computed in a thread
-    meanwhile."""
+    """Yield each item and a future of function(item); a thread computes the next one meanwhile."""
     with ThreadPoolExecutor(1) as pool:
-        last = None
+        pending = deque()
         for item in items:
-            future = pool.submit(function, item)
-            if last:
-                yield last
-            last = item, future
-        if last:
-            yield last
+            pending.append((item, pool.submit(function, item)))
+            if len(pending) > 1:
+                yield pending.popleft()
+        yield from pending
 
 
 class BackgroundQueue:
-    """Called with a function and its arguments, has a thread call it, one after the other. Waits
-    where two are not done yet, so that memory stays constant."""
+    """Calls functions in a thread, one after the other. At most two wait, so that memory stays
+    constant."""
 
     def __init__(self):
         self.pool, self.pending = ThreadPoolExecutor(1), deque()
@@ -179,6 +178,6 @@ class BackgroundQueue:
         self.end(but=2)
 
     def end(self, but=0):
-        """Wait for all, but for the last few."""
+        """Wait until all calls have ended, except for the last few."""
         while len(self.pending) > but:
             self.pending.popleft().result()

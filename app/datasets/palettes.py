@@ -60,7 +60,7 @@ def read_palette(path):
         try:
             *values, name = [*line.split(',', 4), ''][:5]
             r, g, b, label = map(int, values)
-            if not (0 <= min(r, g, b) <= max(r, g, b) <= 255 and LABEL.holds(label)):
+            if not (0 <= min(r, g, b) <= max(r, g, b) <= 255 and LABEL.is_valid(label)):
                 raise ValueError
         except ValueError:
             raise UserError(f'{path}, line {number}: expected R,G,B,id[,name], got '

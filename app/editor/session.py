@@ -12,8 +12,8 @@ import time
 import numpy as np
 from PIL import Image
 
-from app.common.console import warn
-from app.common.errors import UserError, warn_on_error
+from app.common.console import warn, warn_on_error
+from app.common.errors import UserError
 from app.common.files import write_atomically
 from app.datasets.scenes import read_photo
 from app.editor import operations, scene_files

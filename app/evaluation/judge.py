@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from app.common.console import Progress, log_info, plural, warn
-from app.common.errors import UserError, as_user_error, warn_on_error
+from app.common.console import Progress, log_info, plural, warn, warn_on_error
+from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, require_regular_file, write_atomically
 from app.datasets import decoding, inspection, palettes
 from app.datasets.pairs import PairReader, check_labels, open_dataset

@@ -14,8 +14,8 @@ import zipfile
 
 import torch
 
-from app.common.console import warn
-from app.common.errors import UserError, as_user_error, did_you_mean, warn_on_error
+from app.common.console import warn, warn_on_error
+from app.common.errors import UserError, as_user_error, did_you_mean
 from app.common.files import write_atomically
 from app.runs import seals
 from app.runs.folders import list_checkpoints

@@ -39,7 +39,7 @@ def make_config(given, found):
         raise UserError(f'--features: {given["data"]} has no instance maps; --instances components '
                         'makes them from the labels, --features-of label needs none')
 
-    config = configuration.make_config(network, {
+    config = configuration.with_defaults(network, {
         'fix_global': 0, **{name: value for name, value in wishes.items() if name in TRAINING},
         'left_out': sorted(found.problems), 'pictures': inspection.fingerprint(found.pairs)})
     _, heldout = inspection.hold_out(found.pairs, config.training.hold_out)
@@ -80,12 +80,6 @@ def enhancer_config(base, path, given):
     return network
 
 
-# Of the run before, if not given: schedule, crop, log and cache are each stage's own.
-KEPT_BY_FINETUNE = ('split', 'jitter', 'flip', 'workers', 'batch', 'accumulate', 'lr', 'gan', 'vgg',
-                    'precision', 'compile', 'recompute', 'seed', 'ema', 'hold_out', 'held',
-                    'left_out', 'lambda_feature', 'lambda_vgg', 'lambda_l1')
-
-
 def make_finetune_config(base, path, given):
     """Make the configuration of the stage around a trained run, without its schedule.
 
@@ -104,8 +98,8 @@ def make_finetune_config(base, path, given):
                         f'{before.get("hold_out", 0)}, and has seen the others; leave it out')
     network = enhancer_config(base, path, {name: value for name, value in given.items()
                                            if name in NETWORK})
-    return configuration.make_config(network, {
-        **{name: before[name] for name in KEPT_BY_FINETUNE if name in before},
+    return configuration.with_defaults(network, {
+        **{name: before[name] for name in configuration.INHERITED if name in before},
         **{name: value for name, value in given.items() if name in TRAINING},
         'data': str(resolve_path(root))})
 

@@ -3,8 +3,8 @@ background, a gallery of all."""
 from collections import namedtuple
 from contextlib import contextmanager
 
-from app.common.console import Progress, log_info, status_line, warn
-from app.common.errors import UserError, warn_on_error
+from app.common.console import Progress, log_info, status_line, warn, warn_on_error
+from app.common.errors import UserError
 from app.common.files import BackgroundQueue, read_ahead, resolve_path
 from app.datasets import layouts
 from app.datasets.scenes import read_photo, read_scene, warn_about_size

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from app.common import config as configuration
-from app.common.console import format_duration, log_info, status_line, warn
-from app.common.errors import UserError, warn_on_error
+from app.common.console import format_duration, log_info, status_line, warn, warn_on_error
+from app.common.errors import UserError
 from app.common.files import append_text, write_text
 from app.runs import checkpoints, distributed, memory, pictures, report, run_styles, runs
 import data

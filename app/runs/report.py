@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from app.common import config as configuration
-from app.common.console import format_duration
-from app.common.errors import UserError, as_user_error, warn_on_error
+from app.common.console import format_duration, warn_on_error
+from app.common.errors import UserError, as_user_error
 from app.common.files import read_json, read_text, write_text
 from app.runs import run_styles
 from app.runs.folders import list_checkpoints

@@ -12,8 +12,8 @@ import torch
 
 from app.common import config as configuration
 from app.common.config import parse_label
-from app.common.console import Progress, log_info, quote, warn
-from app.common.errors import UserError, as_user_error, did_you_mean, warn_on_error
+from app.common.console import Progress, log_info, quote, warn, warn_on_error
+from app.common.errors import UserError, as_user_error, did_you_mean
 from app.common.files import read_json, require_regular_file, write_atomically, write_text
 from app.datasets import inspection
 from app.datasets.pairs import PairReader, open_dataset

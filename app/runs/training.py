@@ -9,8 +9,9 @@ import time
 import torch
 
 from app.common import config as configuration
-from app.common.console import format_duration, log_info, plural, quote, status_line, warn
-from app.common.errors import UserError, warn_on_error
+from app.common.console import (format_duration, log_info, plural, quote, status_line, warn,
+                                warn_on_error)
+from app.common.errors import UserError
 from app.common.files import lock_folder, make_folder
 from app.datasets import inspection
 from app.datasets.pairs import PairReader, open_dataset

@@ -17,8 +17,7 @@ from PIL import Image
 import pytest
 
 from conftest import ROOT, TINY
-from app.cli import command_line
-from app.common import config
+from app.cli import parser, settings
 from app.demo import streets
 from app.editor import operations
 from app.evaluation import judge
@@ -66,7 +65,7 @@ def written_commands(text):
 def test_commands_parse(words):
     if words.startswith('generate') and '--label' not in words:
         words += ' --label map.png'
-    command_line.parse(shlex.split(words), '')
+    parser.parse(shlex.split(words), '')
 
 
 @pytest.fixture
@@ -167,8 +166,8 @@ def test_program_for_lpips():
 @pytest.mark.parametrize('page', sorted(PAGES.keys() - {'CHANGELOG.md'}))
 def test_names_exist(page):
     """Flags, files and functions between backticks."""
-    parser = command_line.make_parser('')
-    flags = {flag for sub in parser.commands.values() for action in sub._actions
+    subparsers = parser.make_parser('').commands
+    flags = {flag for sub in subparsers.values() for action in sub._actions
              for flag in action.option_strings}
     flags |= {'--nproc_per_node', '--long', '--large', '--out', '--do'}     # of other programs
     for text in re.findall(r'`([^`\n]+)`', PAGES[page]):
@@ -233,12 +232,12 @@ def test_reading_order():
 
 def test_presets_are_listed():
     rows = table('docs/training.md', '`--preset`')
-    assert [row[0].strip('`') for row in rows] == list(config.PRESETS)
+    assert [row[0].strip('`') for row in rows] == list(settings.PRESETS)
 
 
 def test_commands_are_listed():
     """The README names every subcommand."""
-    commands = command_line.make_parser('').commands
+    commands = parser.make_parser('').commands
     assert all(re.search(rf'`(python p2phd\.py )?{name}\b', README) for name in commands)
 
 

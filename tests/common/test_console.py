@@ -1,11 +1,17 @@
-"""What a command writes to a terminal."""
+"""What a command writes to a terminal, and what it does without one."""
 import os
 import pty
 import re
 import select
+import subprocess
+import sys
+
+import pytest
 
 from app.common import console
-from conftest import TINY
+from app.common.errors import UserError
+from app.runs import checkpoints
+from conftest import ROOT, TINY
 
 
 def run_in_terminal(launch, words, folder, term='xterm'):
@@ -40,3 +46,77 @@ def test_progress_is_reported_after_two_seconds_and_then_every_ten(monkeypatch, 
         progress(i)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == 'pictures: 21 of 100, 40 s left' and len(lines) == 4
+
+
+def run_in_shell(words, redirection, folder):
+    """Run Python in a shell with streams closed; return (exit code, stdout, stderr)."""
+    done = subprocess.run(['sh', '-c', f'exec "$@" {redirection}', 'sh', sys.executable,
+                           *map(str, words)], cwd=folder, capture_output=True, text=True,
+                          timeout=300, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_training_while_stderr_is_closed(scenes, tmp_path):
+    """As daemons are started."""
+    words = ['train', '--data', scenes, *TINY, '--device', 'cpu', '--run', 'run', '--steps', 3]
+    code, out, err = run_in_shell([ROOT / 'p2phd.py', *words], '2>&-', tmp_path)
+    assert code == 0 and 'step 3/3' in out and not err
+    assert checkpoints.newest_checkpoint(tmp_path / 'run')[1]['step'] == 3
+    assert run_in_shell([ROOT / 'p2phd.py', 'train', '--lr', 9], '2>&-', tmp_path) == (2, '', '')
+
+
+def test_files_do_not_take_the_place_of_closed_streams(tmp_path):
+    program = ('import os, subprocess, sys\n'
+               'from app.common import console\n'
+               'console.open_closed_streams()\n'
+               'with open("file", "wb", buffering=0) as file:\n'
+               '    for write in (lambda: os.write(2, b"lost"), lambda: sys.stderr.write("lost"),\n'
+               '                  lambda: subprocess.run(["sh", "-c", "echo lost >&2"])):\n'
+               '        write()\n'
+               '    file.write(b"kept")\n')
+    for redirection in ('2>&-', '<&- >&- 2>&-'):
+        assert run_in_shell(['-c', program], redirection, tmp_path) == (0, '', '')
+        assert (tmp_path / 'file').read_bytes() == b'kept'
+
+
+@pytest.mark.parametrize('stream', [None, 'closed'])
+def test_streams_that_are_none_or_closed(monkeypatch, stream):
+    """Also where the program is imported, nothing is raised."""
+    if stream:
+        stream = open(os.devnull, 'w')
+        stream.close()
+    monkeypatch.setattr(sys, 'stdout', stream)
+    monkeypatch.setattr(sys, 'stderr', stream)
+    console.log_info('one')
+    console.warn('two')
+    console.status_line('three')
+    progress = console.Progress('pictures', 2)
+    progress.started -= 60
+    progress.printed -= 60
+    progress(1)
+    progress(2)
+
+
+def test_warnings_do_not_go_to_stdout(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'stderr', None)
+    console.warn('something')
+    assert capsys.readouterr().out == ''
+
+
+def test_only_the_first_process_prints():
+    program = ('from app.common import console\n'
+               'console.log_info("said")\nconsole.warn("warned")\n')
+    for environment, expected in (({}, 'said\n'), ({'WORLD_SIZE': '2', 'RANK': '0'}, 'said\n'),
+                                  ({'WORLD_SIZE': '2', 'RANK': '1'}, ''),
+                                  ({'WORLD_SIZE': '1', 'RANK': '1'}, 'said\n')):
+        done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True,
+                              text=True, env={**os.environ, **environment})
+        assert (done.stdout, done.stderr) == (expected, 'warned\n'), environment
+
+
+def test_what_cannot_be_written_is_a_warning(capsys):
+    def fail():
+        raise UserError('sheet.png: cannot be written')
+
+    console.warn_on_error(fail, 'training goes on')
+    assert capsys.readouterr().err == ('warning: sheet.png: cannot be written; training goes on\n')

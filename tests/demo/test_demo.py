@@ -4,7 +4,7 @@ from functools import partial
 from PIL import Image
 import pytest
 
-from app.cli import command_line
+from app.cli import parser
 from app.common.errors import UserError
 from app.demo import demo, streets
 
@@ -18,7 +18,7 @@ def test_demo(tmp_path, monkeypatch):
     commands = []
 
     def run_words(words):
-        commands.append(command_line.parse(words, '').command)
+        commands.append(parser.parse(words, '').command)
         return 0
 
     generated = tmp_path / 'demo-256x128' / 'generated'

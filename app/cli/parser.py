@@ -1,0 +1,285 @@
+"""The command line: a parser, with a function for the flags of each subcommand.
+
+Types, bounds, defaults and help of the settings of a run are in app/common/config.py.
+"""
+import argparse
+import re
+
+from app.cli import settings
+from app.common import config
+from app.common.config import (BOOL, FILE, FOLDER, NETWORK, SIZE, TRAINING, Kind, choice, integer,
+                               path, string)
+from app.common.console import open_closed_streams
+from app.common.errors import did_you_mean
+
+VERSION = '1.0.0'
+
+# The settings that have flags. Three flags take more than a configuration holds.
+FIELDS = {**NETWORK, **TRAINING, **config.DATA}
+for _name, _kind in (
+        ('model', choice(*NETWORK['model'].kind.choices, 'pix2pix')),
+        ('precision', choice('auto', *TRAINING['precision'].kind.choices)),
+        ('size', Kind(f'{SIZE.expected}, or native',
+                      lambda value: value == 'native' or SIZE.is_valid(value),
+                      lambda word: word if word == 'native' else SIZE.parse(word), 'WxH'))):
+    FIELDS[_name] = FIELDS[_name]._replace(kind=_kind)
+
+PATH = path('PATH')
+SEVERAL = {'nargs': '+', 'action': 'extend'}
+WITHOUT_VALUE = {'cache': {'nargs': '?', 'const': ''}, 'vgg': {'nargs': '?', 'const': 'fetch'}}
+NEWEST, COMPONENTS = 'the newest run in runs/', 'the connected components of each label'
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that describes an error in one line and suggests what was meant."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message):
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong:
+            message += did_you_mean(wrong[1], re.findall(r'[\w-]+', wrong[2]))
+        self.exit(2, f'{self.prog}: {" ".join(message.split())} (see {self.prog} --help)\n')
+
+    def flag(self, names, text, kind=None, default=None, shown=None, group=None, **more):
+        """Add a flag. Only this method writes defaults into --help.
+
+        text: the help. kind: a config.Kind; None: a switch. default: the value without the flag.
+        shown: what --help calls the default, if not by its value.
+        """
+        shown = default if shown is None else shown
+        if shown not in (None, argparse.SUPPRESS, []):
+            shown = ('no', 'yes')[shown] if isinstance(shown, bool) else shown
+            text = f'{text} (default: {config.format_value(shown)})'
+        if kind is None:
+            default, more['action'] = False, 'store_true'
+        elif kind is BOOL:
+            more['action'] = argparse.BooleanOptionalAction
+        elif kind.choices:
+            more['choices'] = kind.choices
+        else:
+            more |= {'type': kind, 'metavar': kind.metavar}
+        (group or self).add_argument(*names.split(), default=default, help=text, **more)
+
+    def fields(self, title, names, **shown):
+        """Add a group of flags for settings. The namespace holds only those that are given.
+
+        names: of the settings. shown: {name: what --help calls the default}.
+        """
+        group = self.add_argument_group(title)
+        for name in names.split():
+            field = FIELDS[name]
+            default = None if field.default is config.REQUIRED else field.default
+            self.flag(config.flag_name(name), field.help, field.kind, argparse.SUPPRESS,
+                      shown.get(name, field.computed or default), group,
+                      **WITHOUT_VALUE.get(name, {}))
+        return group
+
+
+# ------------------------------------------------------------------- flags of several subcommands
+
+def add_official(sub):
+    sub.flag('--n-labels', 'number of labels of a run of the official code, if its files do not '
+             'say it; 0: pictures in place of labels', integer(0, 1 << 16), dest='official_labels')
+
+
+def add_trained_run(sub, text='folder of the run', **more):
+    sub.flag('--run', text, FOLDER, shown=NEWEST, **more)
+    add_official(sub)
+    sub.flag('--checkpoint', 'best: the one that train --evaluate-every scored best',
+             choice('newest', 'best'), 'newest')
+    sub.flag('--average', 'use the moving average of the weights, if there is one', BOOL, True)
+
+
+def add_map_size(sub):
+    sub.flag('--size', 'resize the maps to this size first', SIZE, shown='their own size')
+
+
+def add_training(sub, folder, **shown):
+    """Add the flags that train and finetune share. folder: the default of --run."""
+    group = sub.add_argument_group('run')
+    sub.flag('--run', 'folder to write', FOLDER, shown=folder, group=group)
+    sub.flag('--resume', 'continue a run, with its own settings; without RUN: the newest one',
+             string('RUN'), group=group, nargs='?', const='')
+    sub.flag('--preset', 'settings for a purpose; other flags override them. ' + '. '.join(
+        f'{name}: {preset.text}' for name, preset in settings.PRESETS.items()),
+        choice(*settings.PRESETS), group=group)
+    sub.flag('--dry-run', 'only report what would be trained, and the memory and time it takes',
+             group=group)
+    sub.flag('--hours', 'train for so long, in place of --epochs or --steps', config.HOURS,
+             group=group)
+    sub.flag('--tensorboard', 'write events for TensorBoard into the run folder; needs pip install '
+             'tensorboard', group=group)
+
+    sub.fields('pictures', 'size crop jitter flip hold_out cache workers', **shown)
+    sub.fields('schedule', 'epochs decay_epochs steps batch accumulate lr ema', **shown)
+    group = sub.fields('objective', 'gan lambda_feature vgg lambda_vgg lambda_l1', **shown)
+    group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
+                       default=argparse.SUPPRESS, help='train without the perceptual loss')
+    sub.fields('running', 'precision compile recompute seed log_every sample_every evaluate_every '
+               'save_every keep max_bad_steps', **shown)
+
+
+# -------------------------------------------------------------------------------- subcommands
+
+def add_check(sub):
+    sub.fields('data set',
+               'data split instances palette n_labels ignore_label jpeg_labels skip_bad')
+
+
+def add_train(sub):
+    add_check(sub)
+    add_training(sub, 'runs/<name of the data folder>',
+                 size='the most frequent one in the data set, at most 1024 wide')
+    sub.fields('networks', 'model ngf n_down n_blocks n_enhancers n_blocks_local up ndf n_layers '
+               'n_scales spectral_norm boundary features features_of feat nef n_down_encoder')
+
+
+def add_finetune(sub):
+    sub.flag('--from', 'folder of the run to start from', FOLDER, argparse.SUPPRESS, dest='base')
+    add_official(sub)
+    sub.fields('data set', 'data', data='the data of --from')
+    shown = dict.fromkeys(config.INHERITED, 'as in --from')
+    add_training(sub, 'runs/<name of --from>-<size>', **shown, size='twice the size of --from')
+    sub.fields('enhancer', 'fix_global n_blocks_local', n_blocks_local='3, or as in --from')
+
+
+def add_cluster(sub):
+    add_trained_run(sub)
+    sub.flag('--data', 'the data set it was trained on', FOLDER, shown='where it was then')
+    sub.flag('--k', 'styles per label', integer(1, 1000), config.STYLES)
+    sub.flag('--min-pixels', 'leave out instances with fewer pixels', config.POSITIVE, 1)
+    sub.fields('running', 'seed')
+
+
+def add_generate(sub):
+    sub.flag('--label', 'label maps, or folders of them', PATH, required=True, **SEVERAL)
+    sub.flag('--inst', 'their instance maps, or folders of them', PATH, shown=COMPONENTS, **SEVERAL)
+    add_trained_run(sub)
+    sub.flag('--out', 'folder for the pictures', FOLDER, shown='<run>/generated')
+    add_map_size(sub)
+    sub.flag('--sample', 'draw the style of each instance at random; otherwise it has the most '
+             'frequent style of its label')
+    sub.flag('--n', 'pictures per label map, with --sample', integer(1, 10 ** 6), 1)
+    sub.flag('--style', 'give all instances of LABEL, a name or a number, the style K',
+             string('LABEL=K'), [], **SEVERAL)
+    sub.flag('--encode', 'take the styles from these photographs of the scenes', PATH, **SEVERAL)
+    sub.flag('--styles', 'take the styles from this file, which edit saved', FILE)
+    sub.fields('running', 'precision compile seed', precision='as in training')
+
+
+def add_edit(sub):
+    sub.flag('--label', 'the label map', FILE, required=True)
+    sub.flag('--inst', 'its instance map', FILE, shown=COMPONENTS)
+    sub.flag('--styles', 'its styles, a file that edit saved', FILE,
+             shown='the most frequent ones of the labels')
+    sub.flag('--photo', 'begin with the styles of this photograph of the scene', FILE)
+    add_trained_run(sub)
+    sub.flag('--out', 'folder for what is saved', FOLDER, shown='<run>/edited')
+    add_map_size(sub)
+    sub.flag('--script', 'apply the edits in this JSON file, and open no page', FILE)
+    sub.flag('--final-only', 'with --script: write only a picture of the result, none of each edit')
+    sub.flag('--host', 'address of the page; only this machine reaches the default', string('HOST'),
+             '127.0.0.1')
+    sub.flag('--port', 'port of the page', integer(0, 65535), 0, 'any free one')
+    sub.flag('--browser', 'open the page in the browser', BOOL, True)
+    sub.fields('running', 'precision seed', precision='as in training')
+
+
+def add_evaluate(sub):
+    add_trained_run(sub, 'folders of the runs', **SEVERAL)
+    sub.flag('--data', 'the data set', FOLDER, shown='the data of the first run')
+    sub.flag('--split', 'part of the data set', config.NAME,
+             shown='val; held, what --hold-out left out, if there is any')
+    sub.flag('--styles', 'styles of the instances: the most frequent of their label, random ones, '
+             'or those of the photograph', choice('main', 'sampled', 'encoded'), 'main')
+    sub.flag('--size', 'size to compare pictures at', SIZE, shown='the smallest among the runs')
+    sub.flag('--void', 'labels (names or numbers) that do not count, or none', string('LABEL'),
+             shown='those of the data set and --ignore-label', **SEVERAL)
+    sub.flag('--judge', 'segmentation network that recognises the pictures; trained and saved '
+             'there if it does not exist', FILE, shown='a file beside the run')
+    sub.flag('--predictions', 'label maps that another network predicted for the pictures of '
+             '--write, under the same names', FOLDER)
+    sub.flag('--write', 'folder for the pictures: real/ and fake/, paired by name', FOLDER)
+    sub.flag('--out', 'folder for scores.json and sheet.png', FOLDER,
+             shown='<first run>/evaluation')
+    sub.flag('--vgg', 'measure diversity with VGG-19 features, too; PATH as for train --vgg',
+             string('PATH'), **WITHOUT_VALUE['vgg'])
+    sub.fields('running', 'seed')
+
+
+def add_demo(sub):
+    sub.flag('--run', 'folder for the scenes, the runs and the picture', FOLDER, 'runs/demo')
+    sub.fields('running', 'seed')
+
+
+def add_info(sub):
+    sub.flag('run', 'a run folder, a checkpoint, or a run of the official code', path('RUN'),
+             shown=NEWEST, nargs='?')
+    add_official(sub)
+    sub.flag('--json', 'print JSON')
+
+
+def add_export(sub):
+    add_trained_run(sub)
+    sub.flag('--format', 'pt2: torch.export; onnx: needs pip install onnx onnxscript',
+             choice('pt2', 'onnx'), shown='pt2')
+    sub.flag('--official', 'folder for latest_net_*.pth and the other files of the official code, '
+             'in place of one file', FOLDER)
+    sub.flag('--size', 'size of the maps; some files take others', SIZE, shown='that of the run')
+    sub.flag('--out', 'file to write', FILE, shown='<run>/exported.pt2 or .onnx')
+
+
+SUBCOMMANDS = {
+    'check': (add_check, 'read a whole data set and report what it holds and what is wrong'),
+    'train': (add_train, 'train the generator, the discriminators and the encoder'),
+    'finetune': (add_finetune, 'add a local enhancer, at twice the size, to a trained run'),
+    'cluster': (add_cluster, 'cluster the features of the instances of each label into styles'),
+    'generate': (add_generate, 'turn label maps into photographs'),
+    'edit': (add_edit, 'change the styles, labels and shapes of the objects of a scene, in the '
+                       'browser or by a script'),
+    'evaluate': (add_evaluate, 'score runs side by side on pictures that they were not trained on'),
+    'demo': (add_demo, 'train, finetune, cluster and generate on built-in street scenes, in a few '
+                       'minutes'),
+    'info': (add_info, 'show the data, progress, styles, scores and checkpoints of a run'),
+    'export': (add_export, 'write the generator of a run for use without this program')}
+
+
+# --------------------------------------------------------------------------------- the command
+
+def make_parser(description):
+    """Return the parser of all subcommands; `commands` is {name: parser of the subcommand}."""
+    parser = Parser(prog='p2phd.py', description=description,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--version', action='version', version=f'p2phd {VERSION}')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND',
+                                     parser_class=Parser)
+    for name, (add_flags, text) in SUBCOMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.flag('--device', 'auto: CUDA if there is a GPU, else the CPU',
+                 choice('auto', 'cpu', 'cuda'), 'auto')
+        sub.flag('-q --quiet', 'print only warnings')
+        add_flags(sub)
+    parser.commands = commands.choices
+    return parser
+
+
+def parse(words, description):
+    """Return the namespace of a command line, a list of words. Exits with code 2 if they are wrong.
+
+    description: what --help begins with.
+    """
+    open_closed_streams()
+    parser = make_parser(description)
+    args, unknown = parser.parse_known_args(words)
+    sub = parser.commands[args.command]
+    if unknown:
+        flags = [flag for action in sub._actions for flag in action.option_strings]
+        sub.error('unrecognized arguments: ' + ' '.join(unknown) + (
+            f'; write it after {args.command}' if unknown[0] in flags else
+            did_you_mean(unknown[0], flags)))
+    settings.apply_preset(args, {action.dest for action in sub._actions})
+    if getattr(args, 'precision', None) == 'auto':
+        del args.precision                          # as if it were not given
+    return args

@@ -1,0 +1,111 @@
+"""Help, defaults and checks of flags, and the configuration that they make."""
+import re
+import subprocess
+import sys
+
+import pytest
+
+from app.cli import checks, parser, settings
+from app.common import config
+from app.common.errors import UserError
+from app.runs import runs
+from conftest import ROOT, TINY
+
+
+@pytest.mark.parametrize('command', [None, *parser.SUBCOMMANDS])
+def test_help_fits_and_needs_no_torch(command):
+    done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / 'p2phd.py', *filter(
+        None, [command]), '--help'], capture_output=True, text=True, env={'COLUMNS': '80'})
+    assert done.returncode == 0 and 'usage: p2phd.py' in done.stdout
+    imported = {line.split('|')[-1].strip() for line in done.stderr.splitlines()}
+    assert not {'torch', 'numpy', 'PIL'} & imported
+    text = done.stdout[done.stdout.index('\n\n'):]          # after the usage, which has long words
+    if command:
+        assert max(map(len, text.splitlines())) <= 80
+    assert 'None' not in text and 'SUPPRESS' not in text
+
+
+def test_help_shows_every_default_once():
+    for name, sub in parser.make_parser('').commands.items():
+        for action in sub._actions:
+            assert (action.help or '').count('(default: ') <= 1, (name, action.dest)
+            field = parser.FIELDS.get(action.dest)
+            if field and field.default not in (None, config.REQUIRED) and action.option_strings[
+                    0] == config.flag_name(action.dest) and action.dest != 'n_labels':
+                assert '(default: ' in action.help, (name, action.dest)
+
+
+def parse(words):
+    return parser.parse(words.split(), '')
+
+
+@pytest.mark.parametrize('check, words, message', [
+    (checks.check_train, 'train --data x --hours 1 --steps 5', '--hours 1 and --steps 5'),
+    (checks.check_finetune, 'finetune', 'finetune needs --from RUN'),
+    (checks.check_finetune, 'finetune --from x --hours 1 --steps 5', '--hours 1 and --steps 5'),
+    (checks.check_resume, 'train --resume --hours 1', '--hours, .* apply only to new runs'),
+    (checks.check_resume, 'train --resume --dry-run', '--dry-run, .* use --steps or --epochs'),
+    (checks.check_resume, 'train --resume --preset small', '--preset'),
+    (checks.check_resume, 'finetune --resume --n-labels 0', '--n-labels'),
+    (checks.check_resume, 'train --resume a --run b', '--run b: --resume a .*; leave --run out'),
+    (checks.check_edit, 'edit --label x --final-only', '--final-only: .*--script'),
+    (checks.check_evaluate, 'evaluate --judge a --predictions b', '--judge and --predictions'),
+    (checks.check_export, 'export --official a --out b', '--official and --out'),
+    (checks.check_export, 'export --official a --size 8x8', '--official and --size')])
+def test_flags_that_exclude_each_other(check, words, message):
+    with pytest.raises(UserError, match=message):
+        check(parse(words))
+
+
+def test_flags_that_go_together():
+    checks.check_train(parse('train --data x --steps 5'))
+    checks.check_train(parse('train --data x --hours 2 --epochs 3'))
+    checks.check_finetune(parse('finetune --from x'))
+    checks.check_resume(parse('train --resume runs/a --run runs/b/../a --steps 9'))
+    checks.check_edit(parse('edit --label x --final-only --script y'))
+    checks.check_evaluate(parse('evaluate --predictions b'))
+    checks.check_export(parse('export --official a'))
+    args = parse('finetune --from x --hold-out 3')
+    checks.check_inherited_hold_out(args, {'hold_out': 3})
+    with pytest.raises(UserError, match='--hold-out 3: x was trained with --hold-out 0'):
+        checks.check_inherited_hold_out(args, {})
+
+
+def test_a_flag_without_a_use():
+    """One table says so for flags that are given, which are refused, and for presets, whose
+    fields are left out."""
+    c = config.with_defaults({'model': 'unet', 'features': False, 'n_labels': 3, 'n_enhancers': 0,
+                              'instances': 'none'}, {'data': 'x', 'pictures': [1, 0]})
+    for name in ('recompute', 'n_blocks', 'n_enhancers', 'feat', 'boundary', 'lambda_vgg'):
+        with pytest.raises(UserError, match=f'--{config.flag_name(name)[2:]}.*leave it out'):
+            config.check_flags_used({name: 1}, c)
+    config.check_flags_used({'n_scales': 2, 'lambda_l1': 1}, c)
+    args = parse('train --data x --preset city1024-12g --model unet')
+    assert not hasattr(args, 'recompute') and args.n_scales == 2
+    assert settings.remembered_flags(args) == {
+        'data': 'x', 'size': (1024, 512), 'n_scales': 2, 'model': 'unet'}
+
+
+def test_epochs_in_place_of_steps(command, trained, scenes, tmp_path):
+    """A run of --steps that goes on with --epochs: its steps are no longer among its flags."""
+    words = ['train', '--data', scenes, *TINY, '--device', 'cpu', '--run', 'run']
+    assert command(*words, '--steps', 2)[0] == 0
+    assert re.search(r'; .*--steps 2\b', command('info', 'run')[1])
+    code, out, err = command('train', '--resume', 'run', '--epochs', 1, '--decay-epochs', 0,
+                             '--workers', 0)
+    assert code == 0, err
+    training = runs.read_run(tmp_path / 'run')[1]['config'].training
+    assert training.steps is None and training.total_steps == 6
+    assert training.flags['epochs'] == 1 and 'steps' not in training.flags
+    out = command('info', 'run')[1]
+    assert '--epochs 1' in out and '--workers 0' in out and '--steps' not in out
+    code, out, err = command('train', '--resume', 'run', '--steps', 7)
+    assert code == 0 and '--steps 7' in command('info', 'run')[1], err
+
+
+def test_defaults_are_not_shared_by_runs():
+    """A change to the flags of one run leaves those of others as they are."""
+    first, second = (config.with_defaults({'n_labels': 3, 'features': False, 'instances': 'none'},
+                                          {'data': 'x'}) for _ in range(2))
+    config.apply_resume_overrides(first, {'workers': 2}, 'run')
+    assert first.training.flags == {'workers': 2} and second.training.flags == {}
