@@ -201,6 +201,7 @@ def main(args):
     several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
     commands.check_ahead(args)
     try:
+        commands.check_ahead(args)                          # while torch is imported
         checks.check_versions()
         if several:
             from app.runs import distributed

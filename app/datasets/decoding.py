@@ -122,8 +122,8 @@ def map_ids(file, path, size):
         with as_user_error(path):
             return resize(file[..., 0], size, nearest=True)
     if file.mode not in ('1', 'L', 'P', 'I') and not file.mode.startswith('I;16'):
-        raise UserError(f'{path}: a map of ids has one channel of integers, this picture is {file.mode}; '
-                        'if its colours stand for labels, train with --palette FILE')
+        raise UserError(f'{path}: a map of ids has one channel of integers, this picture is '
+                        f'{file.mode}; if its colours stand for labels, train with --palette FILE')
     with as_user_error(path, 'damaged'):
         # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
         stored_mode = file.tile[0].args if file.tile else ''

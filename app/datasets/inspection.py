@@ -115,20 +115,18 @@ def inspect_dataset(source, thorough=False):
 
 def check_flags_suit_layout(source, layout):
     """Raise UserError for a flag that makes no sense for a layout."""
-    ignores = isinstance(source.ignore_label, int)
-    if layout.n_labels == 0:
-        for flag, given in ((f'--palette {source.palette}', source.palette),
-                            (f'--ignore-label {source.ignore_label}', ignores),
-                            ('--instances components', source.instances == 'components')):
-            if given:
-                raise UserError(f'{flag}: {source.data} holds pictures, not label maps; leave it '
-                                'out')
-    if source.palette and ignores:
-        raise UserError(f'--ignore-label {source.ignore_label}: has no effect beside --palette, '
-                        'which gives every colour a label; leave it out')
-    if layout.sparse and source.n_labels and not source.palette:
-        raise UserError(f'--n-labels {source.n_labels}: {layout.name} has as many labels as occur; '
-                        'leave it out')
+    ignores, pictures = isinstance(source.ignore_label, int), layout.n_labels == 0
+    no_maps = f'{source.data} holds pictures, not label maps'
+    for flag, useless, why in (
+            (f'--palette {source.palette}', pictures and source.palette, no_maps),
+            (f'--ignore-label {source.ignore_label}', pictures and ignores, no_maps),
+            ('--instances components', pictures and source.instances == 'components', no_maps),
+            (f'--ignore-label {source.ignore_label}', source.palette and ignores,
+             'has no effect beside --palette, which gives every colour a label'),
+            (f'--n-labels {source.n_labels}', layout.sparse and source.n_labels
+             and not source.palette, f'{layout.name} has as many labels as occur')):
+        if useless:
+            raise UserError(f'{flag}: {why}; leave it out')
 
 
 def check_ids(ids, path):

@@ -5,6 +5,7 @@ its files, its labels and their colours. To support another data set, add a row.
 """
 from collections import namedtuple
 from collections.abc import Callable
+from contextlib import suppress
 import csv
 from dataclasses import dataclass, field
 import importlib
@@ -111,21 +112,19 @@ def find_nyu(root, split):
     if not mat.is_file():
         return None
     with open_hdf5(mat) as file, as_user_error(mat, 'not the labelled pictures of NYU Depth v2'):
-        counts = {len(file[key]) for key in ('labels', 'instances', 'images')}
-        if len(counts) > 1:
-            raise ValueError('the numbers of labels, instances and images differ')
-        for key, kinds, axes in (('labels', 'iu', 3), ('instances', 'iu', 3), ('images', 'u', 4)):
+        n, w, h = file['labels'].shape
+        for key, kinds, shape in (('labels', 'iu', (n, w, h)), ('instances', 'iu', (n, w, h)),
+                                  ('images', 'u', (n, 3, w, h))):
             part = file[key]
-            if part.dtype.kind not in kinds or part.ndim != axes or key == 'images' and (
-                    part.dtype.itemsize > 1 or part.shape[1] != 3):
+            if part.dtype.kind not in kinds or part.shape != shape:
                 raise ValueError(f'{key}: {part.dtype} of shape {part.shape}')
-    numbers = range(1, counts.pop() + 1)
+    numbers = range(1, n + 1)
     splits = mat.parent / 'splits.mat'
     if splits.is_file():
         key = {'train': 'trainNdxs', 'test': 'testNdxs', 'val': 'testNdxs'}.get(split)
         chosen = read_mat_numbers(splits, key) if key else []
         if not set(chosen) <= set(numbers):
-            raise UserError(f'{splits}: cannot be read ({key}: numbers beyond {max(numbers)})')
+            raise UserError(f'{splits}: cannot be read ({key}: numbers beyond {n})')
         numbers = chosen
     return {role: {f'{n:04d}': mat / key / str(n) for n in numbers} for role, key in
             (('label', 'labels'), ('inst', 'instances'), ('image', 'images'))}
@@ -275,21 +274,14 @@ def ade_names(root):
 
 
 def nyu_40_labels(root):
-    """Return {class: label}, the usual mapping of NYU's 894 classes to 40 labels, from
-    classMapping40.mat (mapClass) or from a text file with 894 numbers."""
-    folder = root if root.is_dir() else root.parent
-    for path in (folder / 'classMapping40.mat', folder / 'classMapping40.txt'):
-        if path.is_file():
-            if path.suffix == '.mat':
-                labels = read_mat_numbers(path, 'mapClass')
-            else:
-                with as_user_error(path):
-                    labels = [int(word) for word in read_text(path).replace(',', ' ').split()]
-            if len(labels) != 894 or not 1 <= min(labels) <= max(labels) <= 40:
-                raise UserError(f'{path}: expected 894 numbers from 1 to 40, got {len(labels)}')
-            return dict(enumerate([0, *labels]))
-    raise UserError(f'--n-labels 40: no classMapping40.mat (or .txt with its 894 numbers) in '
-                    f'{folder}')
+    """Return {class: label}, the usual mapping of NYU's 894 classes to 40 labels."""
+    path = (root if root.is_dir() else root.parent) / 'classMapping40.mat'
+    if not path.is_file():
+        raise UserError(f'--n-labels 40: needs {path}, with the labels of the 894 classes')
+    labels = read_mat_numbers(path, 'mapClass')
+    if len(labels) != 894 or not 1 <= min(labels) <= max(labels) <= 40:
+        raise UserError(f'{path}: expected 894 numbers from 1 to 40, got {len(labels)}')
+    return dict(enumerate([0, *labels]))
 
 
 # ------------------------------------------------------------------------------------- the table
@@ -346,16 +338,14 @@ def recognise_layout(root, split):
 
 def find_splits(root):
     """Return {split: number of label maps} of the splits of a data set."""
-    named = sorted({re.sub('_(label|A)$', '', path.name) for path in root.glob('*_*')
-                    if re.search('_(label|A)$', path.name)})
+    named = sorted(re.sub('_(label|A)$', '', path.name) for path in root.glob('*_*')
+                   if re.search('_(label|A)$', path.name))
     splits = {}
-    for split in dict.fromkeys(['train', 'val', 'test', *named]):
-        try:
+    for split in ['train', 'val', 'test', *named]:
+        with suppress(UserError):                       # of a split that nobody asked for
             labels = recognise_layout(root, split)[1].get('label')
-        except UserError:                           # in a split that nobody asked for
-            continue
-        if labels and labels not in splits.values():    # without lists, every split is the whole
-            splits[split] = labels
+            if labels and labels not in splits.values():    # without lists, each is the whole
+                splits[split] = labels
     return {split: len(labels) for split, labels in splits.items()}
 
 

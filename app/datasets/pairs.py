@@ -55,7 +55,8 @@ class PairReader:
             label, header = decoding.decode_map(
                 path, size, bool(c.palette or layout.label_of_colours), c.jpeg_labels)
         else:
-            label, header = data.resize(part, size, nearest=True), layouts.read_header(path)
+            header = decoding.Header(part.shape[1::-1], 1)
+            label = data.resize(part, size, nearest=True)
         label = decoding.labels_as_int32(label, path)
         if c.palette and label.ndim == 3:
             label = palettes.colours_to_labels(label, c.palette, path)

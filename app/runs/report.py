@@ -66,8 +66,8 @@ def read_newest_styles(folder, config):
 
 
 def read_evaluation(folder):
-    """Return what `evaluate` wrote into a run's folder, {'protocol': text, 'rows': [{'name', ...}]},
-    or None if it is missing or cannot be shown."""
+    """Return what `evaluate` wrote into a run's folder, {'protocol': text, 'rows': [{'name'}]};
+    None if it is missing or cannot be shown."""
     with suppress(Exception):                               # anybody may have written anything
         evaluation = read_json(folder / 'evaluation' / 'scores.json')
         evaluation_section(evaluation)

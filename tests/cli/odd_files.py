@@ -99,8 +99,14 @@ def altered(source, target, drop=(), **changes):
 
 
 def write_checkpoint(folder, content):
+    """Write a checkpoint with this content, whatever it is, and a seal that fits."""
     with open(folder / 'checkpoint-0000001.pt', 'wb') as file:
-        checkpoints.write_sealed(content, file)
+        if isinstance(content, dict):
+            checkpoints.write_sealed(content, file)
+        else:
+            hashing = seals.HashingFile(file)
+            torch.save(content, hashing)
+            seals.write_seal(hashing, 0)
 
 
 def copy_without(run, target, *missing):
@@ -427,10 +433,10 @@ def make_layouts(root):
     save(root / 'nyu_splits_other' / 'splits.mat', matlab5('anything', [1]))
     save(root / 'nyu_splits_empty' / 'splits.mat', b'')
     os.mkfifo(root / 'nyu_splits_pipe' / 'splits.mat')
-    save(root / 'nyu_40_few' / 'classMapping40.txt', '1 2 3')
-    save(root / 'nyu_40_high' / 'classMapping40.txt', '41 ' * 894)
-    save(root / 'nyu_40_text' / 'classMapping40.txt', 'one two three')
-    save(root / 'nyu_40' / 'classMapping40.txt', '1,2\n' * 447)
+    save(root / 'nyu_40_few' / 'classMapping40.mat', matlab5('mapClass', [1, 2, 3]))
+    save(root / 'nyu_40_high' / 'classMapping40.mat', matlab5('mapClass', [41] * 894))
+    save(root / 'nyu_40_text' / 'classMapping40.mat', 'one two three')
+    save(root / 'nyu_40' / 'classMapping40.mat', matlab5('mapClass', [1, 2] * 447))
     save(root / 'nyu_not_hdf5' / 'nyu_depth_v2_labeled.mat', 'not HDF5')
     save(root / 'nyu_old_matlab' / 'nyu_depth_v2_labeled.mat', matlab5('labels', [1]))
     save(root / 'nyu_no_bytes' / 'nyu_depth_v2_labeled.mat', b'')

@@ -359,9 +359,9 @@ ROWS = [
     *each('check --data nyu_splits_{}', 2, 'nyu_splits_{}/splits.mat', 'text far other empty'),
     ('check --data nyu_splits_pipe', 0, 'NYU Depth v2: 2'),
     ('check --data nyu_40 --n-labels 40', 0, '41 labels'),
-    ('check --data nyu_40_few --n-labels 40', 2, 'nyu_40_few/classMapping40.txt, 894, 3'),
-    ('check --data nyu_40_high --n-labels 40', 2, 'nyu_40_high/classMapping40.txt, 894, 1 to 40'),
-    ('check --data nyu_40_text --n-labels 40', 2, "nyu_40_text/classMapping40.txt, 'one'"),
+    ('check --data nyu_40_few --n-labels 40', 2, 'nyu_40_few/classMapping40.mat, 894, 3'),
+    ('check --data nyu_40_high --n-labels 40', 2, 'nyu_40_high/classMapping40.mat, 894, 1 to 40'),
+    ('check --data nyu_40_text --n-labels 40', 2, 'nyu_40_text/classMapping40.mat, cannot be read'),
 
     # ---- training: the folder it writes into
     ('TRAIN --run run', 2, 'run: , --resume run, --run DIR'),

@@ -228,7 +228,8 @@ def test_evaluate_says_what_is_wrong(quick, command, run, scenes, tmp_path):
                                                   'b')
     (tmp_path / 'text.pt').write_text('no judge')
     assert 'text.pt: not a judge' in refused(command, *words, '--judge', 'text.pt')
-    assert 'best.pt: not there' in refused(command, *words, '--checkpoint', 'best')
+    said = refused(command, *words, '--checkpoint', 'best')
+    assert 'street/best.pt: ' in said and 'train --evaluate-every N' in said
 
     rng = np.random.default_rng(0)
     for split, number in (('train', 1), ('val', 2)):

@@ -94,16 +94,17 @@ def test_boundary_map(golden):
 
 
 def test_training_steps(golden):
-    """Five steps of training.train_step from the official starting weights."""
+    """Five steps of train.train_step from the official starting weights."""
     tensors, parameters = read(golden('train_steps.npz'))
     assert parameters['betas'] == [0.5, 0.999]
     assert parameters['lambda_feat'] == config.default_values(config.TRAINING)['lambda_feature']
     steps = parameters['steps']
     network, of_training = ({name: value for name, value in parameters.items() if name in fields}
                             for fields in (config.NETWORK, config.TRAINING))
-    c = config.make_config({**network, 'features': True, 'instances': 'files', 'n_enhancers': 0},
-                    {**of_training, 'data': '.', 'pictures': [1, 0], 'total_steps': steps,
-                     'decay_start': steps})
+    c = config.with_defaults(
+        {**network, 'features': True, 'instances': 'files', 'n_enhancers': 0},
+        {**of_training, 'data': '.', 'pictures': [1, 0], 'total_steps': steps,
+         'decay_start': steps})
     config.check_config(c)
     run = runs.build_run(c, torch.device('cpu'))
 
@@ -150,6 +151,7 @@ def test_official_run(golden):
     assert scene.label.shape[-2:] == Image.open(folder / 'label.png').size[::-1]
     assert np.array_equal(data.boundary_map(scene.inst)[0, 0], expected['boundary'])
     vectors = styles.choose(scene.labels, known)
-    assert_close(styles.broadcast_to_pixels(vectors, scene.slot)[0], torch.from_numpy(expected['features']), 1e-4)
+    assert_close(styles.broadcast_to_pixels(vectors, scene.slot)[0],
+                 torch.from_numpy(expected['features']), 1e-4)
     assert_close(generate.synthesise(run, scene, vectors)[0], torch.from_numpy(expected['image']),
                  1e-4)

@@ -14,64 +14,83 @@ from conftest import make_run
 import generate
 
 CPU = torch.device('cpu')
-SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 1, 'ndf': 8, 'nef': 4, 'n_down_encoder': 2}
+SMALL = {'ngf': 8, 'n_down': 1, 'n_blocks': 1, 'n_blocks_local': 1, 'ndf': 8, 'nef': 4,
+         'n_down_encoder': 2}
 
 
-# Programs that use an exported file without this project.
+NETWORKS = [{}, {'model': 'local', 'n_enhancers': 1}, {'features': False},
+            {'model': 'local', 'n_enhancers': 1, 'up': 'bilinear', 'features_of': 'label'},
+            {'features': False, 'instances': 'none'}]
+
+# Programs that use exported files without this project, several because importing torch is slow.
 PROGRAMS = {
     'pt2': """
-import numpy, torch
-maps = numpy.load('maps.npz')
-program = torch.export.load('run.pt2').module()
-picture = program(*(torch.from_numpy(maps[name]) for name in ('label', 'inst', 'style'))).numpy()
-numpy.save('picture.npy', picture)
+import sys, numpy, torch
+for path in sys.argv[1:]:
+    program = torch.export.load(f'{path}.pt2').module()
+    for i in '01':
+        maps = numpy.load(f'{path}_maps{i}.npz')
+        maps = [torch.from_numpy(maps[name]) for name in ('label', 'inst', 'style')]
+        numpy.save(f'{path}_picture{i}.npy', program(*maps).numpy())
 """,
     'onnx': """
-import numpy, onnxruntime
-maps = numpy.load('maps.npz')
-session = onnxruntime.InferenceSession('run.onnx')
-inputs = {given.name: maps[given.name] for given in session.get_inputs()}
-numpy.save('picture.npy', session.run(None, inputs)[0])
+import sys, numpy, onnxruntime
+for path in sys.argv[1:]:
+    session = onnxruntime.InferenceSession(f'{path}.onnx')
+    for i in '01':
+        maps = numpy.load(f'{path}_maps{i}.npz')
+        maps = {given.name: maps[given.name] for given in session.get_inputs()}
+        numpy.save(f'{path}_picture{i}.npy', session.run(None, maps)[0])
 """}
 
 
+def write_maps(path, run, size):
+    """Write maps of blocks for an exported file: label, inst and style."""
+    rng = np.random.default_rng(0)
+    h, w = size[0] // 8, size[1] // 8
+    label = rng.integers(0, 35, (h, w))
+    style = label % 3 if run.config.features_of == 'label' else rng.integers(0, 3, (h, w))
+    maps = {'label': label, 'inst': np.arange(h * w).reshape(h, w), 'style': style}
+    np.savez(path, **{name: blocks.repeat(8, 0).repeat(8, 1) for name, blocks in maps.items()})
+
+
+def expected_picture(run, clusters, maps):
+    """Return the picture that `generate` makes of the maps."""
+    label, inst, style = (torch.from_numpy(maps[name]) for name in ('label', 'inst', 'style'))
+    scene = generate.make_scene(run.config, label[None, None],
+                                None if run.config.instances == 'none' else inst[None, None])
+    vectors = None
+    if run.E:
+        ids = label if run.config.features_of == 'label' else inst
+        numbers = style.flatten()[np.unique(ids, return_index=True)[1]]
+        vectors = torch.from_numpy(clusters['centres'])[scene.labels, numbers]
+    return pictures.to_uint8_hwc(generate.synthesise(run, scene, vectors))
+
+
 @pytest.mark.parametrize('kind', PROGRAMS)
-@pytest.mark.parametrize('network', [
-    {}, {'model': 'local', 'n_enhancers': 1}, {'features': False},
-    {'model': 'local', 'n_enhancers': 1, 'up': 'bilinear', 'features_of': 'label'},
-    {'features': False, 'instances': 'none'}])
-def test_exported_program_makes_the_picture(kind, network, tmp_path):
-    """The file makes the picture of `generate`, at two sizes, without this project."""
+def test_exported_programs_make_the_picture(kind, tmp_path):
+    """The files of all networks make the pictures of `generate`, at two sizes, without this
+    project."""
     if kind == 'onnx':
         for package in ('onnx', 'onnxscript', 'onnxruntime'):
             pytest.importorskip(package)
-    run = make_run(CPU, **SMALL, **network)
     clusters = {'centres': torch.randn(35, 3, 3).numpy(), 'counts': np.full((35, 3), 2),
-                'mean': np.zeros(3, np.float32)} if run.E else None
-    assert 'multiples of' in export.export_program(tmp_path, run, clusters, kind, (64, 32),
-                                                   tmp_path / f'run.{kind}')
-    rng = np.random.default_rng(0)
-    for h, w in (32, 64), (48, 96):
-        label, style = (rng.integers(0, most, (h // 8, w // 8)).repeat(8, 0).repeat(8, 1)
-                        for most in (35, 3))
-        inst = np.arange(h * w // 64).reshape(h // 8, w // 8).repeat(8, 0).repeat(8, 1)
-        if run.config.features_of == 'label':
-            style = label % 3
-        np.savez(tmp_path / 'maps.npz', label=label, inst=inst, style=style)
-        subprocess.run([sys.executable, '-c', PROGRAMS[kind]], cwd=tmp_path, check=True,
-                       env={**os.environ, 'PYTHONPATH': ''})
-        maps = [torch.from_numpy(x)[None, None] for x in (label, inst)]
-        scene = generate.make_scene(run.config, maps[0],
-                                    None if run.config.instances == 'none' else maps[1])
-        vectors = None
-        if run.E:
-            ids = label if run.config.features_of == 'label' else inst
-            numbers = torch.from_numpy(style.ravel()[np.unique(ids, return_index=True)[1]])
-            vectors = torch.from_numpy(clusters['centres'])[scene.labels, numbers]
-        expected = pictures.to_uint8_hwc(generate.synthesise(run, scene, vectors))
-        made = np.load(tmp_path / 'picture.npy')
-        assert made.shape == expected.shape and made.dtype == np.uint8
-        assert np.abs(made.astype(int) - expected).max() <= 1
+                'mean': np.zeros(3, np.float32)}
+    runs_to_export = [make_run(CPU, **SMALL, **network) for network in NETWORKS]
+    for n, run in enumerate(runs_to_export):
+        line = export.export_program(tmp_path, run, clusters if run.E else None, kind, (64, 32),
+                                     tmp_path / f'{n}.{kind}')
+        assert 'multiples of' in line                       # the program takes other sizes too
+        for i, size in enumerate(((32, 64), (48, 96))):
+            write_maps(tmp_path / f'{n}_maps{i}.npz', run, size)
+    subprocess.run([sys.executable, '-c', PROGRAMS[kind], *'01234'], cwd=tmp_path, check=True,
+                   env={**os.environ, 'PYTHONPATH': ''})
+    for n, run in enumerate(runs_to_export):
+        for i in range(2):
+            expected = expected_picture(run, clusters, np.load(tmp_path / f'{n}_maps{i}.npz'))
+            made = np.load(tmp_path / f'{n}_picture{i}.npy')
+            assert made.shape == expected.shape and made.dtype == np.uint8
+            assert np.abs(made.astype(int) - expected).max() <= 1, NETWORKS[n]
 
 
 def test_exported_program_takes_the_ids_of_the_data_set(tmp_path):
