@@ -12,7 +12,7 @@ from app.common.config import (BOOL, FILE, FOLDER, NETWORK, SIZE, TRAINING, Kind
 from app.common.console import open_closed_streams
 from app.common.errors import did_you_mean
 
-VERSION = '1.0.0'
+VERSION = '1.1.0'
 
 # The settings that have flags. Three flags take more than a configuration holds.
 FIELDS = {**NETWORK, **TRAINING, **config.DATA}
