@@ -29,18 +29,6 @@ def weights(run):
     return checkpoints.newest_checkpoint(run)[1]['weights']
 
 
-@pytest.mark.parametrize('command', [(), ('train',), ('finetune',), ('cluster',), ('generate',),
-                                     ('demo',)])
-def test_help_is_complete_and_does_not_wait_for_torch(command):
-    done = subprocess.run([sys.executable, '-X', 'importtime', ROOT / 'p2phd.py', *command,
-                           '--help'], capture_output=True, text=True)
-    assert done.returncode == 0 and 'usage: p2phd.py' in done.stdout
-    imported = {line.split('|')[-1].strip() for line in done.stderr.splitlines()}
-    assert not {'torch', 'numpy', 'PIL'} & imported
-    if command:
-        assert '(default: auto)' in done.stdout and 'seed' in done.stdout
-
-
 def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
     log = p2phd('train', '--data', f'{scenes}/', '--steps', 6, '--sample-every', 4, *TINY)
     run = tmp_path / 'runs' / 'street'
