@@ -297,8 +297,8 @@ def editor(results, rounds, device):
                      'counts': np.ones((35, 10), int), 'mean': np.zeros(3, 'f')}
             ids = np.unique(inst).tolist()
             own = dict(zip(ids, operations.main_styles(known, [0] * len(ids))))
-            with tempfile.TemporaryDirectory() as folder, served(
-                    operations.Editor(run, known, operations.State(label, inst, own)), Path(folder)) as server:
+            editor = operations.Editor(run, known, operations.State(label, inst, own))
+            with tempfile.TemporaryDirectory() as folder, served(editor, Path(folder)) as server:
                 took = {True: [], False: []}
                 for i in range(1 + rounds):
                     for preview in took:

@@ -1,6 +1,7 @@
 """A picture of the editor's page as a person sees it, with an object selected:
 
-    python benchmarks/screenshot.py --run runs/demo --label map.png --object 26001 --out docs/edit.png
+    python benchmarks/screenshot.py --run runs/demo --label map.png --object 26001 \\
+        --out docs/edit.png
 
 --do runs JavaScript of the page first, as `edit({do: "remove", object: selected})`.
 """
