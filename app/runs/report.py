@@ -28,6 +28,9 @@ TEMPLATE = Path(__file__).with_suffix('.html')
 POINTS = 300                            # in a curve, at most; more are averaged
 PEAK_GROWTH = 1.5                       # warn of a last feature map that exceeds its early peak
 
+COLUMNS = {'lr': 'learning rate', 'map_min': 'last feature map, minimum',
+           'map_max': 'last feature map, maximum', 'memory': 'memory, GiB'}
+
 # Scores as scores.json names them: title, factor, format.
 MEASURES = {'pixel_accuracy': ('pixel accuracy %', 100, '.1f'),
             'class_accuracy': ('class accuracy %', 100, '.1f'),
@@ -97,34 +100,30 @@ def finite_or_none(value):
 
 # ------------------------------------------------------------------------------------- the curves
 
-def plot(title, step, curves, marks=(), note=''):
-    """Return a plot as HTML, '' if there is nothing to draw.
+def plot(title, step, values, marks, note=''):
+    """Return the plot of a curve as HTML, '' if there is nothing to draw.
 
-    curves: [(name, values)]. marks: [(step, what begins there)]. note: HTML for the caption.
+    marks: [(step, what begins there)]. note: HTML for the caption.
     """
     n = min(len(step), POINTS)
-    means = [[finite_mean(part) for part in np.array_split(values, n)] for _, values in curves if n]
-    finite = [value for values in means for value in values if math.isfinite(value)]
+    means = [finite_mean(part) for part in np.array_split(values, n)] if n else []
+    finite = [value for value in means if math.isfinite(value)]
     if n < 2 or not finite:
         return ''
     low, high, first, last = min(finite), max(finite), step[0], max(step[-1], step[0] + 1)
-    x = [(part[-1] - first) / (last - first) * 100 for part in np.array_split(step, n)]
-    lines = []
-    for i, values in enumerate(means):
-        points = ' '.join(f'{at:.1f},{100 - 100 * (value - low) / ((high - low) or 1):.1f}'
-                          for at, value in zip(x, values) if math.isfinite(value))
-        lines.append(f'<polyline class="c{i}" points="{points}"/>')
-    for at, what in marks:
-        if first <= at <= last:
-            place = (at - first) / (last - first) * 100
-            lines.append(f'<line x1="{place:.1f}" x2="{place:.1f}" y1="0" y2="100">'
-                         f'<title>{escape(what)}, step {at}</title></line>')
-    newest = ', '.join(f'{name} {format_number(values[np.isfinite(values)][-1])}'.strip()
-                       for name, values in curves if np.isfinite(values).any())
-    return (f'<figure><figcaption><b>{escape(title)}</b> {escape(newest)}{note}</figcaption>'
+    points = ' '.join(f'{100 * (part[-1] - first) / (last - first):.1f},'
+                      f'{100 * (high - value) / ((high - low) or 1):.1f}'
+                      for part, value in zip(np.array_split(step, n), means)
+                      if math.isfinite(value))
+    lines = ''.join(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="100"><title>{what}, step {at}'
+                    '</title></line>' for at, what in marks if first <= at <= last
+                    for x in [100 * (at - first) / (last - first)])
+    newest = format_number(values[np.isfinite(values)][-1])
+    return (f'<figure><figcaption><b>{escape(title)}</b> {newest}{note}</figcaption>'
             f'<small>{format_number(high)}</small><svg viewBox="0 0 100 100" '
-            f'preserveAspectRatio="none" role="img" aria-label="{escape(title)}">{"".join(lines)}'
-            f'</svg><small>{format_number(low)}</small></figure>')
+            f'preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'
+            f'<polyline points="{points}"/>{lines}</svg><small>{format_number(low)}</small>'
+            '</figure>')
 
 
 def finite_mean(values):
@@ -144,22 +143,17 @@ def schedule_marks(config):
     return [(step, what) for step, what in marks if step]
 
 
-def plot_tables(log, speed, scores, marks):
-    """Return the plots of log.csv, speed.csv and scores.csv, {name: ndarray} each, as HTML."""
-    plots = [plot(name.replace('_', ' '), log['step'], [('', log[name])], marks) for name in log
-             if name not in ('step', 'pictures', 'lr', 'map_min', 'map_max', 'skipped')]
-    if 'map_max' in log:
-        peak = log['map_max']
-        grows = len(peak) > 3 and peak[-1] > PEAK_GROWTH * np.nanmax(peak[:len(peak) // 2])
-        note = ' <em>its peak grows: bright blobs may follow</em>' if grows else ''
-        plots.append(plot('last feature map', log['step'],
-                          [('', log['map_min']), ('to', peak)], marks, note))
-    for table, name, title in ((log, 'lr', 'learning rate'), (log, 'skipped', 'skipped steps'),
-                               (speed, 'steps_per_second', 'steps a second'),
-                               (speed, 'memory', 'memory, GiB'),
-                               *((scores, name, name.replace('_', ' ')) for name in scores)):
-        if name in table and name != 'step':
-            plots.append(plot(title, table['step'], [('', table[name])], marks))
+def plot_columns(tables, marks):
+    """Return the plots of all columns of log.csv, speed.csv and scores.csv as HTML."""
+    plots = []
+    for table in tables:
+        for name in [name for name in table if name not in ('step', 'pictures')]:
+            values, note = table[name], ''
+            early = values[:len(values) // 2]
+            if name == 'map_max' and len(early) > 1 and values[-1] > PEAK_GROWTH * np.nanmax(early):
+                note = ' <em>its peak grows: bright blobs may follow</em>'
+            plots.append(plot(COLUMNS.get(name, name.replace('_', ' ')), table['step'], values,
+                              marks, note))
     return ''.join(plots)
 
 
@@ -251,7 +245,7 @@ def run_page(folder, config):
     if sheets:
         parts.append(sheets_section(sheets, config))
     marks = schedule_marks(config)
-    if plots := plot_tables(log, speed, scores, marks):
+    if plots := plot_columns((log, speed, scores), marks):
         dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks if at <= done)
         parts.append(f'<h2>Curves</h2><p>Steps up to {done}{dashed}.</p>'
                      f'<div class="plots">{plots}</div>')

@@ -59,7 +59,7 @@ def test_page_of_a_run(trained, tmp_path):
 
 def test_training_writes_the_page(trained):
     text = (trained / 'index.html').read_text()
-    assert 'step 6 of 6' in text and 'steps a second' in text
+    assert 'step 6 of 6' in text and 'steps per second' in text
     assert (trained / 'speed.csv').read_text().count('\n') == 4
 
 
