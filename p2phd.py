@@ -199,9 +199,8 @@ def main(args):
     explains."""
     console.quiet = args.quiet
     several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
-    commands.check_checkpoint_ahead(args)
     try:
-        commands.check_ahead(args)                          # while torch is imported
+        commands.check_checkpoint_ahead(args)               # while torch is imported
         checks.check_versions()
         if several:
             from app.runs import distributed
