@@ -174,7 +174,7 @@ def generate(args):
                         f'{len(files.labels)} label maps; generate them one at a time')
     clusters = None
     if run.E and (args.style or not files.photos) and not args.styles:
-        clusters = commands.load_styles(run, folder)
+        clusters = commands.load_clusters(run, folder)
     choice = generation.StyleChoice(seed_of(args), args.sample, args.n, clusters,
                                     run_styles.parse_style_flags(args.style, clusters), args.styles)
     make_folder(out)
@@ -199,9 +199,8 @@ def main(args):
     explains."""
     console.quiet = args.quiet
     several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
-    commands.check_ahead(args)
     try:
-        commands.check_ahead(args)                          # while torch is imported
+        commands.check_checkpoint_ahead(args)               # while torch is imported
         checks.check_versions()
         if several:
             from app.runs import distributed

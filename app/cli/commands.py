@@ -1,12 +1,12 @@
-"""The subcommands around the method: check, edit, evaluate, info, export and demo; and what they
-share with those in p2phd.py."""
+"""The subcommands around the method: check, edit, evaluate, info, export and demo; and what all
+subcommands share."""
 from contextlib import suppress
 import json
 from pathlib import Path
 import sys
 import traceback
 
-# The rest, and torch with it, is imported by the subcommand that needs it.
+# Other modules, and torch, are imported inside the subcommands, so that --help is fast.
 from app.cli import checks
 from app.cli.settings import dataset_fields, seed_of
 from app.common.console import log_info
@@ -15,7 +15,7 @@ from app.common.files import lock_folder, make_folder, require_regular_file
 
 
 def load_trained_run(args):
-    """Load the run that --run names, or the newest. Returns its folder and the run."""
+    """Load the run that --run names, or the newest one. Return its folder and the run."""
     from app.runs import devices, folders, runs
     folder = Path(args.run) if args.run else folders.newest_run()
     run = runs.load_run(folder, devices.pick_device(args.device), False, which=args.checkpoint,
@@ -24,8 +24,8 @@ def load_trained_run(args):
     return folder, run
 
 
-def check_ahead(args):
-    """Start to check the checkpoint that a subcommand generates with, while torch is imported."""
+def check_checkpoint_ahead(args):
+    """Start to check the checkpoint of generate or edit in a thread, while torch is imported."""
     from app.runs import folders, seals
     if args.command in ('generate', 'edit') and args.average:
         with suppress(OSError, UserError, IndexError):      # reported when the run is loaded
@@ -34,8 +34,8 @@ def check_ahead(args):
                               folders.list_checkpoints(folder)[-1])
 
 
-def load_styles(run, folder):
-    """Load the styles of a run, or cluster them now. The run's page then shows them."""
+def load_clusters(run, folder):
+    """Load the styles of a run, or cluster them now and show them on the page of the run."""
     from app.runs import distributed, report, run_styles
     with distributed.main_process_first():
         return run_styles.load_or_cluster_styles(run, folder,
@@ -59,13 +59,13 @@ def explain(error, several_processes):
     if isinstance(error, InputError):
         return one_line(error)
     if several_processes:
-        return ('another process of this run has ended, and says why; train --resume RUN continues '
-                'it' if is_connection_error(error) else traceback.format_exc())
+        return ('another process of this run has ended, and its message says why; train --resume '
+                'RUN continues the run' if is_connection_error(error) else traceback.format_exc())
     return None
 
 
 def check(args):
-    """Read everything in a data set, and report what it holds and what is wrong."""
+    """Read a whole data set and report what it holds and what is wrong."""
     from app.datasets import inspection
     source = dataset_fields(args)
     found = inspection.inspect_dataset(source, thorough=True)
@@ -75,14 +75,14 @@ def check(args):
 
 
 def edit(args):
-    """Change a scene object by object, by a script or on a page (paper section 3.4 and its
-    interactive object editing)."""
+    """Change the objects of a scene, by a script or on a page (paper section 3.4, interactive
+    object editing)."""
     checks.check_edit(args)
     from app.datasets import layouts
     from app.editor import http_server, scene_files
     folder, run = load_trained_run(args)
     out = Path(args.out) if args.out else folder / 'edited'
-    clusters = load_styles(run, folder)
+    clusters = load_clusters(run, folder)
     label, inst, styles, photo = (path and Path(path) for path in (
         args.label, args.inst, args.styles, args.photo))
     editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
@@ -101,8 +101,9 @@ def edit(args):
 
 
 def evaluate(args):
-    """Score runs on pictures that they were not trained on (paper section 4.1): how well a
-    segmentation network recognises what they make, how near it is, how much samples differ."""
+    """Score runs on pictures that they were not trained on (paper section 4.1): whether a
+    segmentation network recognises their pictures, how close these are to the photographs, and how
+    much samples differ."""
     checks.check_evaluate(args)
     from app.evaluation.evaluate import evaluate_runs
     from app.runs import devices, folders, runs
@@ -118,7 +119,7 @@ def evaluate(args):
 
 
 def info(args):
-    """Say what a run is."""
+    """Print the facts of a run."""
     from app.runs import folders
     from app.runs.info import describe_facts, run_facts
     facts = run_facts(args.run or folders.newest_run(), args.official_labels)
@@ -128,12 +129,12 @@ def info(args):
 
 
 def export(args):
-    """Write a run for use without this program."""
+    """Write the generator of a run for use without this program."""
     from app.runs import export as exporting
     from app.runs import runs
     checks.check_export(args)
     folder, run = load_trained_run(args)
-    clusters = load_styles(run, folder)
+    clusters = load_clusters(run, folder)
     if args.official:
         _, checkpoint = runs.read_run(folder, which=args.checkpoint, n_labels=args.official_labels)
         D = checkpoint['weights'].get('D')
@@ -145,7 +146,9 @@ def export(args):
 
 
 def demo(args, run_words):
-    """Run the subcommands one after the other on built-in scenes. run_words: runs the command of a
-    list of words and returns its exit code."""
+    """Run the subcommands one after the other on built-in scenes.
+
+    run_words: a function that runs the command of a list of words and returns its exit code.
+    """
     from app.demo.demo import run_demo
     return run_demo(Path(args.run), seed_of(args), args.device, run_words)

@@ -92,8 +92,10 @@ def add_trained_run(sub, text='folder of the run', **more):
     sub.flag('--average', 'use the moving average of the weights, if there is one', BOOL, True)
 
 
-def add_map_size(sub):
+def add_generation(sub):
     sub.flag('--size', 'resize the maps to this size first', SIZE, shown='their own size')
+    sub.flag('--precision', 'arithmetic of the networks; auto: as in training',
+             FIELDS['precision'].kind, argparse.SUPPRESS, 'auto')
 
 
 def add_training(sub, folder, **shown):
@@ -147,7 +149,7 @@ def add_finetune(sub):
 
 def add_cluster(sub):
     add_trained_run(sub)
-    sub.flag('--data', 'the data set it was trained on', FOLDER, shown='where it was then')
+    sub.flag('--data', 'data set to cluster', FOLDER, shown='the training data of the run')
     sub.flag('--k', 'styles per label', integer(1, 1000), config.STYLES)
     sub.flag('--min-pixels', 'leave out instances with fewer pixels', config.POSITIVE, 1)
     sub.fields('running', 'seed')
@@ -158,7 +160,7 @@ def add_generate(sub):
     sub.flag('--inst', 'their instance maps, or folders of them', PATH, shown=COMPONENTS, **SEVERAL)
     add_trained_run(sub)
     sub.flag('--out', 'folder for the pictures', FOLDER, shown='<run>/generated')
-    add_map_size(sub)
+    add_generation(sub)
     sub.flag('--sample', 'draw the style of each instance at random; otherwise it has the most '
              'frequent style of its label')
     sub.flag('--n', 'pictures per label map, with --sample', integer(1, 10 ** 6), 1)
@@ -166,7 +168,7 @@ def add_generate(sub):
              string('LABEL=K'), [], **SEVERAL)
     sub.flag('--encode', 'take the styles from these photographs of the scenes', PATH, **SEVERAL)
     sub.flag('--styles', 'take the styles from this file, which edit saved', FILE)
-    sub.fields('running', 'precision compile seed', precision='as in training')
+    sub.fields('running', 'compile seed')
 
 
 def add_edit(sub):
@@ -177,21 +179,21 @@ def add_edit(sub):
     sub.flag('--photo', 'begin with the styles of this photograph of the scene', FILE)
     add_trained_run(sub)
     sub.flag('--out', 'folder for what is saved', FOLDER, shown='<run>/edited')
-    add_map_size(sub)
+    add_generation(sub)
     sub.flag('--script', 'apply the edits in this JSON file, and open no page', FILE)
-    sub.flag('--final-only', 'with --script: write only a picture of the result, none of each edit')
+    sub.flag('--final-only', 'with --script: write only the final picture, not one after each edit')
     sub.flag('--host', 'address of the page; only this machine reaches the default', string('HOST'),
              '127.0.0.1')
     sub.flag('--port', 'port of the page', integer(0, 65535), 0, 'any free one')
     sub.flag('--browser', 'open the page in the browser', BOOL, True)
-    sub.fields('running', 'precision seed', precision='as in training')
+    sub.fields('running', 'seed')
 
 
 def add_evaluate(sub):
     add_trained_run(sub, 'folders of the runs', **SEVERAL)
     sub.flag('--data', 'the data set', FOLDER, shown='the data of the first run')
-    sub.flag('--split', 'part of the data set', config.NAME,
-             shown='val; held, what --hold-out left out, if there is any')
+    sub.flag('--split', 'part of the data set; held: the pictures of --hold-out', config.NAME,
+             shown='held if there are any, else val')
     sub.flag('--styles', 'styles of the instances: the most frequent of their label, random ones, '
              'or those of the photograph', choice('main', 'sampled', 'encoded'), 'main')
     sub.flag('--size', 'size to compare pictures at', SIZE, shown='the smallest among the runs')

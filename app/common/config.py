@@ -203,10 +203,10 @@ DATA = {'data': TRAINING['data'], 'split': TRAINING['split'], **fields(
     instances=(choice('auto', 'components', 'none'), 'auto',
                'auto: instance maps, if there are any; components: the connected components of '
                'each label; none: no boundary map and no features'),
-    palette=(FILE, None, 'the label maps hold colours, which this file lists in lines '
-             'R,G,B,id[,name]'),
+    palette=(FILE, None,
+             'the label maps hold colours; this file lists them in lines R,G,B,id[,name]'),
     n_labels=(integer(1, 1 << 16), None, 'number of labels, if the training maps lack some; 40: '
-              'the usual ones of NYU, by classMapping40.mat', '1 + the largest in the maps'),
+              'the usual classes of NYU, from classMapping40.mat', '1 + the largest in the maps'),
     ignore_label=(Kind(f'{LABEL.expected}, or none',
                        lambda value: value == 'none' or LABEL.is_valid(value),
                        lambda word: word if word == 'none' else int(word), 'ID'), None,
