@@ -148,6 +148,18 @@ def equal(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
+def normalised_biases(net):
+    """Return the names of the biases of convolutions before an InstanceNorm. It takes them out
+    again, so their true gradient is 0, and Adam makes whole steps of the rounding noise."""
+    names = []
+    for name, module in net.named_modules():
+        children = list(module.named_children())
+        names += [f'{name}.{child}.bias'.lstrip('.')
+                  for (child, layer), (_, following) in zip(children, children[1:])
+                  if hasattr(layer, 'bias') and isinstance(following, torch.nn.InstanceNorm2d)]
+    return names
+
+
 # ------------------------------------------------------------------------------------ the command
 
 @pytest.fixture

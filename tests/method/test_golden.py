@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from app.common import config
+from app.datasets import scenes
+from app.runs import run_styles, runs
+from conftest import normalised_biases
 import data
+import generate
 import losses
 import nets
-from app.runs import runs
 import styles
-import generate
 import train
-from app.runs import run_styles
-from app.datasets import scenes
 
 
 def read(path):
@@ -125,18 +125,6 @@ def test_training_steps(golden):
         for parameter, weight in net.state_dict().items():
             if parameter not in normalised_biases(net):
                 assert_close(weight, after[parameter], 1e-5)
-
-
-def normalised_biases(net):
-    """Names of the biases of convolutions that InstanceNorm follows: it takes them out again, so
-    their true gradient is 0, and Adam makes whole steps of the rounding noise."""
-    names = []
-    for name, module in net.named_modules():
-        children = list(module.named_children())
-        names += [f'{name}.{child}.bias'.lstrip('.')
-                  for (child, layer), (_, following) in zip(children, children[1:])
-                  if hasattr(layer, 'bias') and isinstance(following, torch.nn.InstanceNorm2d)]
-    return names
 
 
 def test_official_run(golden):

@@ -1,0 +1,134 @@
+"""Several processes that work as one, on the CPU."""
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from app.runs import checkpoints, runs
+from conftest import MINUTES, ROOT, TINY, normalised_biases
+
+PROGRAM = str(ROOT / 'p2phd.py')
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+            '--', PROGRAM]
+
+
+def start_torchrun(words, folder):
+    return subprocess.Popen([*TORCHRUN, *map(str, words)], cwd=folder, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            start_new_session=True)
+
+
+@pytest.fixture
+def run_two(launch, tmp_path):
+    """Return a function that runs a command in two processes: run_two(*words) -> exit codes, output
+    of both. They have the environment that torchrun makes and start faster."""
+    def run(*words):
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            port = server.getsockname()[1]
+        outputs = [tmp_path / f'output{rank}.txt' for rank in (0, 1)]
+        processes = []
+        for rank, path in enumerate(outputs):
+            path.write_text('')
+            environment = {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': 2,
+                           'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
+            processes.append(launch(words, tmp_path, out=path, environment={
+                name: str(value) for name, value in environment.items()}))
+        for process in processes:
+            process.join(60 * MINUTES)
+        return ([process.exitcode for process in processes],
+                ''.join(path.read_text() for path in outputs))
+    return run
+
+
+def weights(folder):
+    """Return the weights of a run and their averages, but for biases whose gradient is rounding
+    noise."""
+    run = runs.load_run(folder, torch.device('cpu'))
+    networks = {**{name: getattr(run, name) for name in 'GDE'}, 'average': run.average['G']}
+    return torch.cat([value.flatten() for net in networks.values()
+                      for name, value in net.state_dict().items()
+                      if name not in normalised_biases(net)])
+
+
+def assert_same(a, b):
+    """Assert that weights agree to 1e-5, but for a few in 10,000: where a gradient is nearly zero,
+    Adam makes a whole step of its rounding."""
+    assert ((a - b).abs() > 1e-5).float().mean() < 2e-4 and (a - b).abs().mean() < 1e-6
+
+
+def test_two_processes_train_as_one(p2phd, run_two, scenes, tmp_path):
+    """With the same batch, to 1e-5. A run of two processes goes on in one."""
+    words = ['train', '--data', scenes, *TINY, '--batch', 2, '--device', 'cpu', '--steps', 4]
+    p2phd(*words, '--run', 'one')
+    codes, out = run_two(*words, '--run', 'two')
+    assert codes == [0, 0], out
+    assert out.count('step 4/4') == 1 and out.count('done: ') == 1, out     # of the main process
+    assert_same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
+    assert (tmp_path / 'one' / 'log.csv').read_text().splitlines()[0] == (
+        tmp_path / 'two' / 'log.csv').read_text().splitlines()[0]
+
+    for run in ('one', 'two'):
+        p2phd('train', '--resume', run, '--steps', 6)
+    assert_same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
+
+
+def test_two_processes_cluster_generate_and_evaluate_as_one(p2phd, run_two, trained, scenes,
+                                                            tmp_path):
+    codes, out = run_two('cluster', '--run', trained, '--device', 'cpu')
+    assert codes == [0, 0] and out.count('styles.npz') == 1, out
+    words = ['generate', '--run', trained, '--device', 'cpu', '--label']
+    codes, out = run_two(*words, scenes / 'gtFine' / 'val', '--out', 'all')
+    assert codes == [0, 0] and len(list((tmp_path / 'all').glob('*.png'))) == 2, out
+
+    maps = tmp_path / 'maps'                                # the second process cannot read one
+    maps.mkdir()
+    for i, path in enumerate(sorted((scenes / 'gtFine').rglob('*labelIds.png'))[:4]):
+        (maps / f'{i}.png').write_bytes(path.read_bytes() if i < 3 else b'no picture')
+    codes, out = run_two(*words, maps, '--out', 'some')
+    assert 2 in codes and out.count('3.png: ') == out.count('1 of 4 label maps') == 1, out
+    assert len(list((tmp_path / 'some').glob('*.png'))) == 3
+
+    words = ['evaluate', '--run', trained, '--write', 'scored', '--device', 'cpu', '--out']
+    codes, out = run_two(*words, 'by-two')
+    assert codes == [0, 0] and out.count('training a judge') == out.count('protocol') == 1, out
+    p2phd(*words, 'by-one')
+    for name in ('scores.json', 'sheet.png'):
+        assert (tmp_path / 'by-one' / name).read_bytes() == (
+            tmp_path / 'by-two' / name).read_bytes()
+
+
+def test_a_batch_that_cannot_be_shared(scenes, tmp_path):
+    process = start_torchrun(['train', '--data', scenes, *TINY, '--steps', 1], tmp_path)
+    out, _ = process.communicate(timeout=60 * MINUTES)
+    assert process.returncode and 'process 0: --batch 1: ' in out and 'a multiple of 2' in out
+    assert not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_one_process_ends_all(scenes, tmp_path, number):
+    """After SIGTERM all stop at the same step, and it is saved. After SIGKILL the other process
+    does not wait for the dead one."""
+    process = start_torchrun(['train', '--data', scenes, *TINY, '--batch', 2, '--device', 'cpu',
+                              '--steps', 100000, '--run', 'run'], tmp_path)
+    log = tmp_path / 'run' / 'log.csv'
+    try:
+        while not log.exists() or log.read_text().count('\n') < 3:
+            assert process.poll() is None
+            time.sleep(0.1)
+        children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True)
+        os.kill(int(children.stdout.split()[-1]), number)
+        out, _ = process.communicate(timeout=60 * MINUTES)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    if number == signal.SIGTERM:
+        assert 'all saved; to go on' in out, out
+        assert checkpoints.newest_checkpoint(tmp_path / 'run')[1]['step'] > 2
+    else:
+        assert 'another process of this run has ended' in out or 'Signal 9' in out, out
+    assert f'File "{PROGRAM}' not in out, out           # torchrun itself prints a traceback
