@@ -478,10 +478,13 @@ def make_runs(root, command, official):
     command(f'train --data own --run with_vgg {TINIEST} --vgg vgg.pth')
 
     # Missing or foreign checkpoints.
-    weights = checkpoints.newest_checkpoint(run)[1]['weights']
+    whole = checkpoints.newest_checkpoint(run)[1]
+    weights = whole['weights']
+    damaged = {part: {**whole[part], 'E': {key: value * np.nan
+                                           for key, value in whole[part]['E'].items()}}
+               for part in ('weights', 'average')}
     for name, change in {
-            'nan': {'weights': {**weights, 'E': {
-                key: value * np.nan for key, value in weights['E'].items()}}},
+            'nan': damaged,
             'no_weights': {'weights': {}}, 'no_D': {'weights': {k: weights[k] for k in 'GE'}},
             'text_weights': {'weights': 'none'}, 'text_step': {'step': 'six'},
             'minus': {'step': -1},

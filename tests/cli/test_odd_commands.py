@@ -489,12 +489,12 @@ ROWS = [
     ('USE nan', 2, 'nan/checkpoint-0000001.pt: , weights of E, finite, earlier checkpoint'),
     ('finetune --from nan --steps 1', 2, 'nan/checkpoint-0000001.pt: , weights of E, finite'),
     *each('cluster --run {}', 2, '{}/checkpoint-0000001.pt: , not a checkpoint of this program (',
-          'no_weights no_D text_weights text_step minus no_step no_layout wide_feat wide_ngf '
+          'text_weights text_step minus no_step no_layout wide_feat wide_ngf '
           'infinite text_config long_names number_data table nul native_large'),
-    ('cluster --run odd_optimizers', 0, 'odd_optimizers/styles.npz'),
+    *each('cluster --run {}', 0, '{}/styles.npz', 'no_weights no_D odd_optimizers'),
     *each('train --resume {} --steps 2', 2,
           '{}/checkpoint-0000001.pt: , not a checkpoint of this program (',
-          'odd_optimizers no_optimizers odd_rows odd_sums odd_bad'),
+          'no_weights no_D odd_optimizers no_optimizers odd_rows odd_sums odd_bad'),
 
     # ---- finetuning
     ('finetune --from nowhere', 2, 'nowhere: , no checkpoint'),
@@ -643,8 +643,8 @@ ROWS = [
     ('PICTURE maps/fine.png maps/bmp.bmp --encode photos/fine.png', 2, 'maps/bmp.bmp: , same name'),
     *each('PICTURE some_bad --out {}', 2, '--out {} , some_bad',
           'some_bad some_bad/../some_bad/x'),
-    ('cd some_bad && generate --run ../run --label . --out made', 2, '--out made ,  .: '),
-    ('generate --run run --label run', 2, '--out run/generated ,  run: '),
+    ('cd some_bad && generate --run ../run --label . --out made', 2, '--out made , label maps'),
+    ('generate --run run --label run', 2, '--out run/generated , label maps'),
     ('PICTURE maps/fine.png --out file', 2, 'file: , a file, folder'),
     ('PICTURE maps/fine.png --out file/x', 2, 'file/x: , Not a directory'),
     ('PICTURE maps/fine.png --out /dev/null', 2, '/dev/null: , a file, folder'),
