@@ -158,6 +158,8 @@ def load_mapped(path, generator_only):
             if any(record.compress_type for record in archive.infolist()):
                 raise ValueError('compressed')
         checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        if not isinstance(checkpoint, dict):
+            raise ValueError(type(checkpoint).__name__)
         check_tensors(checkpoint, path)
         return generator_part(checkpoint) if generator_only else checkpoint
 

@@ -152,8 +152,6 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
     else:
         path, checkpoint = checkpoints.newest_checkpoint(folder, set_aside, generator_only)
     with as_user_error(path, 'not a checkpoint of this program'):
-        if not isinstance(checkpoint, dict):
-            raise ValueError(type(checkpoint).__name__)
         checkpoint['config'] = config = configuration.from_dict(checkpoint['config'], path)
         if config.layout not in layouts.LAYOUTS:
             raise ValueError(f'layout {reprlib.repr(config.layout)}')
