@@ -15,7 +15,7 @@ import torch.distributed as dist
 from app.common.errors import UserError
 
 WORLD_SIZE = int(os.environ.get('WORLD_SIZE') or 1)     # number of processes
-RANK = int(os.environ.get('RANK') or 0)                 # number of this process
+RANK = int(os.environ['RANK']) if WORLD_SIZE > 1 else 0     # number of this process
 LOCAL_WORLD_SIZE = int(os.environ.get('LOCAL_WORLD_SIZE') or WORLD_SIZE)    # on this machine
 IS_MAIN = RANK == 0
 cpu_group = None                                        # for numbers and objects
