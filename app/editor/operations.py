@@ -1,9 +1,6 @@
-"""The editor without its page: a scene, the operations that change it, and its picture.
-
-A scene is a label map, an instance map and a style for every object (paper section 3.4, and
-"interactive object editing" in section 4). An edit is a dict as in JSON, for example
-{"do": "relabel", "object": 26003, "label": "bus"}: `do` names a function in OPERATIONS, and the
-other fields are its arguments.
+"""The editor without its page: a scene, the operations that change it, and its picture (paper
+section 3.4, and "interactive object editing" in section 4). An edit is a dict as in JSON, for
+example {"do": "relabel", "object": 26003, "label": "bus"}: a function in OPERATIONS and its arguments.
 """
 from collections import namedtuple
 import copy
@@ -51,8 +48,8 @@ def describe_objects(label, inst, n_labels):
 
 
 def nearest_pixels(hole, sources):
-    """Return rows and columns of the nearest pixel of `sources` for each pixel of `hole`.
-    Both are (H, W) bool masks; the order is that of hole.nonzero(). Euclidean distance, exact."""
+    """Return rows and columns of the nearest pixel of `sources` (Euclidean distance, exact) for each
+    pixel of `hole`, in the order of hole.nonzero(). Both are (H, W) bool masks."""
     rows, columns = np.arange(len(hole))[:, None], np.arange(hole.shape[1])
     above = np.maximum.accumulate(np.where(sources, rows, -FAR))
     below = np.minimum.accumulate(np.where(sources, rows, FAR)[::-1])[::-1]
@@ -66,18 +63,15 @@ def nearest_pixels(hole, sources):
     return row[y, column], column
 
 
-def transform_mask(mask, dx, dy, scale, flip):
-    """Scale an (H, W) bool mask about its centre, mirror it if `flip`, and move it by (dx, dy).
-    Returns the new mask, and for each of its pixels the row and the column that it comes from."""
-    y, x = mask.nonzero()
-    middle_y, middle_x = (y.min() + y.max()) / 2, (x.min() + x.max()) / 2
-    rows, columns = np.indices(mask.shape)
-    y = np.floor((rows - middle_y - dy) / scale + middle_y + 0.5).astype(int)
-    x = np.floor((columns - middle_x - dx) / scale * (-1 if flip else 1) + middle_x + 0.5)
-    x = x.astype(int)
-    inside = (y >= 0) & (y < len(mask)) & (x >= 0) & (x < mask.shape[1])
-    target = inside & mask[np.where(inside, y, 0), np.where(inside, x, 0)]
-    return target, y[target], x[target]
+def transform_map(values, dx, dy, scale, flip):
+    """Scale a map (H, W) of integers about the centre of its pixels above 0, mirror it if `flip`,
+    and move it by (dx, dy). The pixels around it become 0."""
+    y, x = values.nonzero()
+    middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
+    down, across = 1 / scale, (-1 if flip else 1) / scale
+    old = Image.fromarray(values.astype(np.int32))
+    return np.asarray(old.transform(old.size, Image.Transform.AFFINE, (
+        across, 0, middle_x - across * (middle_x + dx), 0, down, middle_y - down * (middle_y + dy))))
 
 
 def connected_part(state, x, y):
@@ -92,9 +86,8 @@ def connected_part(state, x, y):
 def style(editor, style: style_choice, object: object_id = None, label: label_number = None,
           seed: number_between(0, (1 << 32) - 1, whole=True) = 0):
     """Give a style to an object, or to all objects of a label.
-    style: the number of a style of the label; 'main', its most frequent style; 'random', a style
-        other than the present one, drawn with `seed` and with the frequencies of the styles as
-        probabilities; 'photo', the style in the photograph; or a tuple of features."""
+    style: the number of a style of the label; 'main', its most frequent style; 'random', another
+        than the present one, drawn with `seed`; 'photo', as in the photograph; or features."""
     editor.require_encoder()
     if (object is None) == (label is None):
         raise UserError('expected either "object" or "label"')
@@ -123,7 +116,7 @@ def split(editor, at: point):
     x, y = at
     part, old = connected_part(editor.state, x, y), int(editor.state.inst[y, x])
     if part.sum() == (editor.state.inst == old).sum():
-        raise UserError(f'{list(at)}: that object is in one piece')
+        raise UserError(f'{at}: that object is in one piece')
     label = int(editor.state.label[y, x])
     return editor.with_object(part, label, editor.free_id(label), editor.state.styles.get(old))
 
@@ -135,25 +128,23 @@ def remove(editor, object: object_id):
 
 def move(editor, object: object_id, by: offset = (0, 0), scale: number_between(0.05, 20) = 1,
          flip: boolean = False, copy: boolean = False):
-    """Scale an object about its centre, mirror it and move it by [dx, dy] pixels.
-    The object hides the pixels that it covers. The pixels that it leaves are filled as by `remove`.
+    """Scale an object about its centre, mirror it and move it by [dx, dy] pixels. It hides the
+    pixels that it covers; those that it leaves are filled as by `remove`.
     copy: leave the object where it is, and make the result a new object."""
     mask = editor.state.inst == object
-    target, y, x = transform_mask(mask, *by, scale, flip)
+    # An object may have pixels of many labels. 0 stands for the pixels around it.
+    moved = transform_map(mask * (editor.state.label + np.int32(1)), *by, scale, flip)
+    target = moved > 0
     if not target.any():
         raise UserError('the object would lie outside the picture')
     maps = None if copy or (mask <= target).all() else editor.filled(mask)
-    labels = editor.state.label[y, x]               # an object may have pixels of many labels
     new = editor.free_id(editor.label_of(object)) if copy else object
-    return editor.with_object(target, labels, new, editor.state.styles.get(object), maps)
+    return editor.with_object(target, moved[target] - 1, new, editor.state.styles.get(object), maps)
 
 
 def paint(editor, label: label_number, to: paint_target = 'new', brush: stroke = None,
           width: number_between(0.5, 10_000) = 1, rectangle: rectangle = None, fill: point = None):
-    """Paint a label along a brush stroke, in a rectangle or over a connected part.
-    brush, width: points [[x, y], ...] and the width of the stroke in pixels.
-    rectangle: [x0, y0, x1, y1].
-    fill: a point of the connected part.
+    """Paint a label along a brush stroke, in a rectangle or over the connected part at a point.
     to: the object that the pixels become part of: 'new', a new object; 'same', the object of that
         label that they touch most, or the largest if they touch none; or an object of that label.
     """
@@ -206,8 +197,6 @@ class Editor:
         self.described = None, None, None           # see describe
         self.open(state, photo, noise, size)
 
-    # ------------------------------------------------ the history
-
     def open(self, state, photo=None, noise=0, size=None):
         """Continue with another scene, to which `reset` returns from then on."""
         self.push(state, SimpleNamespace(position=self.now + 1, version=self.version + 1,
@@ -215,16 +204,15 @@ class Editor:
 
     def push(self, state, opened=None):
         """Add `state` to the history after the present state; the states after it are dropped."""
-        same = state.label is self.state.label and state.inst is self.state.inst
+        same = state.label is self.state.label
         maps = self.history[self.now].maps if same else pack(state[:2])
         self.history[self.now + 1:] = [Entry(maps, state.styles, opened or self.opened)]
         self.show(self.now + 1, state)
 
     def show(self, position, state):
         """Make `state`, from that position of the history, the present state."""
-        if state.label is not self.state.label or state.inst is not self.state.inst:
-            self.objects = self.describe(state.label, state.inst)
-            self.maps_version += 1
+        self.maps_version += state.label is not self.state.label
+        self.objects = self.describe(state.label, state.inst)
         self.now, self.state, self.version = position, state, self.version + 1
 
     def state_at(self, position):
@@ -263,12 +251,10 @@ class Editor:
         except UserError as error:
             raise UserError(f'{name}: {error}') from None
 
-    # ------------------------------------------------ the picture and the objects
-
     def inputs(self, state=None, window=np.s_[:, :]):
-        """Return what generate.synthesise takes for a state (default: the present one).
-        window: the part of the maps to show, or every n-th row and column of it, as two slices.
-        Returns the Scene; the styles of its regions (K, feat), None without an encoder; noise."""
+        """Return what generate.synthesise takes for a state (default: the present one): the Scene;
+        the styles of its regions (K, feat), None without an encoder; noise.
+        window: the part of the maps to show, or every n-th row and column of it, as two slices."""
         state, vectors = state or self.state, None
         label, inst = (torch.from_numpy(x[window].copy())[None, None] for x in state[:2])
         inst = None if self.config.instances == 'none' else inst
@@ -303,8 +289,6 @@ class Editor:
         start = start if 0 <= start < 1 << 16 else 0
         taken = np.isin(np.arange(start, start + len(self.objects.ids) + 1), self.objects.ids)
         return start + int(taken.argmin())
-
-    # ------------------------------------------------ parts of operations
 
     def with_maps(self, label, inst, styles=()):
         """Return the State of new maps.
@@ -342,9 +326,9 @@ class Editor:
         return label, inst
 
     def fill_sources(self, hole):
-        """Return the mask of the pixels that a hole is filled from.
-        Preferred are pixels of labels that are neither things nor void in the run's layout, and
-        not the most frequent label in the hole. If there are none, the rules are relaxed."""
+        """Return the mask of the pixels that a hole is filled from: of labels that are neither
+        things nor void, nor the most frequent label in the hole. If there are none, the rules are
+        relaxed."""
         label, outside = self.state.label, ~hole
         others = outside & (label != np.bincount(label[hole]).argmax())
         stuff = others & ~np.isin(label, self.things)
@@ -362,11 +346,10 @@ class Editor:
         mask = Image.new('1', self.state.label.shape[::-1])
         draw = ImageDraw.Draw(mask)
         if rectangle:
-            draw.rectangle(rectangle, fill=1)
+            draw.rectangle([*zip(sorted(rectangle[::2]), sorted(rectangle[1::2]))], fill=1)
         else:
             radius = max(0, (width - 1) / 2)
-            if len(brush) > 1:
-                draw.line(brush, fill=1, width=max(1, round(width)))
+            draw.line(brush, fill=1, width=max(1, round(width)))
             draw.point(brush, fill=1)               # an ellipse one pixel wide draws nothing
             for x, y in brush:
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
@@ -378,17 +361,16 @@ class Editor:
     def touched_object(self, mask, label):
         """Return the object of a label that a mask touches or covers most, or the largest object
         of the label if the mask touches none, or 'new' if no object has the label."""
-        of_label = self.objects.labels == label
-        if not of_label.any():
-            return 'new'
-        ids, pixels = self.objects.ids[of_label], self.objects.pixels[of_label]
+        ids, labels, pixels, _ = self.objects
+        ids, pixels = ids[labels == label], pixels[labels == label]
         near = mask | (data.boundary_map(torch.tensor(mask)).numpy() > 0)
         touched = self.state.inst[near & (self.state.label == label)]
-        touched = np.searchsorted(ids, touched[np.isin(touched, ids)])
-        counts = np.bincount(touched, minlength=len(ids))
-        return int(ids[(counts if counts.any() else pixels).argmax()])
+        touched, counts = np.unique(touched[np.isin(touched, ids)], return_counts=True)
+        if len(touched):
+            return int(touched[counts.argmax()])
+        return int(ids[pixels.argmax()]) if len(ids) else 'new'
 
-    def choose_styles(self, keys, choice, seed=0):
+    def choose_styles(self, keys, choice, seed):
         """Return {key: Style} for some keys of State.styles; choice, seed: see `style`."""
         if choice == 'photo':
             if self.opened.photo is None:
@@ -407,14 +389,14 @@ class Editor:
         for key, label in zip(keys, labels):
             weights = torch.from_numpy(self.clusters['counts'][label]).float()
             n_styles, number = int((weights > 0).sum()), choice
-            if choice != 'random' and choice >= n_styles:
-                raise UserError(f'{choice}: {self.label_name(label)} has '
-                                + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
             if choice == 'random':
                 present = self.state.styles[key].number
                 if present is not None and n_styles > 1:
                     weights[present] = 0
                 number = int(weights.multinomial(1, generator=generator)) if n_styles else None
+            elif choice >= n_styles:
+                raise UserError(f'{choice}: {self.label_name(label)} has '
+                                + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
             styles[key] = cluster_style(self.clusters, label, number)
         return styles
 

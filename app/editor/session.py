@@ -2,6 +2,7 @@
 import base64
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 import glob
 import io
 from pathlib import Path
@@ -25,8 +26,12 @@ import generate
 THUMBNAIL_PIXELS = 1 << 16              # the network computes at most so many for a thumbnail
 
 
-class Superseded(Exception):
-    """The scene has changed since a picture of it was requested."""
+class Refused(UserError):
+    """A request that is refused; status: of the HTTP answer."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
 
 
 class Session:
@@ -43,8 +48,8 @@ class Session:
         self.saved_version = editor.version
         self.recovery = folder / f'.{name}-unsaved.npz'
         if self.recovery.exists():                  # of an earlier session: keep it under a number
-            n = 1 + max((int(path.stem[-3:]) for path in self.old_recoveries()), default=0)
-            self.recovery.replace(folder / f'.{name}-unsaved-{n:03d}.npz')
+            numbered = scene_files.free_name(folder, self.recovery.stem)
+            self.recovery.replace(folder / f'{numbered}.npz')
         self.unsaved = self.read_old_recovery()
         self.pictures = {}                          # {version: picture}
         self.computing, self.layers_done, self.seconds, self.closing = None, 0, 0.0, False
@@ -53,14 +58,10 @@ class Session:
         for layer in layers:
             layer.register_forward_pre_hook(self.before_layer)
 
-    def old_recoveries(self):
-        """Return the recovery files of earlier sessions, the newest first."""
-        return sorted(self.folder.glob(f'.{glob.escape(self.name)}-unsaved-[0-9][0-9][0-9].npz'),
-                      reverse=True)
-
     def read_old_recovery(self):
         """Return path, State and noise of the newest recovery file that can be read, or None."""
-        for path in self.old_recoveries():
+        numbered = f'{glob.escape(self.recovery.stem)}-[0-9][0-9][0-9].npz'
+        for path in sorted(self.folder.glob(numbered), reverse=True):
             try:
                 return path, *scene_files.read_recovery(path, self.editor)
             except UserError as error:
@@ -68,18 +69,16 @@ class Session:
                 path.replace(path.with_suffix('.damaged'))
         return None
 
-    # ------------------------------------------------ pictures, computed in one thread
-
     def before_layer(self, *hook_arguments):
         """Stop the computation of a picture that nobody needs any more."""
         self.layers_done += 1
         if self.closing or self.computing not in (None, self.editor.version):
-            raise Superseded
+            raise Refused(409, 'the scene has changed since')
 
     def compute(self, version, make_inputs, key=None):
         """Return the picture of make_inputs(), which returns what generate.synthesise takes.
         key: the version under which the picture is kept; None: it is not kept.
-        Raises Superseded if the scene is no longer at `version`."""
+        Raises Refused if the scene is no longer at `version`."""
         def job():
             self.computing, self.layers_done = version, 0
             try:
@@ -92,14 +91,12 @@ class Session:
                 image = generate.synthesise(self.editor.run, *inputs).cpu()
                 if key is not None:
                     self.seconds = time.perf_counter() - started
-                    self.pictures = {key: image, **{
-                        i: self.pictures[i] for i in needed if i in self.pictures}}
+                    self.pictures = {i: x for i, x in self.pictures.items() if i in needed}
+                    self.pictures[key] = image
                 return image
             finally:
                 self.computing = None
         return self.painter.submit(job).result()
-
-    # ------------------------------------------------ the requests
 
     def state(self):
         """Return labels, objects with their boxes and styles, and what is possible now."""
@@ -120,8 +117,7 @@ class Session:
             'unsaved': self.saved_version != e.version,
             'encoder': e.run.E is not None, 'by_label': e.by_label,
             'photo': e.opened.photo is not None, 'opened': e.opened.version,
-            'seconds': self.seconds, 'unsaved_found': self.unsaved is not None,
-            'folder': str(self.folder)}
+            'seconds': self.seconds, 'unsaved_found': self.unsaved is not None}
 
     def maps(self):
         """Return the label of every pixel as uint16, row by row, then its instance as int32."""
@@ -136,13 +132,13 @@ class Session:
 
     def changed(self):
         """Write the recovery file in the background. Return the state."""
-        version, state, noise = self.editor.version, self.editor.state, self.editor.opened.noise
+        e = self.editor
+        version, write = e.version, partial(scene_files.write_recovery, state=e.state,
+                                            noise=e.opened.noise)
 
         def keep():
-            if version == self.editor.version:      # otherwise a newer one is written soon
-                warn_on_error(lambda: write_atomically(
-                    self.recovery, lambda file: scene_files.write_recovery(file, state, noise)),
-                    'editing goes on')
+            if version == e.version:                # otherwise a newer one is written soon
+                warn_on_error(partial(write_atomically, self.recovery, write), 'editing goes on')
         self.keeper.submit(keep)
         return self.state()
 
@@ -154,28 +150,26 @@ class Session:
         e = self.editor
         key, make_inputs = version, e.inputs
         if opened:
-            key, make_inputs = e.opened.version, lambda: e.inputs(e.state_at(e.opened.position))
+            key, make_inputs = e.opened.version, lambda: e.inputs(operations.reset(e))
         elif preview:
             key, make_inputs = None, lambda: e.inputs(window=np.s_[::2, ::2])
         return lambda: png(self.compute(version, make_inputs, key))
 
     def progress(self):
         """Return the share of the layers that are computed, 0 to 1, or null between pictures."""
-        return {'version': self.editor.version, 'progress': None if self.computing is None else
+        return {'progress': None if self.computing is None else
                 min(self.layers_done / self.n_layers, 1)}
 
     def thumbnail(self, object: object_id, style: style_choice):
         """Return a PNG of an object in a style; only its surroundings are computed."""
         e = self.editor
         version, state = e.version, operations.style(e, style, object)
-        h, w = state.label.shape
         x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
         # The network sees the surroundings; the object alone is shown.
         edge = max(16, (x1 - x0) // 4, (y1 - y0) // 4)
         left, top = max(0, x0 - edge), max(0, y0 - edge)
-        right, bottom = min(w, x1 + edge), min(h, y1 + edge)
-        step = int(np.ceil(((right - left) * (bottom - top) / THUMBNAIL_PIXELS) ** 0.5))
-        window = np.s_[top:bottom:step, left:right:step]
+        step = int(np.ceil(((x1 + edge - left) * (y1 + edge - top) / THUMBNAIL_PIXELS) ** 0.5))
+        window = np.s_[top:y1 + edge:step, left:x1 + edge:step]
         rows = slice((y0 - top) // step, -(-(y1 - top) // step))
         columns = slice((x0 - left) // step, -(-(x1 - left) // step))
         return lambda: png(self.compute(version, lambda: e.inputs(state, window))[
@@ -206,11 +200,11 @@ class Session:
             image = self.compute(version, self.editor.inputs, version)
             with self.lock:
                 if version != self.editor.version:
-                    raise Superseded
+                    raise Refused(409, 'the scene has changed since')
                 name = scene_files.free_name(self.folder, self.name)
                 paths = scene_files.save(self.editor, self.folder, name, image)
                 self.saved_version = version
-                self.keeper.submit(lambda: self.recovery.unlink(missing_ok=True))
+                self.keeper.submit(self.recovery.unlink, missing_ok=True)
                 return {**self.state(), 'files': [str(path) for path in paths]}
         return write
 
@@ -245,20 +239,16 @@ def uploaded_files(folder, **files):
     """Write the files of a request, base64 or None, to a temporary folder; yield {role: path}."""
     with tempfile.TemporaryDirectory(prefix='.upload-', dir=folder) as temporary:
         paths = {}
-        for role, encoded in files.items():
-            if encoded is None:
-                continue
-            try:
-                content = base64.b64decode(encoded, validate=True)
-            except ValueError:
-                raise UserError(f'"{role}": not base64') from None
-            # The readers recognise pictures by their content, but arrays by their suffix.
-            suffix = '.npy' if content.startswith(b'\x93NUMPY') else '.png'
-            paths[role] = Path(temporary, f'{role}{suffix}')
-            paths[role].write_bytes(content)
         try:
+            for role, encoded in files.items():
+                if encoded is not None:
+                    content = base64.b64decode(encoded, validate=True)
+                    # The readers recognise pictures by their content, but arrays by their suffix.
+                    suffix = '.npy' if content.startswith(b'\x93NUMPY') else '.png'
+                    paths[role] = Path(temporary, f'{role}{suffix}')
+                    paths[role].write_bytes(content)
             yield paths
-        except UserError as error:                  # the user does not know the temporary folder
+        except ValueError as error:                 # the user does not know the temporary folder
             raise UserError(str(error).replace(f'{temporary}/', '')) from None
 
 
