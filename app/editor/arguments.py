@@ -1,4 +1,4 @@
-"""Parsers for the arguments of edits and requests, which arrive as JSON values. The annotation of an
+"""Parsers for the arguments of edits and requests, which are JSON values. The annotation of an
 argument names its parser. A parser takes an operations.Editor and a value. It returns what the
 function is called with, or raises a UserError that says what is expected."""
 import inspect

@@ -1,9 +1,6 @@
-"""The HTTP server of the editor. GET / returns the page; POST /<request>, with the arguments as a
-JSON object, calls one of session.REQUESTS, which changes the scene completely or not at all.
-
-Pages of other sites get nothing: Host and Origin must be names of this server, so a foreign name
-that resolves to this machine is refused, and every request needs the token of the printed address.
-"""
+"""The HTTP server of the editor: GET / returns the page; POST /<request>, with arguments in JSON,
+calls one of session.REQUESTS. Pages of other sites get nothing: Host and Origin must be names of
+this server, and every request needs the token of the printed address."""
 import base64
 from contextlib import suppress
 import hashlib
@@ -78,25 +75,24 @@ class Handler(BaseHTTPRequestHandler):
     server_version, sys_version = 'p2phd', ''
     timeout = REQUEST_SECONDS           # of one read or write
 
-    def handle(self):
+    def setup(self):
+        super().setup()
         # A client that sends a byte now and then would never reach the timeout of one read.
-        self.alarm = threading.Timer(REQUEST_SECONDS, self.hang_up)
+        self.alarm = threading.Timer(REQUEST_SECONDS, self.connection.shutdown, [socket.SHUT_RDWR])
         self.alarm.daemon = True
         self.alarm.start()
-        try:
-            super().handle()
-        finally:
-            self.alarm.cancel()
 
-    def hang_up(self):
-        with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
+    def finish(self):
+        self.alarm.cancel()
+        super().finish()
 
     def do_POST(self):
         try:
             answer = self.get_answer()
+        except Refused as refused:
+            return self.send_error(*refused.args)
         except (UserError, OSError) as error:
-            return self.send_error(getattr(error, 'status', 400), one_line(error))
+            return self.send_error(400, one_line(error))
         except Exception as error:                  # no memory, or a bug: the server continues
             message = ('there is not enough memory' if is_out_of_memory(error) else
                        f'{type(error).__name__}: {one_line(error)}')
@@ -107,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST
 
     def get_answer(self):
-        """Check the request and do what it asks for; return content type and body."""
+        """Check the request and do what it asks for. Return content type and body."""
         path = self.check_request(['/'] if self.command == 'GET' else REQUESTS)
         if path == '/':
             return 'text/html; charset=utf-8', self.server.page
@@ -116,12 +112,12 @@ class Handler(BaseHTTPRequestHandler):
         with session.lock:
             answer = request(session, **parse_arguments(request, values, session.editor))
         answer = answer() if callable(answer) else answer
-        return answer if isinstance(answer, tuple) else as_json(answer)
+        if isinstance(answer, tuple):
+            return answer
+        return 'application/json', json.dumps(answer).encode()
 
     def check_request(self, paths):
-        """Return the path of the URL.
-        Raises Refused unless the path is in `paths`, the token is right, and Host, and Origin if
-        there is one, are names of this server."""
+        """Return the path of the URL; refuse the request if anything but its body is wrong."""
         hosts, origins = (self.headers.get_all(name) or [] for name in ('Host', 'Origin'))
         if len(hosts) != 1 or hosts[0] not in self.server.names:
             raise Refused(403, 'the Host header is not a name of this server')
@@ -155,7 +151,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code, message=None, explain=None):
         """Answer with an error; the standard library calls this too, for what it rejects."""
-        self.answer(*as_json({'error': message or self.responses[code][0]}), code)
+        body = json.dumps({'error': message or self.responses[code][0]}).encode()
+        self.answer('application/json', body, code)
 
     def answer(self, content_type, body, status=200):
         self.send_response(status)
@@ -173,15 +170,9 @@ class Handler(BaseHTTPRequestHandler):
         """Do not log requests."""
 
 
-def as_json(value):
-    """Return content type and body of an answer with JSON."""
-    return 'application/json', json.dumps(value).encode()
-
-
 def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
     """Serve the page of an Editor until Ctrl-C, and return the exit code.
-    folder, name, title: see Session.
-    Raises UserError if the address cannot be used."""
+    folder, name, title: see Session. Raises UserError if the address cannot be used."""
     session = Session(editor, folder, name, title)
     try:
         server = Server(session, host, port)
@@ -190,26 +181,14 @@ def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
                         'choose others, or leave them out') from None
     with server:
         log_info(f'{server.address}\nCtrl-C ends it; scenes are saved in {folder}')
-        if session.unsaved:
-            log_info('there are unsaved edits of this scene: the page offers them')
-        if browser and not open_browser(server.address):
-            log_info('no browser could be opened: open the address yourself')
+        has_window = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
+        if browser and (has_window or not sys.platform.startswith('linux')):
+            with suppress(webbrowser.Error, OSError):           # never one in the terminal
+                webbrowser.open(server.address)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             session.close()
             if session.recovery.exists():
-                log_info(f'\nthe edits are not saved; they are kept for the next time in '
-                         f'{session.recovery}')
+                log_info(f'\nthe edits are not saved; they are kept in {session.recovery}')
         return 0
-
-
-def open_browser(address):
-    """Open the address in a browser with a window; return whether that worked."""
-    window = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
-    if sys.platform.startswith('linux') and not window:
-        return False                    # a browser in the terminal would take the terminal over
-    try:
-        return webbrowser.open(address)
-    except (webbrowser.Error, OSError):
-        return False

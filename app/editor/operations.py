@@ -1,7 +1,6 @@
 """The editor without its page: a scene, the operations that change it, and its picture (paper
-section 3.4, and "interactive object editing" in section 4). An edit is a dict as in JSON, for
-example {"do": "relabel", "object": 26003, "label": "bus"}: a function in OPERATIONS and its arguments.
-"""
+section 3.4, and "interactive object editing" in section 4). An edit is a dict as in JSON, as
+{"do": "relabel", "object": 26003, "label": "bus"}: a function in OPERATIONS and its arguments."""
 from collections import namedtuple
 import copy
 from types import SimpleNamespace
@@ -27,12 +26,11 @@ State = namedtuple('State', 'label inst styles')
 Style = namedtuple('Style', 'number features')
 # ids, labels, pixels: (K,) ndarrays, ids ascending; boxes: (K, 4), as x0, y0, x1, y1.
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
-# A State in the history. maps: see pack; opened: the opened scene that it comes from, with its
-# `position` in the history, the `version` of the editor then, photo, noise and size (see Editor).
+# A State in the history. maps: [(shape, dtype, compressed bytes)] of label and inst; opened: the
+# scene that was opened and edited to this state: its `position` in the history, the `version` of
+# the editor then, photo, noise and size (see Editor).
 Entry = namedtuple('Entry', 'maps styles opened')
 
-
-# -------------------------------------------------------------------------------- maps of pixels
 
 def describe_objects(label, inst, n_labels):
     """Return the Objects of a label map and an instance map, both (H, W)."""
@@ -48,7 +46,7 @@ def describe_objects(label, inst, n_labels):
 
 
 def nearest_pixels(hole, sources):
-    """Return rows and columns of the nearest pixel of `sources` (Euclidean distance, exact) for each
+    """Return row and column of the pixel of `sources` with the smallest Euclidean distance to each
     pixel of `hole`, in the order of hole.nonzero(). Both are (H, W) bool masks."""
     rows, columns = np.arange(len(hole))[:, None], np.arange(hole.shape[1])
     above = np.maximum.accumulate(np.where(sources, rows, -FAR))
@@ -70,31 +68,29 @@ def transform_map(values, dx, dy, scale, flip):
     middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
     down, across = 1 / scale, (-1 if flip else 1) / scale
     old = Image.fromarray(values.astype(np.int32))
-    return np.asarray(old.transform(old.size, Image.Transform.AFFINE, (
-        across, 0, middle_x - across * (middle_x + dx), 0, down, middle_y - down * (middle_y + dy))))
+    new = old.transform(old.size, Image.Transform.AFFINE, (
+        across, 0, middle_x - across * (middle_x + dx), 0, down, middle_y - down * (middle_y + dy)))
+    return np.asarray(new)
 
 
 def connected_part(state, x, y):
-    """Return the mask (H, W) of the pixels connected to (x, y), of its object and label."""
+    """Return the (H, W) mask of the pixels of the same object and label connected to (x, y)."""
     same = (state.inst == state.inst[y, x]) & (state.label == state.label[y, x])
     parts = data.connected_components(same)
     return parts == parts[y, x]
 
 
-# ----------------------------------------------------------------------------------- operations
-
 def style(editor, style: style_choice, object: object_id = None, label: label_number = None,
           seed: number_between(0, (1 << 32) - 1, whole=True) = 0):
-    """Give a style to an object, or to all objects of a label.
-    style: the number of a style of the label; 'main', its most frequent style; 'random', another
-        than the present one, drawn with `seed`; 'photo', as in the photograph; or features."""
+    """Give a style to an object, or to all objects of a label: style number n of the label; 'main',
+    the most frequent one; 'random', another one, drawn; 'photo', the photograph's; or features."""
     editor.require_encoder()
     if (object is None) == (label is None):
         raise UserError('expected either "object" or "label"')
     ids, labels = editor.objects[:2]
     chosen = ids == object if label is None else labels == label
     if not chosen.any():
-        raise UserError(f'no object of the label {editor.label_name(label)} in the picture')
+        raise UserError(f'no object of the label {editor.label_names[label]} in the picture')
     keys = np.unique((labels if editor.by_label else ids)[chosen]).tolist()
     return editor.state._replace(styles={
         **editor.state.styles, **editor.choose_styles(keys, style, seed)})
@@ -122,18 +118,17 @@ def split(editor, at: point):
 
 
 def remove(editor, object: object_id):
-    """Remove an object and fill the hole from its surroundings (see Editor.fill_sources)."""
+    """Remove an object and fill the hole from its surroundings (see Editor.filled)."""
     return editor.with_maps(*editor.filled(editor.state.inst == object))
 
 
 def move(editor, object: object_id, by: offset = (0, 0), scale: number_between(0.05, 20) = 1,
          flip: boolean = False, copy: boolean = False):
-    """Scale an object about its centre, mirror it and move it by [dx, dy] pixels. It hides the
-    pixels that it covers; those that it leaves are filled as by `remove`.
-    copy: leave the object where it is, and make the result a new object."""
+    """Scale an object about its centre, mirror it and move it by [dx, dy] pixels. The hole is
+    filled as by `remove`; with `copy` the object stays, and the result is a new object."""
     mask = editor.state.inst == object
     # An object may have pixels of many labels. 0 stands for the pixels around it.
-    moved = transform_map(mask * (editor.state.label + np.int32(1)), *by, scale, flip)
+    moved = transform_map(mask * (editor.state.label.astype(np.int32) + 1), *by, scale, flip)
     target = moved > 0
     if not target.any():
         raise UserError('the object would lie outside the picture')
@@ -145,17 +140,15 @@ def move(editor, object: object_id, by: offset = (0, 0), scale: number_between(0
 def paint(editor, label: label_number, to: paint_target = 'new', brush: stroke = None,
           width: number_between(0.5, 10_000) = 1, rectangle: rectangle = None, fill: point = None):
     """Paint a label along a brush stroke, in a rectangle or over the connected part at a point.
-    to: the object that the pixels become part of: 'new', a new object; 'same', the object of that
-        label that they touch most, or the largest if they touch none; or an object of that label.
-    """
+    to: 'new': as a new object; 'same' or a number: as part of an object (see touched_object)."""
     mask = editor.draw_mask(brush, width, rectangle, fill)
     if to == 'same':
         to = editor.touched_object(mask, label)
     if to == 'new':
         to = editor.free_id(label)
     elif editor.label_of(to) != label:
-        raise UserError(f'object {to} has the label {editor.label_name(editor.label_of(to))}, not '
-                        f'{editor.label_name(label)}')
+        raise UserError(f'object {to} has the label {editor.label_names[editor.label_of(to)]}, not '
+                        f'{editor.label_names[label]}')
     return editor.with_object(mask, label, to, editor.state.styles.get(to))
 
 
@@ -177,24 +170,21 @@ OPERATIONS = {f.__name__: f for f in (
     style, like, relabel, split, remove, move, paint, erase, reset)}
 
 
-# ----------------------------------------------------------------------------------- the editor
-
 class Editor:
     """A scene that is edited, its history for undo and redo, and the run that makes its picture.
-    run: runs.Run.
     clusters: the styles to choose from (dict of styles.cluster), None without an encoder.
     state: the State to start from.
     photo: a photograph of the scene, (1, C, H, W) float in [-1, 1], or None.
-    noise: seed of a U-Net's dropout, see generate.synthesise.
-    size: (width, height) of the label map in its file, or None, see generate.Scene."""
+    noise, size: see generate.synthesise and generate.Scene."""
 
     def __init__(self, run, clusters, state, photo=None, noise=0, size=None):
         self.run, self.config, self.clusters = run, run.config, clusters
+        self.label_names = run.config.label_names or [*map(str, range(run.config.n_labels))]
         self.things = layouts.LAYOUTS[run.config.layout].things
         self.by_label = run.config.features_of == 'label'       # a style for each label
         self.version = self.maps_version = 0        # count all changes, and changes of the maps
         self.state, self.history, self.now = State(None, None, {}), [], -1
-        self.described = None, None, None           # see describe
+        self.described = None, None                 # see describe
         self.open(state, photo, noise, size)
 
     def open(self, state, photo=None, noise=0, size=None):
@@ -204,27 +194,24 @@ class Editor:
 
     def push(self, state, opened=None):
         """Add `state` to the history after the present state; the states after it are dropped."""
-        same = state.label is self.state.label
-        maps = self.history[self.now].maps if same else pack(state[:2])
+        maps = (self.history[self.now].maps if state.label is self.state.label else
+                [(x.shape, x.dtype, zlib.compress(x.tobytes(), 1)) for x in state[:2]])
         self.history[self.now + 1:] = [Entry(maps, state.styles, opened or self.opened)]
         self.show(self.now + 1, state)
 
     def show(self, position, state):
-        """Make `state`, from that position of the history, the present state."""
         self.maps_version += state.label is not self.state.label
         self.objects = self.describe(state.label, state.inst)
         self.now, self.state, self.version = position, state, self.version + 1
+        self.opened = self.history[position].opened
 
     def state_at(self, position):
         """Return the State at a position of the history."""
         entry = self.history[position]
-        same = entry.maps is self.history[self.now].maps
-        return State(*(self.state[:2] if same else unpack(entry.maps)), entry.styles)
-
-    @property
-    def opened(self):
-        """The scene that was opened and edited to the present state; see Entry."""
-        return self.history[self.now].opened
+        if entry.maps is self.history[self.now].maps:
+            return self.state._replace(styles=entry.styles)
+        return State(*(np.frombuffer(bytearray(zlib.decompress(packed)), dtype).reshape(shape)
+                       for shape, dtype, packed in entry.maps), entry.styles)
 
     def edit(self, edits):
         """Apply a list of edits in order. If one of them raises a UserError, nothing changes."""
@@ -245,22 +232,21 @@ class Editor:
         if not operation:
             raise UserError(f'{short_json(edit)}: expected {{"do": ...}} with one of '
                             f'{", ".join(OPERATIONS)}, undo, redo')
-        values = {key: value for key, value in edit.items() if key != 'do'}
         try:
+            values = {key: value for key, value in edit.items() if key != 'do'}
             self.push(operation(self, **parse_arguments(operation, values, self)))
         except UserError as error:
             raise UserError(f'{name}: {error}') from None
 
     def inputs(self, state=None, window=np.s_[:, :]):
-        """Return what generate.synthesise takes for a state (default: the present one): the Scene;
-        the styles of its regions (K, feat), None without an encoder; noise.
-        window: the part of the maps to show, or every n-th row and column of it, as two slices."""
-        state, vectors = state or self.state, None
+        """Return what generate.synthesise takes for a state (default: the present one).
+        window: two slices, of the rows and the columns to show."""
+        state = state or self.state
         label, inst = (torch.from_numpy(x[window].copy())[None, None] for x in state[:2])
         inst = None if self.config.instances == 'none' else inst
         scene = generate.make_scene(self.config, label, inst, self.opened.size)
-        if self.run.E:
-            vectors = torch.tensor([state.styles[i].features for i in scene.ids.tolist()])
+        ids = scene.ids.tolist() if self.run.E else []
+        vectors = torch.tensor([state.styles[i].features for i in ids]) if self.run.E else None
         return scene, vectors, self.opened.noise
 
     def picture(self):
@@ -268,32 +254,27 @@ class Editor:
         return generate.synthesise(self.run, *self.inputs())
 
     def describe(self, label, inst):
-        """Return the Objects of two maps; those of the last two maps are kept."""
-        if self.described[0] is not label or self.described[1] is not inst:
-            self.described = label, inst, describe_objects(label, inst, self.config.n_labels)
-        return self.described[2]
+        """Return the Objects of two new maps; those of the last two maps are kept."""
+        if self.described[0] is not label:
+            self.described = label, describe_objects(label, inst, self.config.n_labels)
+        return self.described[1]
 
     def require_encoder(self):
         if not self.run.E:
             raise UserError('the run was trained without --features, so there are no styles')
-
-    def label_name(self, label):
-        return self.config.label_names[label] if self.config.label_names else str(label)
 
     def label_of(self, object):
         return int(self.objects.labels[self.objects.ids == object][0])
 
     def free_id(self, label):
         """Return an id that no object has; for a thing of Cityscapes, in that data set's form."""
-        start = label * 1000 if label in self.things else int(self.state.inst.max()) + 1
-        start = start if 0 <= start < 1 << 16 else 0
+        start = label * 1000 if label in self.things else 0
         taken = np.isin(np.arange(start, start + len(self.objects.ids) + 1), self.objects.ids)
         return start + int(taken.argmin())
 
     def with_maps(self, label, inst, styles=()):
-        """Return the State of new maps.
-        An object keeps its style if its label stays; others get the main style of their label.
-        styles: {id: Style} of objects that get these styles instead; None: the main style."""
+        """Return the State of new maps. An object keeps its style if its label stays, or gets the
+        main style of its label. styles: {id: Style} of objects that get another (None: main)."""
         if not self.run.E:
             return State(label, inst, {})
         if self.by_label:
@@ -310,31 +291,23 @@ class Editor:
         return State(label, inst, {key: kept[key] for key in labels})
 
     def with_object(self, mask, label, object, style=None, maps=None):
-        """Return the State in which `mask` (H, W) belongs to an object.
-        label: a number, or a number for each pixel of the mask.
-        style: of the object; None: the main style of its label.
-        maps: label map and instance map to start from (default: the present ones)."""
+        """Return the State in which the pixels of a mask have a label (or each one its own) and
+        belong to an object. maps: label map and instance map to start from (default: present)."""
         labels, inst = (x.copy() for x in maps or self.state[:2])
         labels[mask], inst[mask] = label, object
         return self.with_maps(labels, inst, {object: style})
 
     def filled(self, hole):
-        """Return both maps with a hole filled: each pixel is a copy of the nearest fill source."""
-        y, x = nearest_pixels(hole, self.fill_sources(hole))
-        label, inst = (old.copy() for old in self.state[:2])
-        label[hole], inst[hole] = label[y, x], inst[y, x]
-        return label, inst
-
-    def fill_sources(self, hole):
-        """Return the mask of the pixels that a hole is filled from: of labels that are neither
-        things nor void, nor the most frequent label in the hole. If there are none, the rules are
-        relaxed."""
-        label, outside = self.state.label, ~hole
-        others = outside & (label != np.bincount(label[hole]).argmax())
+        """Return both maps with each pixel of a hole replaced by the nearest one whose label is no
+        thing, not void and not the most frequent one in the hole; if there is none, of others."""
+        label, inst = (x.copy() for x in self.state[:2])
+        others = ~hole & (label != np.bincount(label[hole]).argmax())
         stuff = others & ~np.isin(label, self.things)
-        for sources in (stuff & ~np.isin(label, self.config.void), stuff, others, outside):
+        for sources in (stuff & ~np.isin(label, self.config.void), stuff, others, ~hole):
             if sources.any():
-                return sources
+                y, x = nearest_pixels(hole, sources)
+                label[hole], inst[hole] = label[y, x], inst[y, x]
+                return label, inst
         raise UserError('nothing would be left to fill the picture with')
 
     def draw_mask(self, brush, width, rectangle, fill):
@@ -359,8 +332,8 @@ class Editor:
         return mask
 
     def touched_object(self, mask, label):
-        """Return the object of a label that a mask touches or covers most, or the largest object
-        of the label if the mask touches none, or 'new' if no object has the label."""
+        """Return the object of a label that a mask touches or covers most, else the largest of the
+        label, or 'new' if there is none."""
         ids, labels, pixels, _ = self.objects
         ids, pixels = ids[labels == label], pixels[labels == label]
         near = mask | (data.boundary_map(torch.tensor(mask)).numpy() > 0)
@@ -371,11 +344,10 @@ class Editor:
         return int(ids[pixels.argmax()]) if len(ids) else 'new'
 
     def choose_styles(self, keys, choice, seed):
-        """Return {key: Style} for some keys of State.styles; choice, seed: see `style`."""
+        """Return {key: Style} for some keys of State.styles; choice: see `style`."""
         if choice == 'photo':
             if self.opened.photo is None:
-                raise UserError('no photograph is loaded; give it with --photo, or drop it onto '
-                                'the page')
+                raise UserError('no photograph is loaded; use --photo, or drop it onto the page')
             scene = self.inputs()[0]
             vectors = generate.encode_image(self.run, self.opened.photo, scene)
             return {key: Style(None, tuple(vectors[scene.ids == key][0].tolist())) for key in keys}
@@ -395,7 +367,7 @@ class Editor:
                     weights[present] = 0
                 number = int(weights.multinomial(1, generator=generator)) if n_styles else None
             elif choice >= n_styles:
-                raise UserError(f'{choice}: {self.label_name(label)} has '
+                raise UserError(f'{choice}: {self.label_names[label]} has '
                                 + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
             styles[key] = cluster_style(self.clusters, label, number)
         return styles
@@ -412,13 +384,3 @@ def main_styles(clusters, labels):
     numbers = choose_indices(torch.tensor(labels, dtype=torch.long), clusters).tolist()
     return [cluster_style(clusters, label, number if number >= 0 else None)
             for label, number in zip(labels, numbers)]
-
-
-def pack(maps):
-    """Compress two maps for the history."""
-    return [(x.shape, x.dtype, zlib.compress(x.tobytes(), 1)) for x in maps]
-
-
-def unpack(packed):
-    return [np.frombuffer(bytearray(zlib.decompress(raw)), dtype).reshape(shape)
-            for shape, dtype, raw in packed]

@@ -20,12 +20,9 @@ import generate
 
 def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path=None,
                photo_path=None, seed=0):
-    """Return an Editor of a scene in files as `generate` takes them.
-    inst_path: default: the connected components of each label; ids below 0 or of more than 16 bits
-        are replaced by 0, 1, 2 ...
-    size: (width, height) to resize the maps to.
-    styles_path, photo_path: where the styles come from (default: the main style of each label).
-    clusters: see Editor; seed: for the dropout of a U-Net.
+    """Return an Editor of a scene in files as `generate` takes them; seed: for a U-Net's dropout.
+    Without styles or photograph, objects have the main style of their label. Ids below 0 or of more
+    than 16 bits are replaced by 0, 1, 2 ...
     Raises UserError if a file cannot be used, or does not fit the run or the other files."""
     if not run.config.n_labels:
         raise UserError('this run turns pictures into pictures: it has no labels to edit')
@@ -73,8 +70,7 @@ def free_name(folder, name):
 
 def save(editor, folder, name, image):
     """Write a scene and its picture (1, C, H, W); `generate` makes the same picture of the files.
-    Returns the paths: <name>_labelIds.png, <name>_instanceIds.png if the run has instances (.npy if
-    an id has more than 16 bits), <name>_styles.json, <name>.png."""
+    Returns the paths of label map, instance map (if the run has instances), styles and picture."""
     label, inst, styles = editor.state
     paths = [write_map(folder / f'{name}_labelIds.png', label)]
     if editor.config.instances != 'none':
@@ -105,8 +101,8 @@ def write_recovery(file, state, noise):
 
 
 def read_recovery(path, editor):
-    """Return the State and the noise in a file of write_recovery.
-    Raises UserError if the file is damaged or does not fit the run of the Editor."""
+    """Return the State and the noise in a file of write_recovery. Raises UserError if the file is
+    damaged or does not fit the run of the Editor."""
     with as_user_error(path, 'the unsaved edits cannot be read; delete it'):
         with np.load(path, allow_pickle=False) as file:
             label, inst, text, noise = (file[name] for name in ('label', 'inst', 'styles', 'noise'))

@@ -2,7 +2,6 @@
 import base64
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 import glob
 import io
 from pathlib import Path
@@ -13,7 +12,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from app.common.console import warn, warn_on_error
+from app.common.console import warn_on_error
 from app.common.errors import UserError
 from app.common.files import write_atomically
 from app.datasets.scenes import read_photo
@@ -26,20 +25,16 @@ import generate
 THUMBNAIL_PIXELS = 1 << 16              # the network computes at most so many for a thumbnail
 
 
-class Refused(UserError):
-    """A request that is refused; status: of the HTTP answer."""
-
-    def __init__(self, status, message):
-        super().__init__(message)
-        self.status = status
+class Refused(Exception):
+    """A request that is refused; arguments: HTTP status, message."""
 
 
 class Session:
     """An operations.Editor and the requests that the page makes.
     A request runs while its thread holds `lock`. A request that needs a picture returns a function,
     which is called without the lock and waits for the one thread that computes pictures.
-    folder, name: scenes are saved as <folder>/<name>-<number>. The recovery file, which has the
-        edits that are not saved, is in the same folder."""
+    folder, name: scenes are saved as <folder>/<name>-<number>. The recovery file, with the edits
+        that are not saved, is in the same folder."""
 
     def __init__(self, editor, folder, name, title):
         self.editor, self.folder, self.name, self.title = editor, folder, name, title
@@ -50,24 +45,14 @@ class Session:
         if self.recovery.exists():                  # of an earlier session: keep it under a number
             numbered = scene_files.free_name(folder, self.recovery.stem)
             self.recovery.replace(folder / f'{numbered}.npz')
-        self.unsaved = self.read_old_recovery()
-        self.pictures = {}                          # {version: picture}
+        pattern = f'{glob.escape(self.recovery.stem)}-[0-9][0-9][0-9].npz'
+        self.unsaved = sorted(folder.glob(pattern))             # of earlier sessions
+        self.pictures = {}                          # {version: picture}, the last two
         self.computing, self.layers_done, self.seconds, self.closing = None, 0, 0.0, False
         layers = [module for module in editor.run.G.modules() if not list(module.children())]
         self.n_layers = len(layers)
         for layer in layers:
             layer.register_forward_pre_hook(self.before_layer)
-
-    def read_old_recovery(self):
-        """Return path, State and noise of the newest recovery file that can be read, or None."""
-        numbered = f'{glob.escape(self.recovery.stem)}-[0-9][0-9][0-9].npz'
-        for path in sorted(self.folder.glob(numbered), reverse=True):
-            try:
-                return path, *scene_files.read_recovery(path, self.editor)
-            except UserError as error:
-                warn(f'warning: {error}')
-                path.replace(path.with_suffix('.damaged'))
-        return None
 
     def before_layer(self, *hook_arguments):
         """Stop the computation of a picture that nobody needs any more."""
@@ -76,9 +61,8 @@ class Session:
             raise Refused(409, 'the scene has changed since')
 
     def compute(self, version, make_inputs, key=None):
-        """Return the picture of make_inputs(), which returns what generate.synthesise takes.
-        key: the version under which the picture is kept; None: it is not kept.
-        Raises Refused if the scene is no longer at `version`."""
+        """Return the picture of make_inputs(), which returns what generate.synthesise takes, and
+        keep it as `key`. Raises Refused if the scene is no longer at `version`."""
         def job():
             self.computing, self.layers_done = version, 0
             try:
@@ -86,13 +70,12 @@ class Session:
                     self.before_layer()
                     if key in self.pictures:
                         return self.pictures[key]
-                    inputs, needed = make_inputs(), (version, self.editor.opened.version)
+                    inputs = make_inputs()
                 started = time.perf_counter()
                 image = generate.synthesise(self.editor.run, *inputs).cpu()
                 if key is not None:
                     self.seconds = time.perf_counter() - started
-                    self.pictures = {i: x for i, x in self.pictures.items() if i in needed}
-                    self.pictures[key] = image
+                    self.pictures = dict([*self.pictures.items(), (key, image)][-2:])
                 return image
             finally:
                 self.computing = None
@@ -100,24 +83,23 @@ class Session:
 
     def state(self):
         """Return labels, objects with their boxes and styles, and what is possible now."""
-        e, names = self.editor, self.editor.config.label_names
+        e = self.editor
         colours = pictures.label_colours(e.config).tolist()
         counts = e.clusters['counts'] if e.clusters else np.zeros((e.config.n_labels, 1))
         numbers = {key: style.number for key, style in e.state.styles.items()}
         return {
             'title': self.title, 'version': e.version, 'maps_version': e.maps_version,
             'size': e.state.label.shape[::-1],
-            'labels': [{'label': i, 'name': names[i] if names else str(i), 'colour': colours[i],
+            'labels': [{'label': i, 'name': e.label_names[i], 'colour': colours[i],
                         'thing': i in e.things, 'styles': int((counts[i] > 0).sum())}
                        for i in range(e.config.n_labels)],
             'objects': [{'id': i, 'label': label, 'pixels': pixels, 'box': box,
                          'style': numbers.get(label if e.by_label else i)}
                         for i, label, pixels, box in zip(*(x.tolist() for x in e.objects))],
             'undo': e.now, 'redo': len(e.history) - 1 - e.now,
-            'unsaved': self.saved_version != e.version,
-            'encoder': e.run.E is not None, 'by_label': e.by_label,
-            'photo': e.opened.photo is not None, 'opened': e.opened.version,
-            'seconds': self.seconds, 'unsaved_found': self.unsaved is not None}
+            'unsaved': self.saved_version != e.version, 'unsaved_found': bool(self.unsaved),
+            'encoder': e.run.E is not None, 'photo': e.opened.photo is not None,
+            'opened': e.opened.version, 'seconds': self.seconds}
 
     def maps(self):
         """Return the label of every pixel as uint16, row by row, then its instance as int32."""
@@ -132,21 +114,21 @@ class Session:
 
     def changed(self):
         """Write the recovery file in the background. Return the state."""
-        e = self.editor
-        version, write = e.version, partial(scene_files.write_recovery, state=e.state,
-                                            noise=e.opened.noise)
+        e, version = self.editor, self.editor.version
+
+        def write(file):
+            scene_files.write_recovery(file, e.state, e.opened.noise)
 
         def keep():
             if version == e.version:                # otherwise a newer one is written soon
-                warn_on_error(partial(write_atomically, self.recovery, write), 'editing goes on')
+                warn_on_error(lambda: write_atomically(self.recovery, write), 'editing goes on')
         self.keeper.submit(keep)
         return self.state()
 
     def picture(self, version: number_between(0, 1 << 53, whole=True), preview: boolean = False,
                 opened: boolean = False):
-        """Return the picture of the present version as PNG.
-        preview: at half the size, which is faster and a different picture.
-        opened: of the scene as it was opened."""
+        """Return the picture of the present version as PNG, or that of the scene as it was opened.
+        preview: at half the size, which is faster and a different picture."""
         e = self.editor
         key, make_inputs = version, e.inputs
         if opened:
@@ -209,19 +191,18 @@ class Session:
         return write
 
     def recover(self, restore: boolean):
-        """Restore the unsaved edits of an earlier session, or delete them. Return the state."""
-        if not self.unsaved:
-            return self.state()
-        path, state, noise = self.unsaved
-        if restore:
+        """Restore the unsaved edits of the last earlier session that has some, or delete them.
+        Return the state."""
+        if self.unsaved and restore:
+            state, noise = scene_files.read_recovery(self.unsaved[-1], self.editor)
             if state.label.shape == self.editor.state.label.shape:
                 self.editor.push(state)
             else:
                 self.editor.open(state, noise=noise)
             self.changed()
-        # The keeper writes the new recovery file before it deletes the old one.
-        self.keeper.submit(path.unlink, missing_ok=True).result()
-        self.unsaved = self.read_old_recovery()
+        if self.unsaved:
+            # The keeper writes the new recovery file before it deletes the old one.
+            self.keeper.submit(self.unsaved.pop().unlink, missing_ok=True).result()
         return self.state()
 
     def close(self):

@@ -351,11 +351,14 @@ def test_unsaved_edits_are_offered_at_the_next_start(started, tmp_path):
     name = next((tmp_path / 'out').glob('*-001.png')).name.removesuffix('-001.png')
     (tmp_path / 'out' / f'.{name}-unsaved.npz').write_bytes(b'damaged')
     process, address = started()
-    assert not post(Address(address), '/state')['unsaved_found']
+    server = Address(address)
+    status, _, body = ask(server, '/recover', {'restore': True})
+    assert status == 400 and b'the unsaved edits cannot be read' in body
+    assert post(server, '/state')['unsaved_found']          # until the user deletes them
+    assert not post(server, '/recover', {'restore': False})['unsaved_found']
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert err.count('\n') == 1 and 'the unsaved edits cannot be read' in err
-    assert len(list((tmp_path / 'out').glob('*.damaged'))) == 1
+    assert process.communicate(timeout=20)[1] == ''
+    assert not list((tmp_path / 'out').glob('.*.npz'))
 
 
 def test_errors_of_host_port_and_out(started, command, trained, scenes, tmp_path):
