@@ -27,10 +27,7 @@ def parse_arguments(function, values, editor):
 
 def short_json(value):
     """Return a value as JSON of at most 60 characters, for an error message."""
-    try:
-        text = json.dumps(value)
-    except RecursionError:
-        text = '[[[[...'
+    text = json.dumps(value)
     return text if len(text) < 60 else f'{text[:57]}...'
 
 

@@ -68,9 +68,9 @@ def transform_map(values, dx, dy, scale, flip):
     middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
     down, across = 1 / scale, (-1 if flip else 1) / scale
     old = Image.fromarray(values.astype(np.int32))
-    new = old.transform(old.size, Image.Transform.AFFINE, (
-        across, 0, middle_x - across * (middle_x + dx), 0, down, middle_y - down * (middle_y + dy)))
-    return np.asarray(new)
+    return np.asarray(old.transform(old.size, Image.Transform.AFFINE, (
+        across, 0, middle_x - across * (middle_x + dx),
+        0, down, middle_y - down * (middle_y + dy))))
 
 
 def connected_part(state, x, y):
@@ -91,9 +91,38 @@ def style(editor, style: style_choice, object: object_id = None, label: label_nu
     chosen = ids == object if label is None else labels == label
     if not chosen.any():
         raise UserError(f'no object of the label {editor.label_names[label]} in the picture')
-    keys = np.unique((labels if editor.by_label else ids)[chosen]).tolist()
-    return editor.state._replace(styles={
-        **editor.state.styles, **editor.choose_styles(keys, style, seed)})
+    keys = (labels if editor.by_label else ids)[chosen].tolist()        # of State.styles
+    label_of = dict(zip(keys, labels[chosen].tolist()))
+    generator = torch.Generator().manual_seed(seed)
+    if style == 'photo':
+        if editor.opened.photo is None:
+            raise UserError('no photograph is loaded; use --photo, or drop it onto the page')
+        scene = editor.inputs()[0]
+        vectors = generate.encode_image(editor.run, editor.opened.photo, scene)
+        new = {key: Style(None, tuple(vectors[scene.ids == key][0].tolist())) for key in label_of}
+    elif isinstance(style, tuple):
+        new = dict.fromkeys(keys, Style(None, style))
+    elif style == 'main':
+        new = dict(zip(label_of, main_styles(editor.clusters, [*label_of.values()])))
+    else:
+        new = {key: numbered_style(editor, key, label, style, generator)
+               for key, label in label_of.items()}
+    return editor.state._replace(styles={**editor.state.styles, **new})
+
+
+def numbered_style(editor, key, label, choice, generator):
+    """Return the Style of a label with a number, or a random one for the region `key`."""
+    counts = torch.from_numpy(editor.clusters['counts'][label]).float()
+    n_styles = int((counts > 0).sum())
+    if choice != 'random' and choice >= n_styles:
+        raise UserError(f'{choice}: {editor.label_names[label]} has '
+                        + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
+    if choice == 'random':
+        present = editor.state.styles[key].number
+        if present is not None and n_styles > 1:
+            counts[present] = 0
+        choice = int(counts.multinomial(1, generator=generator)) if n_styles else None
+    return cluster_style(editor.clusters, label, choice)
 
 
 def like(editor, object: object_id, other: object_id):
@@ -342,35 +371,6 @@ class Editor:
         if len(touched):
             return int(touched[counts.argmax()])
         return int(ids[pixels.argmax()]) if len(ids) else 'new'
-
-    def choose_styles(self, keys, choice, seed):
-        """Return {key: Style} for some keys of State.styles; choice: see `style`."""
-        if choice == 'photo':
-            if self.opened.photo is None:
-                raise UserError('no photograph is loaded; use --photo, or drop it onto the page')
-            scene = self.inputs()[0]
-            vectors = generate.encode_image(self.run, self.opened.photo, scene)
-            return {key: Style(None, tuple(vectors[scene.ids == key][0].tolist())) for key in keys}
-        if isinstance(choice, tuple):
-            return dict.fromkeys(keys, Style(None, choice))
-        labels = keys if self.by_label else [self.label_of(key) for key in keys]
-        if choice == 'main':
-            return dict(zip(keys, main_styles(self.clusters, labels)))
-
-        generator, styles = torch.Generator().manual_seed(seed), {}
-        for key, label in zip(keys, labels):
-            weights = torch.from_numpy(self.clusters['counts'][label]).float()
-            n_styles, number = int((weights > 0).sum()), choice
-            if choice == 'random':
-                present = self.state.styles[key].number
-                if present is not None and n_styles > 1:
-                    weights[present] = 0
-                number = int(weights.multinomial(1, generator=generator)) if n_styles else None
-            elif choice >= n_styles:
-                raise UserError(f'{choice}: {self.label_names[label]} has '
-                                + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
-            styles[key] = cluster_style(self.clusters, label, number)
-        return styles
 
 
 def cluster_style(clusters, label, number):
