@@ -23,14 +23,12 @@ from app.editor.arguments import parse_arguments
 from app.editor.session import REQUESTS, Refused, Session
 
 MAX_REQUEST_BYTES = 96 << 20            # enough for a scene or a photograph
-REQUEST_SECONDS = 30                    # a client must send its whole request in this time
-MAX_THREADS = 200                       # of this process; a client takes up to two
+MAX_THREADS = 200                       # of this process; a client takes one
 PAGE = Path(__file__).with_name('page.html')
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a Session on host:port to clients that know `token`.
-    address: the URL of the page; names: the Host headers that are accepted.
+    """Serves a Session to clients that know `token`; names: the Host headers that are accepted.
     Raises OSError or UnicodeError if host:port cannot be used, UserError for 0.0.0.0."""
     daemon_threads = True
     request_queue_size = 128
@@ -73,18 +71,7 @@ def content_security_policy(page):
 class Handler(BaseHTTPRequestHandler):
     """Answers one request; the connection is closed after it (HTTP/1.0)."""
     server_version, sys_version = 'p2phd', ''
-    timeout = REQUEST_SECONDS           # of one read or write
-
-    def setup(self):
-        super().setup()
-        # A client that sends a byte now and then would never reach the timeout of one read.
-        self.alarm = threading.Timer(REQUEST_SECONDS, self.connection.shutdown, [socket.SHUT_RDWR])
-        self.alarm.daemon = True
-        self.alarm.start()
-
-    def finish(self):
-        self.alarm.cancel()
-        super().finish()
+    timeout = 30                        # seconds, of a read or a write
 
     def do_POST(self):
         try:
@@ -108,7 +95,6 @@ class Handler(BaseHTTPRequestHandler):
         if path == '/':
             return 'text/html; charset=utf-8', self.server.page
         values, request, session = self.read_json_body(), REQUESTS[path], self.server.session
-        self.alarm.cancel()                         # the request is complete
         with session.lock:
             answer = request(session, **parse_arguments(request, values, session.editor))
         answer = answer() if callable(answer) else answer

@@ -114,14 +114,14 @@ def numbered_style(editor, key, label, choice, generator):
     """Return the Style of a label with a number, or a random one for the region `key`."""
     counts = torch.from_numpy(editor.clusters['counts'][label]).float()
     n_styles = int((counts > 0).sum())
-    if choice != 'random' and choice >= n_styles:
-        raise UserError(f'{choice}: {editor.label_names[label]} has '
-                        + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
     if choice == 'random':
         present = editor.state.styles[key].number
         if present is not None and n_styles > 1:
             counts[present] = 0
         choice = int(counts.multinomial(1, generator=generator)) if n_styles else None
+    elif choice >= n_styles:
+        raise UserError(f'{choice}: {editor.label_names[label]} has '
+                        + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
     return cluster_style(editor.clusters, label, choice)
 
 
@@ -200,9 +200,8 @@ OPERATIONS = {f.__name__: f for f in (
 
 
 class Editor:
-    """A scene that is edited, its history for undo and redo, and the run that makes its picture.
+    """A State that is edited, its history for undo and redo, and the run that makes its picture.
     clusters: the styles to choose from (dict of styles.cluster), None without an encoder.
-    state: the State to start from.
     photo: a photograph of the scene, (1, C, H, W) float in [-1, 1], or None.
     noise, size: see generate.synthesise and generate.Scene."""
 

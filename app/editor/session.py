@@ -7,7 +7,6 @@ import io
 from pathlib import Path
 import tempfile
 import threading
-import time
 
 import numpy as np
 from PIL import Image
@@ -33,8 +32,7 @@ class Session:
     """An operations.Editor and the requests that the page makes.
     A request runs while its thread holds `lock`. A request that needs a picture returns a function,
     which is called without the lock and waits for the one thread that computes pictures.
-    folder, name: scenes are saved as <folder>/<name>-<number>. The recovery file, with the edits
-        that are not saved, is in the same folder."""
+    Scenes are saved as <folder>/<name>-<number>, edits that are not saved in a recovery file."""
 
     def __init__(self, editor, folder, name, title):
         self.editor, self.folder, self.name, self.title = editor, folder, name, title
@@ -48,7 +46,7 @@ class Session:
         pattern = f'{glob.escape(self.recovery.stem)}-[0-9][0-9][0-9].npz'
         self.unsaved = sorted(folder.glob(pattern))             # of earlier sessions
         self.pictures = {}                          # {version: picture}, the last two
-        self.computing, self.layers_done, self.seconds, self.closing = None, 0, 0.0, False
+        self.computing, self.layers_done, self.closing = None, 0, False
         layers = [module for module in editor.run.G.modules() if not list(module.children())]
         self.n_layers = len(layers)
         for layer in layers:
@@ -71,10 +69,8 @@ class Session:
                     if key in self.pictures:
                         return self.pictures[key]
                     inputs = make_inputs()
-                started = time.perf_counter()
                 image = generate.synthesise(self.editor.run, *inputs).cpu()
                 if key is not None:
-                    self.seconds = time.perf_counter() - started
                     self.pictures = dict([*self.pictures.items(), (key, image)][-2:])
                 return image
             finally:
@@ -99,7 +95,7 @@ class Session:
             'undo': e.now, 'redo': len(e.history) - 1 - e.now,
             'unsaved': self.saved_version != e.version, 'unsaved_found': bool(self.unsaved),
             'encoder': e.run.E is not None, 'photo': e.opened.photo is not None,
-            'opened': e.opened.version, 'seconds': self.seconds}
+            'opened': e.opened.version}
 
     def maps(self):
         """Return the label of every pixel as uint16, row by row, then its instance as int32."""
@@ -114,16 +110,14 @@ class Session:
 
     def changed(self):
         """Write the recovery file in the background. Return the state."""
-        e, version = self.editor, self.editor.version
-
-        def write(file):
-            scene_files.write_recovery(file, e.state, e.opened.noise)
-
-        def keep():
-            if version == e.version:                # otherwise a newer one is written soon
-                warn_on_error(lambda: write_atomically(self.recovery, write), 'editing goes on')
-        self.keeper.submit(keep)
+        self.keeper.submit(self.write_recovery, self.editor.version)
         return self.state()
+
+    def write_recovery(self, version):
+        e = self.editor
+        if version == e.version:                    # otherwise a newer one is written soon
+            warn_on_error(lambda: write_atomically(self.recovery, lambda file: (
+                scene_files.write_recovery(file, e.state, e.opened.noise))), 'editing goes on')
 
     def picture(self, version: number_between(0, 1 << 53, whole=True), preview: boolean = False,
                 opened: boolean = False):
