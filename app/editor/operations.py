@@ -35,14 +35,12 @@ Entry = namedtuple('Entry', 'maps styles opened')
 def describe_objects(label, inst, n_labels):
     """Return the Objects of a label map and an instance map, both (H, W)."""
     label, inst = (torch.from_numpy(x)[None, None] for x in (label, inst))
-    ids, slot, labels, pixels = data.describe_instances(label, inst, n_labels)
-    slot, sides = slot[0, 0], []
-    for axis, reduce in ((1, 'amin'), (0, 'amin'), (1, 'amax'), (0, 'amax')):
-        places = torch.arange(slot.shape[axis]).unsqueeze(1 - axis).expand_as(slot)
-        sides.append(torch.zeros(len(ids), dtype=torch.long).scatter_reduce(
-            0, slot.flatten(), places.flatten(), reduce, include_self=False))
-    boxes = torch.stack(sides, 1) + torch.tensor([0, 0, 1, 1])
-    return Objects(*(x.numpy() for x in (ids, labels, pixels, boxes)))
+    ids, slot, labels, pixels = (x.numpy() for x in data.describe_instances(label, inst, n_labels))
+    order, first = slot.argsort(axis=None, kind='stable'), pixels.cumsum() - pixels
+    y, x = np.divmod(order, slot.shape[-1])         # of the pixels, one object after the other
+    low, high = np.minimum.reduceat, np.maximum.reduceat
+    boxes = np.stack([low(x, first), low(y, first), high(x, first) + 1, high(y, first) + 1], 1)
+    return Objects(ids, labels, pixels, boxes)
 
 
 def nearest_pixels(hole, sources):
