@@ -94,10 +94,11 @@ def write_map(path, ids):
     return path
 
 
-def write_recovery(file, state, noise):
-    """Write a State and its noise to an open file."""
-    np.savez_compressed(file, label=state.label, inst=state.inst, noise=noise,
-                        styles=json.dumps(state.styles))
+def write_recovery(path, editor):
+    """Write the present State of an Editor and its noise."""
+    (label, inst, styles), noise = editor.state, editor.opened.noise
+    write_atomically(path, lambda file: np.savez_compressed(
+        file, label=label, inst=inst, noise=noise, styles=json.dumps(styles)))
 
 
 def read_recovery(path, editor):

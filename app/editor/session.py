@@ -13,7 +13,6 @@ from PIL import Image
 
 from app.common.console import warn_on_error
 from app.common.errors import UserError
-from app.common.files import write_atomically
 from app.datasets.scenes import read_photo
 from app.editor import operations, scene_files
 from app.editor.arguments import (boolean, edit_list, number_between, object_id, string,
@@ -110,14 +109,13 @@ class Session:
 
     def changed(self):
         """Write the recovery file in the background. Return the state."""
-        self.keeper.submit(self.write_recovery, self.editor.version)
-        return self.state()
+        version = self.editor.version
 
-    def write_recovery(self, version):
-        e = self.editor
-        if version == e.version:                    # otherwise a newer one is written soon
-            warn_on_error(lambda: write_atomically(self.recovery, lambda file: (
-                scene_files.write_recovery(file, e.state, e.opened.noise))), 'editing goes on')
+        def keep():
+            if version == self.editor.version:      # otherwise a newer one is written soon
+                scene_files.write_recovery(self.recovery, self.editor)
+        self.keeper.submit(warn_on_error, keep, 'editing goes on')
+        return self.state()
 
     def picture(self, version: number_between(0, 1 << 53, whole=True), preview: boolean = False,
                 opened: boolean = False):
