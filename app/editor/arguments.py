@@ -1,9 +1,6 @@
-"""Parsers for the arguments of edits and requests, which arrive as JSON values.
-
-Operations and requests name a parser as the annotation of each argument. A parser takes an
-operations.Editor and a value. It returns what the function is called with, or raises a UserError
-that says what is expected.
-"""
+"""Parsers for the arguments of edits and requests, which are JSON values. The annotation of an
+argument names its parser. A parser takes an operations.Editor and a value. It returns what the
+function is called with, or raises a UserError that says what is expected."""
 import inspect
 import json
 
@@ -30,10 +27,7 @@ def parse_arguments(function, values, editor):
 
 def short_json(value):
     """Return a value as JSON of at most 60 characters, for an error message."""
-    try:
-        text = json.dumps(value, default=str)
-    except RecursionError:
-        text = '[[[[...'
+    text = json.dumps(value)
     return text if len(text) < 60 else f'{text[:57]}...'
 
 
@@ -52,44 +46,34 @@ def number_between(low, high, whole=False):
                    and not isinstance(x, bool), f'a {"whole " * whole}number from {low} to {high}')
 
 
-def json_list(length, expected):
-    """Return a parser of lists of that length."""
-    return checked(lambda x: isinstance(x, list) and len(x) == length, expected)
+def list_between(low, high, item, expected):
+    """Return a parser of lists of low to high values, which the parser `item` reads."""
+    check = checked(lambda x: isinstance(x, list) and low <= len(x) <= high, expected)
+    return lambda editor, value: [item(editor, x) for x in check(editor, value)]
 
 
 boolean = checked(lambda x: isinstance(x, bool), 'true or false')
 string = checked(lambda x: isinstance(x, str), 'a string')
 edit_list = checked(lambda x: isinstance(x, list) and 0 < len(x) <= 1000,
                     'a list of 1 to 1000 edits')
-whole_number = number_between(-FAR, FAR, whole=True)
+pixels = number_between(-FAR, FAR, whole=True)
+offset = list_between(2, 2, pixels, '[dx, dy]')
+rectangle = list_between(4, 4, pixels, 'a rectangle [x0, y0, x1, y1]')
 
 
 def point(editor, value):
     """A pixel [x, y] of the picture."""
-    return tuple(number_between(0, side - 1, whole=True)(editor, x) for x, side in zip(
-        json_list(2, 'a point [x, y]')(editor, value), editor.state.label.shape[::-1]))
-
-
-def offset(editor, value):
-    """[dx, dy] in pixels."""
-    return tuple(whole_number(editor, x) for x in json_list(2, '[dx, dy]')(editor, value))
-
-
-def rectangle(editor, value):
-    """Two opposite corners [x0, y0, x1, y1]; returned as (left, top, right, bottom)."""
-    x0, y0, x1, y1 = (whole_number(editor, x) for x in json_list(
-        4, 'a rectangle [x0, y0, x1, y1]')(editor, value))
-    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+    pair = list_between(2, 2, pixels, 'a point [x, y]')(editor, value)
+    return [number_between(0, side - 1, whole=True)(editor, x)
+            for x, side in zip(pair, editor.state.label.shape[::-1])]
 
 
 def stroke(editor, value):
-    """Points [[x, y], ...], which may lie outside the picture."""
+    """Points [[x, y], ...], which may lie outside the picture; returned as tuples."""
     side = max(editor.state.label.shape)
-    coordinate = number_between(-2 * side, 3 * side)
-    pairs = checked(lambda x: isinstance(x, list) and 0 < len(x) <= 100_000 and all(
-        isinstance(pair, list) and len(pair) == 2 for pair in x),
-        '1 to 100000 points [[x, y], ...]')(editor, value)
-    return [tuple(coordinate(editor, x) for x in pair) for pair in pairs]
+    pair = list_between(2, 2, number_between(-2 * side, 3 * side), 'a point [x, y]')
+    points = list_between(1, 100_000, pair, '1 to 100000 points [[x, y], ...]')(editor, value)
+    return [tuple(x) for x in points]
 
 
 def object_id(editor, value):
@@ -123,6 +107,7 @@ def style_choice(editor, value):
     if value in ('main', 'random', 'photo'):
         return value
     if isinstance(value, list):
-        features = json_list(editor.config.feat, f'{editor.config.feat} features')(editor, value)
-        return tuple(float(np.float32(number_between(-1e6, 1e6)(editor, x))) for x in features)
+        feat = editor.config.feat
+        features = list_between(feat, feat, number_between(-1e6, 1e6), f'{feat} features')
+        return tuple(np.float32(features(editor, value)).tolist())
     return number_between(0, 10 ** 6, whole=True)(editor, value)

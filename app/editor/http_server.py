@@ -1,13 +1,8 @@
-"""The HTTP server of the editor. GET / returns the page; POST /<request>, with the arguments as a
-JSON object, calls one of session.REQUESTS.
-
-Pages of other sites get nothing: Host and Origin must be names of this server, so a foreign name
-that resolves to this machine is refused, and every request needs the token of the printed address.
-A request changes the scene completely or not at all.
-"""
+"""The HTTP server of the editor: GET / returns the page; POST /<request>, with arguments in JSON,
+calls one of session.REQUESTS. Pages of other sites get nothing: Host and Origin must be names of
+this server, and every request needs the token of the printed address."""
 import base64
 from contextlib import suppress
-import gzip
 import hashlib
 import hmac
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,28 +10,25 @@ import ipaddress
 import json
 import os
 from pathlib import Path
-import re
 import secrets
 import socket
 import sys
 import threading
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 import webbrowser
 
 from app.common.console import log_info, warn
 from app.common.errors import UserError, is_out_of_memory, one_line
 from app.editor.arguments import parse_arguments
-from app.editor.session import REQUESTS, Session, Superseded
+from app.editor.session import REQUESTS, Refused, Session
 
 MAX_REQUEST_BYTES = 96 << 20            # enough for a scene or a photograph
-REQUEST_SECONDS = 30                    # a client must send its whole request in this time
-MAX_THREADS = 200                       # of this process; a client takes up to two
+MAX_THREADS = 200                       # of this process; a client takes one
 PAGE = Path(__file__).with_name('page.html')
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a Session on host:port to clients that know `token`.
-    address: the URL of the page; names: the Host headers that are accepted.
+    """Serves a Session to clients that know `token`; names: the Host headers that are accepted.
     Raises OSError or UnicodeError if host:port cannot be used, UserError for 0.0.0.0."""
     daemon_threads = True
     request_queue_size = 128
@@ -76,135 +68,86 @@ def content_security_policy(page):
             "frame-ancestors 'none'")
 
 
-class Refused(Exception):
-    """A request that is refused; arguments: HTTP status, message."""
-
-
 class Handler(BaseHTTPRequestHandler):
-    protocol_version = 'HTTP/1.1'
+    """Answers one request; the connection is closed after it (HTTP/1.0)."""
     server_version, sys_version = 'p2phd', ''
-    timeout = REQUEST_SECONDS           # of one read
-
-    def handle_one_request(self):
-        # A client that sends a byte now and then would never reach the timeout of one read.
-        self.alarm = threading.Timer(REQUEST_SECONDS, self.hang_up)
-        self.alarm.daemon = True
-        self.alarm.start()
-        try:
-            super().handle_one_request()
-        except OSError:                             # the client has gone away
-            self.close_connection = True
-        finally:
-            self.alarm.cancel()
-
-    def hang_up(self):
-        with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    def do_GET(self):
-        try:
-            path, token = self.path_and_token()
-            if path != '/':
-                raise Refused(404, 'no such page')
-            self.check_token(token)
-        except Refused as refused:
-            return self.send_error(*refused.args)
-        self.answer(200, 'text/html; charset=utf-8', self.server.page)
+    timeout = 30                        # seconds, of a read or a write
 
     def do_POST(self):
         try:
-            path, _ = self.path_and_token()
-            if path not in REQUESTS:
-                raise Refused(404, f'no such request; expected one of {" ".join(REQUESTS)}')
-            self.check_token(self.headers.get('X-Token', ''))
-            values = self.read_json_body()
+            answer = self.get_answer()
         except Refused as refused:
             return self.send_error(*refused.args)
-        self.alarm.cancel()                         # the request is complete
-        session, request = self.server.session, REQUESTS[path]
-        try:
-            with session.lock:
-                answer = request(session, **parse_arguments(request, values, session.editor))
-            answer = answer() if callable(answer) else answer
-        except Superseded:
-            return self.answer_json({'error': 'the scene has changed since'}, 409)
         except (UserError, OSError) as error:
-            return self.answer_json({'error': one_line(error)}, 400)
-        except Exception as error:                  # a bug: the server continues
-            message = f'{type(error).__name__}: {one_line(error)}'
-            if is_out_of_memory(error):
-                message = 'there is not enough memory'
-            else:
-                warn(f'p2phd edit: {path}: {message}')
-            return self.answer_json({'error': message}, 500)
-        if isinstance(answer, dict):
-            return self.answer_json(answer)
-        self.answer(200, *answer)
+            return self.send_error(400, one_line(error))
+        except Exception as error:                  # no memory, or a bug: the server continues
+            message = ('there is not enough memory' if is_out_of_memory(error) else
+                       f'{type(error).__name__}: {one_line(error)}')
+            warn(f'p2phd edit: {self.path!r}: {message}')
+            return self.send_error(500, message)
+        self.answer(*answer)
 
-    def path_and_token(self):
-        """Return the path and the token of the URL.
-        Raises Refused unless Host, and Origin if there is one, are names of this server."""
+    do_GET = do_POST
+
+    def get_answer(self):
+        """Check the request and do what it asks for. Return content type and body."""
+        path = self.check_request(['/'] if self.command == 'GET' else REQUESTS)
+        if path == '/':
+            return 'text/html; charset=utf-8', self.server.page
+        values, request, session = self.read_json_body(), REQUESTS[path], self.server.session
+        with session.lock:
+            answer = request(session, **parse_arguments(request, values, session.editor))
+        answer = answer() if callable(answer) else answer
+        if isinstance(answer, tuple):
+            return answer
+        return 'application/json', json.dumps(answer).encode()
+
+    def check_request(self, paths):
+        """Return the path of the URL; refuse the request if anything but its body is wrong."""
         hosts, origins = (self.headers.get_all(name) or [] for name in ('Host', 'Origin'))
         if len(hosts) != 1 or hosts[0] not in self.server.names:
             raise Refused(403, 'the Host header is not a name of this server')
         if not {*origins} <= {f'http://{name}' for name in self.server.names}:
             raise Refused(403, 'the page of another site made this request')
-        try:
-            url = urlsplit(self.path)
-            return url.path, parse_qs(url.query).get('token', [''])[-1]
-        except ValueError:
-            raise Refused(400, 'the URL is not valid') from None
-
-    def check_token(self, token):
+        path, _, query = self.path.partition('?')
+        if path not in paths:
+            raise Refused(404, f'no such address; expected one of {" ".join(paths)}')
+        token = (parse_qs(query).get('token', [''])[-1] if self.command == 'GET' else
+                 self.headers.get('X-Token', ''))
         if not hmac.compare_digest(token.encode(errors='replace'), self.server.token.encode()):
             raise Refused(403, 'the token is missing or wrong; open the address that was printed')
+        return path
 
     def read_json_body(self):
         """Return the JSON object in the body of the request."""
-        if self.headers.get_content_type() != 'application/json' or (
-                len(self.headers.get_all('Content-Type')) > 1):
+        if self.headers.get_content_type() != 'application/json':
             raise Refused(415, 'expected application/json')
-        lengths = self.headers.get_all('Content-Length') or ['']
-        if self.headers.get('Transfer-Encoding') or len(lengths) > 1 or not re.fullmatch(
-                r'[0-9]{1,12}', lengths[0]):
-            raise Refused(411, 'expected one Content-Length')
-        length = int(lengths[0])
-        if length > MAX_REQUEST_BYTES:
+        length = self.headers.get('Content-Length', '')
+        if 'Transfer-Encoding' in self.headers or not length.isdecimal() or len(length) > 12:
+            raise Refused(411, 'expected a Content-Length')
+        if int(length) > MAX_REQUEST_BYTES:
             raise Refused(413, f'more than {MAX_REQUEST_BYTES >> 20} MiB')
-        body = self.rfile.read(length)
-        if len(body) < length:
-            raise Refused(400, 'the body is shorter than Content-Length')
         try:
-            values = json.loads(body.decode(), parse_constant=refuse_constant)
-        except (ValueError, RecursionError):
+            values = json.loads(self.rfile.read(int(length)).decode())
+        except (ValueError, RecursionError):        # also if the body is shorter
             raise Refused(400, 'not JSON') from None
         if not isinstance(values, dict):
             raise Refused(400, 'expected a JSON object')
         return values
 
     def send_error(self, code, message=None, explain=None):
-        """Refuse a request; the standard library calls this too, for requests that it rejects."""
-        self.close_connection = True                # the rest of the request is not read
-        if not hasattr(self, 'headers'):
-            self.headers = {}
-        self.answer_json({'error': message or self.responses.get(code, ('', ''))[0]}, code)
+        """Answer with an error; the standard library calls this too, for what it rejects."""
+        body = json.dumps({'error': message or self.responses[code][0]}).encode()
+        self.answer('application/json', body, code)
 
-    def answer_json(self, value, status=200):
-        self.answer(status, 'application/json', json.dumps(value).encode())
-
-    def answer(self, status, content_type, body):
-        headers = {'Content-Type': content_type,
-                   'Content-Security-Policy': self.server.policy, 'Cache-Control': 'no-store',
-                   'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer',
-                   'Cross-Origin-Resource-Policy': 'same-origin',
-                   'Cross-Origin-Opener-Policy': 'same-origin'}
-        if len(body) > 1000 and content_type != 'image/png' and (
-                'gzip' in self.headers.get('Accept-Encoding', '')):
-            body, headers['Content-Encoding'] = gzip.compress(body, 1), 'gzip'
-        if self.close_connection:
-            headers['Connection'] = 'close'
+    def answer(self, content_type, body, status=200):
         self.send_response(status)
-        for name, value in {**headers, 'Content-Length': str(len(body))}.items():
+        for name, value in {
+                'Content-Type': content_type, 'Content-Length': str(len(body)),
+                'Content-Security-Policy': self.server.policy, 'Cache-Control': 'no-store',
+                'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer',
+                'Cross-Origin-Resource-Policy': 'same-origin',
+                'Cross-Origin-Opener-Policy': 'same-origin'}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -213,15 +156,9 @@ class Handler(BaseHTTPRequestHandler):
         """Do not log requests."""
 
 
-def refuse_constant(name):
-    """Called for NaN and Infinity, which Python reads but JSON does not have."""
-    raise ValueError(name)
-
-
 def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
     """Serve the page of an Editor until Ctrl-C, and return the exit code.
-    folder, name, title: see Session.
-    Raises UserError if the address cannot be used."""
+    folder, name, title: see Session. Raises UserError if the address cannot be used."""
     session = Session(editor, folder, name, title)
     try:
         server = Server(session, host, port)
@@ -230,26 +167,14 @@ def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
                         'choose others, or leave them out') from None
     with server:
         log_info(f'{server.address}\nCtrl-C ends it; scenes are saved in {folder}')
-        if session.unsaved:
-            log_info('there are unsaved edits of this scene: the page offers them')
-        if browser and not open_browser(server.address):
-            log_info('no browser could be opened: open the address yourself')
+        has_window = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
+        if browser and (has_window or not sys.platform.startswith('linux')):
+            with suppress(webbrowser.Error, OSError):           # never one in the terminal
+                webbrowser.open(server.address)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             session.close()
             if session.recovery.exists():
-                log_info(f'\nthe edits are not saved; they are kept for the next time in '
-                         f'{session.recovery}')
+                log_info(f'\nthe edits are not saved; they are kept in {session.recovery}')
         return 0
-
-
-def open_browser(address):
-    """Open the address in a browser with a window; return whether that worked."""
-    window = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
-    if sys.platform.startswith('linux') and not window:
-        return False                    # a browser in the terminal would take the terminal over
-    try:
-        return webbrowser.open(address)
-    except (webbrowser.Error, OSError):
-        return False

@@ -1,10 +1,6 @@
-"""The editor without its page: a scene, the operations that change it, and its picture.
-
-A scene is a label map, an instance map and a style for every object (paper section 3.4, and
-"interactive object editing" in section 4). An edit is a dict as in JSON, for example
-{"do": "relabel", "object": 26003, "label": "bus"}: `do` names a function in OPERATIONS, and the
-other fields are its arguments.
-"""
+"""The editor without its page: a scene, the operations that change it, and its picture (paper
+section 3.4, and "interactive object editing" in section 4). An edit is a dict as in JSON, as
+{"do": "relabel", "object": 26003, "label": "bus"}: a function in OPERATIONS and its arguments."""
 from collections import namedtuple
 import copy
 from types import SimpleNamespace
@@ -30,29 +26,26 @@ State = namedtuple('State', 'label inst styles')
 Style = namedtuple('Style', 'number features')
 # ids, labels, pixels: (K,) ndarrays, ids ascending; boxes: (K, 4), as x0, y0, x1, y1.
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
-# A State in the history. maps: see pack; opened: the opened scene that it comes from, with its
-# `position` in the history, the `version` of the editor then, photo, noise and size (see Editor).
+# A State in the history. maps: [(shape, dtype, compressed bytes)] of label and inst; opened: the
+# scene that was opened and edited to this state: its `position` in the history, the `version` of
+# the editor then, photo, noise and size (see Editor).
 Entry = namedtuple('Entry', 'maps styles opened')
 
-
-# -------------------------------------------------------------------------------- maps of pixels
 
 def describe_objects(label, inst, n_labels):
     """Return the Objects of a label map and an instance map, both (H, W)."""
     label, inst = (torch.from_numpy(x)[None, None] for x in (label, inst))
-    ids, slot, labels, pixels = data.describe_instances(label, inst, n_labels)
-    slot, sides = slot[0, 0], []
-    for axis, reduce in ((1, 'amin'), (0, 'amin'), (1, 'amax'), (0, 'amax')):
-        places = torch.arange(slot.shape[axis]).unsqueeze(1 - axis).expand_as(slot)
-        sides.append(torch.zeros(len(ids), dtype=torch.long).scatter_reduce(
-            0, slot.flatten(), places.flatten(), reduce, include_self=False))
-    boxes = torch.stack(sides, 1) + torch.tensor([0, 0, 1, 1])
-    return Objects(*(x.numpy() for x in (ids, labels, pixels, boxes)))
+    ids, slot, labels, pixels = (x.numpy() for x in data.describe_instances(label, inst, n_labels))
+    order, first = slot.argsort(axis=None, kind='stable'), pixels.cumsum() - pixels
+    y, x = np.divmod(order, slot.shape[-1])         # of the pixels, one object after the other
+    low, high = np.minimum.reduceat, np.maximum.reduceat
+    boxes = np.stack([low(x, first), low(y, first), high(x, first) + 1, high(y, first) + 1], 1)
+    return Objects(ids, labels, pixels, boxes)
 
 
 def nearest_pixels(hole, sources):
-    """Return rows and columns of the nearest pixel of `sources` for each pixel of `hole`.
-    Both are (H, W) bool masks; the order is that of hole.nonzero(). Euclidean distance, exact."""
+    """Return row and column of the pixel of `sources` with the smallest Euclidean distance to each
+    pixel of `hole`, in the order of hole.nonzero(). Both are (H, W) bool masks."""
     rows, columns = np.arange(len(hole))[:, None], np.arange(hole.shape[1])
     above = np.maximum.accumulate(np.where(sources, rows, -FAR))
     below = np.minimum.accumulate(np.where(sources, rows, FAR)[::-1])[::-1]
@@ -66,45 +59,68 @@ def nearest_pixels(hole, sources):
     return row[y, column], column
 
 
-def transform_mask(mask, dx, dy, scale, flip):
-    """Scale an (H, W) bool mask about its centre, mirror it if `flip`, and move it by (dx, dy).
-    Returns the new mask, and for each of its pixels the row and the column that it comes from."""
-    y, x = mask.nonzero()
-    middle_y, middle_x = (y.min() + y.max()) / 2, (x.min() + x.max()) / 2
-    rows, columns = np.indices(mask.shape)
-    y = np.floor((rows - middle_y - dy) / scale + middle_y + 0.5).astype(int)
-    x = np.floor((columns - middle_x - dx) / scale * (-1 if flip else 1) + middle_x + 0.5)
-    x = x.astype(int)
-    inside = (y >= 0) & (y < len(mask)) & (x >= 0) & (x < mask.shape[1])
-    target = inside & mask[np.where(inside, y, 0), np.where(inside, x, 0)]
-    return target, y[target], x[target]
+def transform_map(values, dx, dy, scale, flip):
+    """Scale a map (H, W) of integers about the centre of its pixels above 0, mirror it if `flip`,
+    and move it by (dx, dy). The pixels around it become 0."""
+    y, x = values.nonzero()
+    middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
+    down, across = 1 / scale, (-1 if flip else 1) / scale
+    old = Image.fromarray(values.astype(np.int32))
+    return np.asarray(old.transform(old.size, Image.Transform.AFFINE, (
+        across, 0, middle_x - across * (middle_x + dx),
+        0, down, middle_y - down * (middle_y + dy))))
 
 
 def connected_part(state, x, y):
-    """Return the mask (H, W) of the pixels connected to (x, y), of its object and label."""
+    """Return the (H, W) mask of the pixels of the same object and label connected to (x, y)."""
     same = (state.inst == state.inst[y, x]) & (state.label == state.label[y, x])
     parts = data.connected_components(same)
     return parts == parts[y, x]
 
 
-# ----------------------------------------------------------------------------------- operations
-
 def style(editor, style: style_choice, object: object_id = None, label: label_number = None,
           seed: number_between(0, (1 << 32) - 1, whole=True) = 0):
-    """Give a style to an object, or to all objects of a label.
-    style: the number of a style of the label; 'main', its most frequent style; 'random', a style
-        other than the present one, drawn with `seed` and with the frequencies of the styles as
-        probabilities; 'photo', the style in the photograph; or a tuple of features."""
+    """Give a style to an object, or to all objects of a label: style number n of the label; 'main',
+    the most frequent one; 'random', another one, drawn; 'photo', the photograph's; or features."""
     editor.require_encoder()
     if (object is None) == (label is None):
         raise UserError('expected either "object" or "label"')
     ids, labels = editor.objects[:2]
     chosen = ids == object if label is None else labels == label
     if not chosen.any():
-        raise UserError(f'no object of the label {editor.label_name(label)} in the picture')
-    keys = np.unique((labels if editor.by_label else ids)[chosen]).tolist()
-    return editor.state._replace(styles={
-        **editor.state.styles, **editor.choose_styles(keys, style, seed)})
+        raise UserError(f'no object of the label {editor.label_names[label]} in the picture')
+    keys = (labels if editor.by_label else ids)[chosen].tolist()        # of State.styles
+    label_of = dict(zip(keys, labels[chosen].tolist()))
+    generator = torch.Generator().manual_seed(seed)
+    if style == 'photo':
+        if editor.opened.photo is None:
+            raise UserError('no photograph is loaded; use --photo, or drop it onto the page')
+        scene = editor.inputs()[0]
+        vectors = generate.encode_image(editor.run, editor.opened.photo, scene)
+        new = {key: Style(None, tuple(vectors[scene.ids == key][0].tolist())) for key in label_of}
+    elif isinstance(style, tuple):
+        new = dict.fromkeys(keys, Style(None, style))
+    elif style == 'main':
+        new = dict(zip(label_of, main_styles(editor.clusters, [*label_of.values()])))
+    else:
+        new = {key: numbered_style(editor, key, label, style, generator)
+               for key, label in label_of.items()}
+    return editor.state._replace(styles={**editor.state.styles, **new})
+
+
+def numbered_style(editor, key, label, choice, generator):
+    """Return the Style of a label with a number, or a random one for the region `key`."""
+    counts = torch.from_numpy(editor.clusters['counts'][label]).float()
+    n_styles = int((counts > 0).sum())
+    if choice == 'random':
+        present = editor.state.styles[key].number
+        if present is not None and n_styles > 1:
+            counts[present] = 0
+        choice = int(counts.multinomial(1, generator=generator)) if n_styles else None
+    elif choice >= n_styles:
+        raise UserError(f'{choice}: {editor.label_names[label]} has '
+                        + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
+    return cluster_style(editor.clusters, label, choice)
 
 
 def like(editor, object: object_id, other: object_id):
@@ -123,48 +139,43 @@ def split(editor, at: point):
     x, y = at
     part, old = connected_part(editor.state, x, y), int(editor.state.inst[y, x])
     if part.sum() == (editor.state.inst == old).sum():
-        raise UserError(f'{list(at)}: that object is in one piece')
+        raise UserError(f'{at}: that object is in one piece')
     label = int(editor.state.label[y, x])
     return editor.with_object(part, label, editor.free_id(label), editor.state.styles.get(old))
 
 
 def remove(editor, object: object_id):
-    """Remove an object and fill the hole from its surroundings (see Editor.fill_sources)."""
+    """Remove an object and fill the hole from its surroundings (see Editor.filled)."""
     return editor.with_maps(*editor.filled(editor.state.inst == object))
 
 
 def move(editor, object: object_id, by: offset = (0, 0), scale: number_between(0.05, 20) = 1,
          flip: boolean = False, copy: boolean = False):
-    """Scale an object about its centre, mirror it and move it by [dx, dy] pixels.
-    The object hides the pixels that it covers. The pixels that it leaves are filled as by `remove`.
-    copy: leave the object where it is, and make the result a new object."""
+    """Scale an object about its centre, mirror it and move it by [dx, dy] pixels. The hole is
+    filled as by `remove`; with `copy` the object stays, and the result is a new object."""
     mask = editor.state.inst == object
-    target, y, x = transform_mask(mask, *by, scale, flip)
+    # An object may have pixels of many labels. 0 stands for the pixels around it.
+    moved = transform_map(mask * (editor.state.label.astype(np.int32) + 1), *by, scale, flip)
+    target = moved > 0
     if not target.any():
         raise UserError('the object would lie outside the picture')
     maps = None if copy or (mask <= target).all() else editor.filled(mask)
-    labels = editor.state.label[y, x]               # an object may have pixels of many labels
     new = editor.free_id(editor.label_of(object)) if copy else object
-    return editor.with_object(target, labels, new, editor.state.styles.get(object), maps)
+    return editor.with_object(target, moved[target] - 1, new, editor.state.styles.get(object), maps)
 
 
 def paint(editor, label: label_number, to: paint_target = 'new', brush: stroke = None,
           width: number_between(0.5, 10_000) = 1, rectangle: rectangle = None, fill: point = None):
-    """Paint a label along a brush stroke, in a rectangle or over a connected part.
-    brush, width: points [[x, y], ...] and the width of the stroke in pixels.
-    rectangle: [x0, y0, x1, y1].
-    fill: a point of the connected part.
-    to: the object that the pixels become part of: 'new', a new object; 'same', the object of that
-        label that they touch most, or the largest if they touch none; or an object of that label.
-    """
+    """Paint a label along a brush stroke, in a rectangle or over the connected part at a point.
+    to: 'new': as a new object; 'same' or a number: as part of an object (see touched_object)."""
     mask = editor.draw_mask(brush, width, rectangle, fill)
     if to == 'same':
         to = editor.touched_object(mask, label)
     if to == 'new':
         to = editor.free_id(label)
     elif editor.label_of(to) != label:
-        raise UserError(f'object {to} has the label {editor.label_name(editor.label_of(to))}, not '
-                        f'{editor.label_name(label)}')
+        raise UserError(f'object {to} has the label {editor.label_names[editor.label_of(to)]}, not '
+                        f'{editor.label_names[label]}')
     return editor.with_object(mask, label, to, editor.state.styles.get(to))
 
 
@@ -186,27 +197,21 @@ OPERATIONS = {f.__name__: f for f in (
     style, like, relabel, split, remove, move, paint, erase, reset)}
 
 
-# ----------------------------------------------------------------------------------- the editor
-
 class Editor:
-    """A scene that is edited, its history for undo and redo, and the run that makes its picture.
-    run: runs.Run.
+    """A State that is edited, its history for undo and redo, and the run that makes its picture.
     clusters: the styles to choose from (dict of styles.cluster), None without an encoder.
-    state: the State to start from.
     photo: a photograph of the scene, (1, C, H, W) float in [-1, 1], or None.
-    noise: seed of a U-Net's dropout, see generate.synthesise.
-    size: (width, height) of the label map in its file, or None, see generate.Scene."""
+    noise, size: see generate.synthesise and generate.Scene."""
 
     def __init__(self, run, clusters, state, photo=None, noise=0, size=None):
         self.run, self.config, self.clusters = run, run.config, clusters
+        self.label_names = run.config.label_names or [*map(str, range(run.config.n_labels))]
         self.things = layouts.LAYOUTS[run.config.layout].things
         self.by_label = run.config.features_of == 'label'       # a style for each label
         self.version = self.maps_version = 0        # count all changes, and changes of the maps
         self.state, self.history, self.now = State(None, None, {}), [], -1
-        self.described = None, None, None           # see describe
+        self.described = None, None                 # see describe
         self.open(state, photo, noise, size)
-
-    # ------------------------------------------------ the history
 
     def open(self, state, photo=None, noise=0, size=None):
         """Continue with another scene, to which `reset` returns from then on."""
@@ -215,28 +220,24 @@ class Editor:
 
     def push(self, state, opened=None):
         """Add `state` to the history after the present state; the states after it are dropped."""
-        same = state.label is self.state.label and state.inst is self.state.inst
-        maps = self.history[self.now].maps if same else pack(state[:2])
+        maps = (self.history[self.now].maps if state.label is self.state.label else
+                [(x.shape, x.dtype, zlib.compress(x.tobytes(), 1)) for x in state[:2]])
         self.history[self.now + 1:] = [Entry(maps, state.styles, opened or self.opened)]
         self.show(self.now + 1, state)
 
     def show(self, position, state):
-        """Make `state`, from that position of the history, the present state."""
-        if state.label is not self.state.label or state.inst is not self.state.inst:
-            self.objects = self.describe(state.label, state.inst)
-            self.maps_version += 1
+        self.maps_version += state.label is not self.state.label
+        self.objects = self.describe(state.label, state.inst)
         self.now, self.state, self.version = position, state, self.version + 1
+        self.opened = self.history[position].opened
 
     def state_at(self, position):
         """Return the State at a position of the history."""
         entry = self.history[position]
-        same = entry.maps is self.history[self.now].maps
-        return State(*(self.state[:2] if same else unpack(entry.maps)), entry.styles)
-
-    @property
-    def opened(self):
-        """The scene that was opened and edited to the present state; see Entry."""
-        return self.history[self.now].opened
+        if entry.maps is self.history[self.now].maps:
+            return self.state._replace(styles=entry.styles)
+        return State(*(np.frombuffer(bytearray(zlib.decompress(packed)), dtype).reshape(shape)
+                       for shape, dtype, packed in entry.maps), entry.styles)
 
     def edit(self, edits):
         """Apply a list of edits in order. If one of them raises a UserError, nothing changes."""
@@ -257,24 +258,21 @@ class Editor:
         if not operation:
             raise UserError(f'{short_json(edit)}: expected {{"do": ...}} with one of '
                             f'{", ".join(OPERATIONS)}, undo, redo')
-        values = {key: value for key, value in edit.items() if key != 'do'}
         try:
+            values = {key: value for key, value in edit.items() if key != 'do'}
             self.push(operation(self, **parse_arguments(operation, values, self)))
         except UserError as error:
             raise UserError(f'{name}: {error}') from None
 
-    # ------------------------------------------------ the picture and the objects
-
     def inputs(self, state=None, window=np.s_[:, :]):
         """Return what generate.synthesise takes for a state (default: the present one).
-        window: the part of the maps to show, or every n-th row and column of it, as two slices.
-        Returns the Scene; the styles of its regions (K, feat), None without an encoder; noise."""
-        state, vectors = state or self.state, None
+        window: two slices, of the rows and the columns to show."""
+        state = state or self.state
         label, inst = (torch.from_numpy(x[window].copy())[None, None] for x in state[:2])
         inst = None if self.config.instances == 'none' else inst
         scene = generate.make_scene(self.config, label, inst, self.opened.size)
-        if self.run.E:
-            vectors = torch.tensor([state.styles[i].features for i in scene.ids.tolist()])
+        ids = scene.ids.tolist() if self.run.E else []
+        vectors = torch.tensor([state.styles[i].features for i in ids]) if self.run.E else None
         return scene, vectors, self.opened.noise
 
     def picture(self):
@@ -282,34 +280,27 @@ class Editor:
         return generate.synthesise(self.run, *self.inputs())
 
     def describe(self, label, inst):
-        """Return the Objects of two maps; those of the last two maps are kept."""
-        if self.described[0] is not label or self.described[1] is not inst:
-            self.described = label, inst, describe_objects(label, inst, self.config.n_labels)
-        return self.described[2]
+        """Return the Objects of two new maps; those of the last two maps are kept."""
+        if self.described[0] is not label:
+            self.described = label, describe_objects(label, inst, self.config.n_labels)
+        return self.described[1]
 
     def require_encoder(self):
         if not self.run.E:
             raise UserError('the run was trained without --features, so there are no styles')
-
-    def label_name(self, label):
-        return self.config.label_names[label] if self.config.label_names else str(label)
 
     def label_of(self, object):
         return int(self.objects.labels[self.objects.ids == object][0])
 
     def free_id(self, label):
         """Return an id that no object has; for a thing of Cityscapes, in that data set's form."""
-        start = label * 1000 if label in self.things else int(self.state.inst.max()) + 1
-        start = start if 0 <= start < 1 << 16 else 0
+        start = label * 1000 if label in self.things else 0
         taken = np.isin(np.arange(start, start + len(self.objects.ids) + 1), self.objects.ids)
         return start + int(taken.argmin())
 
-    # ------------------------------------------------ parts of operations
-
     def with_maps(self, label, inst, styles=()):
-        """Return the State of new maps.
-        An object keeps its style if its label stays; others get the main style of their label.
-        styles: {id: Style} of objects that get these styles instead; None: the main style."""
+        """Return the State of new maps. An object keeps its style if its label stays, or gets the
+        main style of its label. styles: {id: Style} of objects that get another (None: main)."""
         if not self.run.E:
             return State(label, inst, {})
         if self.by_label:
@@ -326,31 +317,23 @@ class Editor:
         return State(label, inst, {key: kept[key] for key in labels})
 
     def with_object(self, mask, label, object, style=None, maps=None):
-        """Return the State in which `mask` (H, W) belongs to an object.
-        label: a number, or a number for each pixel of the mask.
-        style: of the object; None: the main style of its label.
-        maps: label map and instance map to start from (default: the present ones)."""
+        """Return the State in which the pixels of a mask have a label (or each one its own) and
+        belong to an object. maps: label map and instance map to start from (default: present)."""
         labels, inst = (x.copy() for x in maps or self.state[:2])
         labels[mask], inst[mask] = label, object
         return self.with_maps(labels, inst, {object: style})
 
     def filled(self, hole):
-        """Return both maps with a hole filled: each pixel is a copy of the nearest fill source."""
-        y, x = nearest_pixels(hole, self.fill_sources(hole))
-        label, inst = (old.copy() for old in self.state[:2])
-        label[hole], inst[hole] = label[y, x], inst[y, x]
-        return label, inst
-
-    def fill_sources(self, hole):
-        """Return the mask of the pixels that a hole is filled from.
-        Preferred are pixels of labels that are neither things nor void in the run's layout, and
-        not the most frequent label in the hole. If there are none, the rules are relaxed."""
-        label, outside = self.state.label, ~hole
-        others = outside & (label != np.bincount(label[hole]).argmax())
+        """Return both maps with each pixel of a hole replaced by the nearest one whose label is no
+        thing, not void and not the most frequent one in the hole; if there is none, of others."""
+        label, inst = (x.copy() for x in self.state[:2])
+        others = ~hole & (label != np.bincount(label[hole]).argmax())
         stuff = others & ~np.isin(label, self.things)
-        for sources in (stuff & ~np.isin(label, self.config.void), stuff, others, outside):
+        for sources in (stuff & ~np.isin(label, self.config.void), stuff, others, ~hole):
             if sources.any():
-                return sources
+                y, x = nearest_pixels(hole, sources)
+                label[hole], inst[hole] = label[y, x], inst[y, x]
+                return label, inst
         raise UserError('nothing would be left to fill the picture with')
 
     def draw_mask(self, brush, width, rectangle, fill):
@@ -362,11 +345,10 @@ class Editor:
         mask = Image.new('1', self.state.label.shape[::-1])
         draw = ImageDraw.Draw(mask)
         if rectangle:
-            draw.rectangle(rectangle, fill=1)
+            draw.rectangle([*zip(sorted(rectangle[::2]), sorted(rectangle[1::2]))], fill=1)
         else:
             radius = max(0, (width - 1) / 2)
-            if len(brush) > 1:
-                draw.line(brush, fill=1, width=max(1, round(width)))
+            draw.line(brush, fill=1, width=max(1, round(width)))
             draw.point(brush, fill=1)               # an ellipse one pixel wide draws nothing
             for x, y in brush:
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
@@ -376,47 +358,16 @@ class Editor:
         return mask
 
     def touched_object(self, mask, label):
-        """Return the object of a label that a mask touches or covers most, or the largest object
-        of the label if the mask touches none, or 'new' if no object has the label."""
-        of_label = self.objects.labels == label
-        if not of_label.any():
-            return 'new'
-        ids, pixels = self.objects.ids[of_label], self.objects.pixels[of_label]
+        """Return the object of a label that a mask touches or covers most, else the largest of the
+        label, or 'new' if there is none."""
+        ids, labels, pixels, _ = self.objects
+        ids, pixels = ids[labels == label], pixels[labels == label]
         near = mask | (data.boundary_map(torch.tensor(mask)).numpy() > 0)
         touched = self.state.inst[near & (self.state.label == label)]
-        touched = np.searchsorted(ids, touched[np.isin(touched, ids)])
-        counts = np.bincount(touched, minlength=len(ids))
-        return int(ids[(counts if counts.any() else pixels).argmax()])
-
-    def choose_styles(self, keys, choice, seed=0):
-        """Return {key: Style} for some keys of State.styles; choice, seed: see `style`."""
-        if choice == 'photo':
-            if self.opened.photo is None:
-                raise UserError('no photograph is loaded; give it with --photo, or drop it onto '
-                                'the page')
-            scene = self.inputs()[0]
-            vectors = generate.encode_image(self.run, self.opened.photo, scene)
-            return {key: Style(None, tuple(vectors[scene.ids == key][0].tolist())) for key in keys}
-        if isinstance(choice, tuple):
-            return dict.fromkeys(keys, Style(None, choice))
-        labels = keys if self.by_label else [self.label_of(key) for key in keys]
-        if choice == 'main':
-            return dict(zip(keys, main_styles(self.clusters, labels)))
-
-        generator, styles = torch.Generator().manual_seed(seed), {}
-        for key, label in zip(keys, labels):
-            weights = torch.from_numpy(self.clusters['counts'][label]).float()
-            n_styles, number = int((weights > 0).sum()), choice
-            if choice != 'random' and choice >= n_styles:
-                raise UserError(f'{choice}: {self.label_name(label)} has '
-                                + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
-            if choice == 'random':
-                present = self.state.styles[key].number
-                if present is not None and n_styles > 1:
-                    weights[present] = 0
-                number = int(weights.multinomial(1, generator=generator)) if n_styles else None
-            styles[key] = cluster_style(self.clusters, label, number)
-        return styles
+        touched, counts = np.unique(touched[np.isin(touched, ids)], return_counts=True)
+        if len(touched):
+            return int(touched[counts.argmax()])
+        return int(ids[pixels.argmax()]) if len(ids) else 'new'
 
 
 def cluster_style(clusters, label, number):
@@ -430,13 +381,3 @@ def main_styles(clusters, labels):
     numbers = choose_indices(torch.tensor(labels, dtype=torch.long), clusters).tolist()
     return [cluster_style(clusters, label, number if number >= 0 else None)
             for label, number in zip(labels, numbers)]
-
-
-def pack(maps):
-    """Compress two maps for the history."""
-    return [(x.shape, x.dtype, zlib.compress(x.tobytes(), 1)) for x in maps]
-
-
-def unpack(packed):
-    return [np.frombuffer(bytearray(zlib.decompress(raw)), dtype).reshape(shape)
-            for shape, dtype, raw in packed]

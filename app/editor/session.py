@@ -7,14 +7,12 @@ import io
 from pathlib import Path
 import tempfile
 import threading
-import time
 
 import numpy as np
 from PIL import Image
 
-from app.common.console import warn, warn_on_error
+from app.common.console import warn_on_error
 from app.common.errors import UserError
-from app.common.files import write_atomically
 from app.datasets.scenes import read_photo
 from app.editor import operations, scene_files
 from app.editor.arguments import (boolean, edit_list, number_between, object_id, string,
@@ -25,16 +23,15 @@ import generate
 THUMBNAIL_PIXELS = 1 << 16              # the network computes at most so many for a thumbnail
 
 
-class Superseded(Exception):
-    """The scene has changed since a picture of it was requested."""
+class Refused(Exception):
+    """A request that is refused; arguments: HTTP status, message."""
 
 
 class Session:
     """An operations.Editor and the requests that the page makes.
     A request runs while its thread holds `lock`. A request that needs a picture returns a function,
     which is called without the lock and waits for the one thread that computes pictures.
-    folder, name: scenes are saved as <folder>/<name>-<number>. The recovery file, which has the
-        edits that are not saved, is in the same folder."""
+    Scenes are saved as <folder>/<name>-<number>, edits that are not saved in a recovery file."""
 
     def __init__(self, editor, folder, name, title):
         self.editor, self.folder, self.name, self.title = editor, folder, name, title
@@ -43,43 +40,26 @@ class Session:
         self.saved_version = editor.version
         self.recovery = folder / f'.{name}-unsaved.npz'
         if self.recovery.exists():                  # of an earlier session: keep it under a number
-            n = 1 + max((int(path.stem[-3:]) for path in self.old_recoveries()), default=0)
-            self.recovery.replace(folder / f'.{name}-unsaved-{n:03d}.npz')
-        self.unsaved = self.read_old_recovery()
-        self.pictures = {}                          # {version: picture}
-        self.computing, self.layers_done, self.seconds, self.closing = None, 0, 0.0, False
+            numbered = scene_files.free_name(folder, self.recovery.stem)
+            self.recovery.replace(folder / f'{numbered}.npz')
+        pattern = f'{glob.escape(self.recovery.stem)}-[0-9][0-9][0-9].npz'
+        self.unsaved = sorted(folder.glob(pattern))             # of earlier sessions
+        self.pictures = {}                          # {version: picture}, the last two
+        self.computing, self.layers_done, self.closing = None, 0, False
         layers = [module for module in editor.run.G.modules() if not list(module.children())]
         self.n_layers = len(layers)
         for layer in layers:
             layer.register_forward_pre_hook(self.before_layer)
 
-    def old_recoveries(self):
-        """Return the recovery files of earlier sessions, the newest first."""
-        return sorted(self.folder.glob(f'.{glob.escape(self.name)}-unsaved-[0-9][0-9][0-9].npz'),
-                      reverse=True)
-
-    def read_old_recovery(self):
-        """Return path, State and noise of the newest recovery file that can be read, or None."""
-        for path in self.old_recoveries():
-            try:
-                return path, *scene_files.read_recovery(path, self.editor)
-            except UserError as error:
-                warn(f'warning: {error}')
-                path.replace(path.with_suffix('.damaged'))
-        return None
-
-    # ------------------------------------------------ pictures, computed in one thread
-
     def before_layer(self, *hook_arguments):
         """Stop the computation of a picture that nobody needs any more."""
         self.layers_done += 1
         if self.closing or self.computing not in (None, self.editor.version):
-            raise Superseded
+            raise Refused(409, 'the scene has changed since')
 
     def compute(self, version, make_inputs, key=None):
-        """Return the picture of make_inputs(), which returns what generate.synthesise takes.
-        key: the version under which the picture is kept; None: it is not kept.
-        Raises Superseded if the scene is no longer at `version`."""
+        """Return the picture of make_inputs(), which returns what generate.synthesise takes, and
+        keep it as `key`. Raises Refused if the scene is no longer at `version`."""
         def job():
             self.computing, self.layers_done = version, 0
             try:
@@ -87,41 +67,34 @@ class Session:
                     self.before_layer()
                     if key in self.pictures:
                         return self.pictures[key]
-                    inputs, needed = make_inputs(), (version, self.editor.opened.version)
-                started = time.perf_counter()
+                    inputs = make_inputs()
                 image = generate.synthesise(self.editor.run, *inputs).cpu()
                 if key is not None:
-                    self.seconds = time.perf_counter() - started
-                    self.pictures = {key: image, **{
-                        i: self.pictures[i] for i in needed if i in self.pictures}}
+                    self.pictures = dict([*self.pictures.items(), (key, image)][-2:])
                 return image
             finally:
                 self.computing = None
         return self.painter.submit(job).result()
 
-    # ------------------------------------------------ the requests
-
     def state(self):
         """Return labels, objects with their boxes and styles, and what is possible now."""
-        e, names = self.editor, self.editor.config.label_names
+        e = self.editor
         colours = pictures.label_colours(e.config).tolist()
         counts = e.clusters['counts'] if e.clusters else np.zeros((e.config.n_labels, 1))
         numbers = {key: style.number for key, style in e.state.styles.items()}
         return {
             'title': self.title, 'version': e.version, 'maps_version': e.maps_version,
             'size': e.state.label.shape[::-1],
-            'labels': [{'label': i, 'name': names[i] if names else str(i), 'colour': colours[i],
+            'labels': [{'label': i, 'name': e.label_names[i], 'colour': colours[i],
                         'thing': i in e.things, 'styles': int((counts[i] > 0).sum())}
                        for i in range(e.config.n_labels)],
             'objects': [{'id': i, 'label': label, 'pixels': pixels, 'box': box,
                          'style': numbers.get(label if e.by_label else i)}
                         for i, label, pixels, box in zip(*(x.tolist() for x in e.objects))],
             'undo': e.now, 'redo': len(e.history) - 1 - e.now,
-            'unsaved': self.saved_version != e.version,
-            'encoder': e.run.E is not None, 'by_label': e.by_label,
-            'photo': e.opened.photo is not None, 'opened': e.opened.version,
-            'seconds': self.seconds, 'unsaved_found': self.unsaved is not None,
-            'folder': str(self.folder)}
+            'unsaved': self.saved_version != e.version, 'unsaved_found': bool(self.unsaved),
+            'encoder': e.run.E is not None, 'photo': e.opened.photo is not None,
+            'opened': e.opened.version}
 
     def maps(self):
         """Return the label of every pixel as uint16, row by row, then its instance as int32."""
@@ -136,46 +109,41 @@ class Session:
 
     def changed(self):
         """Write the recovery file in the background. Return the state."""
-        version, state, noise = self.editor.version, self.editor.state, self.editor.opened.noise
+        version = self.editor.version
 
         def keep():
             if version == self.editor.version:      # otherwise a newer one is written soon
-                warn_on_error(lambda: write_atomically(
-                    self.recovery, lambda file: scene_files.write_recovery(file, state, noise)),
-                    'editing goes on')
-        self.keeper.submit(keep)
+                scene_files.write_recovery(self.recovery, self.editor)
+        self.keeper.submit(warn_on_error, keep, 'editing goes on')
         return self.state()
 
     def picture(self, version: number_between(0, 1 << 53, whole=True), preview: boolean = False,
                 opened: boolean = False):
-        """Return the picture of the present version as PNG.
-        preview: at half the size, which is faster and a different picture.
-        opened: of the scene as it was opened."""
+        """Return the picture of the present version as PNG, or that of the scene as it was opened.
+        preview: at half the size, which is faster and a different picture."""
         e = self.editor
         key, make_inputs = version, e.inputs
         if opened:
-            key, make_inputs = e.opened.version, lambda: e.inputs(e.state_at(e.opened.position))
+            key, make_inputs = e.opened.version, lambda: e.inputs(operations.reset(e))
         elif preview:
             key, make_inputs = None, lambda: e.inputs(window=np.s_[::2, ::2])
         return lambda: png(self.compute(version, make_inputs, key))
 
     def progress(self):
         """Return the share of the layers that are computed, 0 to 1, or null between pictures."""
-        return {'version': self.editor.version, 'progress': None if self.computing is None else
+        return {'progress': None if self.computing is None else
                 min(self.layers_done / self.n_layers, 1)}
 
     def thumbnail(self, object: object_id, style: style_choice):
         """Return a PNG of an object in a style; only its surroundings are computed."""
         e = self.editor
         version, state = e.version, operations.style(e, style, object)
-        h, w = state.label.shape
         x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
         # The network sees the surroundings; the object alone is shown.
         edge = max(16, (x1 - x0) // 4, (y1 - y0) // 4)
         left, top = max(0, x0 - edge), max(0, y0 - edge)
-        right, bottom = min(w, x1 + edge), min(h, y1 + edge)
-        step = int(np.ceil(((right - left) * (bottom - top) / THUMBNAIL_PIXELS) ** 0.5))
-        window = np.s_[top:bottom:step, left:right:step]
+        step = int(np.ceil(((x1 + edge - left) * (y1 + edge - top) / THUMBNAIL_PIXELS) ** 0.5))
+        window = np.s_[top:y1 + edge:step, left:x1 + edge:step]
         rows = slice((y0 - top) // step, -(-(y1 - top) // step))
         columns = slice((x0 - left) // step, -(-(x1 - left) // step))
         return lambda: png(self.compute(version, lambda: e.inputs(state, window))[
@@ -206,28 +174,27 @@ class Session:
             image = self.compute(version, self.editor.inputs, version)
             with self.lock:
                 if version != self.editor.version:
-                    raise Superseded
+                    raise Refused(409, 'the scene has changed since')
                 name = scene_files.free_name(self.folder, self.name)
                 paths = scene_files.save(self.editor, self.folder, name, image)
                 self.saved_version = version
-                self.keeper.submit(lambda: self.recovery.unlink(missing_ok=True))
+                self.keeper.submit(self.recovery.unlink, missing_ok=True)
                 return {**self.state(), 'files': [str(path) for path in paths]}
         return write
 
     def recover(self, restore: boolean):
-        """Restore the unsaved edits of an earlier session, or delete them. Return the state."""
-        if not self.unsaved:
-            return self.state()
-        path, state, noise = self.unsaved
-        if restore:
+        """Restore the unsaved edits of the last earlier session that has some, or delete them.
+        Return the state."""
+        if self.unsaved and restore:
+            state, noise = scene_files.read_recovery(self.unsaved[-1], self.editor)
             if state.label.shape == self.editor.state.label.shape:
                 self.editor.push(state)
             else:
                 self.editor.open(state, noise=noise)
             self.changed()
-        # The keeper writes the new recovery file before it deletes the old one.
-        self.keeper.submit(path.unlink, missing_ok=True).result()
-        self.unsaved = self.read_old_recovery()
+        if self.unsaved:
+            # The keeper writes the new recovery file before it deletes the old one.
+            self.keeper.submit(self.unsaved.pop().unlink, missing_ok=True).result()
         return self.state()
 
     def close(self):
@@ -245,20 +212,16 @@ def uploaded_files(folder, **files):
     """Write the files of a request, base64 or None, to a temporary folder; yield {role: path}."""
     with tempfile.TemporaryDirectory(prefix='.upload-', dir=folder) as temporary:
         paths = {}
-        for role, encoded in files.items():
-            if encoded is None:
-                continue
-            try:
-                content = base64.b64decode(encoded, validate=True)
-            except ValueError:
-                raise UserError(f'"{role}": not base64') from None
-            # The readers recognise pictures by their content, but arrays by their suffix.
-            suffix = '.npy' if content.startswith(b'\x93NUMPY') else '.png'
-            paths[role] = Path(temporary, f'{role}{suffix}')
-            paths[role].write_bytes(content)
         try:
+            for role, encoded in files.items():
+                if encoded is not None:
+                    content = base64.b64decode(encoded, validate=True)
+                    # The readers recognise pictures by their content, but arrays by their suffix.
+                    suffix = '.npy' if content.startswith(b'\x93NUMPY') else '.png'
+                    paths[role] = Path(temporary, f'{role}{suffix}')
+                    paths[role].write_bytes(content)
             yield paths
-        except UserError as error:                  # the user does not know the temporary folder
+        except ValueError as error:                 # the user does not know the temporary folder
             raise UserError(str(error).replace(f'{temporary}/', '')) from None
 
 

@@ -115,11 +115,10 @@ def test_ids_of_more_than_16_bits_are_replaced(trained, scenes, tmp_path):
 
 
 def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
-    editor = make_editor(run)
+    editor = make_editor(run, noise=5)
     do(editor, 'remove', object=26000)
     path = tmp_path / 'unsaved.npz'
-    with open(path, 'wb') as file:
-        scene_files.write_recovery(file, editor.state, 5)
+    scene_files.write_recovery(path, editor)
     state, noise = scene_files.read_recovery(path, editor)
     assert_same(state, editor.state)
     assert noise == 5
