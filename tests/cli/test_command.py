@@ -9,18 +9,14 @@ from PIL import Image
 import pytest
 import torch
 
-from conftest import BARE, ROOT, TINY, equal
-from app.runs import checkpoints
-import data
-from app.datasets import decoding
-from app.datasets import layouts
+from app.datasets import decoding, layouts
 from app.datasets.pairs import PairReader, open_dataset
-from app.runs import runs
-import styles
 from app.demo import streets
+from app.runs import checkpoints, pictures, run_styles, runs
+from conftest import BARE, ROOT, TINY, equal
+import data
 import generate
-from app.runs import run_styles
-from app.runs import pictures
+import styles
 
 CPU = torch.device('cpu')
 
@@ -230,9 +226,7 @@ def test_finetuned_encoder_paints_the_vectors_of_its_own_size(trained, scenes):
     dataset = open_dataset(layouts.find_pairs(scenes)[1], PairReader(state.config, (128, 64)))
     item = {role: tensor[None] for role, tensor in dataset[0, 0].items()}
     label, inst, image, _ = data.to_device(item, CPU)
-    state.config.encoder_scale = 2
-
-    painted = styles.encode(state, image, inst)
+    painted = styles.encode(state.E, image, inst, scale=2)
     small = torch.nn.functional.interpolate(image, scale_factor=0.5, mode='bicubic', antialias=True)
     at_its_size = state.E(small, inst[..., ::2, ::2])
     assert painted.shape == (1, 3, 64, 128)
@@ -342,7 +336,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
         scene = streets.draw_scene(i, size)
         label, inst, image = (data.to_tensor(array)[None] for array in scene[:3])
         with torch.inference_mode():
-            features = styles.encode(state, data.to_float(image), inst)[0].numpy()
+            features = styles.encode(state.E, data.to_float(image), inst)[0].numpy()
         for instance, paint in scene.colours.items():
             seen = scene.inst == instance
             if instance // 1000 == car and seen.sum() >= 60:
