@@ -9,6 +9,7 @@ from contextlib import suppress
 import os
 from pathlib import Path
 import shutil
+import sys
 import time
 import zipfile
 
@@ -63,13 +64,17 @@ def write_sealed(checkpoint, file):
     """Write a checkpoint and its seal to a file that is open for writing."""
     hashing = seals.HashingFile(file)
     torch.save(checkpoint, hashing)
-    storages = [tensor.untyped_storage()._cdata for tensor in iterate_tensors(checkpoint)]
-    storages = list(dict.fromkeys(storages))        # in the file's order
-    used = storages
-    with suppress(KeyError, TypeError, AttributeError):     # not a whole checkpoint
-        used = {tensor.untyped_storage()._cdata
-                for tensor in iterate_tensors(generator_part(checkpoint))}
-    seals.write_seal(hashing, max((i + 1 for i, s in enumerate(storages) if s in used), default=0))
+    n_storages = sys.maxsize                        # all, if it is not a whole checkpoint
+    with suppress(AttributeError, KeyError, NotImplementedError, TypeError, ValueError):
+        used = set(storage_ids(generator_part(checkpoint)))
+        in_order = dict.fromkeys(storage_ids(checkpoint))
+        n_storages = 1 + max(i for i, storage in enumerate(in_order) if storage in used)
+    seals.write_seal(hashing, n_storages)
+
+
+def storage_ids(tree):
+    """Return a number for the storage of each tensor in nested dicts and lists."""
+    return [tensor.untyped_storage()._cdata for tensor in iterate_tensors(tree)]
 
 
 def write_checkpoint(folder, checkpoint, keep):
