@@ -22,25 +22,16 @@ N_SAMPLES = 3                               # of each label map, to measure dive
 SHEET_ROWS = 6
 
 
-def evaluate_runs(folders, device, which='newest', average=True, root=None, split=None, size=None,
-                  style_source='main', void=None, judge=None, predictions=None, seed=0, vgg=None,
-                  write=None, out=None, n_labels=None):
+def evaluate_runs(folders, device, which, average, root, split, size, style_source, void, judge,
+                  predictions, seed, vgg, write, out, n_labels):
     """Score the runs in `folders` side by side, between real photographs and flat colours. Print
     the table; write scores.json and sheet.png into `out` (default: <first run>/evaluation).
 
-    which, average, n_labels: as in runs.load_run.
-    root, split: the data set and its part; default: the data of the first run, and `val`, or
-    `held` if pictures were held out.
-    size: (width, height) to compare at; default: the smallest of the runs.
-    style_source: 'main', 'sampled' or 'encoded'.
-    void: names or numbers of labels that do not count, see void_labels.
-    judge: the file of a judge; predictions: label maps of another network, instead of a judge.
-    vgg: nets.VGG19, to measure diversity in its features, too.
-    write: a folder that receives the pictures.
-
+    The arguments are the flags of the command. which: --checkpoint. root: --data. style_source:
+    --styles. n_labels: --official-labels. vgg: nets.VGG19 or None.
     Raises: UserError if runs, data set, judge and flags do not go together.
     """
-    out = Path(out or folders[0] / 'evaluation')
+    out, write = Path(out or folders[0] / 'evaluation'), write and Path(write)
     require_folder(out)
     names = unique_names(folders)
     opened = [runs.read_run(folder, which=which, n_labels=n_labels, generator_only=average)
@@ -52,17 +43,21 @@ def evaluate_runs(folders, device, which='newest', average=True, root=None, spli
     if not root:
         raise UserError(f'{folders[0]}: its data set is not known; name it with --data DIR')
     void = void_labels(config, void)
-    pictures, trained = choose_pictures(configs, root, split, size)
+    trained, held = training_pairs(config, root)
+    split = split or ('held' if held else 'val')
+    size = size or min((config.size for config in configs if config.size), default=None)
+    pictures = scoring.EvaluationSet(config, root, split, size,
+                                     (split == 'held' and held) or None, shared=True)
     if vgg and (config.out_channels != 3 or min(pictures.size) < 16):
         raise UserError('--vgg: VGG-19 needs RGB pictures of 16x16 or more; leave it out')
     warn_about_trained_pictures(folders, configs, root, pictures)
     if write:
-        check_write_folder(Path(write), pictures)
+        check_write_folder(write, pictures)
     recognise, recogniser = choose_recogniser(config, root, trained, pictures.size, void, device,
                                               folders[0], judge, predictions)
-    shown = np.unique(np.linspace(0, len(pictures.pairs) - 1, SHEET_ROWS).astype(int))
+    shown = np.linspace(0, len(pictures.pairs) - 1, SHEET_ROWS).astype(int)
     protocol = scoring.Protocol(pictures, void, recognise, style_source, seed, N_SAMPLES, vgg,
-                                write and Path(write), {pictures.pairs[i].name for i in shown})
+                                write, {pictures.pairs[i].name for i in shown})
 
     results = [scoring.score_pictures(
         protocol, 'real photographs', 'real',
@@ -78,19 +73,9 @@ def evaluate_runs(folders, device, which='newest', average=True, root=None, spli
     if config.n_labels and not predictions and trained:
         results.append(scoring.score_flat_colours(protocol, trained))
     if distributed.IS_MAIN:
-        write_results(out, protocol, results, describe_protocol(protocol, recogniser, which))
+        write_results(out, protocol, results, recogniser, which)
         if config.training and out == folders[0] / 'evaluation':
             report.try_write_run_page(folders[0], config, 'the scores are written')
-
-
-def choose_pictures(configs, root, split, size):
-    """Return the scoring.EvaluationSet to compare runs on, and the pairs that the first one was
-    trained on."""
-    trained, held = training_pairs(configs[0], root)
-    split = split or ('held' if held else 'val')
-    size = size or min((config.size for config in configs if config.size), default=None)
-    return scoring.EvaluationSet(configs[0], root, split, size,
-                                 (split == 'held' and held) or None, shared=True), trained
 
 
 def choose_recogniser(config, root, trained, size, void, device, folder, judge, predictions):
@@ -106,8 +91,6 @@ def choose_recogniser(config, root, trained, size, void, device, folder, judge, 
     w, h = judge.about['size']
     return judge, f'{path}, trained at {w}x{h} on {judge.about["pictures"]} photographs'
 
-
-# -------------------------------------------------------------------------- what can be compared
 
 def unique_names(folders):
     """Return a name for each run: its folder's, or the whole path if two have the same name."""
@@ -126,11 +109,9 @@ def check_flags(folders, configs, style_source, void, judge, predictions):
                 'n_labels', 'label_names', 'label_table', 'palette', 'out_channels')):
             raise UserError(f'{folder}: its labels or channels differ from those of {folders[0]}; '
                             'compare runs of the same data set')
-    for flag, value in (('--void', ' '.join(void or ())), ('--judge', judge),
-                        ('--predictions', predictions)):
-        if value and not configs[0].n_labels:
-            raise UserError(f'{flag} {value}: the runs turn pictures into pictures, without '
-                            'labels; leave it out')
+    if not configs[0].n_labels and (void or judge or predictions):
+        raise UserError(f'{folders[0]}: turns pictures into pictures and has no labels; leave '
+                        '--void, --judge and --predictions out')
     if style_source != 'main' and not any(config.features for config in configs):
         raise UserError(f'--styles {style_source}: {folders[0]} was trained without --features and '
                         'has one style only; leave it out')
@@ -138,21 +119,19 @@ def check_flags(folders, configs, style_source, void, judge, predictions):
 
 def void_labels(config, words):
     """Return the set of labels that do not count: those of --void, or if `words` is None the run's.
-
-    Raises: UserError for a label that the run does not have, or if all are void.
-    """
+    UserError for a label that the run does not have, or if all are void."""
     if words is None:
         return set(config.void)
     names, n = config.label_names, config.n_labels
-    labels = {word: parse_label(word, names) for word in words if word != 'none'}
-    for word, label in labels.items():
+    labels = {parse_label(word, names): word for word in words if word != 'none'}
+    for label, word in labels.items():
         if not 0 <= label < n:
             raise UserError(f'--void {word}: no such label; expected numbers from 0 to {n - 1}'
                             f'{", names of labels" * bool(names)}, or none'
                             + did_you_mean(word, names))
-    if len(set(labels.values())) == n:
+    if len(labels) == n:
         raise UserError(f'--void {" ".join(words)}: all {n} labels are void; name fewer')
-    return set(labels.values())
+    return set(labels)
 
 
 def training_pairs(config, root):
@@ -180,54 +159,41 @@ def warn_about_trained_pictures(folders, configs, root, pictures):
 def check_write_folder(folder, pictures):
     """Raise UserError if the folder for --write has pictures of another evaluation."""
     names = {pair.name for pair in pictures.pairs}
-    for subfolder in (folder / 'real', *folder.glob('fake*')):
-        others = [path for path in subfolder.glob('*.png') if path.stem not in names]
-        if others:
-            raise UserError(f'--write {folder}: has {plural(len(others), "picture")} of another '
-                            f'evaluation, such as {others[0]}; choose another folder')
+    others = [path for path in sorted(folder.glob('real/*.png')) if path.stem not in names]
+    if others:
+        raise UserError(f'--write {folder}: has {plural(len(others), "picture")} of another '
+                        f'evaluation, such as {others[0]}; choose another folder')
 
 
-# ------------------------------------------------------------------------------------ the table
-
-def describe_protocol(protocol, recogniser, which):
-    """Return the line that says how the scores were computed."""
-    pictures = protocol.pictures
-    (w, h), names = pictures.size, scoring.label_names(pictures.config)
-    void = ', '.join(names[i] for i in sorted(protocol.void))
-    return (f'judge {recogniser}; {w}x{h}; '
-            f'void {f"{void}, whose pixels do not count" if void else "none"}'
-            + '; the best checkpoint, selected by such scores' * (which == 'best')
-            + f'; styles {protocol.style_source}, for runs with an encoder; split {pictures.split} '
-            f'of {pictures.root}, {plural(len(pictures.pairs), "picture")}')
-
-
-def write_results(out, protocol, results, description):
-    """Print the table; write scores.json and sheet.png. results: of score_pictures, for each
-    row."""
+def write_results(out, protocol, results, recogniser, which):
+    """Print the table; write scores.json and sheet.png, with a row for each shown label map: the
+    map, the photograph, the picture of each run, flat colours. results: of score_pictures."""
+    pictures, config = protocol.pictures, protocol.pictures.config
     rows, columns = zip(*results)
     rows = [{name: report.finite_or_none(value) if isinstance(value, float) else value
              for name, value in row.items()} for row in rows]
+    (w, h), names = pictures.size, scoring.label_names(config)
+    void = ', '.join(names[i] for i in sorted(protocol.void))
+    description = (f'judge {recogniser}; {w}x{h}; '
+                   f'void {f"{void}, whose pixels do not count" if void else "none"}'
+                   + '; the best checkpoint, selected by such scores' * (which == 'best')
+                   + f'; styles {protocol.style_source}, for runs with an encoder; split '
+                   f'{pictures.split} of {pictures.root}, {plural(len(pictures.pairs), "picture")}')
     log_info(f'protocol: {description}')
     table = report.score_table(rows)
     widths = [max(map(len, column)) for column in zip(*table)]
     for title, *cells in table:
         log_info('  '.join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))
-    n_labels = protocol.pictures.config.n_labels
-    if n_labels:
+    if config.n_labels:
         log_info(f'in brackets: 95 % interval of {measures.RESAMPLES} resamples of the pictures; '
-                 f'{n_labels - len(rows[0]["iou"])} labels do not count: they are void or in no '
-                 'map; L1, PSNR and SSIM: in the styles of the photographs if a run has an encoder')
+                 f'{config.n_labels - len(rows[0]["iou"])} labels do not count: they are void or '
+                 'in no map; L1, PSNR and SSIM: in the styles of the photographs if a run has an '
+                 'encoder')
     make_folder(out)
     write_text(out / 'scores.json',
                json.dumps({'protocol': description, 'rows': rows}, indent=1))
-    write_sheet(out / 'sheet.png', protocol.pictures, columns)
+    write_png(out / 'sheet.png', np.concatenate([
+        strip(config, pictures.dataset[0, i]['label'],
+              [data.to_float(column[pair.name])[None] for column in columns])
+        for i, pair in enumerate(pictures.pairs) if pair.name in protocol.shown]))
     log_info(f'{out / "scores.json"}\n{out / "sheet.png"}')
-
-
-def write_sheet(path, pictures, columns):
-    """Write a picture with a row for each shown label map: label map, photograph, the picture of
-    each run, flat colours. columns: {name: picture} for each of them."""
-    strips = [strip(pictures.config, pictures.dataset[0, i]['label'],
-                             [data.to_float(column[pair.name])[None] for column in columns])
-              for i, pair in enumerate(pictures.pairs) if pair.name in columns[0]]
-    write_png(path, np.concatenate(strips))

@@ -1,10 +1,11 @@
 """The judge of synthesised pictures (paper section 4.1): a segmentation network that is trained on
 real photographs only. It recognises the label map of a good picture."""
+from dataclasses import dataclass
 import json
+import math
 from pathlib import Path
 import zlib
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -23,12 +24,12 @@ WIDTH, BATCH, LEARNING_RATE = 32, 4, 1e-3
 EPOCH_STEPS, MAX_EPOCHS, MAX_HALVINGS = 100, 60, 4
 
 
+@dataclass
 class Judge:
-    """A trained network `net`, the set `void` of labels that it never answers, and `about`, a dict
-    that says what it was trained on."""
-
-    def __init__(self, net, void, about=None):
-        self.net, self.void, self.about = net, void, about
+    """A trained segmentation network."""
+    net: UNet
+    void: set                               # labels that it never answers
+    about: dict                             # what it was trained on
 
     @torch.inference_mode()
     def __call__(self, picture, name=None):
@@ -46,30 +47,21 @@ def compute_logits(net, image):
     return net(data.pad_to_multiple(image, net.multiple))[..., :h, :w]
 
 
-def describe_judge(config, pairs, size, void):
-    """Return a dict of all that a judge depends on. Its checksum names the file of the judge, so
-    keys and order must stay."""
-    return {'version': VERSION, 'layout': config.layout, 'n_labels': config.n_labels,
-            'channels': config.out_channels, 'label_names': config.label_names,
-            'label_table': config.label_table and sorted(config.label_table.items()),
-            'palette': config.palette, 'size': list(size), 'void': sorted(void),
-            'pictures': len(pairs), 'checksum': zlib.crc32(json.dumps(
-                [(pair.name, pair.image.is_file() and pair.image.stat().st_size)
-                 for pair in pairs]).encode())}
-
-
 def load_or_train_judge(config, root, pairs, size, void, device, folder, path=None):
     """Return a Judge and the path of its file; train it and write the file if there is none.
 
-    config: the configuration of a run with the same labels.
-    root, pairs: the data set and its training pairs.
-    size: (width, height) of the training pictures.
-    void: set of labels whose pixels do not count.
-    folder: where judges are kept; path: the file of a judge instead.
-
+    config: of a run with the same labels. root, pairs: the data set and its training pairs.
+    size: (width, height) to train at. void: labels whose pixels do not count.
+    folder: where judges are kept. path: the file of a judge instead.
     Raises: UserError if the file is no judge for these labels, or there are fewer than two pairs.
     """
-    about = describe_judge(config, pairs, size, void)
+    # All that a judge depends on. A checksum of it names the file, so keys and order must stay.
+    files = [(pair.name, pair.image.is_file() and pair.image.stat().st_size) for pair in pairs]
+    about = {'version': VERSION, 'layout': config.layout, 'n_labels': config.n_labels,
+             'channels': config.out_channels, 'label_names': config.label_names,
+             'label_table': config.label_table and sorted(config.label_table.items()),
+             'palette': config.palette, 'size': list(size), 'void': sorted(void),
+             'pictures': len(pairs), 'checksum': zlib.crc32(json.dumps(files).encode())}
     path = Path(path or folder / f'judge-{zlib.crc32(json.dumps(about).encode()):08x}.pt')
     if path.exists():
         judge = read_judge(path, config, void, device)
@@ -92,17 +84,14 @@ def load_or_train_judge(config, root, pairs, size, void, device, folder, path=No
 
 
 def read_judge(path, config, void, device):
-    """Return the Judge that load_or_train_judge wrote into a file.
-
-    Raises: UserError if it is no such file, or if its labels are not those of `config`.
-    """
+    """Return the Judge in a file of load_or_train_judge. UserError if its labels are not those of
+    `config`."""
     require_regular_file(path)
     with as_user_error(path, 'not a judge written by evaluate; delete it, or name another'):
         stored = torch.load(path, map_location='cpu', weights_only=True)
         checkpoints.check_tensors(stored, path)
         about = stored['about']
-        if about['version'] != VERSION or min(about['size']) < 1 or not (
-                {'void', 'pictures', 'checksum', 'held_out'} <= about.keys()):
+        if about['version'] != VERSION or not {'void', 'pictures', 'checksum'} <= about.keys():
             raise ValueError(f'version {about["version"]}')
         if (about['n_labels'], about['label_names'], about['channels']) != (
                 config.n_labels, config.label_names, config.out_channels):
@@ -114,11 +103,9 @@ def read_judge(path, config, void, device):
     return Judge(net.to(device).eval(), void, about)
 
 
-# ------------------------------------------------------------------------------------- training
-
 def make_network(config, size):
     """Return a U-Net with as many levels as reduce `size` to a few pixels."""
-    n_levels = max(2, min(7, int(np.log2(min(size) / 3))))
+    n_levels = max(2, min(7, int(math.log2(min(size) / 3))))
     return UNet(config.out_channels, config.n_labels, WIDTH, n_levels, 'bilinear', dropout=0,
                 tanh=False)
 
@@ -130,8 +117,7 @@ def train_judge(config, pairs, size, void, device):
     Returns the network, and {'held_out': pixel accuracy on the one tenth, 'epochs'}.
     """
     trained, held = inspection.hold_out(pairs, max(1, len(pairs) // 10))
-    read = PairReader(config, size, 'none')
-    workers = config.training.workers if config.training else 0
+    read, workers = PairReader(config, size, 'none'), getattr(config.training, 'workers', 0)
     dataset = open_dataset(trained, read, flip=True, jitter=1.2, workers=workers)
     validation = open_dataset(held, read, workers=workers)
     torch.manual_seed(0)
@@ -143,27 +129,25 @@ def train_judge(config, pairs, size, void, device):
         len(trained), batch, 0, steps * MAX_EPOCHS, 0))
     best_loss, halvings, epoch = None, 0, 0
     while halvings < MAX_HALVINGS and epoch < MAX_EPOCHS:
-        progress = Progress(f'judge: steps of epoch {epoch + 1}', steps)
+        epoch += 1
+        progress = Progress(f'judge: steps of epoch {epoch}', steps)
         for step in range(steps):
             label, _, image, _ = data.to_device(next(batches), device)
             optimizer.zero_grad()
             cross_entropy(net, label, image, void).backward()
             optimizer.step()
             progress(step + 1)
-        epoch += 1
         loss, accuracy = validate(net, validation, config.n_labels, void, device)
         log_info(f'judge: epoch {epoch}: cross-entropy {loss:.3f}, pixel accuracy '
                  f'{100 * accuracy:.1f} % on {plural(len(held), "photograph")} not trained on')
         if best_loss is None or loss < best_loss:
             best_loss, best_accuracy = loss, accuracy
             best_weights = checkpoints.copy_tree(net.state_dict(), 'cpu')
-            continue
-        halvings += 1
-        net.load_state_dict(best_weights)
-        for group in optimizer.param_groups:
-            group['lr'] /= 2
+        else:
+            halvings += 1
+            net.load_state_dict(best_weights)
+            optimizer.param_groups[0]['lr'] /= 2
     batches.close()
-    net.load_state_dict(best_weights)
     return net.eval(), {'held_out': best_accuracy, 'epochs': epoch}
 
 
@@ -178,7 +162,7 @@ def cross_entropy(net, label, image, void):
 @torch.inference_mode()
 def validate(net, dataset, n_labels, void, device):
     """Return the mean cross-entropy and the pixel accuracy on a data.PairedDataset."""
-    judge, losses, counts = Judge(net, void), [], []
+    judge, losses, counts = Judge(net, void, {}), [], []
     for batch in data.batches(dataset, device, sampler=[(0, i) for i in range(len(dataset))]):
         label, _, image, _ = data.to_device(batch, device)
         losses.append(cross_entropy(net, label, image, void))
@@ -186,18 +170,16 @@ def validate(net, dataset, n_labels, void, device):
     return float(torch.stack(losses).mean()), segmentation_scores(counts, [])['pixel_accuracy']
 
 
-# -------------------------------------------------------------- predictions of another network
-
 def read_prediction(folder, config, picture, name):
     """Return the label map (H, W) int64 that another network predicted for a picture (C, H, W): the
     file <folder>/<name>.png or .npy, with the ids of the data set's own label maps.
 
     Raises: UserError if the file is missing, has another size, or a label that is out of range.
     """
-    path = next((path for path in (folder / f'{name}.png', folder / f'{name}.npy')
-                 if path.exists()), None)
+    paths = [folder / f'{name}{ending}' for ending in ('.png', '.npy')]
+    path = next(filter(Path.exists, paths), None)
     if path is None:
-        raise UserError(f'{folder / name}.png: no such prediction; name it as its picture')
+        raise UserError(f'{paths[0]}: no such prediction; name it as its picture')
     label, (h, w) = decoding.read_map(path), picture.shape[-2:]
     if config.label_table:
         label = palettes.ids_to_labels(label, config.label_table, path)

@@ -16,14 +16,13 @@ RESAMPLES = 1000                            # of the bootstrap
 def reconstruction(picture, photo):
     """Compare a picture with its photograph, both (C, H, W) uint8 or float in [-1, 1].
 
-    Returns {'l1': mean absolute difference in grey levels, 'psnr': in dB, inf if they are equal,
-    'ssim': of Wang et al. (2004) with 11x11 Gaussian windows, 1x1 if the picture is smaller}.
+    Returns {'l1': in grey levels, 'psnr': in dB, inf if they are equal, 'ssim': of Wang et al.
+    (2004) with 11x11 Gaussian windows, 1x1 if the picture is smaller}.
     """
     x, y = ((data.to_float(image).cpu()[:, None].double() + 1) * 127.5
             for image in (picture, photo))
     difference = (x - y).abs()
     psnr = 10 * torch.log10(255 ** 2 / difference.square().mean())
-
     gaussian = torch.exp(-(torch.arange(11.).double() - 5).square() / (2 * 1.5 ** 2))
     window = (gaussian[:, None] * gaussian / gaussian.sum() ** 2)[None, None]
     if min(x.shape[-2:]) < 11:
@@ -37,13 +36,11 @@ def reconstruction(picture, photo):
 
 
 def diversity(samples, regions, vgg=None):
-    """Return the mean distance between the samples of one label map, over all pairs of them.
+    """Return the mean distance over all pairs of samples of one label map: {'diversity': in grey
+    levels}, with a nets.VGG19 also 'vgg_diversity', by losses.vgg_loss.
 
     samples: at least two pictures (C, H, W), uint8 or float in [-1, 1].
-    regions: (H, W) integer ids of the instances, each of which has the same weight.
-    vgg: nets.VGG19, or None.
-
-    Returns {'diversity': in grey levels}, with vgg also 'vgg_diversity', by losses.vgg_loss.
+    regions: (H, W) integer ids of the instances, which have the same weight each.
     """
     _, index, pixels = regions.unique(return_inverse=True, return_counts=True)
     distances, vgg_distances = [], []
@@ -57,8 +54,6 @@ def diversity(samples, regions, vgg=None):
     return {name: float(torch.stack(values).mean()) for name, values in means.items()}
 
 
-# -------------------------------------------------------------------------- segmentation scores
-
 def is_counted(label, void):
     """Return where the labels (int64 tensor) are not void: bool, of the same shape."""
     return ~torch.isin(label, torch.tensor(sorted(void), dtype=torch.long, device=label.device))
@@ -67,9 +62,8 @@ def is_counted(label, void):
 def count_pixels(predicted, label, void, n_labels):
     """Count the pixels of a predicted and a true label map, (H, W) integer tensors.
 
-    Returns (4, max(n_labels, 2)) int64 ndarray: for each label its correct, true and predicted
-    pixels, without those whose true label is in the set `void`; in the last row the number of
-    correct pixels and of all pixels, with void ones.
+    Returns (4, max(n_labels, 2)) int64 ndarray: the correct, true and predicted pixels of each
+    label, without those whose true label is void; last the correct and all pixels, with void ones.
     """
     predicted, label = predicted.long().cpu(), label.long().cpu()
     correct, counted = predicted == label, is_counted(label, void)
@@ -85,41 +79,33 @@ def segmentation_scores(counts, label_names):
 
     Returns {'pixel_accuracy', 'class_accuracy', 'mean_iou', 'pixel_accuracy_with_void': 0 to 1,
     'bounds': {score: 95 % interval of a bootstrap over the pictures}, 'iou': {label name: IoU}}.
-    Labels that are in no true map do not count. In a resample, neither do labels that are in none
-    of its maps, so with few pictures the bounds are too high.
-
+    Labels that are in no true map do not count. Neither do those that are in no map of a resample,
+    so with few pictures the bounds are too high.
     Raises: UserError if every pixel is void.
     """
     counts = np.stack(counts).astype(np.float64)            # (pictures, 4, labels)
     correct, true, predicted, _ = total = counts.sum(0)
-    present = true > 0
-    if not present.any():
+    if not true.any():
         raise UserError('nothing to score: every pixel of the label maps is void; name fewer '
                         'labels with --void')
-    scores = {name: float(value[0]) for name, value in mean_scores(total[None], present).items()}
     iou = correct / np.maximum(true + predicted - correct, 1)
 
     n = len(counts)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    resampled = (weights @ counts.reshape(n, -1)).reshape(RESAMPLES, *total.shape)
-    resampled = mean_scores(resampled, present)
-    return {**scores, 'bounds': {name: np.nanpercentile(resampled[name], (2.5, 97.5)).tolist()
-                                 for name in ('pixel_accuracy', 'class_accuracy', 'mean_iou')},
-            'iou': {name: float(iou[i]) for i, name in enumerate(label_names) if present[i]}}
+    resampled = mean_scores((weights @ counts.reshape(n, -1)).reshape(RESAMPLES, *total.shape))
+    return {**{name: float(value[0]) for name, value in mean_scores(total[None]).items()},
+            'bounds': {name: np.nanpercentile(resampled[name], (2.5, 97.5)).tolist()
+                       for name in ('pixel_accuracy', 'class_accuracy', 'mean_iou')},
+            'iou': {name: float(iou[i]) for i, name in enumerate(label_names) if true[i]}}
 
 
-def mean_scores(counts, present):
-    """Return {score: (B,)} for B sums of counts (B, 4, labels); present: (labels,) bool."""
-    correct, true, predicted, everything = counts.transpose(1, 0, 2)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        recall, iou = (np.where(true > 0, correct / pixels, np.nan)[:, present]
-                       for pixels in (true, true + predicted - correct))
-        return {'pixel_accuracy': correct.sum(1) / true.sum(1), 'class_accuracy': nan_mean(recall),
-                'mean_iou': nan_mean(iou),
-                'pixel_accuracy_with_void': everything[:, 0] / everything[:, 1]}
-
-
-def nan_mean(values):
-    """Return the mean of each row without its NaNs; 0 if a row has nothing else."""
-    valid = ~np.isnan(values)
-    return np.where(valid, values, 0).sum(1) / np.maximum(valid.sum(1), 1)
+def mean_scores(counts):
+    """Return {score: (B,)} for B sums of counts (B, 4, labels)."""
+    correct, true, predicted, with_void = counts.transpose(1, 0, 2)
+    n_present = np.maximum((true > 0).sum(1), 1)
+    recall, iou = ((correct / np.maximum(pixels, 1)).sum(1) / n_present
+                   for pixels in (true, true + predicted - correct))
+    with np.errstate(invalid='ignore'):                     # all pixels of a resample may be void
+        accuracy = correct.sum(1) / true.sum(1)
+    return {'pixel_accuracy': accuracy, 'class_accuracy': recall, 'mean_iou': iou,
+            'pixel_accuracy_with_void': with_void[:, 0] / with_void[:, 1]}

@@ -3,17 +3,17 @@ compare them with."""
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from app.common.console import Progress, warn
 from app.common.errors import UserError
 from app.common.files import make_folder
 from app.datasets import inspection, layouts, scenes
-from app.datasets.pairs import IN_MEMORY_BYTES, PairReader, open_dataset
+from app.datasets.pairs import IN_MEMORY_BYTES, PairReader
 from app.evaluation import measures
 from app.evaluation.judge import load_or_train_judge
 from app.runs import configurations, distributed
@@ -35,7 +35,6 @@ class EvaluationSet:
         size: (width, height), or None for the most frequent one.
         pairs: the pairs of the split, or None to find them.
         shared: whether each process of torchrun takes a part of them.
-
         Raises: UserError if the data set does not fit the run, or no pair is readable.
         """
         self.config, self.root, self.split, self.shared = config, root, split, shared
@@ -49,45 +48,27 @@ class EvaluationSet:
             lambda pair: inspection.check_headers(pair, config), pairs, problems)
         self.size = size or configurations.default_size(
             config, [image.size for _, image in headers] or [(1, 1)])
-        self.dataset = self.make_dataset(pairs)
-        w, h = self.size
+        self.reader, (w, h) = PairReader(config, self.size, 'none'), self.size
         keep = len(pairs) * w * h * (config.out_channels + 1) <= IN_MEMORY_BYTES
-        self.pairs, decoded = inspection.keep_usable(lambda pair: (
-            self.dataset.read(pair) if keep else bool(self.dataset.read(pair))), pairs, problems,
+        self.pairs, decoded = inspection.keep_usable(
+            lambda pair: self.reader(pair) if keep else bool(self.reader(pair)), pairs, problems,
             'pixels')
-        self.dataset.items, self.dataset.decoded = self.pairs, decoded if keep else None
         problem = next(iter(problems.values()), None)
         if not self.pairs:
             raise UserError(f'{root}: no picture of the split {split!r} can be used: {problem}')
         if problem:
-            warn(f'note: {root}: {len(problems)} of the split {split!r} left out: '
-                 f'{problem}')
-
-    def make_dataset(self, pairs):
-        """Return a data.PairedDataset of `pairs` at this size, without instance maps."""
-        return open_dataset(pairs, PairReader(self.config, self.size, 'none'), keep=False)
-
-    def regions(self, pair, label):
-        """Return the regions (H, W) that count equally in measures.diversity: instances, if there
-        are none labels, if there are none the whole picture."""
-        if self.config.n_labels == 0:
-            return torch.zeros(label.shape[-2:], dtype=torch.long)
-        if pair.inst is None:
-            return label
-        return torch.from_numpy(PairReader(self.config).read_instances(pair.inst, self.size))
+            warn(f'note: {root}: {len(problems)} of the split {split!r} left out: {problem}')
+        self.dataset = data.PairedDataset(self.pairs, self.reader, config.n_labels,
+                                          decoded=decoded if keep else None)
 
     def __iter__(self):
-        pairs = list(enumerate(self.pairs))
-        pairs = distributed.shard(pairs) if self.shared else pairs
-        progress = Progress('scoring pictures', len(pairs))
-        for done, (i, pair) in enumerate(pairs, 1):
+        numbers = list(range(len(self.pairs)))
+        numbers = distributed.shard(numbers) if self.shared else numbers
+        progress = Progress('scoring pictures', len(numbers))
+        for done, i in enumerate(numbers, 1):
             item = self.dataset[0, i]
-            yield pair, item['label'].squeeze(0), item['image']
+            yield self.pairs[i], item['label'].squeeze(0), item['image']
             progress(done)
-
-    def gather(self, results):
-        """Return the results for all pairs, in order, from those for this process's pairs."""
-        return sum(distributed.all_gather(results), []) if self.shared else results
 
 
 @dataclass
@@ -108,9 +89,8 @@ def score_pictures(protocol, title, folder, render):
     """Score a picture for each pair.
 
     render: a function (pair, label, photograph) that returns the picture (C, H, W), of the
-    photograph's dtype, and {measure: number}.
+        photograph's dtype, and {measure: number}.
     folder: the subfolder of protocol.write for the pictures, '' to write none.
-
     Returns a row of scores.json, {'name': title, measure: mean, ...}, and {name: picture} of the
     pictures for the sheet.
     """
@@ -126,7 +106,9 @@ def score_pictures(protocol, title, folder, render):
             make_folder(protocol.write / folder)
             write_picture(protocol.write / folder / f'{pair.name}.png',
                           data.to_float(picture[None]))
-    values, counts, shown = zip(*protocol.pictures.gather(results))
+    if protocol.pictures.shared:
+        results = sum(distributed.all_gather(results), [])
+    values, counts, shown = zip(*results)
     row = {'name': title, **{name: float(np.mean([value[name] for value in values]))
                              for name in values[0]}}
     if protocol.recognise:
@@ -137,29 +119,33 @@ def score_pictures(protocol, title, folder, render):
 def score_run(protocol, run, title, folder, clusters):
     """Score what a run makes, see score_pictures. With an encoder, L1, PSNR and SSIM are those of
     pictures in the styles of the photographs. clusters: the run's styles, None without encoder."""
-    config, size = run.config, protocol.pictures.size
-
-    def synthesise(scene, pair, photo, style_source, number=0):
-        seed, style_photo = picture_seed(protocol.seed, pair.name, number), None
-        if run.E and style_source == 'encoded':
-            style_photo = scenes.read_photo(config, pair.image, scene)
-        vectors = generate.choose_vectors(run, scene, clusters, style_photo,
-                                          seed if style_source == 'sampled' else None)
-        fake = generate.synthesise(run, scene, vectors, seed)
-        array = to_uint8_hwc(fake) if photo.dtype == torch.uint8 else (
-            fake[0].permute(1, 2, 0).cpu().numpy())
-        return data.to_tensor(data.resize(array, size))
+    config, size, reader = run.config, protocol.pictures.size, protocol.pictures.reader
 
     def render(pair, label, photo):
         inst = pair.inst if config.instances == 'files' else None
         scene = scenes.read_scene(config, pair.label, inst, config.size or size)
-        make = partial(synthesise, scene, pair, photo)
-        picture = make(protocol.style_source)
-        encoded = make('encoded') if run.E and protocol.style_source != 'encoded' else picture
-        values = measures.reconstruction(encoded, photo)
+
+        def synthesise(style_source, number=0):
+            seed = picture_seed(protocol.seed, pair.name, number)
+            vectors = generate.choose_vectors(
+                run, scene, clusters,
+                scenes.read_photo(config, pair.image, scene) if style_source == 'encoded' else None,
+                seed if style_source == 'sampled' else None)
+            fake = generate.synthesise(run, scene, vectors, seed)
+            array = to_uint8_hwc(fake) if photo.dtype == torch.uint8 else (
+                fake[0].permute(1, 2, 0).cpu().numpy())
+            return data.to_tensor(data.resize(array, size))
+
+        picture = synthesise(protocol.style_source)
+        encoded = run.E and protocol.style_source != 'encoded'
+        values = measures.reconstruction(synthesise('encoded') if encoded else picture, photo)
         if protocol.n_samples and (run.E or config.model == 'unet'):
-            samples = [make('sampled', number) for number in range(protocol.n_samples)]
-            regions = protocol.pictures.regions(pair, label)
+            samples = [synthesise('sampled', number) for number in range(protocol.n_samples)]
+            if config.n_labels == 0:
+                regions = torch.zeros(label.shape[-2:], dtype=torch.long)
+            else:                           # instances, or labels if there are none
+                regions = (torch.from_numpy(reader.read_instances(pair.inst, size)) if pair.inst
+                           else label)
             values |= measures.diversity(samples, regions, protocol.vgg)
         return picture, values
 
@@ -169,23 +155,19 @@ def score_run(protocol, run, title, folder, clusters):
 def score_flat_colours(protocol, training_pairs):
     """Score label maps painted in the mean colours of their labels, see score_pictures. A label
     that is in no training picture gets the mean colour of all."""
-    config, dtype = protocol.pictures.config, torch.uint8
-    sums = torch.zeros(config.n_labels, config.out_channels, dtype=torch.float64)
-    counts = torch.zeros(config.n_labels, dtype=torch.float64)
-    dataset = protocol.pictures.make_dataset(
-        training_pairs[::-(-len(training_pairs) // FLAT_PICTURES)])
-    for i in range(len(dataset)):
+    config = protocol.pictures.config
+    sums = torch.zeros(config.n_labels, config.out_channels + 1).double()   # colours, pixels
+    for pair in training_pairs[::-(-len(training_pairs) // FLAT_PICTURES)]:
         with suppress(ValueError):                  # training may have left this picture out
-            item = dataset[0, i]
-            label, dtype = item['label'].flatten().long(), item['image'].dtype
-            sums.index_add_(0, label, item['image'].flatten(1).T.double())
-            counts += label.bincount(minlength=config.n_labels)
-    colours = sums / counts.clamp(min=1)[:, None]
-    colours[counts == 0] = sums.sum(0) / counts.sum().clamp(min=1)
-    colours = colours.round().to(dtype) if dtype == torch.uint8 else colours.float()
+            arrays = protocol.pictures.reader(pair)
+            label, image = (data.to_tensor(arrays[role]).flatten(1) for role in ('label', 'image'))
+            sums.index_add_(0, label[0].long(), F.pad(image.T.double(), (0, 1), value=1))
+    sums[sums[:, -1] == 0] = sums.sum(0)
+    colours = sums[:, :-1] / sums[:, -1:].clamp(min=1)
 
     def render(pair, label, photo):
         picture = colours[label.long()].permute(2, 0, 1)
+        picture = (picture if photo.is_floating_point() else picture.round()).to(photo.dtype)
         return picture, measures.reconstruction(picture, photo)
     return score_pictures(protocol, 'flat mean colours', '', render)
 
@@ -198,14 +180,13 @@ def label_names(config):
 def training_scorer(config, pairs, folder, device):
     """Return score(run, clusters), which scores a run during training and returns {measure:
     number}; the checkpoint with the highest first number is the best. None without
-    --evaluate-every.
+    --evaluate-every. UserError if there are no pictures to score.
 
-    pairs: all pairs of the training split; folder: the run's folder.
-    Raises: UserError if there are no pictures to score.
+    pairs: all pairs of the training split. folder: the run's folder.
     """
     if not config.training.evaluate_every:
         return None
-    root, void = config.training.data, set(config.void)
+    root, void, judge = config.training.data, set(config.void), None
     trained, held = inspection.train_and_heldout(config, pairs)
     scored = held or inspection.other_split_pairs(config, TRAINING_SCORE_PICTURES,
                                                   configurations.min_training_side(config))
@@ -213,7 +194,7 @@ def training_scorer(config, pairs, folder, device):
         raise UserError(f'{root}: no split val or test to score; use --hold-out N to keep N '
                         'pictures from training')
     pictures = EvaluationSet(config, root, 'held' if held else 'val', config.size, scored)
-    names, judge = ('psnr', 'l1', 'ssim'), None
+    names = ('psnr', 'l1', 'ssim')
     if config.n_labels:
         names = ('mean_iou', 'pixel_accuracy', 'class_accuracy', 'l1', 'psnr', 'ssim')
         judge, _ = load_or_train_judge(config, root, trained, pictures.size, void, device,
