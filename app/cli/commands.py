@@ -104,7 +104,7 @@ def evaluate(args):
     """Score runs on pictures that they were not trained on (paper section 4.1): how well a
     segmentation network recognises what they make, how near it is, how much samples differ."""
     checks.check_evaluate(args)
-    from app.evaluation.evaluate import evaluate_runs
+    from app.evaluation.scoring import evaluate_runs
     from app.runs import devices, folders, runs
     device = devices.pick_device(args.device)
     vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None

@@ -26,25 +26,30 @@ EPOCH_STEPS, MAX_EPOCHS, MAX_HALVINGS = 100, 60, 4
 
 @dataclass
 class Judge:
-    """A trained segmentation network."""
+    """A segmentation network that recognises the label map of a picture."""
     net: UNet
-    void: set                               # labels that it never answers
+    void: set                               # labels that it never answers, nor is trained on
     about: dict                             # what it was trained on
+
+    def logits(self, image):
+        """Return (N, n_labels, H, W) for pictures (N, C, H, W) of any size, float in [-1, 1]."""
+        h, w = image.shape[-2:]
+        return self.net(data.pad_to_multiple(image, self.net.multiple))[..., :h, :w]
 
     @torch.inference_mode()
     def __call__(self, picture, name=None):
-        """Return the label map (H, W) int64 recognised in a picture (C, H, W), uint8 or float in
-        [-1, 1]."""
-        image = data.to_float(picture[None].to(next(self.net.parameters()).device))
-        logits = compute_logits(self.net, image)
+        """Return the label map (H, W) int64 of a picture (C, H, W), uint8 or float in [-1, 1]."""
+        device = next(self.net.parameters()).device
+        logits = self.logits(data.to_float(picture[None].to(device)))
         logits[:, sorted(self.void)] = -torch.inf
         return logits.argmax(1)[0]
 
-
-def compute_logits(net, image):
-    """Return net's output (N, n_labels, H, W) for pictures of any size."""
-    h, w = image.shape[-2:]
-    return net(data.pad_to_multiple(image, net.multiple))[..., :h, :w]
+    def cross_entropy(self, label, image):
+        """Return the mean cross-entropy over the pixels that are not void; 0 if all are void."""
+        target = label[:, 0].long()
+        target = target.masked_fill(~is_counted(target, self.void), -100)       # -100: ignored
+        total = F.cross_entropy(self.logits(image), target, reduction='sum')
+        return total / (target >= 0).sum().clamp(min=1)
 
 
 def load_or_train_judge(config, root, pairs, size, void, device, folder, path=None):
@@ -76,11 +81,12 @@ def load_or_train_judge(config, root, pairs, size, void, device, folder, path=No
                         'use --judge FILE or --predictions DIR')
     make_folder(path.parent)
     log_info(f'training a judge on {len(pairs)} photographs, once, for {path}')
-    net, results = train_judge(config, pairs, size, void, device)
-    about |= results
+    torch.manual_seed(0)
+    judge = Judge(make_network(config, size).to(device), void, about)
+    train_judge(judge, config, pairs, size, device)
     warn_on_error(lambda: write_atomically(path, lambda file: torch.save(
-        {'about': about, 'weights': net.state_dict()}, file)), 'the judge is not saved')
-    return Judge(net, void, about), path
+        {'about': about, 'weights': judge.net.state_dict()}, file)), 'the judge is not saved')
+    return judge, path
 
 
 def read_judge(path, config, void, device):
@@ -110,19 +116,14 @@ def make_network(config, size):
                 tanh=False)
 
 
-def train_judge(config, pairs, size, void, device):
+def train_judge(judge, config, pairs, size, device):
     """Train with cross-entropy on nine tenths of the photographs, and validate on one tenth. After
-    an epoch without improvement go back to the best weights and halve the learning rate.
-
-    Returns the network, and {'held_out': pixel accuracy on the one tenth, 'epochs'}.
-    """
+    an epoch without improvement go back to the best weights and halve the learning rate."""
     trained, held = inspection.hold_out(pairs, max(1, len(pairs) // 10))
-    read, workers = PairReader(config, size, 'none'), getattr(config.training, 'workers', 0)
-    dataset = open_dataset(trained, read, flip=True, jitter=1.2, workers=workers)
-    validation = open_dataset(held, read, workers=workers)
-    torch.manual_seed(0)
-    net = make_network(config, size).to(device)
-    optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
+    reader, workers = PairReader(config, size, 'none'), getattr(config.training, 'workers', 0)
+    dataset = open_dataset(trained, reader, flip=True, jitter=1.2, workers=workers)
+    validation = open_dataset(held, reader, workers=workers)
+    optimizer = torch.optim.Adam(judge.net.parameters(), LEARNING_RATE)
     batch = min(BATCH, len(trained))
     steps = max(EPOCH_STEPS, len(trained) // batch)
     batches = data.batches(dataset, device, batch_sampler=data.ResumableBatchSampler(
@@ -134,48 +135,39 @@ def train_judge(config, pairs, size, void, device):
         for step in range(steps):
             label, _, image, _ = data.to_device(next(batches), device)
             optimizer.zero_grad()
-            cross_entropy(net, label, image, void).backward()
+            judge.cross_entropy(label, image).backward()
             optimizer.step()
             progress(step + 1)
-        loss, accuracy = validate(net, validation, config.n_labels, void, device)
+        loss, accuracy = validate(judge, validation, config.n_labels, device)
         log_info(f'judge: epoch {epoch}: cross-entropy {loss:.3f}, pixel accuracy '
                  f'{100 * accuracy:.1f} % on {plural(len(held), "photograph")} not trained on')
         if best_loss is None or loss < best_loss:
             best_loss, best_accuracy = loss, accuracy
-            best_weights = checkpoints.copy_tree(net.state_dict(), 'cpu')
+            best_weights = checkpoints.copy_tree(judge.net.state_dict(), 'cpu')
         else:
             halvings += 1
-            net.load_state_dict(best_weights)
+            judge.net.load_state_dict(best_weights)
             optimizer.param_groups[0]['lr'] /= 2
     batches.close()
-    return net.eval(), {'held_out': best_accuracy, 'epochs': epoch}
-
-
-def cross_entropy(net, label, image, void):
-    """Return the mean cross-entropy over the pixels that are not void; 0 if all are void."""
-    target = label[:, 0].long()
-    target = target.masked_fill(~is_counted(target, void), -100)        # -100: ignored
-    total = F.cross_entropy(compute_logits(net, image), target, reduction='sum')
-    return total / (target >= 0).sum().clamp(min=1)
+    judge.net.eval()
+    judge.about |= {'held_out': best_accuracy, 'epochs': epoch}
 
 
 @torch.inference_mode()
-def validate(net, dataset, n_labels, void, device):
+def validate(judge, dataset, n_labels, device):
     """Return the mean cross-entropy and the pixel accuracy on a data.PairedDataset."""
-    judge, losses, counts = Judge(net, void, {}), [], []
+    losses, counts = [], []
     for batch in data.batches(dataset, device, sampler=[(0, i) for i in range(len(dataset))]):
         label, _, image, _ = data.to_device(batch, device)
-        losses.append(cross_entropy(net, label, image, void))
-        counts.append(count_pixels(judge(image[0]), label[0, 0], void, n_labels))
+        losses.append(judge.cross_entropy(label, image))
+        counts.append(count_pixels(judge(image[0]), label[0, 0], judge.void, n_labels))
     return float(torch.stack(losses).mean()), segmentation_scores(counts, [])['pixel_accuracy']
 
 
 def read_prediction(folder, config, picture, name):
     """Return the label map (H, W) int64 that another network predicted for a picture (C, H, W): the
-    file <folder>/<name>.png or .npy, with the ids of the data set's own label maps.
-
-    Raises: UserError if the file is missing, has another size, or a label that is out of range.
-    """
+    file <folder>/<name>.png or .npy, with the ids of the data set's own label maps. UserError if it
+    is missing, has another size, or a label that is out of range."""
     paths = [folder / f'{name}{ending}' for ending in ('.png', '.npy')]
     path = next(filter(Path.exists, paths), None)
     if path is None:
