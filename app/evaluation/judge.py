@@ -1,5 +1,4 @@
-"""The judge of synthesised pictures (paper section 4.1): a segmentation network that is trained on
-real photographs only. It recognises the label map of a good picture."""
+"""The judge (paper section 4.1): a segmentation network, trained on real photographs only."""
 from dataclasses import dataclass
 import json
 import math
@@ -9,6 +8,7 @@ import zlib
 import torch
 import torch.nn.functional as F
 
+from app.common.config import format_value
 from app.common.console import Progress, log_info, plural, warn, warn_on_error
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, require_regular_file, write_atomically
@@ -51,15 +51,22 @@ class Judge:
         total = F.cross_entropy(self.logits(image), target, reduction='sum')
         return total / (target >= 0).sum().clamp(min=1)
 
+    @torch.inference_mode()
+    def validate(self, dataset, device):
+        """Return the mean cross-entropy and the pixel accuracy on a data.PairedDataset."""
+        losses, counts = [], []
+        for batch in data.batches(dataset, device, sampler=[(0, i) for i in range(len(dataset))]):
+            label, _, image, _ = data.to_device(batch, device)
+            losses.append(self.cross_entropy(label, image))
+            counts.append(count_pixels(self(image[0]), label[0, 0], self.void, dataset.n_labels))
+        return float(torch.stack(losses).mean()), segmentation_scores(counts, [])['pixel_accuracy']
 
-def load_or_train_judge(config, root, pairs, size, void, device, folder, path=None):
-    """Return a Judge and the path of its file; train it and write the file if there is none.
 
-    config: of a run with the same labels. root, pairs: the data set and its training pairs.
-    size: (width, height) to train at. void: labels whose pixels do not count.
-    folder: where judges are kept. path: the file of a judge instead.
-    Raises: UserError if the file is no judge for these labels, or there are fewer than two pairs.
-    """
+def load_or_train_judge(evaluation, pairs, device, folder, path=None):
+    """Return the Judge of a scoring.Evaluation and a description of it. If its file is missing,
+    train it on `pairs` and write the file: in `folder`, or `path` instead. UserError if there are
+    fewer than two pairs, or if the file is no judge for these labels."""
+    config, size, void = evaluation.config, evaluation.size, evaluation.void
     # All that a judge depends on. A checksum of it names the file, so keys and order must stay.
     files = [(pair.name, pair.image.is_file() and pair.image.stat().st_size) for pair in pairs]
     about = {'version': VERSION, 'layout': config.layout, 'n_labels': config.n_labels,
@@ -70,28 +77,27 @@ def load_or_train_judge(config, root, pairs, size, void, device, folder, path=No
     path = Path(path or folder / f'judge-{zlib.crc32(json.dumps(about).encode()):08x}.pt')
     if path.exists():
         judge = read_judge(path, config, void, device)
-        for name, difference in (('size', 'on pictures of another size'),
-                                 ('void', 'with other void labels'),
-                                 ('checksum', 'on other photographs than those here')):
+        for name, what in (('size', 'pictures of another size'), ('void', 'other void labels'),
+                           ('checksum', 'other photographs than those here')):
             if judge.about[name] != about[name]:
-                warn(f'note: {path}: this judge was trained {difference}')
-        return judge, path
-    if len(pairs) < 2:
-        raise UserError(f'{root}: {plural(len(pairs), "training photograph")}, a judge needs 2; '
-                        'use --judge FILE or --predictions DIR')
-    make_folder(path.parent)
-    log_info(f'training a judge on {len(pairs)} photographs, once, for {path}')
-    torch.manual_seed(0)
-    judge = Judge(make_network(config, size).to(device), void, about)
-    train_judge(judge, config, pairs, size, device)
-    warn_on_error(lambda: write_atomically(path, lambda file: torch.save(
-        {'about': about, 'weights': judge.net.state_dict()}, file)), 'the judge is not saved')
-    return judge, path
+                warn(f'note: {path}: this judge was trained with {what}')
+    elif len(pairs) < 2:
+        raise UserError(f'{evaluation.root}: {plural(len(pairs), "training photograph")}, a judge '
+                        'needs 2; use --judge FILE or --predictions DIR')
+    else:
+        make_folder(path.parent)
+        log_info(f'training a judge on {len(pairs)} photographs, once, for {path}')
+        torch.manual_seed(0)
+        judge = Judge(make_network(config, size).to(device), void, about)
+        train_judge(judge, config, pairs, size, device)
+        warn_on_error(lambda: write_atomically(path, lambda file: torch.save(
+            {'about': about, 'weights': judge.net.state_dict()}, file)), 'the judge is not saved')
+    return judge, (f'{path}, trained at {format_value(judge.about["size"])} on '
+                   f'{judge.about["pictures"]} photographs')
 
 
 def read_judge(path, config, void, device):
-    """Return the Judge in a file of load_or_train_judge. UserError if its labels are not those of
-    `config`."""
+    """Return the Judge in a file. UserError if it is none for the labels of `config`."""
     require_regular_file(path)
     with as_user_error(path, 'not a judge written by evaluate; delete it, or name another'):
         stored = torch.load(path, map_location='cpu', weights_only=True)
@@ -138,7 +144,7 @@ def train_judge(judge, config, pairs, size, device):
             judge.cross_entropy(label, image).backward()
             optimizer.step()
             progress(step + 1)
-        loss, accuracy = validate(judge, validation, config.n_labels, device)
+        loss, accuracy = judge.validate(validation, device)
         log_info(f'judge: epoch {epoch}: cross-entropy {loss:.3f}, pixel accuracy '
                  f'{100 * accuracy:.1f} % on {plural(len(held), "photograph")} not trained on')
         if best_loss is None or loss < best_loss:
@@ -153,21 +159,9 @@ def train_judge(judge, config, pairs, size, device):
     judge.about |= {'held_out': best_accuracy, 'epochs': epoch}
 
 
-@torch.inference_mode()
-def validate(judge, dataset, n_labels, device):
-    """Return the mean cross-entropy and the pixel accuracy on a data.PairedDataset."""
-    losses, counts = [], []
-    for batch in data.batches(dataset, device, sampler=[(0, i) for i in range(len(dataset))]):
-        label, _, image, _ = data.to_device(batch, device)
-        losses.append(judge.cross_entropy(label, image))
-        counts.append(count_pixels(judge(image[0]), label[0, 0], judge.void, n_labels))
-    return float(torch.stack(losses).mean()), segmentation_scores(counts, [])['pixel_accuracy']
-
-
 def read_prediction(folder, config, picture, name):
     """Return the label map (H, W) int64 that another network predicted for a picture (C, H, W): the
-    file <folder>/<name>.png or .npy, with the ids of the data set's own label maps. UserError if it
-    is missing, has another size, or a label that is out of range."""
+    file <folder>/<name>.png or .npy, with the ids of the data set's own label maps."""
     paths = [folder / f'{name}{ending}' for ending in ('.png', '.npy')]
     path = next(filter(Path.exists, paths), None)
     if path is None:

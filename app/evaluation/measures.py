@@ -1,5 +1,4 @@
-"""The measures of evaluation: how near a picture is to its photograph, how much samples differ, and
-how well a segmentation network recognises the label map (paper section 4.1)."""
+"""Measures of a picture, of samples, and of a recognised label map (paper section 4.1)."""
 from itertools import combinations
 
 import numpy as np
@@ -24,10 +23,11 @@ def reconstruction(picture, photo):
     difference = (x - y).abs()
     psnr = 10 * torch.log10(255 ** 2 / difference.square().mean())
     gaussian = torch.exp(-(torch.arange(11.).double() - 5).square() / (2 * 1.5 ** 2))
-    window = (gaussian[:, None] * gaussian / gaussian.sum() ** 2)[None, None]
+    window = gaussian[None, None, :, None] / gaussian.sum()
     if min(x.shape[-2:]) < 11:
         window = torch.ones(1, 1, 1, 1).double()
-    mean_x, mean_y, xx, yy, xy = (F.conv2d(z, window) for z in (x, y, x * x, y * y, x * y))
+    mean_x, mean_y, xx, yy, xy = (F.conv2d(F.conv2d(z, window), window.mT)
+                                  for z in (x, y, x * x, y * y, x * y))
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     ssim = ((2 * mean_x * mean_y + c1) * (2 * (xy - mean_x * mean_y) + c2)
             / (mean_x ** 2 + mean_y ** 2 + c1)
@@ -43,19 +43,18 @@ def diversity(samples, regions, vgg=None):
     regions: (H, W) integer ids of the instances, which have the same weight each.
     """
     _, index, pixels = regions.unique(return_inverse=True, return_counts=True)
-    distances, vgg_distances = [], []
+    distances = {'diversity': [], 'vgg_diversity': []}
     for a, b in combinations([data.to_float(sample)[None] for sample in samples], 2):
         difference = (a - b).abs().mean((0, 1)).cpu().flatten() * 127.5
-        distances.append((index.flatten().bincount(difference) / pixels).mean())
+        distances['diversity'].append((index.flatten().bincount(difference) / pixels).mean())
         if vgg:
             device = next(vgg.parameters()).device
-            vgg_distances.append(losses.vgg_loss(vgg(a.to(device)), vgg(b.to(device))))
-    means = {'diversity': distances, **({'vgg_diversity': vgg_distances} if vgg else {})}
-    return {name: float(torch.stack(values).mean()) for name, values in means.items()}
+            distances['vgg_diversity'].append(losses.vgg_loss(vgg(a.to(device)), vgg(b.to(device))))
+    return {name: float(torch.stack(values).mean()) for name, values in distances.items() if values}
 
 
 def is_counted(label, void):
-    """Return where the labels (int64 tensor) are not void: bool, of the same shape."""
+    """Return where the labels (int64 tensor) are not in the set `void`: bool."""
     return ~torch.isin(label, torch.tensor(sorted(void), dtype=torch.long, device=label.device))
 
 
@@ -75,21 +74,18 @@ def count_pixels(predicted, label, void, n_labels):
 
 
 def segmentation_scores(counts, label_names):
-    """Return the scores of a list of count_pixels' arrays, one for each picture.
+    """Return the scores of a list of count_pixels' arrays, one for each picture: {'pixel_accuracy',
+    'class_accuracy', 'mean_iou', 'pixel_accuracy_with_void': 0 to 1, 'bounds': {score: 95 %
+    interval of a bootstrap over the pictures}, 'iou': {label name: IoU}}.
 
-    Returns {'pixel_accuracy', 'class_accuracy', 'mean_iou', 'pixel_accuracy_with_void': 0 to 1,
-    'bounds': {score: 95 % interval of a bootstrap over the pictures}, 'iou': {label name: IoU}}.
-    Labels that are in no true map do not count. Neither do those that are in no map of a resample,
-    so with few pictures the bounds are too high.
-    Raises: UserError if every pixel is void.
+    Labels that are in no true map (or in none of a resample, so with few pictures the bounds are
+    too high) do not count. Raises: UserError if every pixel is void.
     """
     counts = np.stack(counts).astype(np.float64)            # (pictures, 4, labels)
     correct, true, predicted, _ = total = counts.sum(0)
     if not true.any():
-        raise UserError('nothing to score: every pixel of the label maps is void; name fewer '
-                        'labels with --void')
+        raise UserError('every pixel of the label maps is void; name fewer labels with --void')
     iou = correct / np.maximum(true + predicted - correct, 1)
-
     n = len(counts)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
     resampled = mean_scores((weights @ counts.reshape(n, -1)).reshape(RESAMPLES, *total.shape))

@@ -1,5 +1,4 @@
-"""Scores of runs side by side, which anyone can recompute (paper section 4.1), and scores of a run
-during its training."""
+"""Scores of runs side by side, and of one run during its training (paper section 4.1)."""
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,40 +10,49 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from app.common.config import parse_label
+from app.common.config import format_value, parse_label
 from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError, did_you_mean
 from app.common.files import make_folder, require_folder, resolve_path, write_text
 from app.datasets import inspection, layouts, scenes
-from app.datasets.pairs import IN_MEMORY_BYTES, PairReader
+from app.datasets.pairs import PairReader
 from app.evaluation import measures
 from app.evaluation.judge import load_or_train_judge, read_prediction
 from app.runs import configurations, distributed, report, runs
-from app.runs.pictures import strip, to_uint8_hwc, write_picture, write_png
+from app.runs.pictures import strip, write_picture, write_png
 from app.runs.run_styles import load_or_cluster_styles, picture_seed
 import data
 import generate
 
 N_SAMPLES = 3                               # of each label map, to measure diversity
-SHEET_ROWS = 6
+SHEET_ROWS = 6                              # at most
 FLAT_PICTURES = 200                         # at most, to compute mean colours
 TRAINING_SCORE_PICTURES = 100               # at most, to score during training
 
 
-class EvaluationSet:
-    """The readable pairs of a split, at one size. Iterating gives (layouts.Pair, label map (H, W)
-    or (C, H, W), photograph (C, H, W) uint8 or float in [-1, 1])."""
+@dataclass
+class Evaluation:
+    """The readable pairs of a split, at one size, and how pictures of them are scored. Iterating
+    gives (layouts.Pair, label map (H, W) or (C, H, W), photograph (C, H, W) uint8 or float in
+    [-1, 1]). UserError if the data set does not fit the configuration, or no pair is readable."""
+    config: object                          # of a run with the same labels
+    root: str                               # the data set
+    split: str
+    size: tuple | None                      # (width, height); None: the most frequent one
+    void: set                               # labels whose pixels do not count
+    pairs: list | None = None               # of the split; None: find them
+    shared: bool = False                    # each process of torchrun takes a part of the pairs
+    style_source: str = 'main'              # 'main', 'sampled' or 'encoded' (from the photograph)
+    seed: int = 0
+    n_samples: int = 0                      # of each map, to measure diversity
+    vgg: torch.nn.Module | None = None      # to measure it in the features of VGG-19, too
+    write: Path | None = None               # folder that receives the pictures
+    recognise: Callable | None = None       # (picture, its name) -> label map (H, W)
+    recogniser: str = 'none'                # what that is
 
-    def __init__(self, config, root, split, size, pairs=None, shared=False):
-        """config: the configuration of a run with the same labels.
-        size: (width, height), or None for the most frequent one.
-        pairs: the pairs of the split, or None to find them.
-        shared: whether each process of torchrun takes a part of them.
-        Raises: UserError if the data set does not fit the run, or no pair is readable.
-        """
-        self.config, self.root, self.split, self.shared = config, root, split, shared
+    def __post_init__(self):
+        config, root, split, pairs, problems = self.config, self.root, self.split, self.pairs, {}
         self.label_names = config.label_names or [str(i) for i in range(config.n_labels)]
-        problems = {}
         if pairs is None:
             layout, pairs, problems = layouts.find_pairs(root, split)
             if (layout.n_labels == 0) != (config.n_labels == 0):
@@ -52,20 +60,19 @@ class EvaluationSet:
                                 f'{config.layout}; choose another --data DIR')
         pairs, headers = inspection.keep_usable(
             lambda pair: inspection.check_headers(pair, config), pairs, problems)
-        self.size = size or configurations.default_size(
+        self.size = self.size or configurations.default_size(
             config, [image.size for _, image in headers] or [(1, 1)])
-        self.reader, (w, h) = PairReader(config, self.size, 'none'), self.size
-        keep = len(pairs) * w * h * (config.out_channels + 1) <= IN_MEMORY_BYTES
-        self.pairs, decoded = inspection.keep_usable(
-            lambda pair: self.reader(pair) if keep else bool(self.reader(pair)), pairs, problems,
-            'pixels')
+        self.reader = PairReader(config, self.size, 'none')
+        self.pairs, _ = inspection.keep_usable(lambda pair: bool(self.reader(pair)), pairs,
+                                               problems, 'pixels')
         problem = next(iter(problems.values()), None)
         if not self.pairs:
             raise UserError(f'{root}: no picture of the split {split!r} can be used: {problem}')
         if problem:
             warn(f'note: {root}: {len(problems)} of the split {split!r} left out: {problem}')
-        self.dataset = data.PairedDataset(self.pairs, self.reader, config.n_labels,
-                                          decoded=decoded if keep else None)
+        self.dataset = data.PairedDataset(self.pairs, self.reader, config.n_labels)
+        shown = np.linspace(0, len(self.pairs) - 1, SHEET_ROWS).astype(int)
+        self.shown = {self.pairs[i].name for i in shown}        # on the sheet
 
     def __iter__(self):
         numbers = list(range(len(self.pairs)))
@@ -77,95 +84,76 @@ class EvaluationSet:
             progress(done)
 
 
-@dataclass
-class Protocol:
-    """How pictures are scored: the same for all that are compared."""
-    pictures: EvaluationSet
-    void: set                               # labels whose pixels do not count
-    recognise: Callable | None              # (picture, its name) -> label map (H, W)
-    style_source: str = 'main'              # 'main', 'sampled' or 'encoded' (from the photograph)
-    seed: int = 0
-    n_samples: int = 0                      # of each map, to measure diversity
-    vgg: torch.nn.Module | None = None      # to measure it in the features of VGG-19, too
-    write: Path | None = None               # folder that receives the pictures
-    shown: set = frozenset()                # names of the pictures for the sheet
-
-
-def score_pictures(protocol, title, folder, render):
-    """Score a picture for each pair.
+def score_pictures(evaluation, title, folder, render):
+    """Score a picture for each pair. Return a row of scores.json, {'name': title, measure: mean,
+    ...}, and {name: picture} of those for the sheet.
 
     render: a function (pair, label, photograph) that returns the picture (C, H, W), of the
         photograph's dtype, and {measure: number}.
-    folder: the subfolder of protocol.write for the pictures, '' to write none.
-    Returns a row of scores.json, {'name': title, measure: mean, ...}, and {name: picture} of the
-    pictures for the sheet.
+    folder: the subfolder of evaluation.write for the pictures, '' to write none.
     """
-    config, results = protocol.pictures.config, []
-    for pair, label, photo in protocol.pictures:
+    results = []
+    for pair, label, photo in evaluation:
         picture, values = render(pair, label, photo)
-        counts = protocol.recognise and measures.count_pixels(
-            protocol.recognise(picture, f'{folder}/{pair.name}'), label, protocol.void,
-            config.n_labels)
-        shown = {pair.name: picture} if pair.name in protocol.shown else {}
+        counts = evaluation.recognise and measures.count_pixels(
+            evaluation.recognise(picture, f'{folder}/{pair.name}'), label, evaluation.void,
+            evaluation.config.n_labels)
+        shown = {pair.name: picture} if pair.name in evaluation.shown else {}
         results.append((values, counts, shown))
-        if protocol.write and folder:
-            make_folder(protocol.write / folder)
-            write_picture(protocol.write / folder / f'{pair.name}.png',
+        if evaluation.write and folder:
+            make_folder(evaluation.write / folder)
+            write_picture(evaluation.write / folder / f'{pair.name}.png',
                           data.to_float(picture[None]))
-    if protocol.pictures.shared:
+    if evaluation.shared:
         results = sum(distributed.all_gather(results), [])
     values, counts, shown = zip(*results)
     row = {'name': title, **{name: float(np.mean([value[name] for value in values]))
                              for name in values[0]}}
-    if protocol.recognise:
-        row |= measures.segmentation_scores(counts, protocol.pictures.label_names)
-    return row, {name: picture for pictures in shown for name, picture in pictures.items()}
+    if evaluation.recognise:
+        row |= measures.segmentation_scores(counts, evaluation.label_names)
+    return row, {name: picture for part in shown for name, picture in part.items()}
 
 
-def score_run(protocol, run, title, folder, clusters):
+def score_run(evaluation, run, title, folder, clusters):
     """Score what a run makes, see score_pictures. With an encoder, L1, PSNR and SSIM are those of
     pictures in the styles of the photographs. clusters: the run's styles, None without encoder."""
-    config, size, reader = run.config, protocol.pictures.size, protocol.pictures.reader
+    config, size, reader = run.config, evaluation.size, evaluation.reader
 
     def render(pair, label, photo):
         inst = pair.inst if config.instances == 'files' else None
         scene = scenes.read_scene(config, pair.label, inst, config.size or size)
 
         def synthesise(style_source, number=0):
-            seed = picture_seed(protocol.seed, pair.name, number)
+            seed = picture_seed(evaluation.seed, pair.name, number)
             vectors = generate.choose_vectors(
                 run, scene, clusters,
                 scenes.read_photo(config, pair.image, scene) if style_source == 'encoded' else None,
                 seed if style_source == 'sampled' else None)
             fake = generate.synthesise(run, scene, vectors, seed)
-            array = to_uint8_hwc(fake) if photo.dtype == torch.uint8 else (
-                fake[0].permute(1, 2, 0).cpu().numpy())
-            return data.to_tensor(data.resize(array, size))
+            fake = fake if photo.is_floating_point() else data.to_uint8(fake)
+            return data.to_tensor(data.resize(fake[0].permute(1, 2, 0).cpu().numpy(), size))
 
-        picture = synthesise(protocol.style_source)
-        encoded = run.E and protocol.style_source != 'encoded'
+        picture = synthesise(evaluation.style_source)
+        encoded = run.E and evaluation.style_source != 'encoded'
         values = measures.reconstruction(synthesise('encoded') if encoded else picture, photo)
-        if protocol.n_samples and (run.E or config.model == 'unet'):
-            samples = [synthesise('sampled', number) for number in range(protocol.n_samples)]
-            if config.n_labels == 0:
-                regions = torch.zeros(label.shape[-2:], dtype=torch.long)
-            else:                           # instances, or labels if there are none
-                regions = (torch.from_numpy(reader.read_instances(pair.inst, size)) if pair.inst
-                           else label)
-            values |= measures.diversity(samples, regions, protocol.vgg)
+        if evaluation.n_samples and (run.E or config.model == 'unet'):
+            samples = [synthesise('sampled', number) for number in range(evaluation.n_samples)]
+            regions = label if config.n_labels else torch.zeros_like(label[0])
+            if config.n_labels and pair.inst:
+                regions = torch.from_numpy(reader.read_instances(pair.inst, size))
+            values |= measures.diversity(samples, regions, evaluation.vgg)
         return picture, values
+    return score_pictures(evaluation, title, folder, render)
 
-    return score_pictures(protocol, title, folder, render)
 
-
-def score_flat_colours(protocol, training_pairs):
+def score_flat_colours(evaluation, training_pairs):
     """Score label maps painted in the mean colours of their labels, see score_pictures. A label
     that is in no training picture gets the mean colour of all."""
-    config = protocol.pictures.config
+    config = evaluation.config
     sums = torch.zeros(config.n_labels, config.out_channels + 1).double()   # colours, pixels
     for pair in training_pairs[::-(-len(training_pairs) // FLAT_PICTURES)]:
         with suppress(ValueError):                  # training may have left this picture out
-            arrays = protocol.pictures.reader(pair)
+            arrays = evaluation.reader(pair)
             label, image = (data.to_tensor(arrays[role]).flatten(1) for role in ('label', 'image'))
             sums.index_add_(0, label[0].long(), F.pad(image.T.double(), (0, 1), value=1))
     sums[sums[:, -1] == 0] = sums.sum(0)
@@ -175,51 +163,43 @@ def score_flat_colours(protocol, training_pairs):
         picture = colours[label.long()].permute(2, 0, 1)
         picture = (picture if photo.is_floating_point() else picture.round()).to(photo.dtype)
         return picture, measures.reconstruction(picture, photo)
-    return score_pictures(protocol, 'flat mean colours', '', render)
+    return score_pictures(evaluation, 'flat mean colours', '', render)
 
-
-# ------------------------------------------------------------------------ scores during training
 
 def training_scorer(config, pairs, folder, device):
-    """Return score(run, clusters), which scores a run during training and returns {measure:
-    number}; the checkpoint with the highest first number is the best. None without
-    --evaluate-every. UserError if there are no pictures to score.
-
-    pairs: all pairs of the training split. folder: the run's folder.
-    """
+    """Return score(run, clusters), which returns {measure: number} during training; the checkpoint
+    with the highest first number is the best. None without --evaluate-every. UserError if there
+    are no pictures to score. pairs: all of the training split. folder: the run's."""
     if not config.training.evaluate_every:
         return None
-    root, void, judge = config.training.data, set(config.void), None
+    root = config.training.data
     trained, held = inspection.train_and_heldout(config, pairs)
     scored = held or inspection.other_split_pairs(config, TRAINING_SCORE_PICTURES,
                                                   configurations.min_training_side(config))
     if not scored:
         raise UserError(f'{root}: no split val or test to score; use --hold-out N to keep N '
                         'pictures from training')
-    pictures = EvaluationSet(config, root, 'held' if held else 'val', config.size, scored)
-    names = ('psnr', 'l1', 'ssim')
+    evaluation = Evaluation(config, root, 'held' if held else 'val', config.size,
+                            set(config.void), scored)
+    names = 'psnr', 'l1', 'ssim'
     if config.n_labels:
-        names = ('mean_iou', 'pixel_accuracy', 'class_accuracy', 'l1', 'psnr', 'ssim')
-        judge, _ = load_or_train_judge(config, root, trained, pictures.size, void, device,
-                                       folder.parent)
-    protocol = Protocol(pictures, void, judge)
+        names = 'mean_iou', 'pixel_accuracy', 'class_accuracy', 'l1', 'psnr', 'ssim'
+        evaluation.recognise, _ = load_or_train_judge(evaluation, trained, device, folder.parent)
 
     def score(run, clusters):
-        row, _ = score_run(protocol, run, '', '', clusters)
+        row, _ = score_run(evaluation, run, '', '', clusters)
         return {name: row[name] for name in names}
     return score
 
 
-# ---------------------------------------------------------------------------------- the command
-
 def evaluate_runs(folders, device, which, average, root, split, size, style_source, void, judge,
                   predictions, seed, vgg, write, out, n_labels):
     """Score the runs in `folders` side by side, between real photographs and flat colours. Print
-    the table; write scores.json and sheet.png into `out` (default: <first run>/evaluation).
+    the table; write scores.json and sheet.png. UserError if runs, data set, judge and flags do not
+    go together.
 
-    The arguments are the flags of the command. which: --checkpoint. root: --data. style_source:
-    --styles. n_labels: --official-labels. vgg: nets.VGG19 or None.
-    Raises: UserError if runs, data set, judge and flags do not go together.
+    The arguments are the flags of the command, but for which: --checkpoint, root: --data,
+    style_source: --styles, n_labels: --official-labels, and vgg: nets.VGG19 or None.
     """
     out, write = Path(out or folders[0] / 'evaluation'), write and Path(write)
     require_folder(out)
@@ -232,23 +212,25 @@ def evaluate_runs(folders, device, which, average, root, split, size, style_sour
     root = root or (config.training and config.training.data)
     if not root:
         raise UserError(f'{folders[0]}: its data set is not known; name it with --data DIR')
-    void = void_labels(config, void)
     trained, held = training_pairs(config, root)
     split = split or ('held' if held else 'val')
     size = size or min((config.size for config in configs if config.size), default=None)
-    pictures = EvaluationSet(config, root, split, size,
-                                     (split == 'held' and held) or None, shared=True)
-    if vgg and (config.out_channels != 3 or min(pictures.size) < 16):
+    evaluation = Evaluation(
+        config, root, split, size, void_labels(config, void), (split == 'held' and held) or None,
+        True, style_source, seed, N_SAMPLES, vgg, write)
+    if vgg and (config.out_channels != 3 or min(evaluation.size) < 16):
         raise UserError('--vgg: VGG-19 needs RGB pictures of 16x16 or more; leave it out')
-    check_pictures(pictures, folders, configs, write)
-    recognise, recogniser = choose_recogniser(config, root, trained, pictures.size, void, device,
-                                              folders[0], judge, predictions)
-    shown = np.linspace(0, len(pictures.pairs) - 1, SHEET_ROWS).astype(int)
-    protocol = Protocol(pictures, void, recognise, style_source, seed, N_SAMPLES, vgg,
-                                write, {pictures.pairs[i].name for i in shown})
+    check_pictures(evaluation, folders, configs)
+    if predictions:
+        evaluation.recogniser = predictions
+        evaluation.recognise = partial(read_prediction, Path(predictions), config)
+    elif config.n_labels:
+        with distributed.main_process_first():
+            evaluation.recognise, evaluation.recogniser = load_or_train_judge(
+                evaluation, trained, device, folders[0].absolute().parent, judge)
 
     results = [score_pictures(
-        protocol, 'real photographs', 'real',
+        evaluation, 'real photographs', 'real',
         lambda pair, label, photo: (photo, measures.reconstruction(photo, photo)))]
     for name, folder, (path, checkpoint) in zip(names, folders, opened):
         run = runs.run_from_checkpoint(path, checkpoint, device, False, which, average)
@@ -256,28 +238,14 @@ def evaluate_runs(folders, device, which, average, root, split, size, style_sour
             clusters = load_or_cluster_styles(run, folder, root)
         averaged = average and run.config.training and run.config.training.ema
         results.append(score_run(
-            protocol, run, f'{name}, step {run.step}' + ', average' * bool(averaged),
+            evaluation, run, f'{name}, step {run.step}' + ', average' * bool(averaged),
             'fake' if len(folders) == 1 else f'fake-{name}', clusters))
     if config.n_labels and not predictions and trained:
-        results.append(score_flat_colours(protocol, trained))
+        results.append(score_flat_colours(evaluation, trained))
     if distributed.IS_MAIN:
-        write_results(out, protocol, results, recogniser, which)
+        write_results(out, evaluation, results, which)
         if config.training and out == folders[0] / 'evaluation':
             report.try_write_run_page(folders[0], config, 'the scores are written')
-
-
-def choose_recogniser(config, root, trained, size, void, device, folder, judge, predictions):
-    """Return Protocol.recognise and its name: predictions, or a judge, which is trained if there is
-    none; None and 'none' without labels. folder: the first run, beside which judges are kept."""
-    if not config.n_labels:
-        return None, 'none'
-    if predictions:
-        return partial(read_prediction, Path(predictions), config), predictions
-    with distributed.main_process_first():
-        judge, path = load_or_train_judge(config, root, trained, size, void, device,
-                                          folder.absolute().parent, judge)
-    w, h = judge.about['size']
-    return judge, f'{path}, trained at {w}x{h} on {judge.about["pictures"]} photographs'
 
 
 def unique_names(folders):
@@ -306,8 +274,7 @@ def check_flags(folders, configs, style_source, void, judge, predictions):
 
 
 def void_labels(config, words):
-    """Return the set of labels that do not count: those of --void, or if `words` is None the run's.
-    UserError for a label that the run does not have, or if all are void."""
+    """Return the set of labels that do not count: those of --void, or if it is None the run's."""
     if words is None:
         return set(config.void)
     names, n = config.label_names, config.n_labels
@@ -323,8 +290,7 @@ def void_labels(config, words):
 
 
 def training_pairs(config, root):
-    """Return the pairs in the data set `root` that a run was (or would be) trained on, and those
-    held out; two empty lists if there is no such split."""
+    """Return the pairs in `root` that a run is trained on and those held out, [] where unknown."""
     t = config.training
     with suppress(UserError):
         pairs = layouts.find_pairs(root, t.split if t else 'train')[1]
@@ -333,51 +299,50 @@ def training_pairs(config, root):
     return [], []
 
 
-def check_pictures(pictures, folders, configs, write):
-    """Warn about runs that were trained on pictures that are scored. Raise UserError if the folder
-    for --write has pictures of another evaluation."""
-    scored = {pair.image for pair in pictures.pairs}
+def check_pictures(evaluation, folders, configs):
+    """Warn about runs trained on scored pictures. UserError if --write has other pictures."""
+    scored = {pair.image for pair in evaluation.pairs}
     for folder, config in zip(folders, configs):
-        if config.training and resolve_path(config.training.data) == resolve_path(pictures.root):
-            trained = scored & {pair.image for pair in training_pairs(config, pictures.root)[0]}
+        if config.training and resolve_path(config.training.data) == resolve_path(evaluation.root):
+            trained = scored & {pair.image for pair in training_pairs(config, evaluation.root)[0]}
             if trained:
                 warn(f'warning: {folder}: was trained on {len(trained)} of the {len(scored)} '
                      'pictures that are scored')
-    names = {pair.name for pair in pictures.pairs}
-    others = write and [path for path in write.glob('real/*.png') if path.stem not in names]
+    names, write = {pair.name for pair in evaluation.pairs}, evaluation.write
+    others = sorted(
+        path for path in write.glob('real/*.png') if path.stem not in names) if write else []
     if others:
         raise UserError(f'--write {write}: has {plural(len(others), "picture")} of another '
                         f'evaluation, such as {others[0]}; choose another folder')
 
 
-def write_results(out, protocol, results, recogniser, which):
+def write_results(out, evaluation, results, which):
     """Print the table; write scores.json and sheet.png, with a row for each shown label map: the
     map, the photograph, the picture of each run, flat colours. results: of score_pictures."""
-    pictures, config = protocol.pictures, protocol.pictures.config
     rows, columns = zip(*results)
     rows = [{name: report.finite_or_none(value) if isinstance(value, float) else value
              for name, value in row.items()} for row in rows]
-    void, (w, h) = ', '.join(pictures.label_names[i] for i in sorted(protocol.void)), pictures.size
-    description = (f'judge {recogniser}; {w}x{h}; '
+    void = ', '.join(evaluation.label_names[i] for i in sorted(evaluation.void))
+    description = (f'judge {evaluation.recogniser}; {format_value(evaluation.size)}; '
                    f'void {f"{void}, whose pixels do not count" if void else "none"}'
                    + '; the best checkpoint, selected by such scores' * (which == 'best')
-                   + f'; styles {protocol.style_source}, for runs with an encoder; split '
-                   f'{pictures.split} of {pictures.root}, {plural(len(pictures.pairs), "picture")}')
+                   + f'; styles {evaluation.style_source}, for runs with an encoder; split '
+                   f'{evaluation.split} of {evaluation.root}, '
+                   + plural(len(evaluation.pairs), 'picture'))
     log_info(f'protocol: {description}')
     table = report.score_table(rows)
     widths = [max(map(len, column)) for column in zip(*table)]
     for title, *cells in table:
         log_info('  '.join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))
-    if config.n_labels:
+    if evaluation.config.n_labels:
+        left_out = evaluation.config.n_labels - len(rows[0]['iou'])
         log_info(f'in brackets: 95 % interval of {measures.RESAMPLES} resamples of the pictures; '
-                 f'{config.n_labels - len(rows[0]["iou"])} labels do not count: they are void or '
-                 'in no map; L1, PSNR and SSIM: in the styles of the photographs if a run has an '
-                 'encoder')
+                 f'{left_out} labels do not count: they are void or in no map; L1, PSNR and SSIM: '
+                 'in the styles of the photographs if a run has an encoder')
     make_folder(out)
-    write_text(out / 'scores.json',
-               json.dumps({'protocol': description, 'rows': rows}, indent=1))
+    write_text(out / 'scores.json', json.dumps({'protocol': description, 'rows': rows}, indent=1))
     write_png(out / 'sheet.png', np.concatenate([
-        strip(config, pictures.dataset[0, i]['label'],
+        strip(evaluation.config, evaluation.dataset[0, i]['label'],
               [data.to_float(column[pair.name])[None] for column in columns])
-        for i, pair in enumerate(pictures.pairs) if pair.name in protocol.shown]))
+        for i, pair in enumerate(evaluation.pairs) if pair.name in evaluation.shown]))
     log_info(f'{out / "scores.json"}\n{out / "sheet.png"}')
