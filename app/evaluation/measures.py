@@ -13,11 +13,9 @@ RESAMPLES = 1000                            # of the bootstrap
 
 
 def reconstruction(picture, photo):
-    """Compare a picture with its photograph, both (C, H, W) uint8 or float in [-1, 1].
-
-    Returns {'l1': in grey levels, 'psnr': in dB, inf if they are equal, 'ssim': of Wang et al.
-    (2004) with 11x11 Gaussian windows, 1x1 if the picture is smaller}.
-    """
+    """Compare a picture and its photograph, (C, H, W) uint8 or float in [-1, 1]. Return {'l1': in
+    grey levels, 'psnr': in dB, inf if they are equal, 'ssim': of Wang et al. (2004) with 11x11
+    Gaussian windows, 1x1 if the picture is smaller}."""
     x, y = ((data.to_float(image).cpu()[:, None].double() + 1) * 127.5
             for image in (picture, photo))
     difference = (x - y).abs()
@@ -37,11 +35,8 @@ def reconstruction(picture, photo):
 
 def diversity(samples, regions, vgg=None):
     """Return the mean distance over all pairs of samples of one label map: {'diversity': in grey
-    levels}, with a nets.VGG19 also 'vgg_diversity', by losses.vgg_loss.
-
-    samples: at least two pictures (C, H, W), uint8 or float in [-1, 1].
-    regions: (H, W) integer ids of the instances, which have the same weight each.
-    """
+    levels}, with a nets.VGG19 also 'vgg_diversity', by losses.vgg_loss. samples: at least two
+    pictures (C, H, W), uint8 or float in [-1, 1]. regions: (H, W) ids, of equal weight each."""
     _, index, pixels = regions.unique(return_inverse=True, return_counts=True)
     distances = {'diversity': [], 'vgg_diversity': []}
     for a, b in combinations([data.to_float(sample)[None] for sample in samples], 2):
@@ -59,11 +54,9 @@ def is_counted(label, void):
 
 
 def count_pixels(predicted, label, void, n_labels):
-    """Count the pixels of a predicted and a true label map, (H, W) integer tensors.
-
-    Returns (4, max(n_labels, 2)) int64 ndarray: the correct, true and predicted pixels of each
-    label, without those whose true label is void; last the correct and all pixels, with void ones.
-    """
+    """Compare a predicted and a true label map, (H, W) integer tensors. Return the correct, true
+    and predicted pixels of each label, without those whose true label is void; in the last row
+    the correct and all pixels, with void ones: (4, max(n_labels, 2)) int64 ndarray."""
     predicted, label = predicted.long().cpu(), label.long().cpu()
     correct, counted = predicted == label, is_counted(label, void)
     counts = np.zeros((4, max(n_labels, 2)), np.int64)

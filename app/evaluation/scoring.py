@@ -70,18 +70,21 @@ class Evaluation:
             raise UserError(f'{root}: no picture of the split {split!r} can be used: {problem}')
         if problem:
             warn(f'note: {root}: {len(problems)} of the split {split!r} left out: {problem}')
-        self.dataset = data.PairedDataset(self.pairs, self.reader, config.n_labels)
         shown = np.linspace(0, len(self.pairs) - 1, SHEET_ROWS).astype(int)
         self.shown = {self.pairs[i].name for i in shown}        # on the sheet
 
     def __iter__(self):
-        numbers = list(range(len(self.pairs)))
-        numbers = distributed.shard(numbers) if self.shared else numbers
-        progress = Progress('scoring pictures', len(numbers))
-        for done, i in enumerate(numbers, 1):
-            item = self.dataset[0, i]
-            yield self.pairs[i], item['label'].squeeze(0), item['image']
+        pairs = distributed.shard(self.pairs) if self.shared else self.pairs
+        progress = Progress('scoring pictures', len(pairs))
+        for done, pair in enumerate(pairs, 1):
+            label, photo = self.read(pair)
+            yield pair, label.squeeze(0), photo
             progress(done)
+
+    def read(self, pair):
+        """Return the label map (1, H, W) or (C, H, W) and the photograph (C, H, W) of a pair."""
+        arrays = self.reader(pair)
+        return data.to_tensor(arrays['label']), data.to_tensor(arrays['image'])
 
 
 def score_pictures(evaluation, title, folder, render):
@@ -90,8 +93,7 @@ def score_pictures(evaluation, title, folder, render):
 
     render: a function (pair, label, photograph) that returns the picture (C, H, W), of the
         photograph's dtype, and {measure: number}.
-    folder: the subfolder of evaluation.write for the pictures, '' to write none.
-    """
+    folder: the subfolder of evaluation.write for the pictures, '' to write none."""
     results = []
     for pair, label, photo in evaluation:
         picture, values = render(pair, label, photo)
@@ -138,7 +140,7 @@ def score_run(evaluation, run, title, folder, clusters):
         values = measures.reconstruction(synthesise('encoded') if encoded else picture, photo)
         if evaluation.n_samples and (run.E or config.model == 'unet'):
             samples = [synthesise('sampled', number) for number in range(evaluation.n_samples)]
-            regions = label if config.n_labels else torch.zeros_like(label[0])
+            regions = label if config.n_labels else torch.zeros(label.shape[-2:])
             if config.n_labels and pair.inst:
                 regions = torch.from_numpy(reader.read_instances(pair.inst, size))
             values |= measures.diversity(samples, regions, evaluation.vgg)
@@ -153,8 +155,7 @@ def score_flat_colours(evaluation, training_pairs):
     sums = torch.zeros(config.n_labels, config.out_channels + 1).double()   # colours, pixels
     for pair in training_pairs[::-(-len(training_pairs) // FLAT_PICTURES)]:
         with suppress(ValueError):                  # training may have left this picture out
-            arrays = evaluation.reader(pair)
-            label, image = (data.to_tensor(arrays[role]).flatten(1) for role in ('label', 'image'))
+            label, image = (tensor.flatten(1) for tensor in evaluation.read(pair))
             sums.index_add_(0, label[0].long(), F.pad(image.T.double(), (0, 1), value=1))
     sums[sums[:, -1] == 0] = sums.sum(0)
     colours = sums[:, :-1] / sums[:, -1:].clamp(min=1)
@@ -172,14 +173,13 @@ def training_scorer(config, pairs, folder, device):
     are no pictures to score. pairs: all of the training split. folder: the run's."""
     if not config.training.evaluate_every:
         return None
-    root = config.training.data
     trained, held = inspection.train_and_heldout(config, pairs)
     scored = held or inspection.other_split_pairs(config, TRAINING_SCORE_PICTURES,
                                                   configurations.min_training_side(config))
     if not scored:
-        raise UserError(f'{root}: no split val or test to score; use --hold-out N to keep N '
-                        'pictures from training')
-    evaluation = Evaluation(config, root, 'held' if held else 'val', config.size,
+        raise UserError(f'{config.training.data}: no split val or test to score; use --hold-out N '
+                        'to keep N pictures from training')
+    evaluation = Evaluation(config, config.training.data, 'held' if held else 'val', config.size,
                             set(config.void), scored)
     names = 'psnr', 'l1', 'ssim'
     if config.n_labels:
@@ -195,12 +195,10 @@ def training_scorer(config, pairs, folder, device):
 def evaluate_runs(folders, device, which, average, root, split, size, style_source, void, judge,
                   predictions, seed, vgg, write, out, n_labels):
     """Score the runs in `folders` side by side, between real photographs and flat colours. Print
-    the table; write scores.json and sheet.png. UserError if runs, data set, judge and flags do not
-    go together.
+    the table; write scores.json and sheet.png. UserError if they cannot be compared.
 
-    The arguments are the flags of the command, but for which: --checkpoint, root: --data,
-    style_source: --styles, n_labels: --official-labels, and vgg: nets.VGG19 or None.
-    """
+    The arguments are the flags of the command; which: --checkpoint, root: --data, style_source:
+    --styles, n_labels: --official-labels, vgg: nets.VGG19 or None."""
     out, write = Path(out or folders[0] / 'evaluation'), write and Path(write)
     require_folder(out)
     names = unique_names(folders)
@@ -217,7 +215,8 @@ def evaluate_runs(folders, device, which, average, root, split, size, style_sour
     size = size or min((config.size for config in configs if config.size), default=None)
     evaluation = Evaluation(
         config, root, split, size, void_labels(config, void), (split == 'held' and held) or None,
-        True, style_source, seed, N_SAMPLES, vgg, write)
+        shared=True, style_source=style_source, seed=seed, n_samples=N_SAMPLES, vgg=vgg,
+        write=write)
     if vgg and (config.out_channels != 3 or min(evaluation.size) < 16):
         raise UserError('--vgg: VGG-19 needs RGB pictures of 16x16 or more; leave it out')
     check_pictures(evaluation, folders, configs)
@@ -228,7 +227,6 @@ def evaluate_runs(folders, device, which, average, root, split, size, style_sour
         with distributed.main_process_first():
             evaluation.recognise, evaluation.recogniser = load_or_train_judge(
                 evaluation, trained, device, folders[0].absolute().parent, judge)
-
     results = [score_pictures(
         evaluation, 'real photographs', 'real',
         lambda pair, label, photo: (photo, measures.reconstruction(photo, photo)))]
@@ -282,8 +280,7 @@ def void_labels(config, words):
     for label, word in labels.items():
         if not 0 <= label < n:
             raise UserError(f'--void {word}: no such label; expected numbers from 0 to {n - 1}'
-                            f'{", names of labels" * bool(names)}, or none'
-                            + did_you_mean(word, names))
+                            f'{", names" * bool(names)}, or none{did_you_mean(word, names)}')
     if len(labels) == n:
         raise UserError(f'--void {" ".join(words)}: all {n} labels are void; name fewer')
     return set(labels)
@@ -309,11 +306,10 @@ def check_pictures(evaluation, folders, configs):
                 warn(f'warning: {folder}: was trained on {len(trained)} of the {len(scored)} '
                      'pictures that are scored')
     names, write = {pair.name for pair in evaluation.pairs}, evaluation.write
-    others = sorted(
-        path for path in write.glob('real/*.png') if path.stem not in names) if write else []
+    others = write and [path for path in write.glob('real/*.png') if path.stem not in names]
     if others:
         raise UserError(f'--write {write}: has {plural(len(others), "picture")} of another '
-                        f'evaluation, such as {others[0]}; choose another folder')
+                        f'evaluation, such as {min(others)}; choose another folder')
 
 
 def write_results(out, evaluation, results, which):
@@ -342,7 +338,7 @@ def write_results(out, evaluation, results, which):
     make_folder(out)
     write_text(out / 'scores.json', json.dumps({'protocol': description, 'rows': rows}, indent=1))
     write_png(out / 'sheet.png', np.concatenate([
-        strip(evaluation.config, evaluation.dataset[0, i]['label'],
+        strip(evaluation.config, evaluation.read(pair)[0],
               [data.to_float(column[pair.name])[None] for column in columns])
-        for i, pair in enumerate(evaluation.pairs) if pair.name in evaluation.shown]))
+        for pair in evaluation.pairs if pair.name in evaluation.shown]))
     log_info(f'{out / "scores.json"}\n{out / "sheet.png"}')
