@@ -105,7 +105,7 @@ def evaluate(args):
     segmentation network recognises their pictures, how close these are to the photographs, and how
     much samples differ."""
     checks.check_evaluate(args)
-    from app.evaluation.evaluate import evaluate_runs
+    from app.evaluation.scoring import evaluate_runs
     from app.runs import devices, folders, runs
     device = devices.pick_device(args.device)
     vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None

@@ -1,11 +1,6 @@
-"""A built-in data set of street scenes, so that everything can be tried without a download.
-
-Each scene is drawn from a seed: a label map, an instance map and a picture like a photograph. Label
-ids are those of Cityscapes. Cars, persons and buildings have the instance ids `label * 1000 + k`;
-everywhere else the instance id is the label. Cars and buildings take their colours from a short
-list, independently of both maps. Only the picture shows the colour, so this list is the ground
-truth for the clusters of features.
-"""
+"""A built-in data set of street scenes with the labels of Cityscapes, to try everything without a
+download. Cars and buildings take their colours from short lists, independently of both maps, so
+these lists are the ground truth for the clusters of features."""
 from collections import namedtuple
 from math import cos, exp, pi, sin
 from pathlib import Path
@@ -15,13 +10,11 @@ from PIL import Image, ImageDraw
 
 EGO, ROAD, SIDEWALK, BUILDING, POLE, TRAFFIC_LIGHT, SIGN = 1, 7, 8, 11, 17, 19, 20
 VEGETATION, TERRAIN, SKY, PERSON, CAR = 21, 22, 23, 24, 26
-
 CAR_COLOURS = np.array([(196, 32, 36), (36, 84, 190), (226, 228, 230), (238, 190, 36),
                         (22, 58, 42)], 'uint8')
 BUILDING_COLOURS = np.array([(228, 210, 176), (166, 80, 60), (112, 140, 182), (214, 154, 64),
                              (138, 172, 126)], 'uint8')
 GLASS, RUBBER, METAL, HAZE = (52, 62, 76), (32, 32, 34), (92, 94, 98), np.array((206, 214, 224))
-
 FOCAL_LENGTH, CAMERA_HEIGHT = 0.9, 1.7      # in picture widths; in metres
 SUPERSAMPLE = 3                             # odd: the middle sample is the centre of the pixel
 
@@ -35,21 +28,16 @@ def upsample(grid, size):
 
 
 class Canvas:
-    """Draws shapes into the picture and the instance map; later shapes cover earlier ones.
-
-    Points are (x, y, z) in metres: x to the right of the camera, y above the road, z away from the
-    camera.
-    """
+    """Draws shapes into the picture and the instance map; later shapes cover earlier ones. Points
+    are (x, y, z) in metres: right of the camera, above the road, away from the camera."""
 
     def __init__(self, size, rng):
         self.w, self.h = (SUPERSAMPLE * n for n in size)
         self.vanish, self.horizon = rng.uniform(0.43, 0.57), rng.uniform(0.44, 0.5)
-
         height = np.linspace(1, 0, 24)[:, None, None]
         clouds = (1.3 * upsample(rng.random((5, 6)), (48, 24)) - 0.35).clip(0, 0.9)[..., None]
         sky = (1 - clouds) * (height * (92, 148, 214) + (1 - height) * (196, 216, 234))
         sky = Image.fromarray((sky + clouds * 246).astype(np.uint8))
-
         self.image = sky.resize((self.w, self.h), Image.Resampling.BICUBIC)
         self.inst = Image.new('I', (self.w, self.h), SKY)
 
@@ -66,49 +54,27 @@ class Canvas:
             ImageDraw.Draw(self.inst).polygon(xy, int(inst))
 
     def rectangle(self, x, y, z, *args, **kwargs):
-        """Fill the rectangle with the opposite corners (x[0], y[0], z[0]) and (x[1], y[1], z[1]).
-
-        If both x are equal it stands upright along the street; otherwise its edges at y[0] and y[1]
-        run from left to right.
-        """
-        start, end = (x[0], y[0], z[0]), (x[1], y[1], z[1])
-        if x[0] == x[1]:
-            corners = (x[0], y[1], z[0]), (x[0], y[0], z[1])
-        else:
-            corners = (x[1], y[0], z[0]), (x[0], y[1], z[1])
-        self.polygon([start, corners[0], end, corners[1]], *args, **kwargs)
+        """Fill the rectangle between (x[0], y[0], z[0]) and (x[1], y[1], z[1]): along the street if
+        both x are equal, else across it."""
+        second, last = reversed(z) if x[0] == x[1] else z
+        self.polygon([(x[0], y[0], z[0]), (x[1], y[0], second), (x[1], y[1], z[1]),
+                      (x[0], y[1], last)], *args, **kwargs)
 
     def ellipse(self, x, y, z, radii, *args, **kwargs):
         """Fill the ellipse around (x, y, z) with `radii` along the three axes, one of them 0."""
-        circle = ((cos(pi * i / 10), sin(pi * i / 10)) for i in range(20))
         a, b, c = radii
-        points = [(x + a * u, y + b * v, z + c * (u if a == 0 else v)) for u, v in circle]
-        self.polygon(points, *args, **kwargs)
-
-
-def draw_ground(canvas, sidewalk_end):
-    """Draw grass, sidewalks up to `sidewalk_end` metres from the middle, and the road."""
-    distances = np.geomspace(90, 2, 18)     # in strips, so that haze grows with the distance
-    for strip in zip(distances, distances[1:]):
-        for x, colour, label in ((99, (118, 142, 84), TERRAIN),
-                                 (sidewalk_end, (176, 166, 162), SIDEWALK),
-                                 (5.9, (206, 202, 198), SIDEWALK), (5.6, (98, 97, 102), ROAD)):
-            canvas.rectangle((-x, x), (0, 0), strip, colour, label)
-
-    for z in range(3, 60, 6):               # lane markings
-        for x, end in ((0, z + 3), (-3.4, z + 6), (3.4, z + 6)):
-            canvas.rectangle((x - 0.08, x + 0.08), (0, 0), (z, end), (222, 222, 218))
+        circle = ((cos(pi * i / 10), sin(pi * i / 10)) for i in range(20))
+        self.polygon([(x + a * u, y + b * v, z + c * (u if a == 0 else v)) for u, v in circle],
+                     *args, **kwargs)
 
 
 def draw_building(canvas, rng, side, near, far, colour, inst):
-    """Draw a building along the street on `side` (-1 left, 1 right), from distance `near` to
-    `far`."""
+    """Draw a building along the street. side: -1 left, 1 right. near, far: its distances."""
     x, top, storey, light = side * 9.5, rng.uniform(8, 18), rng.uniform(3, 3.8), 0.98 - 0.04 * side
     canvas.rectangle((x, x + side * 12), (0, top), (near, near), colour, inst, 0.82)
     canvas.rectangle((x, x), (0, top), (near, far), colour, inst, light)
     canvas.rectangle((x, x), (0, 0.9), (near, far), colour, light=0.7)
     canvas.rectangle((x, x), (top - 0.5, top), (near, far), colour, light=0.78)
-
     bays = np.linspace(near, far, max(1, round((far - near) / 4)) + 1)
     for y in np.arange(1.4, top - 2.2, storey):
         for z in bays[:-1]:
@@ -116,7 +82,6 @@ def draw_building(canvas, rng, side, near, far, colour, inst):
 
 
 def draw_tree(canvas, rng, x, z):
-    """Draw a tree at (x, 0, z)."""
     canvas.ellipse(x, 0, z, (1.6, 0, 1.2), (84, 86, 84))
     canvas.rectangle((x - 0.17, x + 0.17), (0, 3), (z, z), (92, 72, 56), VEGETATION)
     for light in np.linspace(0, 1, 9):      # from the dark inside to the bright top
@@ -139,7 +104,6 @@ def draw_post(canvas, rng, x, z):
 
 
 def draw_person(canvas, rng, x, z, inst):
-    """Draw a person at (x, 0, z)."""
     coat, step = rng.integers(40, 190, 3), rng.uniform(0.1, 0.3)
     canvas.ellipse(x, 0, z, (0.5, 0, 0.4), (76, 74, 76))
     for foot in (x - step, x + step):
@@ -150,20 +114,15 @@ def draw_person(canvas, rng, x, z, inst):
 
 
 def draw_car(canvas, rng, x, z, colour, inst):
-    """Draw a car whose near end is at distance `z`: its front on the left side of the street, its
-    rear on the right."""
-    side = 0.9 if x < 0 else -0.9           # towards the middle of the street
+    """Draw a car from distance z on: on the left its front is near, on the right its rear."""
+    # side: towards the middle of the street. low, high: the ends of the near window.
+    side, lamp, low, high = ((0.9, (250, 246, 214), z + 1.2, z + 1.9) if x < 0 else
+                             (-0.9, (224, 40, 30), z + 0.3, z + 0.7))
     roof = rng.uniform(1.42, 1.66)
-    if x < 0:
-        lamp, low, high = (250, 246, 214), z + 1.2, z + 1.9
-    else:
-        lamp, low, high = (224, 40, 30), z + 0.3, z + 0.7
-
     for grow, grey in ((0.5, 84), (0.2, 58)):               # in the maps the shadow is road
         canvas.ellipse(x, 0, z + 2.1, (1.1 + grow, 0, 2.4 + grow), (grey, grey, grey + 3))
     for tyre in (x - 0.72, x + 0.72):
         canvas.rectangle((tyre - 0.13, tyre + 0.13), (0, 0.4), (z, z), RUBBER, inst)
-
     canvas.rectangle((x + side, x + side), (0.26, 1), (z, z + 4.2), colour, inst, 0.9)
     for wheel in (z + 0.9, z + 3.3):
         canvas.ellipse(x + side, 0.33, wheel, (0, 0.33, 0.33), RUBBER, inst)
@@ -171,7 +130,6 @@ def draw_car(canvas, rng, x, z, colour, inst):
     canvas.polygon([(x + 0.92 * side, 1, low), (x + 0.92 * side, 1, z + 3.8),
                     (x + 0.75 * side, roof, z + 3.2), (x + 0.75 * side, roof, high)], GLASS, inst)
     canvas.rectangle((x - 0.7, x + 0.7), (roof, roof), (high, z + 3.2), colour, inst, 1.08)
-
     for x0, y0, x1, y1, ink in ((0.84, 1, 0.7, roof, colour),
                                 (0.66, 1.08, 0.55, roof - 0.1, GLASS)):     # the sloping end
         canvas.polygon([(x - x0, y0, low), (x + x0, y0, low),
@@ -180,25 +138,20 @@ def draw_car(canvas, rng, x, z, colour, inst):
     canvas.rectangle((x - 0.9, x + 0.9), (0.24, 0.33), (z, z), (56, 56, 60))
     for middle, width, y, ink in ((-0.73, 0.13, 0.8, lamp), (0.73, 0.13, 0.8, lamp),
                                   (0, 0.24, 0.56, (232, 232, 226))):        # lamps, number plate
-        ends = x + middle - width, x + middle + width
-        canvas.rectangle(ends, (y - 0.07, y + 0.07), (z, z), ink)
+        canvas.rectangle((x + middle - width, x + middle + width), (y - 0.07, y + 0.07), (z, z),
+                         ink)
 
 
 def draw_scene(index, size=(256, 128), seed=0):
-    """Draw scene `index` of the data set `seed`.
+    """Draw scene `index` of the data set `seed`. Another size shows the same scene.
 
-    size: (width, height), each at least 32. Another size shows the same scene in more or less
-    detail.
-
-    Returns a StreetScene: `label` (H, W) uint8, Cityscapes ids; `inst` (H, W) int32; `image`
-    (H, W, 3) uint8, RGB; `colours`, {id of each car and building in `inst`: row of CAR_COLOURS or
-    BUILDING_COLOURS}.
-
-    Raises: ValueError if the size is too small.
+    size: (width, height), each at least 32, or a ValueError is raised.
+    Returns a StreetScene: label (H, W) uint8; inst (H, W) int32, `label * 1000 + k` for cars,
+    persons and buildings, else the label; image (H, W, 3) uint8; and colours, {id of a car or
+    building in inst: row of CAR_COLOURS or BUILDING_COLOURS}.
     """
     if min(size) < 32:
-        raise ValueError('a scene needs a width and a height of at least 32, and got '
-                         f'{size[0]}x{size[1]}')
+        raise ValueError(f'a scene needs at least 32x32 pixels, not {size[0]}x{size[1]}')
     # No draw of `rng` may depend on the size or on a colour.
     rng = np.random.default_rng([seed, index, 0])
     colour_rng = np.random.default_rng([seed, index, 1])
@@ -216,19 +169,25 @@ def draw_scene(index, size=(256, 128), seed=0):
     centres = slice(SUPERSAMPLE // 2, None, SUPERSAMPLE)
     inst = np.asarray(canvas.inst, np.int32)[centres, centres].copy()
     label = np.where(inst < 1000, inst, inst // 1000).astype(np.uint8)
-
     coarse, fine = (upsample(rng.uniform(-1, 1, (n, 2 * n)), size) for n in (10, 28))
     leafy = np.isin(label, (VEGETATION, TERRAIN))
     grain = np.where(label == SKY, 0, 0.04 * coarse + np.where(leafy, 0.22, 0.03) * fine)
     image = np.asarray(canvas.image.reduce(SUPERSAMPLE)) * (1 + grain[..., None])
     return StreetScene(label, inst, image.clip(0, 255).astype(np.uint8),
-                       {int(i): colours[int(i)] for i in np.unique(inst) if int(i) in colours})
+                       {i: colours[i] for i in np.unique(inst).tolist() if i in colours})
 
 
 def draw_background(canvas, rng, new_instance):
-    """Draw ground, trees and buildings. new_instance(label, palette) returns a colour and an
-    instance id."""
-    draw_ground(canvas, rng.choice([7.2, 9.5]))
+    """Draw ground, trees and buildings. new_instance: returns a colour and an instance id."""
+    sidewalk_end, distances = rng.choice([7.2, 9.5]), np.geomspace(90, 2, 18)
+    for strip in zip(distances, distances[1:]):             # so that haze grows with the distance
+        for x, colour, label in ((99, (118, 142, 84), TERRAIN),
+                                 (sidewalk_end, (176, 166, 162), SIDEWALK),
+                                 (5.9, (206, 202, 198), SIDEWALK), (5.6, (98, 97, 102), ROAD)):
+            canvas.rectangle((-x, x), (0, 0), strip, colour, label)
+    for z in range(3, 60, 6):                               # lane markings
+        for x, end in ((0, z + 3), (-3.4, z + 6), (3.4, z + 6)):
+            canvas.rectangle((x - 0.08, x + 0.08), (0, 0), (z, end), (222, 222, 218))
     canvas.rectangle((-40, 40), (0, rng.uniform(9, 14)), (85, 85),
                      *new_instance(BUILDING, BUILDING_COLOURS))
     for x in np.arange(-12, 13, 3) + rng.uniform(-1, 1, 9):
@@ -257,20 +216,12 @@ def draw_objects(canvas, rng, new_instance):
 
 
 def write_dataset(folder, split, count, size, seed=0):
-    """Write the scenes 0 to count - 1 in the layout of Cityscapes:
-    `<folder>/gtFine/<split>/toy/toy_0000_gtFine_labelIds.png` (8 bits) and
-    `..._instanceIds.png` (16 bits), and
-    `<folder>/leftImg8bit/<split>/toy/toy_0000_leftImg8bit.png`.
-
-    Splits differ only by `seed`: give each split its own. `draw_scene(i, size, seed).colours` has
-    the true colours of file i.
-    """
+    """Write `count` scenes in the layout of Cityscapes. Give each split a seed of its own."""
     for index in range(count):
-        scene = draw_scene(index, size, seed)
-        inst = scene.inst.astype(np.uint16)
-        for kind, ending, pixels in (('gtFine', 'gtFine_labelIds', scene.label),
-                                     ('leftImg8bit', 'leftImg8bit', scene.image),
-                                     ('gtFine', 'gtFine_instanceIds', inst)):
+        label, inst, image, _ = draw_scene(index, size, seed)
+        for kind, ending, pixels in (('gtFine', 'gtFine_labelIds', label),
+                                     ('gtFine', 'gtFine_instanceIds', inst.astype(np.uint16)),
+                                     ('leftImg8bit', 'leftImg8bit', image)):
             path = Path(folder, kind, split, 'toy', f'toy_{index:04d}_{ending}.png')
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)

@@ -1,13 +1,14 @@
-"""The judge of synthesised pictures (paper section 4.1): a segmentation network that is trained on
-real photographs only. It recognises the label map of a good picture."""
+"""The judge (paper section 4.1): a segmentation network, trained on real photographs only."""
+from dataclasses import dataclass
 import json
+import math
 from pathlib import Path
 import zlib
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
+from app.common.config import format_value
 from app.common.console import Progress, log_info, plural, warn, warn_on_error
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, require_regular_file, write_atomically
@@ -23,86 +24,86 @@ WIDTH, BATCH, LEARNING_RATE = 32, 4, 1e-3
 EPOCH_STEPS, MAX_EPOCHS, MAX_HALVINGS = 100, 60, 4
 
 
+@dataclass
 class Judge:
-    """A trained network `net`, the set `void` of labels that it never answers, and `about`, a dict
-    that says what it was trained on."""
+    """A segmentation network that recognises the label map of a picture."""
+    net: UNet
+    void: set                               # labels that it never answers, nor is trained on
+    about: dict                             # what it was trained on
 
-    def __init__(self, net, void, about=None):
-        self.net, self.void, self.about = net, void, about
+    def logits(self, image):
+        """Return (N, n_labels, H, W) for pictures (N, C, H, W) of any size, float in [-1, 1]."""
+        h, w = image.shape[-2:]
+        return self.net(data.pad_to_multiple(image, self.net.multiple))[..., :h, :w]
 
     @torch.inference_mode()
     def __call__(self, picture, name=None):
-        """Return the label map (H, W) int64 recognised in a picture (C, H, W), uint8 or float in
-        [-1, 1]."""
-        image = data.to_float(picture[None].to(next(self.net.parameters()).device))
-        logits = compute_logits(self.net, image)
+        """Return the label map (H, W) int64 of a picture (C, H, W), uint8 or float in [-1, 1]."""
+        device = next(self.net.parameters()).device
+        logits = self.logits(data.to_float(picture[None].to(device)))
         logits[:, sorted(self.void)] = -torch.inf
         return logits.argmax(1)[0]
 
+    def cross_entropy(self, label, image):
+        """Return the mean cross-entropy over the pixels that are not void; 0 if all are void."""
+        target = label[:, 0].long()
+        target = target.masked_fill(~is_counted(target, self.void), -100)       # -100: ignored
+        total = F.cross_entropy(self.logits(image), target, reduction='sum')
+        return total / (target >= 0).sum().clamp(min=1)
 
-def compute_logits(net, image):
-    """Return net's output (N, n_labels, H, W) for pictures of any size."""
-    h, w = image.shape[-2:]
-    return net(data.pad_to_multiple(image, net.multiple))[..., :h, :w]
+    @torch.inference_mode()
+    def validate(self, dataset, device):
+        """Return the mean cross-entropy and the pixel accuracy on a data.PairedDataset."""
+        losses, counts = [], []
+        for batch in data.batches(dataset, device, sampler=[(0, i) for i in range(len(dataset))]):
+            label, _, image, _ = data.to_device(batch, device)
+            losses.append(self.cross_entropy(label, image))
+            counts.append(count_pixels(self(image[0]), label[0, 0], self.void, dataset.n_labels))
+        return float(torch.stack(losses).mean()), segmentation_scores(counts, [])['pixel_accuracy']
 
 
-def describe_judge(config, pairs, size, void):
-    """Return a dict of all that a judge depends on. Its checksum names the file of the judge, so
-    keys and order must stay."""
-    return {'version': VERSION, 'layout': config.layout, 'n_labels': config.n_labels,
-            'channels': config.out_channels, 'label_names': config.label_names,
-            'label_table': config.label_table and sorted(config.label_table.items()),
-            'palette': config.palette, 'size': list(size), 'void': sorted(void),
-            'pictures': len(pairs), 'checksum': zlib.crc32(json.dumps(
-                [(pair.name, pair.image.is_file() and pair.image.stat().st_size)
-                 for pair in pairs]).encode())}
-
-
-def load_or_train_judge(config, root, pairs, size, void, device, folder, path=None):
-    """Return a Judge and the path of its file; train it and write the file if there is none.
-
-    config: the configuration of a run with the same labels.
-    root, pairs: the data set and its training pairs.
-    size: (width, height) of the training pictures.
-    void: set of labels whose pixels do not count.
-    folder: where judges are kept; path: the file of a judge instead.
-
-    Raises: UserError if the file is no judge for these labels, or there are fewer than two pairs.
-    """
-    about = describe_judge(config, pairs, size, void)
+def load_or_train_judge(evaluation, pairs, device, folder, path=None):
+    """Return the Judge of a scoring.Evaluation and a description of it. If its file is missing,
+    train it on `pairs` and write the file: in `folder`, or `path` instead. UserError if there are
+    fewer than two pairs, or if the file is no judge for these labels."""
+    config, size, void = evaluation.config, evaluation.size, evaluation.void
+    # All that a judge depends on. A checksum of it names the file, so keys and order must stay.
+    files = [(pair.name, pair.image.is_file() and pair.image.stat().st_size) for pair in pairs]
+    about = {'version': VERSION, 'layout': config.layout, 'n_labels': config.n_labels,
+             'channels': config.out_channels, 'label_names': config.label_names,
+             'label_table': config.label_table and sorted(config.label_table.items()),
+             'palette': config.palette, 'size': list(size), 'void': sorted(void),
+             'pictures': len(pairs), 'checksum': zlib.crc32(json.dumps(files).encode())}
     path = Path(path or folder / f'judge-{zlib.crc32(json.dumps(about).encode()):08x}.pt')
     if path.exists():
         judge = read_judge(path, config, void, device)
-        for name, difference in (('size', 'on pictures of another size'),
-                                 ('void', 'with other void labels'),
-                                 ('checksum', 'on other photographs than those here')):
+        for name, what in (('size', 'pictures of another size'), ('void', 'other void labels'),
+                           ('checksum', 'other photographs than those here')):
             if judge.about[name] != about[name]:
-                warn(f'note: {path}: this judge was trained {difference}')
-        return judge, path
-    if len(pairs) < 2:
-        raise UserError(f'{root}: {plural(len(pairs), "training photograph")}, a judge needs 2; '
-                        'use --judge FILE or --predictions DIR')
-    make_folder(path.parent)
-    log_info(f'training a judge on {len(pairs)} photographs, once, for {path}')
-    net, results = train_judge(config, pairs, size, void, device)
-    about |= results
-    warn_on_error(lambda: write_atomically(path, lambda file: torch.save(
-        {'about': about, 'weights': net.state_dict()}, file)), 'the judge is not saved')
-    return Judge(net, void, about), path
+                warn(f'note: {path}: this judge was trained with {what}')
+    elif len(pairs) < 2:
+        raise UserError(f'{evaluation.root}: {plural(len(pairs), "training photograph")}, a judge '
+                        'needs 2; use --judge FILE or --predictions DIR')
+    else:
+        make_folder(path.parent)
+        log_info(f'training a judge on {len(pairs)} photographs, once, for {path}')
+        torch.manual_seed(0)
+        judge = Judge(make_network(config, size).to(device), void, about)
+        train_judge(judge, config, pairs, size, device)
+        warn_on_error(lambda: write_atomically(path, lambda file: torch.save(
+            {'about': about, 'weights': judge.net.state_dict()}, file)), 'the judge is not saved')
+    return judge, (f'{path}, trained at {format_value(judge.about["size"])} on '
+                   f'{judge.about["pictures"]} photographs')
 
 
 def read_judge(path, config, void, device):
-    """Return the Judge that load_or_train_judge wrote into a file.
-
-    Raises: UserError if it is no such file, or if its labels are not those of `config`.
-    """
+    """Return the Judge in a file. UserError if it is none for the labels of `config`."""
     require_regular_file(path)
     with as_user_error(path, 'not a judge written by evaluate; delete it, or name another'):
         stored = torch.load(path, map_location='cpu', weights_only=True)
         checkpoints.check_tensors(stored, path)
         about = stored['about']
-        if about['version'] != VERSION or min(about['size']) < 1 or not (
-                {'void', 'pictures', 'checksum', 'held_out'} <= about.keys()):
+        if about['version'] != VERSION or not {'void', 'pictures', 'checksum'} <= about.keys():
             raise ValueError(f'version {about["version"]}')
         if (about['n_labels'], about['label_names'], about['channels']) != (
                 config.n_labels, config.label_names, config.out_channels):
@@ -114,90 +115,57 @@ def read_judge(path, config, void, device):
     return Judge(net.to(device).eval(), void, about)
 
 
-# ------------------------------------------------------------------------------------- training
-
 def make_network(config, size):
     """Return a U-Net with as many levels as reduce `size` to a few pixels."""
-    n_levels = max(2, min(7, int(np.log2(min(size) / 3))))
+    n_levels = max(2, min(7, int(math.log2(min(size) / 3))))
     return UNet(config.out_channels, config.n_labels, WIDTH, n_levels, 'bilinear', dropout=0,
                 tanh=False)
 
 
-def train_judge(config, pairs, size, void, device):
+def train_judge(judge, config, pairs, size, device):
     """Train with cross-entropy on nine tenths of the photographs, and validate on one tenth. After
-    an epoch without improvement go back to the best weights and halve the learning rate.
-
-    Returns the network, and {'held_out': pixel accuracy on the one tenth, 'epochs'}.
-    """
+    an epoch without improvement go back to the best weights and halve the learning rate."""
     trained, held = inspection.hold_out(pairs, max(1, len(pairs) // 10))
-    read = PairReader(config, size, 'none')
-    workers = config.training.workers if config.training else 0
-    dataset = open_dataset(trained, read, flip=True, jitter=1.2, workers=workers)
-    validation = open_dataset(held, read, workers=workers)
-    torch.manual_seed(0)
-    net = make_network(config, size).to(device)
-    optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
+    reader, workers = PairReader(config, size, 'none'), getattr(config.training, 'workers', 0)
+    dataset = open_dataset(trained, reader, flip=True, jitter=1.2, workers=workers)
+    validation = open_dataset(held, reader, workers=workers)
+    optimizer = torch.optim.Adam(judge.net.parameters(), LEARNING_RATE)
     batch = min(BATCH, len(trained))
     steps = max(EPOCH_STEPS, len(trained) // batch)
     batches = data.batches(dataset, device, batch_sampler=data.ResumableBatchSampler(
         len(trained), batch, 0, steps * MAX_EPOCHS, 0))
     best_loss, halvings, epoch = None, 0, 0
     while halvings < MAX_HALVINGS and epoch < MAX_EPOCHS:
-        progress = Progress(f'judge: steps of epoch {epoch + 1}', steps)
+        epoch += 1
+        progress = Progress(f'judge: steps of epoch {epoch}', steps)
         for step in range(steps):
             label, _, image, _ = data.to_device(next(batches), device)
             optimizer.zero_grad()
-            cross_entropy(net, label, image, void).backward()
+            judge.cross_entropy(label, image).backward()
             optimizer.step()
             progress(step + 1)
-        epoch += 1
-        loss, accuracy = validate(net, validation, config.n_labels, void, device)
+        loss, accuracy = judge.validate(validation, device)
         log_info(f'judge: epoch {epoch}: cross-entropy {loss:.3f}, pixel accuracy '
                  f'{100 * accuracy:.1f} % on {plural(len(held), "photograph")} not trained on')
         if best_loss is None or loss < best_loss:
             best_loss, best_accuracy = loss, accuracy
-            best_weights = checkpoints.copy_tree(net.state_dict(), 'cpu')
-            continue
-        halvings += 1
-        net.load_state_dict(best_weights)
-        for group in optimizer.param_groups:
-            group['lr'] /= 2
+            best_weights = checkpoints.copy_tree(judge.net.state_dict(), 'cpu')
+        else:
+            halvings += 1
+            judge.net.load_state_dict(best_weights)
+            optimizer.param_groups[0]['lr'] /= 2
     batches.close()
-    net.load_state_dict(best_weights)
-    return net.eval(), {'held_out': best_accuracy, 'epochs': epoch}
+    judge.net.eval()
+    judge.about |= {'held_out': best_accuracy, 'epochs': epoch}
 
-
-def cross_entropy(net, label, image, void):
-    """Return the mean cross-entropy over the pixels that are not void; 0 if all are void."""
-    target = label[:, 0].long()
-    target = target.masked_fill(~is_counted(target, void), -100)        # -100: ignored
-    total = F.cross_entropy(compute_logits(net, image), target, reduction='sum')
-    return total / (target >= 0).sum().clamp(min=1)
-
-
-@torch.inference_mode()
-def validate(net, dataset, n_labels, void, device):
-    """Return the mean cross-entropy and the pixel accuracy on a data.PairedDataset."""
-    judge, losses, counts = Judge(net, void), [], []
-    for batch in data.batches(dataset, device, sampler=[(0, i) for i in range(len(dataset))]):
-        label, _, image, _ = data.to_device(batch, device)
-        losses.append(cross_entropy(net, label, image, void))
-        counts.append(count_pixels(judge(image[0]), label[0, 0], void, n_labels))
-    return float(torch.stack(losses).mean()), segmentation_scores(counts, [])['pixel_accuracy']
-
-
-# -------------------------------------------------------------- predictions of another network
 
 def read_prediction(folder, config, picture, name):
     """Return the label map (H, W) int64 that another network predicted for a picture (C, H, W): the
-    file <folder>/<name>.png or .npy, with the ids of the data set's own label maps.
-
-    Raises: UserError if the file is missing, has another size, or a label that is out of range.
-    """
-    path = next((path for path in (folder / f'{name}.png', folder / f'{name}.npy')
-                 if path.exists()), None)
+    file <folder>/<name>.png or .npy, with the ids of the data set's own label maps."""
+    paths = [folder / f'{name}{ending}' for ending in ('.png', '.npy')]
+    path = next(filter(Path.exists, paths), None)
     if path is None:
-        raise UserError(f'{folder / name}.png: no such prediction; name it as its picture')
+        raise UserError(f'{paths[0]}: no such prediction; name it as its picture')
     label, (h, w) = decoding.read_map(path), picture.shape[-2:]
     if config.label_table:
         label = palettes.ids_to_labels(label, config.label_table, path)

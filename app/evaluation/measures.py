@@ -1,5 +1,4 @@
-"""The measures of evaluation: how near a picture is to its photograph, how much samples differ, and
-how well a segmentation network recognises the label map (paper section 4.1)."""
+"""Measures of a picture, of samples, and of a recognised label map (paper section 4.1)."""
 from itertools import combinations
 
 import numpy as np
@@ -14,21 +13,19 @@ RESAMPLES = 1000                            # of the bootstrap
 
 
 def reconstruction(picture, photo):
-    """Compare a picture with its photograph, both (C, H, W) uint8 or float in [-1, 1].
-
-    Returns {'l1': mean absolute difference in grey levels, 'psnr': in dB, inf if they are equal,
-    'ssim': of Wang et al. (2004) with 11x11 Gaussian windows, 1x1 if the picture is smaller}.
-    """
+    """Compare a picture and its photograph, (C, H, W) uint8 or float in [-1, 1]. Return {'l1': in
+    grey levels, 'psnr': in dB, inf if they are equal, 'ssim': of Wang et al. (2004) with 11x11
+    Gaussian windows, 1x1 if the picture is smaller}."""
     x, y = ((data.to_float(image).cpu()[:, None].double() + 1) * 127.5
             for image in (picture, photo))
     difference = (x - y).abs()
     psnr = 10 * torch.log10(255 ** 2 / difference.square().mean())
-
     gaussian = torch.exp(-(torch.arange(11.).double() - 5).square() / (2 * 1.5 ** 2))
-    window = (gaussian[:, None] * gaussian / gaussian.sum() ** 2)[None, None]
+    window = gaussian[None, None, :, None] / gaussian.sum()
     if min(x.shape[-2:]) < 11:
         window = torch.ones(1, 1, 1, 1).double()
-    mean_x, mean_y, xx, yy, xy = (F.conv2d(z, window) for z in (x, y, x * x, y * y, x * y))
+    mean_x, mean_y, xx, yy, xy = (F.conv2d(F.conv2d(z, window), window.mT)
+                                  for z in (x, y, x * x, y * y, x * y))
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     ssim = ((2 * mean_x * mean_y + c1) * (2 * (xy - mean_x * mean_y) + c2)
             / (mean_x ** 2 + mean_y ** 2 + c1)
@@ -37,40 +34,29 @@ def reconstruction(picture, photo):
 
 
 def diversity(samples, regions, vgg=None):
-    """Return the mean distance between the samples of one label map, over all pairs of them.
-
-    samples: at least two pictures (C, H, W), uint8 or float in [-1, 1].
-    regions: (H, W) integer ids of the instances, each of which has the same weight.
-    vgg: nets.VGG19, or None.
-
-    Returns {'diversity': in grey levels}, with vgg also 'vgg_diversity', by losses.vgg_loss.
-    """
+    """Return the mean distance over all pairs of samples of one label map: {'diversity': in grey
+    levels}, with a nets.VGG19 also 'vgg_diversity', by losses.vgg_loss. samples: at least two
+    pictures (C, H, W), uint8 or float in [-1, 1]. regions: (H, W) ids, of equal weight each."""
     _, index, pixels = regions.unique(return_inverse=True, return_counts=True)
-    distances, vgg_distances = [], []
+    distances = {'diversity': [], 'vgg_diversity': []}
     for a, b in combinations([data.to_float(sample)[None] for sample in samples], 2):
         difference = (a - b).abs().mean((0, 1)).cpu().flatten() * 127.5
-        distances.append((index.flatten().bincount(difference) / pixels).mean())
+        distances['diversity'].append((index.flatten().bincount(difference) / pixels).mean())
         if vgg:
             device = next(vgg.parameters()).device
-            vgg_distances.append(losses.vgg_loss(vgg(a.to(device)), vgg(b.to(device))))
-    means = {'diversity': distances, **({'vgg_diversity': vgg_distances} if vgg else {})}
-    return {name: float(torch.stack(values).mean()) for name, values in means.items()}
+            distances['vgg_diversity'].append(losses.vgg_loss(vgg(a.to(device)), vgg(b.to(device))))
+    return {name: float(torch.stack(values).mean()) for name, values in distances.items() if values}
 
-
-# -------------------------------------------------------------------------- segmentation scores
 
 def is_counted(label, void):
-    """Return where the labels (int64 tensor) are not void: bool, of the same shape."""
+    """Return where the labels (int64 tensor) are not in the set `void`: bool."""
     return ~torch.isin(label, torch.tensor(sorted(void), dtype=torch.long, device=label.device))
 
 
 def count_pixels(predicted, label, void, n_labels):
-    """Count the pixels of a predicted and a true label map, (H, W) integer tensors.
-
-    Returns (4, max(n_labels, 2)) int64 ndarray: for each label its correct, true and predicted
-    pixels, without those whose true label is in the set `void`; in the last row the number of
-    correct pixels and of all pixels, with void ones.
-    """
+    """Compare a predicted and a true label map, (H, W) integer tensors. Return the correct, true
+    and predicted pixels of each label, without those whose true label is void; in the last row
+    the correct and all pixels, with void ones: (4, max(n_labels, 2)) int64 ndarray."""
     predicted, label = predicted.long().cpu(), label.long().cpu()
     correct, counted = predicted == label, is_counted(label, void)
     counts = np.zeros((4, max(n_labels, 2)), np.int64)
@@ -81,45 +67,34 @@ def count_pixels(predicted, label, void, n_labels):
 
 
 def segmentation_scores(counts, label_names):
-    """Return the scores of a list of count_pixels' arrays, one for each picture.
+    """Return the scores of a list of count_pixels' arrays, one for each picture: {'pixel_accuracy',
+    'class_accuracy', 'mean_iou', 'pixel_accuracy_with_void': 0 to 1, 'bounds': {score: 95 %
+    interval of a bootstrap over the pictures}, 'iou': {label name: IoU}}.
 
-    Returns {'pixel_accuracy', 'class_accuracy', 'mean_iou', 'pixel_accuracy_with_void': 0 to 1,
-    'bounds': {score: 95 % interval of a bootstrap over the pictures}, 'iou': {label name: IoU}}.
-    Labels that are in no true map do not count. In a resample, neither do labels that are in none
-    of its maps, so with few pictures the bounds are too high.
-
-    Raises: UserError if every pixel is void.
+    Labels that are in no true map (or in none of a resample, so with few pictures the bounds are
+    too high) do not count. Raises: UserError if every pixel is void.
     """
     counts = np.stack(counts).astype(np.float64)            # (pictures, 4, labels)
     correct, true, predicted, _ = total = counts.sum(0)
-    present = true > 0
-    if not present.any():
-        raise UserError('nothing to score: every pixel of the label maps is void; name fewer '
-                        'labels with --void')
-    scores = {name: float(value[0]) for name, value in mean_scores(total[None], present).items()}
+    if not true.any():
+        raise UserError('every pixel of the label maps is void; name fewer labels with --void')
     iou = correct / np.maximum(true + predicted - correct, 1)
-
     n = len(counts)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    resampled = (weights @ counts.reshape(n, -1)).reshape(RESAMPLES, *total.shape)
-    resampled = mean_scores(resampled, present)
-    return {**scores, 'bounds': {name: np.nanpercentile(resampled[name], (2.5, 97.5)).tolist()
-                                 for name in ('pixel_accuracy', 'class_accuracy', 'mean_iou')},
-            'iou': {name: float(iou[i]) for i, name in enumerate(label_names) if present[i]}}
+    resampled = mean_scores((weights @ counts.reshape(n, -1)).reshape(RESAMPLES, *total.shape))
+    return {**{name: float(value[0]) for name, value in mean_scores(total[None]).items()},
+            'bounds': {name: np.nanpercentile(resampled[name], (2.5, 97.5)).tolist()
+                       for name in ('pixel_accuracy', 'class_accuracy', 'mean_iou')},
+            'iou': {name: float(iou[i]) for i, name in enumerate(label_names) if true[i]}}
 
 
-def mean_scores(counts, present):
-    """Return {score: (B,)} for B sums of counts (B, 4, labels); present: (labels,) bool."""
-    correct, true, predicted, everything = counts.transpose(1, 0, 2)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        recall, iou = (np.where(true > 0, correct / pixels, np.nan)[:, present]
-                       for pixels in (true, true + predicted - correct))
-        return {'pixel_accuracy': correct.sum(1) / true.sum(1), 'class_accuracy': nan_mean(recall),
-                'mean_iou': nan_mean(iou),
-                'pixel_accuracy_with_void': everything[:, 0] / everything[:, 1]}
-
-
-def nan_mean(values):
-    """Return the mean of each row without its NaNs; 0 if a row has nothing else."""
-    valid = ~np.isnan(values)
-    return np.where(valid, values, 0).sum(1) / np.maximum(valid.sum(1), 1)
+def mean_scores(counts):
+    """Return {score: (B,)} for B sums of counts (B, 4, labels)."""
+    correct, true, predicted, with_void = counts.transpose(1, 0, 2)
+    n_present = np.maximum((true > 0).sum(1), 1)
+    recall, iou = ((correct / np.maximum(pixels, 1)).sum(1) / n_present
+                   for pixels in (true, true + predicted - correct))
+    with np.errstate(invalid='ignore'):                     # all pixels of a resample may be void
+        accuracy = correct.sum(1) / true.sum(1)
+    return {'pixel_accuracy': accuracy, 'class_accuracy': recall, 'mean_iou': iou,
+            'pixel_accuracy_with_void': with_void[:, 0] / with_void[:, 1]}

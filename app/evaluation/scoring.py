@@ -1,45 +1,58 @@
-"""Scores of the pictures that a run makes for the label maps of a data set, and of others to
-compare them with."""
+"""Scores of runs side by side, and of one run during its training (paper section 4.1)."""
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from app.common.console import Progress, warn
-from app.common.errors import UserError
-from app.common.files import make_folder
+from app.common.config import format_value, parse_label
+from app.common.console import Progress, log_info, plural, warn
+from app.common.errors import UserError, did_you_mean
+from app.common.files import make_folder, require_folder, resolve_path, write_text
 from app.datasets import inspection, layouts, scenes
-from app.datasets.pairs import IN_MEMORY_BYTES, PairReader, open_dataset
+from app.datasets.pairs import PairReader
 from app.evaluation import measures
-from app.evaluation.judge import load_or_train_judge
-from app.runs import configurations, distributed
-from app.runs.pictures import to_uint8_hwc, write_picture
-from app.runs.run_styles import picture_seed
+from app.evaluation.judge import load_or_train_judge, read_prediction
+from app.runs import configurations, distributed, report, runs
+from app.runs.pictures import strip, write_picture, write_png
+from app.runs.run_styles import load_or_cluster_styles, picture_seed
 import data
 import generate
 
+N_SAMPLES = 3                               # of each label map, to measure diversity
+SHEET_ROWS = 6                              # at most
 FLAT_PICTURES = 200                         # at most, to compute mean colours
 TRAINING_SCORE_PICTURES = 100               # at most, to score during training
 
 
-class EvaluationSet:
-    """The readable pairs of a split, at one size. Iterating gives (layouts.Pair, label map (H, W)
-    or (C, H, W), photograph (C, H, W) uint8 or float in [-1, 1])."""
+@dataclass
+class Evaluation:
+    """The readable pairs of a split, at one size, and how pictures of them are scored. Iterating
+    gives (layouts.Pair, label map (H, W) or (C, H, W), photograph (C, H, W) uint8 or float in
+    [-1, 1]). UserError if the data set does not fit the configuration, or no pair is readable."""
+    config: object                          # of a run with the same labels
+    root: str                               # the data set
+    split: str
+    size: tuple | None                      # (width, height); None: the most frequent one
+    void: set                               # labels whose pixels do not count
+    pairs: list | None = None               # of the split; None: find them
+    shared: bool = False                    # each process of torchrun takes a part of the pairs
+    style_source: str = 'main'              # 'main', 'sampled' or 'encoded' (from the photograph)
+    seed: int = 0
+    n_samples: int = 0                      # of each map, to measure diversity
+    vgg: torch.nn.Module | None = None      # to measure it in the features of VGG-19, too
+    write: Path | None = None               # folder that receives the pictures
+    recognise: Callable | None = None       # (picture, its name) -> label map (H, W)
+    recogniser: str = 'none'                # what that is
 
-    def __init__(self, config, root, split, size, pairs=None, shared=False):
-        """config: the configuration of a run with the same labels.
-        size: (width, height), or None for the most frequent one.
-        pairs: the pairs of the split, or None to find them.
-        shared: whether each process of torchrun takes a part of them.
-
-        Raises: UserError if the data set does not fit the run, or no pair is readable.
-        """
-        self.config, self.root, self.split, self.shared = config, root, split, shared
-        problems = {}
+    def __post_init__(self):
+        config, root, split, pairs, problems = self.config, self.root, self.split, self.pairs, {}
+        self.label_names = config.label_names or [str(i) for i in range(config.n_labels)]
         if pairs is None:
             layout, pairs, problems = layouts.find_pairs(root, split)
             if (layout.n_labels == 0) != (config.n_labels == 0):
@@ -47,180 +60,285 @@ class EvaluationSet:
                                 f'{config.layout}; choose another --data DIR')
         pairs, headers = inspection.keep_usable(
             lambda pair: inspection.check_headers(pair, config), pairs, problems)
-        self.size = size or configurations.default_size(
+        self.size = self.size or configurations.default_size(
             config, [image.size for _, image in headers] or [(1, 1)])
-        self.dataset = self.make_dataset(pairs)
-        w, h = self.size
-        keep = len(pairs) * w * h * (config.out_channels + 1) <= IN_MEMORY_BYTES
-        self.pairs, decoded = inspection.keep_usable(lambda pair: (
-            self.dataset.read(pair) if keep else bool(self.dataset.read(pair))), pairs, problems,
-            'pixels')
-        self.dataset.items, self.dataset.decoded = self.pairs, decoded if keep else None
+        self.reader = PairReader(config, self.size, 'none')
+        self.pairs, _ = inspection.keep_usable(lambda pair: bool(self.reader(pair)), pairs,
+                                               problems, 'pixels')
         problem = next(iter(problems.values()), None)
         if not self.pairs:
             raise UserError(f'{root}: no picture of the split {split!r} can be used: {problem}')
         if problem:
-            warn(f'note: {root}: {len(problems)} of the split {split!r} left out: '
-                 f'{problem}')
-
-    def make_dataset(self, pairs):
-        """Return a data.PairedDataset of `pairs` at this size, without instance maps."""
-        return open_dataset(pairs, PairReader(self.config, self.size, 'none'), keep=False)
-
-    def regions(self, pair, label):
-        """Return the regions (H, W) that count equally in measures.diversity: instances, if there
-        are none labels, if there are none the whole picture."""
-        if self.config.n_labels == 0:
-            return torch.zeros(label.shape[-2:], dtype=torch.long)
-        if pair.inst is None:
-            return label
-        return torch.from_numpy(PairReader(self.config).read_instances(pair.inst, self.size))
+            warn(f'note: {root}: {len(problems)} of the split {split!r} left out: {problem}')
+        shown = np.linspace(0, len(self.pairs) - 1, SHEET_ROWS).astype(int)
+        self.shown = {self.pairs[i].name for i in shown}        # on the sheet
 
     def __iter__(self):
-        pairs = list(enumerate(self.pairs))
-        pairs = distributed.shard(pairs) if self.shared else pairs
+        pairs = distributed.shard(self.pairs) if self.shared else self.pairs
         progress = Progress('scoring pictures', len(pairs))
-        for done, (i, pair) in enumerate(pairs, 1):
-            item = self.dataset[0, i]
-            yield pair, item['label'].squeeze(0), item['image']
+        for done, pair in enumerate(pairs, 1):
+            label, photo = self.read(pair)
+            yield pair, label.squeeze(0), photo
             progress(done)
 
-    def gather(self, results):
-        """Return the results for all pairs, in order, from those for this process's pairs."""
-        return sum(distributed.all_gather(results), []) if self.shared else results
+    def read(self, pair):
+        """Return the label map (1, H, W) or (C, H, W) and the photograph (C, H, W) of a pair."""
+        arrays = self.reader(pair)
+        return data.to_tensor(arrays['label']), data.to_tensor(arrays['image'])
 
 
-@dataclass
-class Protocol:
-    """How pictures are scored: the same for all that are compared."""
-    pictures: EvaluationSet
-    void: set                               # labels whose pixels do not count
-    recognise: Callable | None              # (picture, its name) -> label map (H, W)
-    style_source: str = 'main'              # 'main', 'sampled' or 'encoded' (from the photograph)
-    seed: int = 0
-    n_samples: int = 0                      # of each map, to measure diversity
-    vgg: torch.nn.Module | None = None      # to measure it in the features of VGG-19, too
-    write: Path | None = None               # folder that receives the pictures
-    shown: set = frozenset()                # names of the pictures for the sheet
-
-
-def score_pictures(protocol, title, folder, render):
-    """Score a picture for each pair.
+def score_pictures(evaluation, title, folder, render):
+    """Score a picture for each pair. Return a row of scores.json, {'name': title, measure: mean,
+    ...}, and {name: picture} of those for the sheet.
 
     render: a function (pair, label, photograph) that returns the picture (C, H, W), of the
-    photograph's dtype, and {measure: number}.
-    folder: the subfolder of protocol.write for the pictures, '' to write none.
-
-    Returns a row of scores.json, {'name': title, measure: mean, ...}, and {name: picture} of the
-    pictures for the sheet.
-    """
-    config, results = protocol.pictures.config, []
-    for pair, label, photo in protocol.pictures:
+        photograph's dtype, and {measure: number}.
+    folder: the subfolder of evaluation.write for the pictures, '' to write none."""
+    results = []
+    for pair, label, photo in evaluation:
         picture, values = render(pair, label, photo)
-        counts = protocol.recognise and measures.count_pixels(
-            protocol.recognise(picture, f'{folder}/{pair.name}'), label, protocol.void,
-            config.n_labels)
-        shown = {pair.name: picture} if pair.name in protocol.shown else {}
+        counts = evaluation.recognise and measures.count_pixels(
+            evaluation.recognise(picture, f'{folder}/{pair.name}'), label, evaluation.void,
+            evaluation.config.n_labels)
+        shown = {pair.name: picture} if pair.name in evaluation.shown else {}
         results.append((values, counts, shown))
-        if protocol.write and folder:
-            make_folder(protocol.write / folder)
-            write_picture(protocol.write / folder / f'{pair.name}.png',
+        if evaluation.write and folder:
+            make_folder(evaluation.write / folder)
+            write_picture(evaluation.write / folder / f'{pair.name}.png',
                           data.to_float(picture[None]))
-    values, counts, shown = zip(*protocol.pictures.gather(results))
+    if evaluation.shared:
+        results = sum(distributed.all_gather(results), [])
+    values, counts, shown = zip(*results)
     row = {'name': title, **{name: float(np.mean([value[name] for value in values]))
                              for name in values[0]}}
-    if protocol.recognise:
-        row |= measures.segmentation_scores(counts, label_names(config))
-    return row, {name: picture for pictures in shown for name, picture in pictures.items()}
+    if evaluation.recognise:
+        row |= measures.segmentation_scores(counts, evaluation.label_names)
+    return row, {name: picture for part in shown for name, picture in part.items()}
 
 
-def score_run(protocol, run, title, folder, clusters):
+def score_run(evaluation, run, title, folder, clusters):
     """Score what a run makes, see score_pictures. With an encoder, L1, PSNR and SSIM are those of
     pictures in the styles of the photographs. clusters: the run's styles, None without encoder."""
-    config, size = run.config, protocol.pictures.size
-
-    def synthesise(scene, pair, photo, style_source, number=0):
-        seed, style_photo = picture_seed(protocol.seed, pair.name, number), None
-        if run.E and style_source == 'encoded':
-            style_photo = scenes.read_photo(config, pair.image, scene)
-        vectors = generate.choose_vectors(run, scene, clusters, style_photo,
-                                          seed if style_source == 'sampled' else None)
-        fake = generate.synthesise(run, scene, vectors, seed)
-        array = to_uint8_hwc(fake) if photo.dtype == torch.uint8 else (
-            fake[0].permute(1, 2, 0).cpu().numpy())
-        return data.to_tensor(data.resize(array, size))
+    config, size, reader = run.config, evaluation.size, evaluation.reader
 
     def render(pair, label, photo):
         inst = pair.inst if config.instances == 'files' else None
         scene = scenes.read_scene(config, pair.label, inst, config.size or size)
-        make = partial(synthesise, scene, pair, photo)
-        picture = make(protocol.style_source)
-        encoded = make('encoded') if run.E and protocol.style_source != 'encoded' else picture
-        values = measures.reconstruction(encoded, photo)
-        if protocol.n_samples and (run.E or config.model == 'unet'):
-            samples = [make('sampled', number) for number in range(protocol.n_samples)]
-            regions = protocol.pictures.regions(pair, label)
-            values |= measures.diversity(samples, regions, protocol.vgg)
+
+        def synthesise(style_source, number=0):
+            seed = picture_seed(evaluation.seed, pair.name, number)
+            vectors = generate.choose_vectors(
+                run, scene, clusters,
+                scenes.read_photo(config, pair.image, scene) if style_source == 'encoded' else None,
+                seed if style_source == 'sampled' else None)
+            fake = generate.synthesise(run, scene, vectors, seed)
+            fake = fake if photo.is_floating_point() else data.to_uint8(fake)
+            return data.to_tensor(data.resize(fake[0].permute(1, 2, 0).cpu().numpy(), size))
+
+        picture = synthesise(evaluation.style_source)
+        encoded = run.E and evaluation.style_source != 'encoded'
+        values = measures.reconstruction(synthesise('encoded') if encoded else picture, photo)
+        if evaluation.n_samples and (run.E or config.model == 'unet'):
+            samples = [synthesise('sampled', number) for number in range(evaluation.n_samples)]
+            regions = label if config.n_labels else torch.zeros(label.shape[-2:])
+            if config.n_labels and pair.inst:
+                regions = torch.from_numpy(reader.read_instances(pair.inst, size))
+            values |= measures.diversity(samples, regions, evaluation.vgg)
         return picture, values
+    return score_pictures(evaluation, title, folder, render)
 
-    return score_pictures(protocol, title, folder, render)
 
-
-def score_flat_colours(protocol, training_pairs):
+def score_flat_colours(evaluation, training_pairs):
     """Score label maps painted in the mean colours of their labels, see score_pictures. A label
     that is in no training picture gets the mean colour of all."""
-    config, dtype = protocol.pictures.config, torch.uint8
-    sums = torch.zeros(config.n_labels, config.out_channels, dtype=torch.float64)
-    counts = torch.zeros(config.n_labels, dtype=torch.float64)
-    dataset = protocol.pictures.make_dataset(
-        training_pairs[::-(-len(training_pairs) // FLAT_PICTURES)])
-    for i in range(len(dataset)):
+    config = evaluation.config
+    sums = torch.zeros(config.n_labels, config.out_channels + 1).double()   # colours, pixels
+    for pair in training_pairs[::-(-len(training_pairs) // FLAT_PICTURES)]:
         with suppress(ValueError):                  # training may have left this picture out
-            item = dataset[0, i]
-            label, dtype = item['label'].flatten().long(), item['image'].dtype
-            sums.index_add_(0, label, item['image'].flatten(1).T.double())
-            counts += label.bincount(minlength=config.n_labels)
-    colours = sums / counts.clamp(min=1)[:, None]
-    colours[counts == 0] = sums.sum(0) / counts.sum().clamp(min=1)
-    colours = colours.round().to(dtype) if dtype == torch.uint8 else colours.float()
+            label, image = (tensor.flatten(1) for tensor in evaluation.read(pair))
+            sums.index_add_(0, label[0].long(), F.pad(image.T.double(), (0, 1), value=1))
+    sums[sums[:, -1] == 0] = sums.sum(0)
+    colours = sums[:, :-1] / sums[:, -1:].clamp(min=1)
 
     def render(pair, label, photo):
         picture = colours[label.long()].permute(2, 0, 1)
+        picture = (picture if photo.is_floating_point() else picture.round()).to(photo.dtype)
         return picture, measures.reconstruction(picture, photo)
-    return score_pictures(protocol, 'flat mean colours', '', render)
-
-
-def label_names(config):
-    """Return a name for each label: its number if it has no other."""
-    return config.label_names or [str(i) for i in range(config.n_labels)]
+    return score_pictures(evaluation, 'flat mean colours', '', render)
 
 
 def training_scorer(config, pairs, folder, device):
-    """Return score(run, clusters), which scores a run during training and returns {measure:
-    number}; the checkpoint with the highest first number is the best. None without
-    --evaluate-every.
-
-    pairs: all pairs of the training split; folder: the run's folder.
-    Raises: UserError if there are no pictures to score.
-    """
+    """Return score(run, clusters), which returns {measure: number} during training; the checkpoint
+    with the highest first number is the best. None without --evaluate-every. UserError if there
+    are no pictures to score. pairs: all of the training split. folder: the run's."""
     if not config.training.evaluate_every:
         return None
-    root, void = config.training.data, set(config.void)
     trained, held = inspection.train_and_heldout(config, pairs)
     scored = held or inspection.other_split_pairs(config, TRAINING_SCORE_PICTURES,
                                                   configurations.min_training_side(config))
     if not scored:
-        raise UserError(f'{root}: no split val or test to score; use --hold-out N to keep N '
-                        'pictures from training')
-    pictures = EvaluationSet(config, root, 'held' if held else 'val', config.size, scored)
-    names, judge = ('psnr', 'l1', 'ssim'), None
+        raise UserError(f'{config.training.data}: no split val or test to score; use --hold-out N '
+                        'to keep N pictures from training')
+    evaluation = Evaluation(config, config.training.data, 'held' if held else 'val', config.size,
+                            set(config.void), scored)
+    names = 'psnr', 'l1', 'ssim'
     if config.n_labels:
-        names = ('mean_iou', 'pixel_accuracy', 'class_accuracy', 'l1', 'psnr', 'ssim')
-        judge, _ = load_or_train_judge(config, root, trained, pictures.size, void, device,
-                                       folder.parent)
-    protocol = Protocol(pictures, void, judge)
+        names = 'mean_iou', 'pixel_accuracy', 'class_accuracy', 'l1', 'psnr', 'ssim'
+        evaluation.recognise, _ = load_or_train_judge(evaluation, trained, device, folder.parent)
 
     def score(run, clusters):
-        row, _ = score_run(protocol, run, '', '', clusters)
+        row, _ = score_run(evaluation, run, '', '', clusters)
         return {name: row[name] for name in names}
     return score
+
+
+def evaluate_runs(folders, device, which, average, root, split, size, style_source, void, judge,
+                  predictions, seed, vgg, write, out, n_labels):
+    """Score the runs in `folders` side by side, between real photographs and flat colours. Print
+    the table; write scores.json and sheet.png. UserError if they cannot be compared.
+
+    The arguments are the flags of the command; which: --checkpoint, root: --data, style_source:
+    --styles, n_labels: --official-labels, vgg: nets.VGG19 or None."""
+    out, write = Path(out or folders[0] / 'evaluation'), write and Path(write)
+    require_folder(out)
+    names = unique_names(folders)
+    opened = [runs.read_run(folder, which=which, n_labels=n_labels, generator_only=average)
+              for folder in folders]
+    configs = [checkpoint['config'] for _, checkpoint in opened]
+    config = configs[0]
+    check_flags(folders, configs, style_source, void, judge, predictions)
+    root = root or (config.training and config.training.data)
+    if not root:
+        raise UserError(f'{folders[0]}: its data set is not known; name it with --data DIR')
+    trained, held = training_pairs(config, root)
+    split = split or ('held' if held else 'val')
+    size = size or min((config.size for config in configs if config.size), default=None)
+    evaluation = Evaluation(
+        config, root, split, size, void_labels(config, void), (split == 'held' and held) or None,
+        shared=True, style_source=style_source, seed=seed, n_samples=N_SAMPLES, vgg=vgg,
+        write=write)
+    if vgg and (config.out_channels != 3 or min(evaluation.size) < 16):
+        raise UserError('--vgg: VGG-19 needs RGB pictures of 16x16 or more; leave it out')
+    check_pictures(evaluation, folders, configs)
+    if predictions:
+        evaluation.recogniser = predictions
+        evaluation.recognise = partial(read_prediction, Path(predictions), config)
+    elif config.n_labels:
+        with distributed.main_process_first():
+            evaluation.recognise, evaluation.recogniser = load_or_train_judge(
+                evaluation, trained, device, folders[0].absolute().parent, judge)
+    results = [score_pictures(
+        evaluation, 'real photographs', 'real',
+        lambda pair, label, photo: (photo, measures.reconstruction(photo, photo)))]
+    for name, folder, (path, checkpoint) in zip(names, folders, opened):
+        run = runs.run_from_checkpoint(path, checkpoint, device, False, which, average)
+        with distributed.main_process_first():
+            clusters = load_or_cluster_styles(run, folder, root)
+        averaged = average and run.config.training and run.config.training.ema
+        results.append(score_run(
+            evaluation, run, f'{name}, step {run.step}' + ', average' * bool(averaged),
+            'fake' if len(folders) == 1 else f'fake-{name}', clusters))
+    if config.n_labels and not predictions and trained:
+        results.append(score_flat_colours(evaluation, trained))
+    if distributed.IS_MAIN:
+        write_results(out, evaluation, results, which)
+        if config.training and out == folders[0] / 'evaluation':
+            report.try_write_run_page(folders[0], config, 'the scores are written')
+
+
+def unique_names(folders):
+    """Return a name for each run: its folder's, or the whole path if two have the same name."""
+    paths = [resolve_path(folder) for folder in folders]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f'--run: {path} is named twice; name it once')
+    names = [path.name for path in paths]
+    return names if len({*names}) == len(names) else ['-'.join(path.parts[1:]) for path in paths]
+
+
+def check_flags(folders, configs, style_source, void, judge, predictions):
+    """Raise UserError if the runs cannot be compared, or a flag has no effect on them."""
+    for folder, config in zip(folders, configs):
+        if any(getattr(config, name) != getattr(configs[0], name) for name in (
+                'n_labels', 'label_names', 'label_table', 'palette', 'out_channels')):
+            raise UserError(f'{folder}: its labels or channels differ from those of {folders[0]}; '
+                            'compare runs of the same data set')
+    if not configs[0].n_labels and (void or judge or predictions):
+        raise UserError(f'{folders[0]}: turns pictures into pictures and has no labels; leave '
+                        '--void, --judge and --predictions out')
+    if style_source != 'main' and not any(config.features for config in configs):
+        raise UserError(f'--styles {style_source}: {folders[0]} was trained without --features and '
+                        'has one style only; leave it out')
+
+
+def void_labels(config, words):
+    """Return the set of labels that do not count: those of --void, or if it is None the run's."""
+    if words is None:
+        return set(config.void)
+    names, n = config.label_names, config.n_labels
+    labels = {parse_label(word, names): word for word in words if word != 'none'}
+    for label, word in labels.items():
+        if not 0 <= label < n:
+            raise UserError(f'--void {word}: no such label; expected numbers from 0 to {n - 1}'
+                            f'{", names" * bool(names)}, or none{did_you_mean(word, names)}')
+    if len(labels) == n:
+        raise UserError(f'--void {" ".join(words)}: all {n} labels are void; name fewer')
+    return set(labels)
+
+
+def training_pairs(config, root):
+    """Return the pairs in `root` that a run is trained on and those held out, [] where unknown."""
+    t = config.training
+    with suppress(UserError):
+        pairs = layouts.find_pairs(root, t.split if t else 'train')[1]
+        return inspection.train_and_heldout(config, [
+            pair for pair in pairs if not t or pair.name not in t.left_out])
+    return [], []
+
+
+def check_pictures(evaluation, folders, configs):
+    """Warn about runs trained on scored pictures. UserError if --write has other pictures."""
+    scored = {pair.image for pair in evaluation.pairs}
+    for folder, config in zip(folders, configs):
+        if config.training and resolve_path(config.training.data) == resolve_path(evaluation.root):
+            trained = scored & {pair.image for pair in training_pairs(config, evaluation.root)[0]}
+            if trained:
+                warn(f'warning: {folder}: was trained on {len(trained)} of the {len(scored)} '
+                     'pictures that are scored')
+    names, write = {pair.name for pair in evaluation.pairs}, evaluation.write
+    others = write and [path for path in write.glob('real/*.png') if path.stem not in names]
+    if others:
+        raise UserError(f'--write {write}: has {plural(len(others), "picture")} of another '
+                        f'evaluation, such as {min(others)}; choose another folder')
+
+
+def write_results(out, evaluation, results, which):
+    """Print the table; write scores.json and sheet.png, with a row for each shown label map: the
+    map, the photograph, the picture of each run, flat colours. results: of score_pictures."""
+    rows, columns = zip(*results)
+    rows = [{name: report.finite_or_none(value) if isinstance(value, float) else value
+             for name, value in row.items()} for row in rows]
+    void = ', '.join(evaluation.label_names[i] for i in sorted(evaluation.void))
+    description = (f'judge {evaluation.recogniser}; {format_value(evaluation.size)}; '
+                   f'void {f"{void}, whose pixels do not count" if void else "none"}'
+                   + '; the best checkpoint, selected by such scores' * (which == 'best')
+                   + f'; styles {evaluation.style_source}, for runs with an encoder; split '
+                   f'{evaluation.split} of {evaluation.root}, '
+                   + plural(len(evaluation.pairs), 'picture'))
+    log_info(f'protocol: {description}')
+    table = report.score_table(rows)
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for title, *cells in table:
+        log_info('  '.join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))
+    if evaluation.config.n_labels:
+        left_out = evaluation.config.n_labels - len(rows[0]['iou'])
+        log_info(f'in brackets: 95 % interval of {measures.RESAMPLES} resamples of the pictures; '
+                 f'{left_out} labels do not count: they are void or in no map; L1, PSNR and SSIM: '
+                 'in the styles of the photographs if a run has an encoder')
+    make_folder(out)
+    write_text(out / 'scores.json', json.dumps({'protocol': description, 'rows': rows}, indent=1))
+    write_png(out / 'sheet.png', np.concatenate([
+        strip(evaluation.config, evaluation.read(pair)[0],
+              [data.to_float(column[pair.name])[None] for column in columns])
+        for pair in evaluation.pairs if pair.name in evaluation.shown]))
+    log_info(f'{out / "scores.json"}\n{out / "sheet.png"}')
