@@ -1,5 +1,5 @@
-"""The pictures of many label maps: files paired by name, maps read ahead, pictures written in the
-background, a gallery of all."""
+"""Pictures of many label maps: files are paired by name and read ahead, pictures are written in the
+background, with a gallery of all."""
 from collections import namedtuple
 from contextlib import contextmanager
 
@@ -40,7 +40,7 @@ def check_output_folder(out, labels):
 
 def make_scene_pictures(run, scene, name, choice, photo=None):
     """Yield the ending of its file's name and each picture (1, C, H, W) of a scene, on the CPU."""
-    memory.keep_memory_for(scene.label)
+    memory.keep_memory(scene.label[0, 0].numel() <= memory.KEPT_PIXELS)
     for i in range(choice.n):
         seed = run_styles.picture_seed(choice.seed, name, i)
         if choice.saved:
@@ -102,21 +102,21 @@ def make_pictures(run, folder, files, out, choice, size=None):
 
 
 def finish(config, files, out, failed, unstyled, rows):
-    """Write the gallery, warn of labels without styles and of errors in other processes. Returns
-    the number of scenes that failed."""
-    rows = [(name, *row) for part in distributed.all_gather(rows)
-            for name, row in part.items() if row[1]]
-    unstyled = set().union(*distributed.all_gather(unstyled))
-    for others in distributed.all_gather(failed):           # whose stderr nobody sees
+    """Write the gallery, and warn of labels without styles and of errors in other processes.
+    Returns the number of scenes that failed."""
+    parts = distributed.all_gather((failed, unstyled, rows))
+    for others, _, _ in parts:                              # whose stderr nobody sees
         for name in others.keys() - failed.keys():
             warn(others[name])
         failed |= others
-    if len(files.labels) > 1 and rows and distributed.IS_MAIN:
+    rows = [(name, *row) for _, _, part in parts for name, row in part.items() if row[1]]
+    several = len(files.labels) > 1
+    if several and rows and distributed.IS_MAIN:
         warn_on_error(lambda: report.write_gallery(out, rows), 'the pictures are there')
-    if unstyled:
+    if unstyled := set().union(*(part for _, part, _ in parts)):
         names = config.label_names or range(config.n_labels)
         warn(f'warning: no styles for {", ".join(str(names[i]) for i in sorted(unstyled))}, which '
              'the training data lacks; they get the mean of all features')
-    if failed and len(files.labels) > 1:
+    if failed and several:
         warn(f'p2phd generate: {len(failed)} of {len(files.labels)} label maps could not be used')
     return len(failed)
