@@ -21,12 +21,11 @@ SceneFiles = namedtuple('SceneFiles', 'labels insts photos')
 StyleChoice = namedtuple('StyleChoice', 'seed sample n clusters chosen saved')
 
 
-def pair_files(config, labels, insts=None, photos=None):
-    """Pair label maps, instance maps and photographs by name: SceneFiles. Each argument lists files
-    and folders."""
+def pair_files(config, labels, insts, photos):
+    """Pair the files and folders of label maps, instance maps and photographs by name."""
     labels = layouts.files_by_name(labels, 'label', config.layout)
-    insts = layouts.match_by_name(insts, 'inst', config.layout, labels) if insts else {}
-    photos = layouts.match_by_name(photos, 'image', config.layout, labels) if photos else {}
+    insts, photos = (layouts.match_by_name(paths, role, config.layout, labels) if paths else {}
+                     for paths, role in ((insts, 'inst'), (photos, 'image')))
     return SceneFiles(labels, insts, photos)
 
 
@@ -54,11 +53,11 @@ def make_scene_pictures(run, scene, name, choice, photo=None):
 
 
 def make_pictures(run, folder, files, out, choice, size=None):
-    """Write the pictures of all scenes into the folder `out`, and a gallery where there are several
-    scenes. A scene that cannot be used is reported, and the others go on.
+    """Write the pictures of all SceneFiles into the folder `out`, and a gallery where there are
+    several scenes. A scene that cannot be used is reported, and the others go on.
 
-    folder: of the run. files: SceneFiles. choice: StyleChoice. size: resize maps to (width,
-    height). Returns the number of scenes that failed.
+    folder: of the run. choice: StyleChoice. size: resize maps to (width, height).
+    Returns the number of scenes that failed.
     """
     names = distributed.shard(list(files.labels))
     failed, unstyled, rows, size_noted = {}, set(), {}, False

@@ -1,5 +1,4 @@
-"""The hook of the training loop: the line in the terminal, the log, sheets of pictures, scores,
-checkpoints."""
+"""The hook of the training loop: status line, log, sheets of pictures, scores, checkpoints."""
 from datetime import timedelta
 import json
 import math
@@ -48,9 +47,9 @@ def make_hook(run, folder, loaded, writer, score=None):
 
     loaded: training.TrainingData. writer: checkpoints.BackgroundWriter. score: see training.fit.
     """
-    t, n = run.config.training, len(loaded.dataset)
+    t, n, started = run.config.training, len(loaded.dataset), run.step
     state = SimpleNamespace(step=run.step, time=time.monotonic(), losses='',    # of the last row
-                            started=run.step, shown=0, save_is_due=False)
+                            shown=0, save_is_due=False)
 
     def hook(run, terms, stop):
         is_last = run.step == t.total_steps
@@ -59,8 +58,14 @@ def make_hook(run, folder, loaded, writer, score=None):
         state.save_is_due |= run.step % t.save_every == 0 or epoch_ended and writer.rested
         save = is_last or stop or state.save_is_due and not writer.busy
         show_step(run, n, state)
-        # Waits for the device, so it is not done at every step.
-        bad_steps = check_bad_steps(run, folder) if is_row or distributed.IS_MAIN and save else 0
+        # int() waits for the device, so it is not called at every step.
+        bad_steps = int(run.bad_steps) if is_row or distributed.IS_MAIN and save else 0
+        if bad_steps >= t.max_bad_steps:
+            raise UserError(
+                f'{folder}: stopped at step {run.step}, because loss or gradient were not finite '
+                f'{bad_steps} times in a row; its checkpoints are from before. If losses or '
+                'map_max grew in log.csv, train anew with a lower --lr; if not, with --precision '
+                'fp32; and let check read the data')
         if not distributed.IS_MAIN:
             return
         run.log.sums = accumulate_terms(run.log.sums, terms)
@@ -69,29 +74,26 @@ def make_hook(run, folder, loaded, writer, score=None):
         draw = is_last or run.step % t.sample_every == 0
         evaluate = score and (is_last or run.step % t.evaluate_every == 0)
         if draw or evaluate:
-            sample_and_score(run, folder, loaded, draw, evaluate and score, state.started)
+            average = train.with_averages(run)
+            clusters = run_styles.current_styles(average, loaded.dataset)
+            if draw:
+                warn_on_error(lambda: save_sheet(average, clusters, loaded, folder),
+                              'training goes on')
+            if evaluate:
+                warn_on_error(lambda: add_scores(run, folder, score(average, clusters)),
+                              'training goes on without that score')
+            report.try_write_run_page(folder, run.config)
+        if is_last:
+            report_distances(average, clusters, loaded, (run.step - started) // 20)
         if save and not (is_last or stop or bad_steps):     # checkpoints from before bad steps stay
             writer.save(runs.checkpoint_dict(run))
             state.save_is_due = False
     return hook
 
 
-def check_bad_steps(run, folder):
-    """Return how many of the last steps in a row were not finite. Waits for the device."""
-    bad_steps = int(run.bad_steps)
-    if bad_steps >= run.config.training.max_bad_steps:
-        raise UserError(f'{folder}: stopped at step {run.step}, because loss or gradient were not '
-                        f'finite {bad_steps} times in a row; its checkpoints are from before. If '
-                        'losses or map_max grew in log.csv, train anew with a lower --lr; if not, '
-                        'with --precision fp32; and let check read the data')
-    return bad_steps
-
-
-# -------------------------------------------------------------------------------------- the log
-
 def show_step(run, n, state):
-    """Show in the terminal's last line how far a run is. The losses are those of the last row of
-    the log, so the device is not waited for."""
+    """Show in the status line how far a run is, with the losses of the last row of the log: newer
+    ones would have to wait for the device."""
     now, t = time.monotonic(), run.config.training
     if now - state.shown < 0.2 or now == state.time:
         return
@@ -105,11 +107,9 @@ def show_step(run, n, state):
 
 
 def accumulate_terms(sums, terms):
-    """Add what train_step returned to the sums since the last row of the log ({} at first).
-
-    Returns {name: tensor}: the sums of the losses, the extremes `map_min` and `map_max`, and the
-    numbers of steps `learned` and `skipped`. A skipped step only counts as skipped.
-    """
+    """Add what train_step returned to `sums`, {name: tensor} since the last row of the log: sums of
+    losses, extremes `map_min` and `map_max`, numbers of steps `learned` and `skipped`. A skipped
+    step only counts as skipped."""
     skipped, neutral = terms['skipped'], {'map_min': math.inf, 'map_max': -math.inf}
     terms = {name: torch.where(skipped > 0, neutral.get(name, 0.0), value.float())
              for name, value in terms.items()} | {'skipped': skipped, 'learned': 1 - skipped}
@@ -126,11 +126,9 @@ def log_row(run, folder, n, state):
     learned = sums.pop('learned')
     extremes = {name: sums.pop(name) for name in ('map_min', 'map_max', 'skipped')}
     means = {name: total / learned if learned else math.nan for name, total in sums.items()}
-    run.log.rows = add_csv_row(run.log.rows, {
+    run.log.rows = add_csv_row(folder / 'log.csv', run.log.rows, {
         'step': run.step, 'pictures': run.step * t.batch,
         'lr': train.learning_rate(run.step - 1, t), **means, **extremes})
-    warn_on_error(lambda: append_text(folder / 'log.csv', run.log.rows), 'training goes on')
-
     last_step, now = state.step, time.monotonic()
     rate = (run.step - last_step) / (now - state.time)
     state.step, state.time = run.step, now
@@ -157,7 +155,7 @@ def warn_of_saturated_discriminator(run, folder, means, last_step):
 
 
 def append_speed(run, folder, rate):
-    """Append to speed.csv. Its numbers differ when a run is repeated, so log.csv lacks them."""
+    """Append a row to speed.csv. Its numbers differ when a run is repeated, unlike log.csv's."""
     peak = (memory.peak_memory(run.device) or math.nan) / 2 ** 30
     with open(folder / 'speed.csv', 'a') as file:
         if not file.tell():
@@ -165,36 +163,22 @@ def append_speed(run, folder, rate):
         file.write(f'{run.step},{rate:.6g},{peak:.4g}\n')
 
 
-def add_csv_row(text, values):
-    """Add a row {name: number} to the text of a .csv, and the names before the first row. A name
-    that is not in the first line, as of a later version's term, is left out."""
+def add_csv_row(path, text, values):
+    """Append a row {name: number}, and before the first row the names, to the file `path`, which
+    holds `text`. Returns its new text. A name that is not in the first line is left out, as that of
+    a term of a later version."""
     names = text.splitlines()[0].split(',') if text else list(values)
     numbers = (values.get(name, math.nan) for name in names)
     row = [str(value) if isinstance(value, int) else f'{value:.6g}' for value in numbers]
-    return (text or ','.join(names) + '\n') + ','.join(row) + '\n'
-
-
-# ------------------------------------------------------------------------------ sheets and scores
-
-def sample_and_score(run, folder, loaded, draw, score, started):
-    """Write a sheet of pictures (draw) and scores (score, a function or None) of this moment; after
-    the last step report distances, too. started: the step that training started or resumed at."""
-    average, t = train.with_averages(run), run.config.training
-    clusters = run_styles.current_styles(average, loaded.dataset)
-    if draw:
-        warn_on_error(lambda: save_sheet(average, clusters, loaded, folder), 'training goes on')
-    if score:
-        warn_on_error(lambda: add_scores(run, folder, score(average, clusters)),
-                      'training goes on without that score')
-    report.try_write_run_page(folder, run.config)
-    if run.step == t.total_steps:
-        report_distances(average, clusters, loaded, min((run.step - started) // 20, MOST_SHOWN))
+    text = (text or ','.join(names) + '\n') + ','.join(row) + '\n'
+    warn_on_error(lambda: append_text(path, text), 'training goes on')
+    return text
 
 
 def add_scores(run, folder, scores):
     """Write a row of scores.csv, and best.pt where its first score is the largest so far."""
-    run.log.scores = add_csv_row(run.log.scores, {'step': run.step, **scores})
-    warn_on_error(lambda: append_text(folder / 'scores.csv', run.log.scores), 'training goes on')
+    run.log.scores = add_csv_row(folder / 'scores.csv', run.log.scores,
+                                 {'step': run.step, **scores})
     log_info(f'step {run.step}: '
              + '  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
     score = float(next(iter(scores.values())))
@@ -238,6 +222,7 @@ def save_sheet(run, clusters, loaded, folder):
 def report_distances(run, clusters, loaded, most):
     """Print the mean distance of pictures from their photographs, for at most `most` pictures that
     were trained on and as many that were not."""
+    most = min(most, MOST_SHOWN)
     if not most or not loaded.shown:
         return
     plain = loaded.dataset.without_augmentation()

@@ -42,8 +42,7 @@ def label_to_rgb(config, label):
 
 
 def strip(config, label, pictures):
-    """Put a label map, as data.PairedDataset gives it, and pictures [(1, C, H, W)] side by side:
-    (H, W', 3) uint8 ndarray."""
+    """Put a label map, see label_to_rgb, and pictures (1, C, H, W) side by side: (H, W', 3)."""
     return np.concatenate([label_to_rgb(config, label),
                            *(to_rgb(to_uint8_hwc(picture)) for picture in pictures)], 1)
 

@@ -25,16 +25,13 @@ import styles
 CLUSTERED_WHILE_TRAINING = 200                      # training pictures, at most
 
 
-# ------------------------------------------------------------------------------------ clusters
-
 def cluster_dataset(run, dataset, k=configuration.STYLES, min_pixels=1, seed=0, indices=None,
                     shared=False):
     """Encode and cluster the instances of a data.PairedDataset: styles.cluster's dict, with
     label_names, step (of the run), min_pixels and seed, all ndarrays.
 
-    indices: of the pictures, or None for all.
-    shared: all processes of torchrun call this, and each encodes a part.
-    Raises UserError where no instance has `min_pixels`.
+    indices: of the pictures, or None for all. shared: all processes of torchrun call this, and
+    each encodes a part. Raises UserError where no instance has `min_pixels`.
     """
     indices = range(len(dataset)) if indices is None else indices
     indices = distributed.shard(indices) if shared else indices
@@ -51,21 +48,17 @@ def cluster_dataset(run, dataset, k=configuration.STYLES, min_pixels=1, seed=0, 
 
 
 def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
-    """Cluster the styles of the whole pictures that a run was trained on.
-
-    folder: of the run.
-    root: the folder of the data set, or None for the one that the run remembers.
-    k, min_pixels, seed, shared: see cluster_dataset, whose dict is returned.
-    Raises UserError where the data set is not there.
-    """
+    """Cluster the styles of the whole pictures that the run in `folder` was trained on: see
+    cluster_dataset for arguments, result and errors. root: the data set, or None for the one that
+    the run remembers."""
     c = run.config
     t = c.training or configuration.with_defaults({}, {'data': None}).training
     root = root or t.data
-    command = f'python p2phd.py cluster --run {quote(folder)} --data DIR'
-    if not root:
-        raise UserError(f'{folder}: does not say what it was trained on; run {command}')
-    if not Path(root).exists():
-        raise UserError(f'{folder}: its training data is not at {root}; run {command}')
+    if not root or not Path(root).exists():
+        problem = f'its training data is not at {root}' if root else (
+            'does not say what it was trained on')
+        raise UserError(f'{folder}: {problem}; run python p2phd.py cluster --run {quote(folder)} '
+                        '--data DIR')
     layout, pairs, sizes = inspection.pairs_for_config(c, root, t.left_out, t.split)
     pairs, _ = inspection.train_and_heldout(c, pairs)
     if not c.size:
@@ -82,11 +75,8 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
 
 def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, config: None):
     """Load the styles of the run in `folder`. Cluster them now where there are none, or where they
-    are of an earlier step. None without an encoder.
-
-    root: the data set, where the one that the run remembers is not there.
-    after_save: called with folder and configuration when new styles were saved.
-    """
+    are of an earlier step. None without an encoder. root: the data set, where the one that the run
+    remembers is not there. after_save: called with folder and configuration of newly saved ones."""
     if not run.E:
         return None
     t = run.config.training
@@ -103,8 +93,9 @@ def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, con
         k, min_pixels = clusters['counts'].shape[1], int(clusters['min_pixels'])
         seed = int(clusters.get('seed', seed))
     if data_is_there:
-        log_info(f'{folder}: clustering {t.data}')
-    clusters = cluster_run(run, folder, None if data_is_there else root, k, min_pixels, seed)
+        root = t.data
+        log_info(f'{folder}: clustering {root}')
+    clusters = cluster_run(run, folder, root, k, min_pixels, seed)
 
     def save():
         save_styles(clusters, folder, run.log.variant)
@@ -125,8 +116,6 @@ def evenly_spaced(items, most):
     return items[::max(1, -(-len(items) // most))]
 
 
-# ---------------------------------------------------------------------------------- styles.npz
-
 def save_styles(clusters, folder, variant=''):
     """Write folder/styles.npz. variant: see runs.Log; it is part of the name. Returns the path."""
     path = folder / f'styles{variant}.npz'
@@ -136,10 +125,8 @@ def save_styles(clusters, folder, variant=''):
 
 def load_styles(folder, config, variant=''):
     """Load the styles in a run's folder: cluster_dataset's dict, or of features_clustered_*.npy of
-    the official code, without a step. None where there are none.
-
-    Raises UserError where the file does not fit the run, before it takes much memory.
-    """
+    the official code, without a step; None where there are none. Raises UserError where the file
+    does not fit the run, before it takes much memory."""
     path = folder / f'styles{variant}.npz'
     if not path.exists():
         clustered = sorted(folder.glob('features_clustered_*.npy'))
@@ -173,8 +160,6 @@ def read_styles_file(path, config):
     return clusters
 
 
-# ----------------------------------------------------------------------------- styles by hand
-
 def picture_seed(seed, name, i):
     """The seed of picture i of the scene of that name. It does not depend on other scenes."""
     return data.derive_seed(seed, zlib.crc32(name.encode(errors='surrogateescape')), i)
@@ -204,8 +189,6 @@ def parse_style_flags(choices, clusters):
         chosen[label] = int(k)
     return chosen
 
-
-# ------------------------------------------------------------------------- the styles of a scene
 
 def write_scene_styles(path, config, region_styles, noise):
     """Write the styles of a scene as JSON. noise: see generate.synthesise.

@@ -27,13 +27,9 @@ import train
 TrainingData = namedtuple('TrainingData', 'dataset shown vgg')
 
 
-# ------------------------------------------------------------------------------ before it starts
-
 def load_training_data(config, folder, pairs):
-    """Load the pictures and, where it is used, VGG-19: TrainingData. Raises UserError.
-
-    folder: of the run. pairs: all layouts.Pair of the data set.
-    """
+    """Load the pictures of all layouts.Pairs of a data set and, where it is used, VGG-19:
+    TrainingData. folder: of the run. Raises UserError."""
     c, t = config, config.training
     shares = distributed.WORLD_SIZE * t.accumulate
     if t.batch % shares:
@@ -51,15 +47,9 @@ def load_training_data(config, folder, pairs):
     dataset[0, 0]                           # an error now, not after networks are built
 
     heldout = open_dataset(heldout[:MOST_SHOWN], read, keep=False, crop=t.crop, multiple=multiple)
-    shown, errors = [], []
+    shown = []
     for i in range(len(heldout)):
-        try:
-            shown.append(heldout[0, i])
-        except ValueError as error:
-            errors.append(error)
-    if errors:
-        warn(f'note: {len(errors)} of {len(heldout)} pictures for the sheets are left out: '
-             f'{errors[0]}')
+        warn_on_error(lambda: shown.append(heldout[0, i]), 'the sheets are drawn without it')
     return TrainingData(dataset, shown, vgg)
 
 
@@ -118,14 +108,13 @@ def set_steps_for_hours(hours, config, device, loaded):
 def start(run, folder, loaded, make_score, dry_run=False):
     """Say what is about to be trained, make its folder and train. Returns the exit code.
 
-    make_score: a function without arguments that makes `score`, see fit, or returns None.
+    make_score: makes `score`, see fit, or returns None.
     dry_run: only say it, with an estimate of memory and time.
     """
     run.vgg = loaded.vgg and loaded.vgg.to(run.device)
     summarise_run(run, folder, loaded)
     if dry_run:
-        # Otherwise the steps may not fit.
-        if distributed.broadcast_object(memory.compare_memory(run)):
+        if distributed.broadcast_object(memory.compare_memory(run)):    # or steps may not fit
             seconds, total = measure_step(run, loaded), run.config.training.total_steps
             log_info(f'  time      {seconds:.3g} s a step, {format_duration(total * seconds)} for '
                      f'{total}')
@@ -143,15 +132,13 @@ def continue_run(run, folder, loaded, make_score):
     """Continue to train a loaded run. make_score: see start. Returns the exit code."""
     log_info(f'{folder}: going on at step {run.step} of {run.config.training.total_steps}')
     run.vgg = loaded.vgg and loaded.vgg.to(run.device)
-    score = None
     try:
         score = distributed.IS_MAIN and make_score()
     except UserError as error:                              # its pictures may be gone
         warn(f'warning: {error}; going on without scores')
+        score = None
     return fit(run, folder, loaded, score)
 
-
-# -------------------------------------------------------------------------------------- the loop
 
 @contextmanager
 def catch_signals():
@@ -181,13 +168,11 @@ def catch_signals():
 def fit(run, folder, loaded, score=None):
     """Train from run.step to the end, to a signal, or to an error. Returns the exit code.
 
-    folder: of the run, which the caller holds locked.
     score: score(run, clusters) returns {name: number} every t.evaluate_every steps. The checkpoint
-        with the largest first number is kept.
+        with the largest first number is kept. The caller holds the folder locked.
     """
     t, started = run.config.training, run.step
-    # Tuning pays where sizes recur.
-    torch.backends.cudnn.benchmark = bool(t.crop or run.config.size)
+    torch.backends.cudnn.benchmark = bool(t.crop or run.config.size)    # pays where sizes recur
     if distributed.IS_MAIN:
         prepare_run_folder(run, folder)
         memory.compare_memory(run)
