@@ -147,8 +147,8 @@ def warn_of_saturated_discriminator(run, folder, means, last_step):
     chance = losses.chance_level_loss(run.config.n_scales, run.config.training.gan)
     saturated = means['d_fake'] + means['d_real'] < 0.05 * chance
     run.log.d_saturated_since = (run.log.d_saturated_since or run.step) if saturated else None
-    if saturated and (run.step - run.log.d_saturated_since >= D_SATURATED_STEPS
-                      > last_step - run.log.d_saturated_since):
+    if saturated and (last_step - run.log.d_saturated_since < D_SATURATED_STEPS
+                      <= run.step - run.log.d_saturated_since):
         warn(f'warning: {folder}: for {D_SATURATED_STEPS} steps the discriminator has been right '
              'about nearly everything, so the generator learns little from it; more data or a '
              'smaller --ndf help')
@@ -197,17 +197,14 @@ def render(run, item, clusters):
     label, inst, image, _ = data.to_device(
         {role: tensor[None] for role, tensor in item.items()}, torch.device('cpu'))
     scene = generate.make_scene(run.config, label, inst)
-    choices = [None]
-    if run.E:
-        choices = [generate.encode_image(run, image, scene),
-                   styles.choose(scene.labels, clusters)]
+    choices = [generate.encode_image(run, image, scene),
+               styles.choose(scene.labels, clusters)] if run.E else [None]
     return [generate.synthesise(run, scene, vectors, run.step) for vectors in choices]
 
 
 def save_sheet(run, clusters, loaded, folder):
     """Write samples/<step>.png: two training pictures and two others, a row each: label map |
     picture in the styles of the photograph | in the most frequent ones | photograph."""
-    path = folder / 'samples' / f'{run.step:07d}.png'
     n = len(loaded.dataset)
     items = [*(loaded.dataset[0, i] for i in run_styles.evenly_spaced(range(n), 2)),
              *run_styles.evenly_spaced(loaded.shown, 2)]
@@ -215,8 +212,8 @@ def save_sheet(run, clusters, loaded, folder):
         *render(run, item, clusters), data.to_float(item['image'][None])]) for item in items]
     width = max(strip.shape[1] for strip in strips)
     strips = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips]
-    path.parent.mkdir(exist_ok=True)
-    pictures.write_png(path, np.concatenate(strips))
+    (folder / 'samples').mkdir(exist_ok=True)
+    pictures.write_png(folder / 'samples' / f'{run.step:07d}.png', np.concatenate(strips))
 
 
 def report_distances(run, clusters, loaded, most):
@@ -227,12 +224,11 @@ def report_distances(run, clusters, loaded, most):
         return
     plain = loaded.dataset.without_augmentation()
     trained = (plain[0, i] for i in run_styles.evenly_spaced(range(len(plain)), most))
-    names = ['styles of the photograph', 'main styles'] if run.E else ['']
+    names = [' styles of the photograph', ' main styles'] if run.E else ['']
     for which, items in (('trained on', trained),
                          ('not trained on', run_styles.evenly_spaced(loaded.shown, most))):
         distances = np.mean([[
             float((fake.cpu().float() - data.to_float(item['image'])).abs().mean()) * 127.5
             for fake in render(run, item, clusters)] for item in items], 0)
         log_info(f'pictures {which}: mean distance from the photograph in grey levels '
-                 + ', '.join(f'{value:.1f} {name}'.strip()
-                             for value, name in zip(distances, names)))
+                 + ', '.join(f'{value:.1f}{name}' for value, name in zip(distances, names)))

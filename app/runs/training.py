@@ -33,19 +33,17 @@ def load_training_data(config, folder, pairs):
     c, t = config, config.training
     shares = distributed.WORLD_SIZE * t.accumulate
     if t.batch % shares:
-        raise UserError(f'--batch {t.batch}: {distributed.WORLD_SIZE} processes share a batch'
-                        + (f' in {t.accumulate} parts' if t.accumulate > 1 else '')
-                        + f'; take a multiple of {shares}')
+        raise UserError(f'--batch {t.batch}: {distributed.WORLD_SIZE} processes share a batch; '
+                        f'take a multiple of {shares}')
     vgg = runs.load_vgg(t.vgg) if t.vgg else None
     cache = folders.sibling_folder(folder, '-cache') if t.cache == '' else t.cache
     pairs, heldout = inspection.train_and_heldout(c, pairs)
-    heldout = heldout or inspection.other_split_pairs(c, MOST_SHOWN,
-                                                      configurations.min_training_side(c))
+    min_side = configurations.min_training_side(c)
+    heldout = heldout or inspection.other_split_pairs(c, MOST_SHOWN, min_side)
     read, multiple = PairReader(c, c.size), generate.network_multiple(c)
     dataset = open_dataset(pairs, read, cache, crop=t.crop, flip=t.flip, jitter=t.jitter,
                            multiple=multiple, seed=t.seed, workers=t.workers)
     dataset[0, 0]                           # an error now, not after networks are built
-
     heldout = open_dataset(heldout[:MOST_SHOWN], read, keep=False, crop=t.crop, multiple=multiple)
     shown = []
     for i in range(len(heldout)):
