@@ -104,7 +104,6 @@ def start(args, config, folder, device, pairs, prepare=lambda run: None):
     if args.hours:
         training.set_steps_for_hours(args.hours, config, device, loaded)
     run = runs.build_run(config, device)
-    run.log.board = training.import_tensorboard() if args.tensorboard else None
     prepare(run)
     return training.start(run, folder, loaded,
                           lambda: training_scorer(config, pairs, folder, device), args.dry_run)
@@ -123,7 +122,6 @@ def resume(args):
     with lock_folder(folder) if distributed.IS_MAIN else nullcontext():
         with distributed.main_process_first():
             run = runs.load_run(folder, device, set_aside=True)
-        run.log.board = training.import_tensorboard() if args.tensorboard else None
         configuration.apply_resume_overrides(
             run.config, {**remembered_flags(args), **given_fields(args, {**NETWORK, **TRAINING})},
             folder)

@@ -111,8 +111,6 @@ def add_training(sub, folder, **shown):
              group=group)
     sub.flag('--hours', 'train for so long, in place of --epochs or --steps', config.HOURS,
              group=group)
-    sub.flag('--tensorboard', 'write events for TensorBoard into the run folder; needs pip install '
-             'tensorboard', group=group)
 
     sub.fields('pictures', 'size crop jitter flip hold_out cache workers', **shown)
     sub.fields('schedule', 'epochs decay_epochs steps batch accumulate lr ema', **shown)

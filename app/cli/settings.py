@@ -13,7 +13,7 @@ from app.common.files import resolve_path
 
 # Flags of the command, not of the run.
 NOT_REMEMBERED = {'command', 'device', 'run', 'resume', 'quiet', 'preset', 'of_preset', 'dry_run',
-                  'hours', 'tensorboard', 'official_labels'}
+                  'hours', 'official_labels'}
 
 
 def given_fields(args, fields):

@@ -1,4 +1,4 @@
-"""The configuration of a new run: what the command line gave, what the data set holds, and what
+"""The configuration of a new run: what the command line gives, what the data set holds, and what
 follows from both."""
 from pathlib import Path
 import re
@@ -13,23 +13,25 @@ from generate import min_input_side, network_multiple
 import train
 
 
+def select(values, table):
+    """Return those of {field: value} that are in a table of fields."""
+    return {name: value for name, value in values.items() if name in table}
+
+
 def make_config(given, found):
     """Make the configuration of a new run, without its schedule.
 
     given: {field: value} of the command line. found: what inspection.inspect_dataset returned.
     Raises UserError for flags that have no effect or contradict each other.
     """
-    wishes = given
-    if given.get('model') == 'pix2pix':
-        wishes = {**configuration.PIX2PIX, **given, 'model': 'unet'}
-    network = {**configuration.default_values(NETWORK),
-               **{name: value for name, value in wishes.items() if name in NETWORK},
+    wishes = ({**configuration.PIX2PIX, **given, 'model': 'unet'}
+              if given.get('model') == 'pix2pix' else given)
+    network = {**configuration.default_values(NETWORK), **select(wishes, NETWORK),
                **{name: getattr(found, name) for name in NETWORK if hasattr(found, name)}}
-
-    unet = network['model'] == 'unet'
     if network['model'] != 'local':
         network['n_enhancers'] = 0
-    if unet and 'n_down' not in given:
+    picks_levels = network['model'] == 'unet' and 'n_down' not in given
+    if picks_levels:
         network['n_down'] = 5                       # until the size is known
     if 'ngf' not in given:
         network['ngf'] = max(1, network['ngf'] >> network['n_enhancers'])
@@ -40,67 +42,56 @@ def make_config(given, found):
                         'makes them from the labels, --features-of label needs none')
 
     config = configuration.with_defaults(network, {
-        'fix_global': 0, **{name: value for name, value in wishes.items() if name in TRAINING},
+        'fix_global': 0, **select(wishes, TRAINING),
         'left_out': sorted(found.problems), 'pictures': inspection.fingerprint(found.pairs)})
     _, heldout = inspection.hold_out(found.pairs, config.training.hold_out)
     config.training.held = [pair.name for pair in heldout]
     configuration.check_flags_used(given, config)
     if 'size' not in given:
         config.size = default_size(config, list(found.sizes.values()))
-    if unet and 'n_down' not in given:
-        config.n_down = unet_levels(config)
+    if picks_levels:                                # as the size allows, 8 at most as in pix2pix
+        w, h = config.training.crop or config.size or (32, 32)
+        config.n_down = max((n for n in range(2, 9) if w % (1 << n) == h % (1 << n) == 0),
+                            default=2)
     return config
 
 
-def enhancer_config(base, path, given):
-    """Make the network fields of a local enhancer around a generator, with half its channels and at
-    twice its size (paper section 3.2): {field: value}.
+def make_finetune_config(base, path, given):
+    """Make the configuration of a local enhancer around a trained generator, with half its channels
+    and at twice its size (paper section 3.2), without its schedule.
 
     base: the configuration of the generator's run, read from `path`.
     given: {field: value} of the command line.
-    Raises UserError where no enhancer fits.
+    Raises UserError where no enhancer fits, or the data set is missing.
     """
+    before = vars(base.training) if base.training else {}
+    root, hold_out = given.get('data', before.get('data')), before.get('hold_out', 0)
+    if not root:
+        raise UserError(f'{path}: does not say what it was trained on; name it with --data DIR')
+    if not Path(root).exists():
+        raise UserError(f'{root}: the data set of {path} is not there; say with --data DIR where '
+                        'it is now')
+    if given.get('hold_out', hold_out) != hold_out:
+        raise UserError(f'--hold-out {given["hold_out"]}: {path} was trained with --hold-out '
+                        f'{hold_out}, and has seen the others; leave it out')
     if base.model == 'unet':
         raise UserError(f'{path}: its generator is a U-Net; local enhancers go around a global '
                         'generator')
     if base.ngf % 2:
         raise UserError(f'{path}: --ngf {base.ngf} is odd; the enhancer around it has half as many '
                         'channels')
-    network = {name: value for name, value in vars(base).items() if name != 'training'}
-    network |= {**given, 'model': 'local', 'ngf': base.ngf // 2,
-                'n_enhancers': base.n_enhancers + 1, 'encoder_scale': 2 * base.encoder_scale}
+    if 'size' not in given and not base.size:
+        raise UserError(f'{path} was trained at native size; say with --size WxH (or native) what '
+                        'to finetune at')
+    network = {'size': base.size and tuple(2 * side for side in base.size),
+               **select(given, NETWORK), 'model': 'local', 'ngf': base.ngf // 2,
+               'n_enhancers': base.n_enhancers + 1, 'encoder_scale': 2 * base.encoder_scale}
+    network = {**select(vars(base), NETWORK), **network}
     if base.model == 'local' and network['n_blocks_local'] != base.n_blocks_local:
         raise UserError(f'--n-blocks-local {network["n_blocks_local"]}: {path} has '
                         f'{base.n_blocks_local}, and all its enhancers are alike; leave it out')
-    if 'size' not in given:
-        if not base.size:
-            raise UserError(f'{path} was trained at native size; say with --size WxH (or native) '
-                            'what to finetune at')
-        network['size'] = tuple(2 * side for side in base.size)
-    return network
-
-
-def make_finetune_config(base, path, given):
-    """Make the configuration of the stage around a trained run, without its schedule.
-
-    base: the configuration of that run, read from `path`.
-    given: {field: value} of the command line.
-    """
-    before = vars(base.training) if base.training else {}
-    root = given.get('data', before.get('data'))
-    if not root:
-        raise UserError(f'{path}: does not say what it was trained on; name it with --data DIR')
-    if not Path(root).exists():
-        raise UserError(f'{root}: the data set of {path} is not there; say with --data DIR where '
-                        'it is now')
-    if given.get('hold_out', before.get('hold_out', 0)) != before.get('hold_out', 0):
-        raise UserError(f'--hold-out {given["hold_out"]}: {path} was trained with --hold-out '
-                        f'{before.get("hold_out", 0)}, and has seen the others; leave it out')
-    network = enhancer_config(base, path, {name: value for name, value in given.items()
-                                           if name in NETWORK})
     return configuration.with_defaults(network, {
-        **{name: before[name] for name in configuration.INHERITED if name in before},
-        **{name: value for name, value in given.items() if name in TRAINING},
+        **select(before, configuration.INHERITED), **select(given, TRAINING),
         'data': str(resolve_path(root))})
 
 
@@ -111,10 +102,8 @@ def finetune_name(base, config):
 
 
 def complete_config(config, pairs, sizes):
-    """Check the sizes of the pictures, set the schedule, and check the configuration as a whole.
-
-    pairs: [layouts.Pair] of the data set. sizes: {scene: (width, height)}.
-    """
+    """Check the sizes {scene: (width, height)} of the layouts.Pairs `pairs`, set the schedule, and
+    check the configuration as a whole."""
     check_sizes(config, {pair.name: sizes[pair.name] for pair in pairs})
     trained_on, _ = inspection.train_and_heldout(config, pairs)
     train.set_schedule(config, len(trained_on))
@@ -127,35 +116,23 @@ def min_training_side(config):
     return max(min_input_side(config), 1 << config.n_scales, vgg)
 
 
-def unet_levels(config):
-    """Return as many levels as the pictures' size allows, at most the 8 of pix2pix; 5 at native
-    size."""
-    w, h = config.training.crop or config.size or (32, 32)
-    return max((level for level in range(2, 9) if w % (1 << level) == h % (1 << level) == 0),
-               default=2)
-
-
 def check_sizes(config, sizes):
-    """Raise UserError where --size, --crop or a picture does not fit the networks.
-
-    sizes: {scene: (width, height)} of the pictures.
-    """
+    """Raise UserError where --size, --crop or a picture, {scene: (width, height)}, does not fit the
+    networks."""
     t, size = config.training, config.size
     if t.crop and size and (t.crop[0] > size[0] or t.crop[1] > size[1]):
         raise UserError(f'--crop {format_value(t.crop)} is larger than --size '
                         f'{format_value(size)}')
     multiple, least = network_multiple(config), min_training_side(config)
-    for flag, value in (('--size', size), ('--crop', t.crop)):
-        if value and (flag == '--crop' or not t.crop):
-            w, h = value
-            if w % multiple or h % multiple or min(w, h) < least:
-                raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at '
-                                f'least {least}; {nearest_valid_size(value, multiple, least)} fits')
-
+    flag, trained_size = ('--crop', t.crop) if t.crop else ('--size', size)
+    if trained_size:
+        w, h = trained_size
+        if w % multiple or h % multiple or min(w, h) < least:
+            raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at '
+                            f'least {least}; {format_value(round_size((w, h), multiple, least))} '
+                            'fits')
+    require_large_pictures(config, t.data, sizes)
     for scene, (w, h) in sizes.items():
-        if min(w, h) < least:
-            raise UserError(f'{t.data}: {scene} is a picture of {w}x{h}, too small for these '
-                            f'networks (at least {least}x{least}); leave it out')
         if t.crop and not size and (t.crop[0] > w or t.crop[1] > h):
             raise UserError(f'--crop {format_value(t.crop)}: {scene} in {t.data} is only {w}x{h}; '
                             'leave it out, or take a smaller --crop or a --size')
@@ -169,9 +146,13 @@ def check_sizes(config, sizes):
                         'channels')
 
 
-def nearest_valid_size(size, multiple, least):
-    """Return the size nearest to (width, height) that the networks take, as 'WIDTHxHEIGHT'."""
-    return format_value(round_size(size, multiple, least))
+def require_large_pictures(config, root, sizes):
+    """Raise UserError where a picture, {scene: (width, height)}, is too small for the networks."""
+    least = min_training_side(config)
+    for scene, (w, h) in sizes.items():
+        if min(w, h) < least:
+            raise UserError(f'{root}: {scene} is a picture of {w}x{h}, too small for these '
+                            f'networks (at least {least}x{least}); leave it out')
 
 
 def round_size(size, multiple, least):

@@ -15,11 +15,8 @@ import nets
 
 
 def pick_device(name):
-    """Return the torch.device of this process and connect it to the others.
-
-    name: 'auto' (CUDA if there is any), 'cpu' or 'cuda'.
-    Raises UserError if there is no such device.
-    """
+    """Return the torch.device of this process and connect it to the others. name: 'auto' (CUDA if
+    there is any), 'cpu' or 'cuda'. Raises UserError if there is no such device."""
     if name == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: PyTorch finds no CUDA device here; leave the flag out to '
                         'use the CPU')
@@ -69,11 +66,8 @@ def pick_precision(config, device, clock=time.perf_counter):
 
 
 def set_precision(config, device, given=None, before=()):
-    """Set the arithmetic of a new run to the faster one, unless it is given.
-
-    given: the value of --precision, or None. before: {field: value} of the run that is continued.
-    Raises UserError if the device lacks what is given.
-    """
+    """Set the arithmetic of a new run to the faster one, unless --precision gives it or it is among
+    the fields of the run `before`. Raises UserError if the device lacks what is given."""
     if given == 'tf32' and device.type != 'cuda':
         raise UserError('--precision tf32: the CPU has no such arithmetic; fp32, or bf16')
     if given is None and 'precision' not in before:
@@ -81,8 +75,7 @@ def set_precision(config, device, given=None, before=()):
 
 
 def compile_generator(run):
-    """Compile run.G with torch.compile; its parameters keep their names. Without a compiler, a note
-    says so."""
+    """Compile run.G with torch.compile, or print a note that there is no compiler."""
     compiler = os.environ.get('CXX', 'g++')
     with suppress(ImportError):
         if run.device.type == 'cuda':

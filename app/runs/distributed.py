@@ -1,9 +1,6 @@
-"""Several processes that train or generate as one. torchrun starts them, on one machine or more.
-
-Each computes its shard of every batch, or of the pictures to be made. All hold the same weights and
-take the same steps, because gradients are averaged over them. Only the main process writes, logs
-and draws. Without torchrun there is one process, and the functions here do nothing.
-"""
+"""Several processes that train or generate as one, started by torchrun. Each computes its shard;
+all hold the same weights, because gradients are averaged. Only the main process writes and logs.
+Without torchrun there is one process, and the functions here do nothing."""
 from contextlib import contextmanager
 from datetime import timedelta
 import os
@@ -74,14 +71,6 @@ def main_process_first():
             dist.barrier(cpu_group)
 
 
-def broadcast_object(value):
-    """Return the main process's value in every process."""
-    values = [value]
-    if WORLD_SIZE > 1:
-        dist.broadcast_object_list(values, group=cpu_group, device=torch.device('cpu'))
-    return values[0]
-
-
 def all_gather(value):
     """Return the list of all processes' values, in every process. Tensors must be on the CPU."""
     values = [value] * WORLD_SIZE
@@ -90,11 +79,15 @@ def all_gather(value):
     return values
 
 
+def broadcast_object(value):
+    """Return the main process's value in every process."""
+    return all_gather(value)[0]
+
+
 def broadcast(tensors):
     """Copy the main process's tensors into those of every process."""
-    if WORLD_SIZE > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor.detach(), 0)
+    for tensor in tensors if WORLD_SIZE > 1 else ():
+        dist.broadcast(tensor.detach(), 0)
 
 
 def all_reduce(tensors, operation='mean'):
@@ -112,17 +105,12 @@ def all_reduce(tensors, operation='mean'):
 class Agreement:
     """Called with a number, returns the largest number that any process gave at the call before.
     So nobody waits for it, and all processes get the same."""
-
-    def __init__(self):
-        self.work = None
+    work, number = None, 0
 
     def __call__(self, number):
         if WORLD_SIZE == 1:
             return number
-        agreed = 0
-        if self.work:
-            self.work.wait()
-            agreed = int(self.number)
+        agreed = self.end()
         self.number = torch.tensor(number)
         self.work = dist.all_reduce(self.number, dist.ReduceOp.MAX, cpu_group, True)
         return agreed
@@ -130,3 +118,4 @@ class Agreement:
     def end(self):
         if self.work:
             self.work.wait()
+        return int(self.number)

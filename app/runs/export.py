@@ -75,7 +75,7 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
                         'pictures for maps, or a U-Net, whose dropout draws; use generate')
     multiple, least = network_multiple(run.config), min_input_side(run.config)
     if any(side % multiple or side < least for side in size):
-        nearest = configurations.nearest_valid_size(size, multiple, least)
+        nearest = 'x'.join(map(str, configurations.round_size(size, multiple, least)))
         raise UserError(f'--size {size[0]}x{size[1]}: the networks need multiples of {multiple}, '
                         f'at least {least}; {nearest} fits; pad the maps and crop the picture')
     if path.is_dir():

@@ -1,5 +1,5 @@
-"""The pictures of many label maps: files paired by name, maps read ahead, pictures written in the
-background, a gallery of all."""
+"""Pictures of many label maps: files are paired by name and read ahead, pictures are written in the
+background, with a gallery of all."""
 from collections import namedtuple
 from contextlib import contextmanager
 
@@ -21,12 +21,11 @@ SceneFiles = namedtuple('SceneFiles', 'labels insts photos')
 StyleChoice = namedtuple('StyleChoice', 'seed sample n clusters chosen saved')
 
 
-def pair_files(config, labels, insts=None, photos=None):
-    """Pair label maps, instance maps and photographs by name: SceneFiles. Each argument lists files
-    and folders."""
+def pair_files(config, labels, insts, photos):
+    """Pair the files and folders of label maps, instance maps and photographs by name."""
     labels = layouts.files_by_name(labels, 'label', config.layout)
-    insts = layouts.match_by_name(insts, 'inst', config.layout, labels) if insts else {}
-    photos = layouts.match_by_name(photos, 'image', config.layout, labels) if photos else {}
+    insts, photos = (layouts.match_by_name(paths, role, config.layout, labels) if paths else {}
+                     for paths, role in ((insts, 'inst'), (photos, 'image')))
     return SceneFiles(labels, insts, photos)
 
 
@@ -40,7 +39,7 @@ def check_output_folder(out, labels):
 
 def make_scene_pictures(run, scene, name, choice, photo=None):
     """Yield the ending of its file's name and each picture (1, C, H, W) of a scene, on the CPU."""
-    memory.keep_memory_for(scene.label)
+    memory.keep_memory(scene.label[0, 0].numel() <= memory.KEPT_PIXELS)
     for i in range(choice.n):
         seed = run_styles.picture_seed(choice.seed, name, i)
         if choice.saved:
@@ -54,11 +53,11 @@ def make_scene_pictures(run, scene, name, choice, photo=None):
 
 
 def make_pictures(run, folder, files, out, choice, size=None):
-    """Write the pictures of all scenes into the folder `out`, and a gallery where there are several
-    scenes. A scene that cannot be used is reported, and the others go on.
+    """Write the pictures of all SceneFiles into the folder `out`, and a gallery where there are
+    several scenes. A scene that cannot be used is reported, and the others go on.
 
-    folder: of the run. files: SceneFiles. choice: StyleChoice. size: resize maps to (width,
-    height). Returns the number of scenes that failed.
+    folder: of the run. choice: StyleChoice. size: resize maps to (width, height).
+    Returns the number of scenes that failed.
     """
     names = distributed.shard(list(files.labels))
     failed, unstyled, rows, size_noted = {}, set(), {}, False
@@ -102,21 +101,21 @@ def make_pictures(run, folder, files, out, choice, size=None):
 
 
 def finish(config, files, out, failed, unstyled, rows):
-    """Write the gallery, warn of labels without styles and of errors in other processes. Returns
-    the number of scenes that failed."""
-    rows = [(name, *row) for part in distributed.all_gather(rows)
-            for name, row in part.items() if row[1]]
-    unstyled = set().union(*distributed.all_gather(unstyled))
-    for others in distributed.all_gather(failed):           # whose stderr nobody sees
+    """Write the gallery, and warn of labels without styles and of errors in other processes.
+    Returns the number of scenes that failed."""
+    parts = distributed.all_gather((failed, unstyled, rows))
+    for others, _, _ in parts:                              # whose stderr nobody sees
         for name in others.keys() - failed.keys():
             warn(others[name])
         failed |= others
-    if len(files.labels) > 1 and rows and distributed.IS_MAIN:
+    rows = [(name, *row) for _, _, part in parts for name, row in part.items() if row[1]]
+    several = len(files.labels) > 1
+    if several and rows and distributed.IS_MAIN:
         warn_on_error(lambda: report.write_gallery(out, rows), 'the pictures are there')
-    if unstyled:
+    if unstyled := set().union(*(part for _, part, _ in parts)):
         names = config.label_names or range(config.n_labels)
         warn(f'warning: no styles for {", ".join(str(names[i]) for i in sorted(unstyled))}, which '
              'the training data lacks; they get the mean of all features')
-    if failed and len(files.labels) > 1:
+    if failed and several:
         warn(f'p2phd generate: {len(failed)} of {len(files.labels)} label maps could not be used')
     return len(failed)

@@ -1,8 +1,5 @@
-"""The hooks of the training loop: the line in the terminal, the log, sheets of pictures, scores,
-checkpoints."""
-import csv
+"""The hook of the training loop: status line, log, sheets of pictures, scores, checkpoints."""
 from datetime import timedelta
-import io
 import json
 import math
 import re
@@ -27,70 +24,17 @@ MOST_SHOWN = 32                             # pictures on sheets that are not tr
 D_SATURATED_STEPS = 1000                    # after so many steps a warning says so
 
 
-def make_hooks(run, folder, loaded, writer, score=None):
-    """Make the hooks of train.fit.
-
-    loaded: training.TrainingData. writer: checkpoints.BackgroundWriter. score: see training.fit.
-    Returns [hook(run, terms, stop)], and a namespace that they share, with the last averages and
-    clusters.
-    """
-    t, n = run.config.training, len(loaded.dataset)
-    state = SimpleNamespace(step=run.step, time=time.monotonic(), losses='',    # of the last row
-                            shown=0, due=False, bad_steps=0, average=None, clusters=None)
-
-    def is_last():
-        return run.step == t.total_steps
-
-    def is_row():
-        return is_last() or run.step % t.log_every == 0
-
-    def save_is_due(stop):
-        state.due |= run.step % t.save_every == 0 or epoch_ended(run, n) and writer.rested
-        return is_last() or stop or state.due and not writer.busy
-
-    def show(run, terms, stop):
-        show_step(run, n, state)
-
-    def check_finite(run, terms, stop):
-        state.save = save_is_due(stop)
-        waits = is_row() or distributed.IS_MAIN and state.save      # for the device
-        state.bad_steps = check_bad_steps(run, folder) if waits else 0
-
-    def log(run, terms, stop):
-        run.log.sums = accumulate_terms(run.log.sums, terms)
-        if is_row():
-            log_row(run, folder, n, state)
-
-    def sample(run, terms, stop):
-        draw = is_last() or run.step % t.sample_every == 0
-        evaluate = score and (is_last() or run.step % t.evaluate_every == 0)
-        if draw or evaluate:
-            state.average, state.clusters = sample_and_score(run, folder, loaded, draw,
-                                                             evaluate and score)
-
-    def save(run, terms, stop):
-        # The caller saves the last step. What is from before bad steps stays.
-        if state.save and not (is_last() or stop or state.bad_steps):
-            writer.save(runs.checkpoint_dict(run))
-            state.due = False
-
-    return [show, check_finite, *([log, sample, save] if distributed.IS_MAIN else [])], state
-
-
 def prepare_run_folder(run, folder):
     """Bring the files in a run's folder to the step of its checkpoint. A new run is saved at once,
     so that one knows that it can be saved before days are spent on it."""
-    ours = (r'((checkpoint-\d+|best)\.pt|(log|scores)\.csv|config\.json|index\.html|styles.*\.npz|'
-            r'\d+\.png)\.\d+\.partial')
-    for path in (*folder.glob('*.partial'), *(folder / 'samples').glob('*.partial')):
-        if re.fullmatch(ours, path.name) and path.is_file():    # of a trainer that was killed
+    for path in (*folder.glob('*.partial'), *folder.glob('samples/*.partial')):
+        # Of a trainer that was killed, see write_atomically.
+        if re.fullmatch(r'.+\.(pt|csv|json|html|npz|png)\.\d+\.partial', path.name):
             path.unlink()
     write_text(folder / 'config.json', json.dumps(configuration.to_dict(run.config), indent=1))
     write_text(folder / 'log.csv', run.log.rows)            # without rows past the checkpoint
     if run.log.scores or (folder / 'scores.csv').exists():
         write_text(folder / 'scores.csv', run.log.scores)
-    if run.log.board:
-        run.log.board = run.log.board(folder / 'tensorboard')
     if not run.step:
         for path in (folder / 'best.pt', folder / 'speed.csv', *folder.glob('styles*.npz'),
                      folder / 'evaluation' / 'scores.json'):    # of an earlier run there
@@ -98,29 +42,58 @@ def prepare_run_folder(run, folder):
         checkpoints.write_checkpoint(folder, runs.checkpoint_dict(run), run.config.training.keep)
 
 
-def epoch_ended(run, n):
-    """Whether the last step began an epoch of n pictures."""
-    batch = run.config.training.batch
-    return run.step * batch // n > (run.step - 1) * batch // n
+def make_hook(run, folder, loaded, writer, score=None):
+    """Make the hook of train.fit. The caller saves the last step.
 
+    loaded: training.TrainingData. writer: checkpoints.BackgroundWriter. score: see training.fit.
+    """
+    t, n, started = run.config.training, len(loaded.dataset), run.step
+    state = SimpleNamespace(step=run.step, time=time.monotonic(), losses='',    # of the last row
+                            shown=0, save_is_due=False)
 
-def check_bad_steps(run, folder):
-    """Return how many of the last steps in a row were not finite. Waits for the device. Raises
-    UserError where that is too many."""
-    bad_steps = int(run.bad_steps)
-    if bad_steps >= run.config.training.max_bad_steps:
-        raise UserError(f'{folder}: stopped at step {run.step}, because loss or gradient were not '
-                        f'finite {bad_steps} times in a row; the checkpoints are from before. If '
-                        'losses or map_max grew in log.csv, train anew with a lower --lr; if not, '
-                        'with --precision fp32; and let check read the data')
-    return bad_steps
+    def hook(run, terms, stop):
+        is_last = run.step == t.total_steps
+        is_row = is_last or run.step % t.log_every == 0
+        epoch_ended = run.step * t.batch // n > (run.step - 1) * t.batch // n
+        state.save_is_due |= run.step % t.save_every == 0 or epoch_ended and writer.rested
+        save = is_last or stop or state.save_is_due and not writer.busy
+        show_step(run, n, state)
+        # int() waits for the device, so it is not called at every step.
+        bad_steps = int(run.bad_steps) if is_row or distributed.IS_MAIN and save else 0
+        if bad_steps >= t.max_bad_steps:
+            raise UserError(
+                f'{folder}: stopped at step {run.step}, because loss or gradient were not finite '
+                f'{bad_steps} times in a row; its checkpoints are from before. If losses or '
+                'map_max grew in log.csv, train anew with a lower --lr; if not, with --precision '
+                'fp32; and let check read the data')
+        if not distributed.IS_MAIN:
+            return
+        run.log.sums = accumulate_terms(run.log.sums, terms)
+        if is_row:
+            log_row(run, folder, n, state)
+        draw = is_last or run.step % t.sample_every == 0
+        evaluate = score and (is_last or run.step % t.evaluate_every == 0)
+        if draw or evaluate:
+            average = train.with_averages(run)
+            clusters = run_styles.current_styles(average, loaded.dataset)
+            if draw:
+                warn_on_error(lambda: save_sheet(average, clusters, loaded, folder),
+                              'training goes on')
+            if evaluate:
+                warn_on_error(lambda: add_scores(run, folder, score(average, clusters)),
+                              'training goes on without that score')
+            report.try_write_run_page(folder, run.config)
+        if is_last:
+            report_distances(average, clusters, loaded, (run.step - started) // 20)
+        if save and not (is_last or stop or bad_steps):     # checkpoints from before bad steps stay
+            writer.save(runs.checkpoint_dict(run))
+            state.save_is_due = False
+    return hook
 
-
-# -------------------------------------------------------------------------------------- the log
 
 def show_step(run, n, state):
-    """Show in the terminal's last line how far a run is. The losses are those of the last row of
-    the log, so the device is not waited for."""
+    """Show in the status line how far a run is, with the losses of the last row of the log: newer
+    ones would have to wait for the device."""
     now, t = time.monotonic(), run.config.training
     if now - state.shown < 0.2 or now == state.time:
         return
@@ -134,43 +107,34 @@ def show_step(run, n, state):
 
 
 def accumulate_terms(sums, terms):
-    """Add what train_step returned to the sums since the last row of the log ({} at first).
-
-    Returns {name: tensor}: the sums of the losses, the extremes `map_min` and `map_max`, and the
-    numbers of steps `learned` and `skipped`. A skipped step only counts as skipped.
-    """
-    neutral = {'map_min': math.inf, 'map_max': -math.inf}
-    skipped, merged = terms['skipped'], {}
-    for name, value in {**terms, 'learned': torch.ones_like(skipped)}.items():
-        if name != 'skipped':
-            value = torch.where(skipped > 0, neutral.get(name, 0.0), value.float())
-        merged[name] = train.merge_term(name, sums.get(name), value)
-    return {**sums, **merged}
+    """Add what train_step returned to `sums`, {name: tensor} since the last row of the log: sums of
+    losses, extremes `map_min` and `map_max`, numbers of steps `learned` and `skipped`. A skipped
+    step only counts as skipped."""
+    skipped, neutral = terms['skipped'], {'map_min': math.inf, 'map_max': -math.inf}
+    terms = {name: torch.where(skipped > 0, neutral.get(name, 0.0), value.float())
+             for name, value in terms.items()} | {'skipped': skipped, 'learned': 1 - skipped}
+    return {**sums, **{name: train.merge_term(name, sums.get(name), value)
+                       for name, value in terms.items()}}
 
 
 def log_row(run, folder, n, state):
     """Write a row of log.csv and of speed.csv, and print it: mean losses since the last row, the
     extremes of the last feature map."""
     t = run.config.training
-    means = dict(zip(run.log.sums, torch.stack(list(run.log.sums.values())).tolist()))
-    learned = means.pop('learned')
-    extremes = {name: means.pop(name) for name in ('map_min', 'map_max', 'skipped')}
-    means = {name: total / learned if learned else math.nan for name, total in means.items()}
+    sums = dict(zip(run.log.sums, torch.stack(list(run.log.sums.values())).tolist()))
     run.log.sums = {}
-    run.log.rows = add_csv_row(run.log.rows, {
+    learned = sums.pop('learned')
+    extremes = {name: sums.pop(name) for name in ('map_min', 'map_max', 'skipped')}
+    means = {name: total / learned if learned else math.nan for name, total in sums.items()}
+    run.log.rows = add_csv_row(folder / 'log.csv', run.log.rows, {
         'step': run.step, 'pictures': run.step * t.batch,
         'lr': train.learning_rate(run.step - 1, t), **means, **extremes})
-    warn_on_error(lambda: append_text(folder / 'log.csv', run.log.rows), 'training goes on')
-
     last_step, now = state.step, time.monotonic()
     rate = (run.step - last_step) / (now - state.time)
     state.step, state.time = run.step, now
     state.losses = '  '.join(f'{name} {value:.3f}' for name, value in means.items())
     left = timedelta(seconds=round((t.total_steps - run.step) / rate))
     warn_on_error(lambda: append_speed(run, folder, rate), 'training goes on')
-    if run.log.board:
-        for name, value in {**means, **extremes}.items():
-            run.log.board.add_scalar(name, value, run.step)
     log_info(f'step {run.step}/{t.total_steps}  epoch {run.step * t.batch / n:.1f}  '
              f'{state.losses}  map {extremes["map_min"]:.1f} to {extremes["map_max"]:.1f}'
              + (f'  skipped {extremes["skipped"]:.0f}' if extremes['skipped'] else '')
@@ -183,115 +147,88 @@ def warn_of_saturated_discriminator(run, folder, means, last_step):
     chance = losses.chance_level_loss(run.config.n_scales, run.config.training.gan)
     saturated = means['d_fake'] + means['d_real'] < 0.05 * chance
     run.log.d_saturated_since = (run.log.d_saturated_since or run.step) if saturated else None
-    if saturated and (run.step - run.log.d_saturated_since >= D_SATURATED_STEPS
-                      > last_step - run.log.d_saturated_since):
+    if saturated and (last_step - run.log.d_saturated_since < D_SATURATED_STEPS
+                      <= run.step - run.log.d_saturated_since):
         warn(f'warning: {folder}: for {D_SATURATED_STEPS} steps the discriminator has been right '
              'about nearly everything, so the generator learns little from it; more data or a '
              'smaller --ndf help')
 
 
 def append_speed(run, folder, rate):
-    """Append to speed.csv, whose numbers differ when a run is repeated and so are not part of
-    it."""
-    path = folder / 'speed.csv'
+    """Append a row to speed.csv. Its numbers differ when a run is repeated, unlike log.csv's."""
     peak = (memory.peak_memory(run.device) or math.nan) / 2 ** 30
-    with open(path, 'a') as file:
+    with open(folder / 'speed.csv', 'a') as file:
         if not file.tell():
             file.write('step,steps_per_second,memory\n')
         file.write(f'{run.step},{rate:.6g},{peak:.4g}\n')
 
 
-def add_csv_row(text, values):
-    """Add a row {name: number} to the text of a .csv, and the names before the first row. A name
-    that is not in the first line, as of a later version's term, is left out."""
+def add_csv_row(path, text, values):
+    """Append a row {name: number}, and before the first row the names, to the file `path`, which
+    holds `text`. Returns its new text. A name that is not in the first line is left out, as that of
+    a term of a later version."""
     names = text.splitlines()[0].split(',') if text else list(values)
-    row = io.StringIO()
-    writer = csv.writer(row, lineterminator='\n')
-    if not text:
-        writer.writerow(names)
-    writer.writerow([value if isinstance(value, int) else f'{value:.6g}'
-                     for value in (values.get(name, math.nan) for name in names)])
-    return text + row.getvalue()
-
-
-# ------------------------------------------------------------------------------ sheets and scores
-
-def sample_and_score(run, folder, loaded, draw, score):
-    """Write a sheet of pictures (draw) and scores (score, a function or None) of this moment.
-    Returns the run with its averages, and its clusters."""
-    average = train.with_averages(run)
-    clusters = run_styles.current_styles(average, loaded.dataset)
-    if draw:
-        warn_on_error(lambda: save_sheet(average, clusters, loaded, folder), 'training goes on')
-    if score:
-        warn_on_error(lambda: add_scores(run, folder, score(average, clusters)),
-                      'training goes on without that score')
-    report.try_write_run_page(folder, run.config)
-    return average, clusters
+    numbers = (values.get(name, math.nan) for name in names)
+    row = [str(value) if isinstance(value, int) else f'{value:.6g}' for value in numbers]
+    text = (text or ','.join(names) + '\n') + ','.join(row) + '\n'
+    warn_on_error(lambda: append_text(path, text), 'training goes on')
+    return text
 
 
 def add_scores(run, folder, scores):
     """Write a row of scores.csv, and best.pt where its first score is the largest so far."""
-    run.log.scores = add_csv_row(run.log.scores, {'step': run.step, **scores})
-    warn_on_error(lambda: append_text(folder / 'scores.csv', run.log.scores), 'training goes on')
+    run.log.scores = add_csv_row(folder / 'scores.csv', run.log.scores,
+                                 {'step': run.step, **scores})
     log_info(f'step {run.step}: '
              + '  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
     score = float(next(iter(scores.values())))
     if run.log.best is None or math.isnan(run.log.best) or score > run.log.best:
         run.log.best = score
-        best = {name: value for name, value in runs.checkpoint_dict(run).items()
-                if name != 'optimizers'}
+        best = runs.checkpoint_dict(run)
+        del best['optimizers']
         warn_on_error(lambda: checkpoints.write_checkpoint_file(folder / 'best.pt', best),
                       'training goes on')
 
 
 @torch.inference_mode()
 def render(run, item, clusters):
-    """Make the pictures of an item of a data.PairedDataset: in the styles of its photograph, and in
-    the most frequent ones of the clusters; without an encoder the only one. [(1, C, H, W)]."""
+    """Make the pictures [(1, C, H, W)] of an item of a data.PairedDataset: in the styles of its
+    photograph and in the most frequent ones; without an encoder the only one."""
     label, inst, image, _ = data.to_device(
         {role: tensor[None] for role, tensor in item.items()}, torch.device('cpu'))
     scene = generate.make_scene(run.config, label, inst)
-    choices = [None]
-    if run.E:
-        choices = [generate.encode_image(run, image, scene),
-                   styles.choose(scene.labels, clusters)]
+    choices = [generate.encode_image(run, image, scene),
+               styles.choose(scene.labels, clusters)] if run.E else [None]
     return [generate.synthesise(run, scene, vectors, run.step) for vectors in choices]
 
 
 def save_sheet(run, clusters, loaded, folder):
     """Write samples/<step>.png: two training pictures and two others, a row each: label map |
     picture in the styles of the photograph | in the most frequent ones | photograph."""
-    path = folder / 'samples' / f'{run.step:07d}.png'
-    items = [*(loaded.dataset[0, i] for i in evenly_spaced(len(loaded.dataset), 2)),
-             *(loaded.shown[i] for i in evenly_spaced(len(loaded.shown), 2))]
+    n = len(loaded.dataset)
+    items = [*(loaded.dataset[0, i] for i in run_styles.evenly_spaced(range(n), 2)),
+             *run_styles.evenly_spaced(loaded.shown, 2)]
     strips = [pictures.strip(run.config, item['label'], [
         *render(run, item, clusters), data.to_float(item['image'][None])]) for item in items]
     width = max(strip.shape[1] for strip in strips)
     strips = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips]
-    path.parent.mkdir(exist_ok=True)
-    pictures.write_png(path, np.concatenate(strips))
+    (folder / 'samples').mkdir(exist_ok=True)
+    pictures.write_png(folder / 'samples' / f'{run.step:07d}.png', np.concatenate(strips))
 
 
-def report_train_val_l1(run, clusters, loaded, most):
+def report_distances(run, clusters, loaded, most):
     """Print the mean distance of pictures from their photographs, for at most `most` pictures that
     were trained on and as many that were not."""
     most = min(most, MOST_SHOWN)
     if not most or not loaded.shown:
         return
     plain = loaded.dataset.without_augmentation()
-    names = ['styles of the photograph', 'main styles'] if run.E else ['']
-    for which, items in (
-            ('trained on', (plain[0, i] for i in evenly_spaced(len(plain), most))),
-            ('not trained on', (loaded.shown[i] for i in evenly_spaced(len(loaded.shown), most)))):
+    trained = (plain[0, i] for i in run_styles.evenly_spaced(range(len(plain)), most))
+    names = [' styles of the photograph', ' main styles'] if run.E else ['']
+    for which, items in (('trained on', trained),
+                         ('not trained on', run_styles.evenly_spaced(loaded.shown, most))):
         distances = np.mean([[
             float((fake.cpu().float() - data.to_float(item['image'])).abs().mean()) * 127.5
             for fake in render(run, item, clusters)] for item in items], 0)
         log_info(f'pictures {which}: mean distance from the photograph in grey levels '
-                 + ', '.join(f'{value:.1f} {name}'.strip()
-                             for value, name in zip(distances, names)))
-
-
-def evenly_spaced(n, most):
-    """At most `most` of the indices 0 ... n - 1, evenly spaced from 0."""
-    return range(0, n, -(-n // most)) if n else ()
+                 + ', '.join(f'{value:.1f}{name}' for value, name in zip(distances, names)))

@@ -12,10 +12,9 @@ from app.common.console import log_info, warn
 from app.runs import distributed
 import train
 
-KEPT_PIXELS = 2048 * 1024                           # of the largest map that keep_memory_for keeps
+KEPT_PIXELS = 2048 * 1024       # of the largest map for which keeping memory pays: for larger ones
+                                # the gaps between kept pieces would take too much
 
-
-# ------------------------------------------------------------------------------- what is there now
 
 def keep_memory(keep=True):
     """Let this process keep the memory that it frees (Linux). Every layer makes and frees maps of
@@ -26,12 +25,6 @@ def keep_memory(keep=True):
         libc.mallopt(-1, (1 << 31) - 1)             # M_TRIM_THRESHOLD
 
 
-def keep_memory_for(label):
-    """Keep freed memory on the CPU for label maps (..., H, W) up to 2048x1024. For larger ones the
-    gaps between kept pieces would take too much."""
-    keep_memory(label.shape[-2] * label.shape[-1] <= KEPT_PIXELS)
-
-
 def free_memory(device):
     """Return the bytes that a process can still take; None if the system does not say."""
     if device.type == 'cuda':
@@ -40,7 +33,6 @@ def free_memory(device):
         lines = Path('/proc/meminfo').read_text().splitlines()
         line = next(line for line in lines if line.startswith('MemAvailable'))
         return int(line.split()[1]) << 10
-    return None
 
 
 def peak_memory(device):
@@ -51,10 +43,7 @@ def peak_memory(device):
         import resource                             # not on Windows
         unit = 1 if sys.platform == 'darwin' else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return None
 
-
-# -------------------------------------------------------------------------------- what is needed
 
 class PeakMemory(TorchDispatchMode):
     """A context that counts the bytes of all tensors made in it: `now` those that are alive, `peak`
@@ -80,39 +69,43 @@ class PeakMemory(TorchDispatchMode):
         self.now -= n
 
 
-def memory_needed(run):
-    """Estimate the bytes of memory that training takes: on a GPU those of this process, on the CPU
-    those of all processes on this machine.
+def checkpoint_bytes(run):
+    """Return the size of a checkpoint: weights, their averages, and two moments of Adam."""
+    nets = [net for net in (run.G, run.D, run.E, *run.average.values()) if net]
+    return (sum(p.nbytes for net in nets for p in net.parameters())
+            + 2 * sum(p.nbytes for p in train.trainable_parameters(run)))
 
-    It passes fake tensors, which have a size and no values, through the networks. Returns None if
-    the pictures keep their own sizes.
-    """
+
+def memory_needed(run):
+    """Estimate the bytes that training takes, by passing fake tensors, which have no values,
+    through the networks: on a GPU those of this process, on the CPU those of all processes on this
+    machine. Returns None if the pictures keep their own sizes."""
     from torch._subclasses.fake_tensor import FakeTensorMode     # takes long to import
     c, t = run.config, run.config.training
     if not (t.crop or c.size):
         return None
     w, h = t.crop or c.size
     n = t.batch // t.accumulate // distributed.WORLD_SIZE
-    maps = {'label': (1 if c.n_labels else c.in_channels, torch.uint8), 'inst': (1, torch.int32),
-            'image': (c.out_channels, torch.float32)}
     step, run.step = run.step, t.total_steps        # when everything is trained
     train.freeze_inner(run)
     with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory:
-        label, inst, image = (torch.empty(n, channels, h, w, dtype=dtype, device=run.device)
-                              for channels, dtype in maps.values())
+        label, inst, image = (
+            torch.empty(n, channels, h, w, dtype=dtype, device=run.device) for channels, dtype in (
+                (1 if c.n_labels else c.in_channels, torch.uint8), (1, torch.int32),
+                (c.out_channels, torch.float32)))
         train.forward_backward(run, label, None if c.instances == 'none' else inst, image, None, 0)
         for optimizer in (run.opt_G, run.opt_D):
             optimizer.zero_grad()
     run.last_map = ()
-    weights = sum(p.nbytes for net in (run.G, run.D, run.E, run.vgg, *run.average.values()) if net
-                  for p in net.parameters())
-    moments = 2 * sum(p.nbytes for p in train.trainable_parameters(run))    # of Adam
+    kept = checkpoint_bytes(run)
+    needed = memory.peak + kept
+    if run.vgg:
+        needed += sum(p.nbytes for p in run.vgg.parameters())
     run.step = step
     train.freeze_inner(run)
-    if run.device.type != 'cpu':
-        return memory.peak + weights + moments
-    # The main process copies all that it writes into a checkpoint.
-    return distributed.LOCAL_WORLD_SIZE * (memory.peak + weights + moments) + weights + moments
+    if run.device.type == 'cpu':                    # and the main process copies each checkpoint
+        needed = distributed.LOCAL_WORLD_SIZE * needed + kept
+    return needed
 
 
 def compare_memory(run):

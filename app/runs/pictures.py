@@ -10,12 +10,11 @@ import data
 def write_picture(path, image):
     """Write a picture (1, C, H, W) float in [-1, 1], whole or not at all: PNG, or .npy (H, W, C)
     float32 where it has neither 1 nor 3 channels. Returns the path written."""
-    if image.shape[1] not in (1, 3):
-        path = path.with_suffix('.npy')
-        array = image[0].permute(1, 2, 0).cpu().numpy()
-        write_atomically(path, lambda file: np.save(file, array))
-    else:
+    if image.shape[1] in (1, 3):
         write_png(path, to_uint8_hwc(image))
+        return path
+    path, array = path.with_suffix('.npy'), image[0].permute(1, 2, 0).cpu().numpy()
+    write_atomically(path, lambda file: np.save(file, array))
     return path
 
 
@@ -43,8 +42,7 @@ def label_to_rgb(config, label):
 
 
 def strip(config, label, pictures):
-    """Put a label map, as data.PairedDataset gives it, and pictures [(1, C, H, W)] side by side:
-    (H, W', 3) uint8 ndarray."""
+    """Put a label map, see label_to_rgb, and pictures (1, C, H, W) side by side: (H, W', 3)."""
     return np.concatenate([label_to_rgb(config, label),
                            *(to_rgb(to_uint8_hwc(picture)) for picture in pictures)], 1)
 
@@ -54,11 +52,8 @@ def label_colours(config):
     of its layout, else of PASCAL VOC, which deals the bits of an id to the channels."""
     ids = np.arange(config.n_labels)[:, None]
     colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(8))
-    colours = colours.astype(np.uint8)
-    layout_colours = layouts.LAYOUTS[config.layout].colours[:config.n_labels]
-    if config.palette:
-        for r, g, b, label, _ in config.palette:
-            colours[label] = r, g, b
-    elif layout_colours:
-        colours[:len(layout_colours)] = layout_colours
-    return colours
+    listed = {label: rgb for *rgb, label, _ in config.palette} if config.palette else dict(
+        enumerate(layouts.LAYOUTS[config.layout].colours[:config.n_labels]))
+    for label, rgb in listed.items():
+        colours[label] = rgb
+    return colours.astype(np.uint8)

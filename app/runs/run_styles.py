@@ -1,5 +1,5 @@
-"""The styles of a run: clusters of its training set's features, kept in its folder as styles.npz;
-and the styles of one scene, as the editor saves them."""
+"""The styles of a run: clusters of its training set's features, kept as styles.npz; and the styles
+of one scene, as the editor saves them."""
 from functools import partial
 import json
 from pathlib import Path
@@ -25,22 +25,19 @@ import styles
 CLUSTERED_WHILE_TRAINING = 200                      # training pictures, at most
 
 
-# ------------------------------------------------------------------------------------ clusters
-
 def cluster_dataset(run, dataset, k=configuration.STYLES, min_pixels=1, seed=0, indices=None,
                     shared=False):
     """Encode and cluster the instances of a data.PairedDataset: styles.cluster's dict, with
     label_names, step (of the run), min_pixels and seed, all ndarrays.
 
-    indices: of the pictures, or None for all.
-    shared: all processes of torchrun call this, and each encodes a part.
-    Raises UserError where no instance has `min_pixels`.
+    indices: of the pictures, or None for all. shared: all processes of torchrun call this, and
+    each encodes a part. Raises UserError where no instance has `min_pixels`.
     """
-    indices = list(range(len(dataset)) if indices is None else indices)
+    indices = range(len(dataset)) if indices is None else indices
     indices = distributed.shard(indices) if shared else indices
-    parts = [styles.encode_all(run, dataset, min_pixels, indices,
-                               Progress('encoding pictures', len(indices)))]
-    parts = distributed.all_gather(parts[0]) if shared else parts
+    part = styles.encode_all(run, dataset, min_pixels, indices,
+                             Progress('encoding pictures', len(indices)))
+    parts = distributed.all_gather(part) if shared else [part]
     vectors, labels = (torch.cat(tensors) for tensors in zip(*parts))
     if not len(vectors):
         raise UserError(f'--min-pixels {min_pixels}: no instance of the training set is that '
@@ -51,26 +48,21 @@ def cluster_dataset(run, dataset, k=configuration.STYLES, min_pixels=1, seed=0, 
 
 
 def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
-    """Cluster the styles of the pictures that a run was trained on.
-
-    folder: of the run.
-    root: the folder of the data set, or None for the one that the run remembers.
-    k, min_pixels, seed, shared: see cluster_dataset, whose dict is returned.
-    Raises UserError where the data set is not there.
-    """
+    """Cluster the styles of the whole pictures that the run in `folder` was trained on: see
+    cluster_dataset for arguments, result and errors. root: the data set, or None for the one that
+    the run remembers."""
     c = run.config
-    t = SimpleNamespace(**(vars(c.training) if c.training else
-                           {**configuration.default_values(configuration.TRAINING), 'data': None}))
-    t.data, t.crop, t.cache, t.batch = root or t.data, None, None, 1    # whole, one at a time
-    command = f'python p2phd.py cluster --run {quote(folder)} --data DIR'
-    if not t.data:
-        raise UserError(f'{folder}: does not say what it was trained on; run {command}')
-    if not Path(t.data).exists():
-        raise UserError(f'{folder}: its training data is not at {t.data}; run {command}')
-    layout, pairs, sizes = inspection.pairs_for_config(c, t.data, t.left_out, t.split)
+    t = c.training or configuration.with_defaults({}, {'data': None}).training
+    root = root or t.data
+    if not root or not Path(root).exists():
+        problem = f'its training data is not at {root}' if root else (
+            'does not say what it was trained on')
+        raise UserError(f'{folder}: {problem}; run python p2phd.py cluster --run {quote(folder)} '
+                        '--data DIR')
+    layout, pairs, sizes = inspection.pairs_for_config(c, root, t.left_out, t.split)
     pairs, _ = inspection.train_and_heldout(c, pairs)
     if not c.size:
-        configurations.check_sizes(SimpleNamespace(**{**vars(c), 'training': t}), sizes)
+        configurations.require_large_pictures(c, root, sizes)
     read = PairReader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size)
     dataset = open_dataset(pairs, read, multiple=generate.network_multiple(c), workers=t.workers)
 
@@ -83,20 +75,17 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
 
 def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, config: None):
     """Load the styles of the run in `folder`. Cluster them now where there are none, or where they
-    are of an earlier step. None without an encoder.
-
-    root: the data set, where the one that the run remembers is not there.
-    after_save: called with folder and configuration when new styles were saved.
-    """
+    are of an earlier step. None without an encoder. root: the data set, where the one that the run
+    remembers is not there. after_save: called with folder and configuration of newly saved ones."""
     if not run.E:
         return None
     t = run.config.training
     data_is_there = t and Path(t.data).exists()
     clusters = load_styles(folder, run.config, run.log.variant)
     k, min_pixels, seed = configuration.STYLES, 1, t.seed if t else 0
-    if clusters and clusters.get('step', run.step) == run.step:
-        return clusters
     if clusters:
+        if clusters.get('step', run.step) == run.step:
+            return clusters
         warn(f'note: {folder}: its styles are of step {clusters["step"]}, and the run is at '
              f'step {run.step}: ' + ('clustering again' if data_is_there else 'run cluster again'))
         if not data_is_there:
@@ -104,8 +93,9 @@ def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, con
         k, min_pixels = clusters['counts'].shape[1], int(clusters['min_pixels'])
         seed = int(clusters.get('seed', seed))
     if data_is_there:
-        log_info(f'{folder}: clustering {t.data}')
-    clusters = cluster_run(run, folder, None if data_is_there else root, k, min_pixels, seed)
+        root = t.data
+        log_info(f'{folder}: clustering {root}')
+    clusters = cluster_run(run, folder, root, k, min_pixels, seed)
 
     def save():
         save_styles(clusters, folder, run.log.variant)
@@ -117,13 +107,14 @@ def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, con
 def current_styles(run, dataset):
     """Cluster the styles of a few hundred pictures of the data.PairedDataset at this moment of
     training; None without an encoder."""
-    if not run.E:
-        return None
-    few = range(0, len(dataset), -(-len(dataset) // CLUSTERED_WHILE_TRAINING))
-    return cluster_dataset(run, dataset.without_augmentation(), indices=few)
+    few = evenly_spaced(range(len(dataset)), CLUSTERED_WHILE_TRAINING)
+    return cluster_dataset(run, dataset.without_augmentation(), indices=few) if run.E else None
 
 
-# ---------------------------------------------------------------------------------- styles.npz
+def evenly_spaced(items, most):
+    """At most `most` of a list or range, evenly spaced from the first."""
+    return items[::max(1, -(-len(items) // most))]
+
 
 def save_styles(clusters, folder, variant=''):
     """Write folder/styles.npz. variant: see runs.Log; it is part of the name. Returns the path."""
@@ -134,10 +125,8 @@ def save_styles(clusters, folder, variant=''):
 
 def load_styles(folder, config, variant=''):
     """Load the styles in a run's folder: cluster_dataset's dict, or of features_clustered_*.npy of
-    the official code, without a step. None where there are none.
-
-    Raises UserError where the file does not fit the run, before it takes much memory.
-    """
+    the official code, without a step; None where there are none. Raises UserError where the file
+    does not fit the run, before it takes much memory."""
     path = folder / f'styles{variant}.npz'
     if not path.exists():
         clustered = sorted(folder.glob('features_clustered_*.npy'))
@@ -152,26 +141,24 @@ def read_styles_file(path, config):
     with zipfile.ZipFile(path) as archive:
         if sum(item.file_size for item in archive.infolist()) > 1 << 28:
             raise ValueError('too large')
+    clusters = {}
     with np.load(path, allow_pickle=False) as file:
-        clusters = {name: file[name] for name in (
-            'centres', 'counts', 'mean', 'label_names', 'step', 'min_pixels',
-            *(['seed'] if 'seed' in file else []))}
-    k = clusters['counts'].shape[-1]
-    shapes = {'centres': ('f', (config.n_labels, k, config.feat)),
-              'counts': ('i', (config.n_labels, k)), 'mean': ('f', (config.feat,)),
-              'label_names': ('U', (len(config.label_names or []),)),
-              'step': ('i', ()), 'min_pixels': ('i', ()), 'seed': ('i', ())}
-    for name, value in clusters.items():
-        kind, shape = shapes[name]
-        if value.shape != shape or not k or value.size and value.dtype.kind != kind or (
-                kind == 'f' and not np.isfinite(value).all() or kind == 'i' and (value < 0).any()):
-            raise ValueError(f'{name}: {value.dtype} of shape {value.shape}')
-        if kind == 'f':
-            clusters[name] = value.astype(np.float32)
+        k = file['counts'].shape[-1]
+        for name, kind, shape in (
+                ('centres', 'f', (config.n_labels, k, config.feat)),
+                ('counts', 'i', (config.n_labels, k)), ('mean', 'f', (config.feat,)),
+                ('label_names', 'U', (len(config.label_names or []),)),
+                ('step', 'i', ()), ('min_pixels', 'i', ()), ('seed', 'i', ())):
+            if name == 'seed' and name not in file:         # of an earlier version
+                continue
+            value = file[name]
+            if value.shape != shape or not k or value.size and value.dtype.kind != kind or (
+                    kind == 'f' and not np.isfinite(value).all()
+                    or kind == 'i' and (value < 0).any()):
+                raise ValueError(f'{name}: {value.dtype} of shape {value.shape}')
+            clusters[name] = value.astype(np.float32) if kind == 'f' else value
     return clusters
 
-
-# ----------------------------------------------------------------------------- styles by hand
 
 def picture_seed(seed, name, i):
     """The seed of picture i of the scene of that name. It does not depend on other scenes."""
@@ -179,14 +166,11 @@ def picture_seed(seed, name, i):
 
 
 def parse_style_flags(choices, clusters):
-    """Parse the values of --style, as ['car=3', '11=0']: {label: index of its style}.
-
-    Raises UserError where there is no such label or style.
-    """
-    if not choices:
-        return {}
-    names, chosen = clusters['label_names'].tolist(), {}
-    for choice in choices:
+    """Parse the values of --style, as ['car=3', '11=0']: {label: index of its style}. Raises
+    UserError where there is no such label or style."""
+    chosen = {}
+    for choice in choices or ():
+        names = clusters['label_names'].tolist()
         name, equals, k = choice.rpartition('=')
         if not equals:
             raise UserError(f'--style {choice}: expected LABEL=K, a label and the number of one of '
@@ -206,18 +190,15 @@ def parse_style_flags(choices, clusters):
     return chosen
 
 
-# ------------------------------------------------------------------------- the styles of a scene
-
 def write_scene_styles(path, config, region_styles, noise):
-    """Write the styles of a scene as JSON.
+    """Write the styles of a scene as JSON. noise: see generate.synthesise.
 
     region_styles: {id of a region: (index among its label's styles or None, features)}.
-    noise: see generate.synthesise.
     """
-    text = json.dumps({'format': 1, 'styles_of': config.features_of, 'noise': noise, 'styles': {
-        str(i): {'style': k, 'features': list(features)}
-        for i, (k, features) in region_styles.items()}}, indent=1)
-    write_text(path, text)
+    write_text(path, json.dumps({
+        'format': 1, 'styles_of': config.features_of, 'noise': noise, 'styles': {
+            str(i): {'style': k, 'features': list(features)}
+            for i, (k, features) in region_styles.items()}}, indent=1))
 
 
 def read_scene_styles(path, run, scene):

@@ -23,7 +23,6 @@ class Log:
     scores: str = ''                        # the text of scores.csv
     best: float | None = None               # the best score in it
     d_saturated_since: int | None = None    # step since which D has been right about everything
-    board: object | None = None             # TensorBoard's SummaryWriter
     variant: str = ''                       # '-best', '-raw': not the newest, not the averages
 
 

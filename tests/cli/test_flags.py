@@ -1,9 +1,7 @@
-"""Flags: presets, --dry-run, --hours, -q, --tensorboard, and words that are nearly right."""
+"""Flags: presets, --dry-run, --hours, -q, and words that are nearly right."""
 from pathlib import Path
 import re
 import shutil
-import sys
-from types import SimpleNamespace
 
 from PIL import Image
 import pytest
@@ -101,32 +99,6 @@ def test_quiet_commands_still_answer(command, trained, tmp_path):
     Image.new('L', (32, 32)).save(tmp_path / 'own' / 'train_label' / 'a.png')
     code, out, err = command('check', '--data', 'own', '-q')
     assert code == 2 and 'a.png: no photograph of the same name' in out + err
-
-
-def test_tensorboard(command, scenes, monkeypatch):
-    """Every row of the log goes there; without the package training does not begin."""
-    words = ['train', '--data', scenes, *TINY, '--steps', 2, '--log-every', 1, '--tensorboard',
-             '--run', 'run']
-    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
-    code, _, err = command(*words)
-    assert code == 2 and 'pip install tensorboard' in err and err.count('\n') == 1
-    assert not Path('run').exists()
-
-    class Writer:
-        folders, rows = [], []
-
-        def __init__(self, folder):
-            self.folders.append(folder)
-
-        def add_scalar(self, name, value, step):
-            self.rows.append((name, step))
-
-    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', SimpleNamespace(
-        SummaryWriter=Writer))
-    code, _, err = command(*words)
-    assert code == 0, err
-    assert Writer.folders == [Path('run/tensorboard')]
-    assert {('gan', 1), ('gan', 2), ('d_real', 2), ('map_max', 2)} <= set(Writer.rows)
 
 
 @pytest.mark.parametrize('words, similar', [
