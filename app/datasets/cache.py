@@ -11,24 +11,9 @@ from app.common.files import lock_folder, make_folder, require_regular_file, wri
 from app.datasets.decoding import map_in_threads
 
 
-class CachedPictures:
-    """The files <role>.npy of a cache, mapped into memory. An index gives what the PairReader
-    returned for that pair."""
-
-    def __init__(self, folder, roles, n, size):
-        for role in roles:                          # a pipe would be waited for
-            require_regular_file(folder / f'{role}.npy')
-        self.arrays = {role: np.load(folder / f'{role}.npy', mmap_mode='r') for role in roles}
-        for role, array in self.arrays.items():
-            if array.shape[:3] != (n, *size[::-1]) or array.ndim > 3 + (role != 'inst'):
-                raise ValueError(f'{role} of shape {array.shape}')
-
-    def __getitem__(self, index):
-        return {role: array[index] for role, array in self.arrays.items()}
-
-
 def open_cache(folder, pairs, reader):
-    """Return the CachedPictures of pairs, decoded by a pairs.PairReader to one size.
+    """Return what a pairs.PairReader returns for each of the pairs, decoded to one size and mapped
+    into memory from the files <role>.npy of a folder.
 
     They are decoded anew if index.json in the folder does not describe this way of reading and
     these files, with their sizes and modification times.
@@ -49,12 +34,20 @@ def open_cache(folder, pairs, reader):
     with lock_folder(folder, wait=True, name='.cache-lock'):    # another run may be filling it
         fill_cache(folder, pairs, reader, roles, json.dumps(index))
         with as_user_error(folder, 'not a whole cache; delete it'):
-            return CachedPictures(folder, roles, len(pairs), reader.size)
+            arrays = []
+            for role in roles:
+                require_regular_file(folder / f'{role}.npy')    # a pipe would be waited for
+                array = np.load(folder / f'{role}.npy', mmap_mode='r')
+                if array.shape[:3] != (len(pairs), *reader.size[::-1]) or array.ndim > 3 + (
+                        role != 'inst'):
+                    raise ValueError(f'{role} of shape {array.shape}')
+                arrays.append(array)
+            return [dict(zip(roles, rows)) for rows in zip(*arrays)]
 
 
 def fill_cache(folder, pairs, reader, roles, index):
     """Decode pairs into the files of a cache and write the text `index` into index.json, unless it
-    is there already. Processes that have mapped older files keep them."""
+    is there already."""
     index_file = folder / 'index.json'
     if index_file.is_file() and index_file.read_bytes() == index.encode():
         return
