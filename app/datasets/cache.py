@@ -24,9 +24,9 @@ def open_cache(folder, pairs, reader):
             status = os.stat(path if os.path.lexists(path) else path.parents[1])
             return [os.fsdecode(path), status.st_size, status.st_mtime_ns]
 
-    c = reader.config
+    c, (w, h) = reader.config, reader.size
     index = {'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]),
-             'size': list(reader.size), 'n_labels': c.n_labels, 'instances': reader.instances,
+             'size': [w, h], 'n_labels': c.n_labels, 'instances': reader.instances,
              'files': map_in_threads(
                  lambda pair: [describe_file(path) for path in pair[1:] if path], pairs)}
     roles = ['label', 'image'] + ['inst'] * (reader.instances != 'none')
@@ -38,8 +38,7 @@ def open_cache(folder, pairs, reader):
             for role in roles:
                 require_regular_file(folder / f'{role}.npy')    # a pipe would be waited for
                 array = np.load(folder / f'{role}.npy', mmap_mode='r')
-                if array.shape[:3] != (len(pairs), *reader.size[::-1]) or array.ndim > 3 + (
-                        role != 'inst'):
+                if array.shape[:3] != (len(pairs), h, w) or array.ndim > 3 + (role != 'inst'):
                     raise ValueError(f'{role} of shape {array.shape}')
                 arrays.append(array)
             return [dict(zip(roles, rows)) for rows in zip(*arrays)]
@@ -51,14 +50,15 @@ def fill_cache(folder, pairs, reader, roles, index):
     index_file = folder / 'index.json'
     if index_file.is_file() and index_file.read_bytes() == index.encode():
         return
-    with as_user_error(index_file, 'cannot be replaced; delete it'):
-        index_file.unlink(missing_ok=True)
+    for path in (index_file, *(folder / f'{role}.npy' for role in roles)):
+        with as_user_error(path, 'cannot be replaced; delete it'):
+            path.unlink(missing_ok=True)            # other processes keep what they have mapped
     first = reader(pairs[0])
     needed = len(pairs) * sum(first[role].nbytes for role in roles)
     if needed > shutil.disk_usage(folder).free:     # a full disk would kill the process (SIGBUS)
         raise UserError(f'--cache {folder}: needs {needed >> 20} MiB, more than is free there')
     arrays = {role: np.lib.format.open_memmap(
-        folder / f'{role}.partial', 'w+', first[role].dtype, (len(pairs), *first[role].shape))
+        folder / f'{role}.npy', 'w+', first[role].dtype, (len(pairs), *first[role].shape))
         for role in roles}
 
     def fill(i):
@@ -69,7 +69,6 @@ def fill_cache(folder, pairs, reader, roles, index):
             arrays[role][i] = array
 
     map_in_threads(fill, range(len(pairs)), Progress('keeping pictures', len(pairs)))
-    for role in roles:
-        arrays.pop(role).flush()                    # Windows cannot replace a file that is mapped
-        os.replace(folder / f'{role}.partial', folder / f'{role}.npy')
+    for array in arrays.values():
+        array.flush()
     write_text(index_file, index)

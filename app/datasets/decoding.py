@@ -110,9 +110,7 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True):
             stored_mode = str(file.tile[0].args) if file.tile and file.mode == 'L' else ''
             stretch = 85 if 'L;2' in stored_mode else 17 if 'L;4' in stored_mode else 1
             picture = apply_orientation(file)
-            if size and tuple(size) != picture.size:
-                picture = picture.resize(size, Image.Resampling.NEAREST)
-            ids = np.asarray(picture)
+            ids = np.asarray(picture.resize(size or picture.size, Image.Resampling.NEAREST))
             return ids // stretch if stretch > 1 else ids, header
 
 
@@ -147,7 +145,15 @@ def read_photo(path, size=None, channels=3):
 def photo_pixels(file, path, size, channels=3, nearest=False):
     """Return the pixels of an open file as read_photo does; nearest: resize without blending."""
     if isinstance(file, np.ndarray):
-        return array_pixels(file, path, size, channels, nearest)
+        if file.shape[2] != channels or not (file.dtype == np.uint8 or file.dtype.kind == 'f'):
+            raise UserError(f'{path}: {file.shape[2]} channels of {file.dtype}, expected '
+                            f'{channels} of uint8, or float in [-1, 1]')
+        dtype = np.uint8 if file.dtype == np.uint8 else np.float32
+        with as_user_error(path), np.errstate(over='ignore'):       # infinity is refused below
+            pixels = resize(np.array(file, dtype), size, nearest)
+        if dtype == np.float32 and not np.abs(pixels).max() <= 1:
+            raise UserError(f'{path}: float values must lie in [-1, 1]')
+        return pixels
     if channels not in (1, 3):
         raise UserError(f'{path}: a picture file has 1 or 3 channels, expected {channels}; use '
                         '.npy files')
@@ -155,24 +161,10 @@ def photo_pixels(file, path, size, channels=3, nearest=False):
         if size:                                    # JPEG: decode at a fraction where that suffices
             file.draft(None, size[::-1] if is_rotated(file) else size)
         picture = to_eight_bits(apply_orientation(file), path)
-        picture = picture.convert('RGB' if channels == 3 else 'L')
-        if size and tuple(size) != picture.size:
-            picture = picture.resize(
-                size, Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
+        picture = picture.convert('RGB' if channels == 3 else 'L').resize(
+            size or picture.size,
+            Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
         return np.atleast_3d(np.asarray(picture))
-
-
-def array_pixels(array, path, size, channels, nearest):
-    """Return the values of an array as read_photo does."""
-    if array.shape[2] != channels or not (array.dtype == np.uint8 or array.dtype.kind == 'f'):
-        raise UserError(f'{path}: {array.shape[2]} channels of {array.dtype}, expected {channels} '
-                        'of uint8, or float in [-1, 1]')
-    dtype = np.uint8 if array.dtype == np.uint8 else np.float32
-    with as_user_error(path), np.errstate(over='ignore'):       # infinity is refused below
-        array = resize(np.array(array, dtype), size, nearest)
-    if dtype == np.float32 and not np.abs(array).max() <= 1:
-        raise UserError(f'{path}: float values must lie in [-1, 1]')
-    return array
 
 
 def to_eight_bits(picture, path):

@@ -61,13 +61,12 @@ def inspect_dataset(source, thorough=False):
 
     source: a namespace with the fields of config.DATA.
     Returns a namespace with the fields of config.NETWORK that depend on the data, and
-        pairs: [layouts.Pair] that can be used
-        problems: {scene: message} of the others
+        pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
         sizes: {scene: (width, height)}
         has_jpeg_labels: whether a label map is stored as JPEG
         ignores_255: whether 255 was taken for the mark of pixels without a label
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list
-    Raises: UserError if nothing can be used.
+    Raises: UserError if there are no label maps.
     """
     layout, pairs, problems = layouts.find_pairs(source.data, source.split)
     instances = source.instances
@@ -77,7 +76,7 @@ def inspect_dataset(source, thorough=False):
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
         in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
-        histogram=None, instances_per_picture=None, problems=problems)
+        problems=problems)
     reader, reads_values = PairReader(contents), layout.n_labels is None and not source.palette
 
     def inspect_pair(pair):
@@ -160,8 +159,7 @@ def find_labels(source, layout, ids):
 
 
 def count_contents(contents, pairs):
-    """Decode all pairs, count pixels and instances into what inspect_dataset returns, and return
-    the pairs that could be decoded."""
+    """Decode pairs, set histogram and instances_per_picture, return the pairs without damage."""
     reader, n_labels = PairReader(contents), contents.n_labels
 
     def count(pair):
@@ -177,7 +175,7 @@ def count_contents(contents, pairs):
 
 def require_usable(source, contents):
     """Raise UserError for a data set with problems. With --skip-bad print them instead, unless no
-    pair is left: what cannot be used is left out, of this run and of all that start from it."""
+    pair is left: this run, and all that start from it, leave them out."""
     problems, count = contents.problems, len(contents.problems)
     if problems and not source.skip_bad or not contents.pairs:
         raise UserError(next(iter(problems.values()))
@@ -243,9 +241,8 @@ def train_and_heldout(config, pairs):
 
 
 def other_split_pairs(config, count, min_side):
-    """Return at most `count` pairs of the split val or test, spread evenly. Photographs of the
-    training split, files that cannot be used, by their headers, and pictures smaller than min_side
-    are left out."""
+    """Return at most `count` pairs of the split val or test, spread evenly, without photographs of
+    the training split, files with unusable headers and pictures smaller than min_side."""
     t = config.training
     trained_on = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
     for split in ('val', 'test'):
@@ -291,7 +288,7 @@ def print_report(source, contents):
     log_info('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in sizes.most_common(5))
              + (f' and {len(sizes) - 5} more' if len(sizes) > 5 else ''))
     if contents.n_labels and contents.pairs:
-        names = contents.label_names or [str(i) for i in range(contents.n_labels)]
+        names = contents.label_names or range(contents.n_labels)
         share = contents.histogram / contents.histogram.sum()
         log_info('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.3g}%'
                                         for i in (-share).argsort(kind='stable') if share[i]))

@@ -21,12 +21,12 @@ from app.datasets.decoding import SUFFIXES
 
 # Endings of file names that tell the roles of files; those without a role are not used.
 ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
-         r'_leftImg8bit': 'image', r'_seg': 'label inst',
-         r'_gtFine_(color|labelTrainIds)|_parts_\d+': ''}
+         '_leftImg8bit': 'image', '_seg': 'label inst', '_lbl00': 'label',
+         r'_gtFine_(color|labelTrainIds)|_parts_\d+|_lbl(0[1-9]|10)': ''}
 LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # their names in ADE20K
 
 # The name of a scene and three paths; inst may be None. A path may also name a part of a .mat file
-# (NYU) or a folder of masks (Helen), see Layout.read_part.
+# (NYU) or the first of several masks (Helen), see Layout.read_part.
 Pair = namedtuple('Pair', 'name label inst image')
 
 
@@ -79,7 +79,7 @@ def by_scene(paths):
 
 # ---------------------------------------------------------------------------- recognising layouts
 # Each function takes the folder of a data set and the name of a split. It returns None if the
-# folder has another layout, else {role: {scene: path}}.
+# folder has another layout, else {role: [path]}.
 
 def folder_finder(**patterns):
     """Return such a function for a layout with a folder for each role. Patterns as
@@ -88,8 +88,7 @@ def folder_finder(**patterns):
         places = {role: root / pattern.format(split=split, long_split=LONG_SPLITS.get(split, split))
                   for role, pattern in patterns.items()}
         if places['label'].parent.is_dir():
-            return {role: by_scene(pictures_below(path.parent, path.name))
-                    for role, path in places.items()}
+            return {role: pictures_below(path.parent, path.name) for role, path in places.items()}
     return find
 
 
@@ -97,10 +96,9 @@ def find_ade_full(root, split):
     """Each photograph has a *_seg.png beside it, which holds labels and instances."""
     for images in (root / 'images' / 'ADE', root / 'images'):
         folder = images / LONG_SPLITS.get(split, split)
-        maps = by_scene(pictures_below(folder, '*_seg.png'))
+        maps = pictures_below(folder, '*_seg.png')
         if maps:
-            return {'label': maps, 'inst': maps,
-                    'image': by_scene(pictures_below(folder, '*.jpg'))}
+            return {'label': maps, 'inst': maps, 'image': pictures_below(folder, '*.jpg')}
 
 
 def find_nyu(root, split):
@@ -123,26 +121,21 @@ def find_nyu(root, split):
         if not set(chosen) <= set(numbers):
             raise UserError(f'{splits}: cannot be read ({key}: numbers beyond {n})')
         numbers = chosen
-    return {role: {f'{n:04d}': mat / key / str(n) for n in numbers} for role, key in
-            (('label', 'labels'), ('inst', 'instances'), ('image', 'images'))}
-
-
-def helen_masks(root):
-    """Return the folders below `root` that hold the masks of a face."""
-    return [path.parent for path in files_below(root) if path.stem.endswith('_lbl00')]
+    keys = {'label': 'labels', 'inst': 'instances', 'image': 'images'}
+    return {role: [mat / key / f'{n:04d}' for n in numbers] for role, key in keys.items()}
 
 
 def find_helen(root, split):
     """The release for face parsing: eleven soft masks for each photograph, and lists of splits."""
-    masks = helen_masks(root / 'labels')
-    if not masks or not (root / 'images').is_dir():
+    files = {'label': pictures_below(root / 'labels', '*_lbl00.*')}
+    if not files['label'] or not (root / 'images').is_dir():
         return None
-    files = {'label': by_scene(masks), 'image': by_scene(pictures_below(root / 'images'))}
+    files['image'] = pictures_below(root / 'images')
     lists = {'train': 'exemplars.txt', 'val': 'tuning.txt', 'test': 'testing.txt'}
     scene_list = root / lists.get(split, f'{split}.txt')
     if scene_list.is_file():
         scenes = {line.split(',')[-1].strip() for line in read_text(scene_list).splitlines()}
-        files = {role: {scene: path for scene, path in paths.items() if scene in scenes}
+        files = {role: [path for path in paths if scene_name(path) in scenes]
                  for role, paths in files.items()}
     return files
 
@@ -206,8 +199,9 @@ def read_nyu_part(path):
 
 
 def read_helen_masks(path):
-    """Return the labels (H, W) int32 of a folder with the soft masks <id>_lbl00 ... lbl10: each
-    pixel has the label of its strongest mask. None if the path is no folder."""
+    """Return the labels (H, W) int32 of a folder with the soft masks <id>_lbl00 ... lbl10, or of
+    the first of them: each pixel has the label of its strongest mask. None for other paths."""
+    path = path.parent if path.stem.endswith('_lbl00') else path
     if not path.is_dir():
         return None
     masks = [file for file in files_below(path) if re.search(r'_lbl\d\d$', file.stem)]
@@ -277,7 +271,6 @@ class Layout:
     things: tuple = ()                      # labels of objects that can be counted
     sparse: bool = False                    # its ids have gaps: those that occur become 0, 1, 2 ...
     tables: dict = field(default_factory=dict)      # {--n-labels: function(root), {id: label}}
-    mask_folders: Callable = lambda folder: []      # the label maps below it that are folders
 
 
 LAYOUTS = {layout.name: layout for layout in (
@@ -296,8 +289,7 @@ LAYOUTS = {layout.name: layout for layout in (
     Layout('ADE20K full', find_ade_full, label_of_colours=ade_full_classes,
            inst_of_colours=ade_full_instances, void=(0,), sparse=True),
     Layout('NYU Depth v2', find_nyu, 895, read_nyu_part, void=(0,), tables={40: nyu_40_labels}),
-    Layout('Helen', find_helen, len(HELEN), read_helen_masks, names=lambda root: HELEN,
-           mask_folders=helen_masks),
+    Layout('Helen', find_helen, len(HELEN), read_helen_masks, names=lambda root: HELEN),
     Layout('flat', folder_finder(label='{split}_label/*', inst='{split}_inst/*',
                                  image='{split}_img/*')),
     Layout('A to B', folder_finder(label='{split}_A/*', image='{split}_B/*'), 0))}
@@ -343,8 +335,8 @@ def find_pairs(root, split='train'):
             f'{split}_A/ and {split}_B/, or Cityscapes, ADE20K, NYU Depth v2 or Helen as they are '
             'downloaded'))
 
-    labels, images = files['label'], files['image']
-    insts = files.get('inst') or dict.fromkeys(labels)
+    labels, images = by_scene(files['label']), by_scene(files['image'])
+    insts = by_scene(files.get('inst', [])) or dict.fromkeys(labels)
     kinds = {'label map': labels, 'instance map': insts, 'photograph': images}
     pairs, problems = [], {}
     for scene in sorted(set().union(*kinds.values())):
@@ -357,12 +349,11 @@ def find_pairs(root, split='train'):
     return layout, pairs, problems
 
 
-def files_by_name(paths, role, layout):
+def files_by_name(paths, role):
     """Return {scene: path} of the pictures in `paths`, a list of files and folders.
 
     role: 'label', 'inst' or 'image'. In a folder, files whose names tell another role are skipped;
         a file whose name tells nothing is skipped if another of its scene is named for the role.
-    layout: the name of a Layout.
     Raises: UserError if there are none, or two have the same name.
     """
     files = []
@@ -377,17 +368,16 @@ def files_by_name(paths, role, layout):
         scenes = set(map(scene_name, named))
         others = [file for file in pictures
                   if roles_by_name(file) is None and scene_name(file) not in scenes]
-        masks = LAYOUTS[layout].mask_folders(path) if role == 'label' else []
-        files += masks or sorted(named + others, key=scene_name)
+        files += sorted(named + others, key=scene_name)
     if not files:
         raise UserError(f'{paths[0]}: no pictures there')
     return by_scene(files)
 
 
-def match_by_name(paths, role, layout, labels):
+def match_by_name(paths, role, labels):
     """Return files_by_name, with a file for each scene of `labels`, {scene: path}. A single file
     belongs to a single label map, whatever their names. Raises UserError if one is missing."""
-    files = files_by_name(paths, role, layout)
+    files = files_by_name(paths, role)
     if len(files) == len(labels) == 1:
         return dict(zip(labels, files.values()))
     for scene, path in labels.items():

@@ -21,12 +21,12 @@ SceneFiles = namedtuple('SceneFiles', 'labels insts photos')
 StyleChoice = namedtuple('StyleChoice', 'seed sample n clusters chosen saved')
 
 
-def pair_files(config, labels, insts=None, photos=None):
+def pair_files(labels, insts=None, photos=None):
     """Pair label maps, instance maps and photographs by name: SceneFiles. Each argument lists files
     and folders."""
-    labels = layouts.files_by_name(labels, 'label', config.layout)
-    insts = layouts.match_by_name(insts, 'inst', config.layout, labels) if insts else {}
-    photos = layouts.match_by_name(photos, 'image', config.layout, labels) if photos else {}
+    labels = layouts.files_by_name(labels, 'label')
+    insts = layouts.match_by_name(insts, 'inst', labels) if insts else {}
+    photos = layouts.match_by_name(photos, 'image', labels) if photos else {}
     return SceneFiles(labels, insts, photos)
 
 
