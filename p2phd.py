@@ -164,7 +164,7 @@ def generate(args):
     checks.check_generate(args, folder, run.config)
     if getattr(args, 'compile', False):
         devices.compile_generator(run)
-    files = generation.pair_files(run.config, args.label, args.inst, args.encode)
+    files = generation.pair_files(args.label, args.inst, args.encode)
     out = Path(args.out) if args.out else folder / 'generated'
     generation.check_output_folder(out, list(map(Path, args.label)))
     if args.styles and len(files.labels) > 1:

@@ -30,23 +30,18 @@ def open_file(path):
     """Open a picture or an array once. Yield a PIL.Image that is not decoded yet, or an (H, W, C)
     ndarray that is mapped into memory. Raises UserError if the file is neither."""
     require_regular_file(path)
-    if not is_array(path):
+    if Path(path).suffix.lower() == '.npy':
+        with as_user_error(path, 'cannot be read as an array'):
+            array = np.lib.format.open_memmap(path, mode='r')
+        if array.ndim not in (2, 3) or 0 in array.shape or max(array.shape) > 1 << 15:
+            raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width) or '
+                            '(height, width, channels)')
+        yield array if array.ndim == 3 else array[..., None]
+    else:
         with as_user_error(path, 'cannot be read as a picture'):
             picture = Image.open(path, formats=FORMATS)
         with picture:
             yield picture
-        return
-    with as_user_error(path, 'cannot be read as an array'):
-        array = np.lib.format.open_memmap(path, mode='r')
-    if array.ndim not in (2, 3) or 0 in array.shape or max(array.shape) > 1 << 15:
-        raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width) or '
-                        '(height, width, channels)')
-    yield array if array.ndim == 3 else array[..., None]
-
-
-def is_array(path):
-    """Whether a path names a .npy file."""
-    return Path(path).suffix.lower() == '.npy'
 
 
 def read_header(path):
@@ -87,15 +82,12 @@ def apply_orientation(picture):
     return picture
 
 
-# ---------------------------------------------------------------------------------------- maps
-
 def decode_map(path, size=None, colours=False, jpeg_allowed=True):
     """Open a label or instance map once. Return its values and its Header.
 
     size: resize to (width, height) by nearest neighbour.
     colours: return colours, (H, W, 3) int32, unless `edit` saved the map; else ids, (H, W) integers
         of 1 to 64 bits. A palette picture (mode P) stores ids, as indices.
-
     Raises: UserError if the file holds something else.
     """
     with open_file(path) as file:
@@ -103,7 +95,23 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True):
         check_jpeg(header, path, jpeg_allowed)
         if colours and not header.is_saved_map:
             return photo_pixels(file, path, size, nearest=True).astype(np.int32), header
-        return map_ids(file, path, size), header
+        if isinstance(file, np.ndarray):
+            if file.shape[2] > 1 or file.dtype.kind not in 'iub':
+                raise UserError(f'{path}: a map of ids has one channel of integers, this array has '
+                                f'{file.shape[2]} of {file.dtype}')
+            with as_user_error(path):
+                return resize(file[..., 0], size, nearest=True), header
+        if file.mode not in ('1', 'L', 'P', 'I') and not file.mode.startswith('I;16'):
+            raise UserError(f'{path}: a map of ids has one channel of integers, this picture is '
+                            f'{file.mode}; if its colours stand for labels, train with --palette '
+                            'FILE')
+        with as_user_error(path, 'damaged'):
+            # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
+            stored_mode = str(file.tile[0].args) if file.tile and file.mode == 'L' else ''
+            stretch = 85 if 'L;2' in stored_mode else 17 if 'L;4' in stored_mode else 1
+            picture = apply_orientation(file)
+            ids = np.asarray(picture.resize(size or picture.size, Image.Resampling.NEAREST))
+            return ids // stretch if stretch > 1 else ids, header
 
 
 def check_jpeg(header, path, allowed):
@@ -113,29 +121,6 @@ def check_jpeg(header, path, allowed):
                         'originals, or train with --jpeg-labels to use it as it is')
 
 
-def map_ids(file, path, size):
-    """Return the ids (H, W) in an open file."""
-    if isinstance(file, np.ndarray):
-        if file.shape[2] > 1 or file.dtype.kind not in 'iub':
-            raise UserError(f'{path}: a map of ids has one channel of integers, this array has '
-                            f'{file.shape[2]} of {file.dtype}')
-        with as_user_error(path):
-            return resize(file[..., 0], size, nearest=True)
-    if file.mode not in ('1', 'L', 'P', 'I') and not file.mode.startswith('I;16'):
-        raise UserError(f'{path}: a map of ids has one channel of integers, this picture is '
-                        f'{file.mode}; if its colours stand for labels, train with --palette FILE')
-    with as_user_error(path, 'damaged'):
-        # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
-        stored_mode = file.tile[0].args if file.tile else ''
-        stored_mode = stored_mode if isinstance(stored_mode, str) else stored_mode[0]
-        stretch = {'L;2': 85, 'L;4': 17}.get(stored_mode[:3], 1) if file.mode == 'L' else 1
-        picture = apply_orientation(file)
-        if size and tuple(size) != picture.size:
-            picture = picture.resize(size, Image.Resampling.NEAREST)
-        ids = np.asarray(picture)
-        return ids // stretch if stretch > 1 else ids
-
-
 def read_map(path, size=None):
     """Return a label map that stores ids, (H, W) int32, resized by nearest neighbour."""
     return labels_as_int32(decode_map(path, size)[0], path)
@@ -143,21 +128,11 @@ def read_map(path, size=None):
 
 def labels_as_int32(ids, path):
     """Return labels as int32. Raises UserError if one of them does not fit."""
-    if ids.dtype.itemsize > 4 or ids.dtype == np.uint32:
-        low, high = int(ids.min()), int(ids.max())
-        if not -(1 << 31) <= low <= high < 1 << 31:
-            raise UserError(f'{path}: ids from {low} to {high}; labels have at most 31 bits')
-    return ids.astype(np.int32)
+    labels = ids.astype(np.int32)
+    if (labels != ids).any():
+        raise UserError(f'{path}: ids from {ids.min()} to {ids.max()}; labels have at most 31 bits')
+    return labels
 
-
-def instances_as_int32(ids):
-    """Return instance ids as int32. Ids of more than 32 bits are numbered anew."""
-    if ids.dtype.itemsize > 4:
-        ids = np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
-    return ids.astype(np.int32)
-
-
-# --------------------------------------------------------------------------------- photographs
 
 def read_photo(path, size=None, channels=3):
     """Return a photograph, (H, W, channels), upright and resized bicubically with antialiasing:
@@ -170,7 +145,15 @@ def read_photo(path, size=None, channels=3):
 def photo_pixels(file, path, size, channels=3, nearest=False):
     """Return the pixels of an open file as read_photo does; nearest: resize without blending."""
     if isinstance(file, np.ndarray):
-        return array_pixels(file, path, size, channels, nearest)
+        if file.shape[2] != channels or not (file.dtype == np.uint8 or file.dtype.kind == 'f'):
+            raise UserError(f'{path}: {file.shape[2]} channels of {file.dtype}, expected '
+                            f'{channels} of uint8, or float in [-1, 1]')
+        dtype = np.uint8 if file.dtype == np.uint8 else np.float32
+        with as_user_error(path), np.errstate(over='ignore'):       # infinity is refused below
+            pixels = resize(np.array(file, dtype), size, nearest)
+        if dtype == np.float32 and not np.abs(pixels).max() <= 1:
+            raise UserError(f'{path}: float values must lie in [-1, 1]')
+        return pixels
     if channels not in (1, 3):
         raise UserError(f'{path}: a picture file has 1 or 3 channels, expected {channels}; use '
                         '.npy files')
@@ -178,29 +161,14 @@ def photo_pixels(file, path, size, channels=3, nearest=False):
         if size:                                    # JPEG: decode at a fraction where that suffices
             file.draft(None, size[::-1] if is_rotated(file) else size)
         picture = to_eight_bits(apply_orientation(file), path)
-        picture = picture.convert('RGB' if channels == 3 else 'L')
-        if size and tuple(size) != picture.size:
-            picture = picture.resize(
-                size, Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
+        picture = picture.convert('RGB' if channels == 3 else 'L').resize(
+            size or picture.size,
+            Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
         return np.atleast_3d(np.asarray(picture))
 
 
-def array_pixels(array, path, size, channels, nearest):
-    """Return the values of an array as read_photo does."""
-    if array.shape[2] != channels or not (array.dtype == np.uint8 or array.dtype.kind == 'f'):
-        raise UserError(f'{path}: {array.shape[2]} channels of {array.dtype}, expected {channels} '
-                        'of uint8, or float in [-1, 1]')
-    dtype = np.uint8 if array.dtype == np.uint8 else np.float32
-    with as_user_error(path), np.errstate(over='ignore'):       # infinity is refused below
-        array = resize(np.array(array, dtype), size, nearest)
-    if dtype == np.float32 and not np.abs(array).max() <= 1:
-        raise UserError(f'{path}: float values must lie in [-1, 1]')
-    return array
-
-
 def to_eight_bits(picture, path):
-    """Return a picture of 16 bits, or of floats from 0 to 1, in 8 bits; others as they are. Raises
-    UserError if the range of its values is not clear."""
+    """Return a picture of 16 bits, or of floats from 0 to 1, in 8 bits; others as they are."""
     if picture.mode not in ('I', 'F') and not picture.mode.startswith('I;16'):
         return picture
     values = np.asarray(picture)
@@ -216,13 +184,12 @@ def to_eight_bits(picture, path):
     return Image.fromarray(values.astype(np.uint8))
 
 
-def map_in_threads(function, items, progress=None):
+def map_in_threads(function, items, progress=lambda done: None):
     """Return [function(item) for item in items], computed in one thread per core: decoding releases
     Python's lock. progress: is called with the number of items done."""
+    results = []
     with ThreadPoolExecutor(count_cores()) as pool:
-        results = []
         for result in pool.map(function, items):
             results.append(result)
-            if progress:
-                progress(len(results))
-        return results
+            progress(len(results))
+    return results

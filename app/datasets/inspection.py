@@ -1,5 +1,5 @@
 """Find out before training what is in a data set and what is wrong with it."""
-from collections import Counter, namedtuple
+from collections import Counter
 from pathlib import Path
 import sys
 from types import SimpleNamespace
@@ -17,12 +17,6 @@ IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it 
 MAX_LABELS = 4096       # a label map with higher ids is taken for an instance map
 VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
 
-# The fields of config.NETWORK that depend on the labels of a data set.
-Labels = namedtuple('Labels', 'n_labels label_names label_table palette void',
-                    defaults=(None, None, None, []))
-
-
-# --------------------------------------------------------------------------------- single pairs
 
 def check_same_view(path, other, other_size, header=None):
     """Raise UserError unless a file has the proportions of another, to a pixel or to 2 %.
@@ -36,10 +30,7 @@ def check_same_view(path, other, other_size, header=None):
 
 def check_headers(pair, config, label_header=None):
     """Return the decoding.Headers of a pair's label map and photograph. Raises UserError if the
-    files do not belong together.
-
-    config: instances, n_labels and jpeg_labels count. label_header: if it is read already.
-    """
+    files do not belong together. label_header: if it is read already."""
     label, image = label_header or layouts.read_header(pair.label), layouts.read_header(pair.image)
     if config.n_labels != 0:
         decoding.check_jpeg(label, pair.label, config.jpeg_labels)
@@ -64,21 +55,18 @@ def keep_usable(function, pairs, problems, what='headers'):
             [result for _, result, error in attempts if not error])
 
 
-# ------------------------------------------------------------------------------------ a data set
-
 def inspect_dataset(source, thorough=False):
     """Find out what training must know about a data set: read the headers of its files and, if
     nothing else tells the labels, the label maps; if thorough, decode everything.
 
     source: a namespace with the fields of config.DATA.
     Returns a namespace with the fields of config.NETWORK that depend on the data, and
-        pairs: [layouts.Pair] that can be used
-        problems: {scene: message} of the others
+        pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
         sizes: {scene: (width, height)}
         has_jpeg_labels: whether a label map is stored as JPEG
         ignores_255: whether 255 was taken for the mark of pixels without a label
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list
-    Raises: UserError if nothing can be used.
+    Raises: UserError if there are no label maps.
     """
     layout, pairs, problems = layouts.find_pairs(source.data, source.split)
     instances = source.instances
@@ -88,16 +76,17 @@ def inspect_dataset(source, thorough=False):
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
         in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
-        histogram=None, instances_per_picture=None, problems=problems)
+        problems=problems)
     reader, reads_values = PairReader(contents), layout.n_labels is None and not source.palette
 
     def inspect_pair(pair):
-        ids, header = set(), None
+        ids, header = (), None
         if reads_values:
             label, header = reader.read_label(pair.label)
-            if not layout.sparse:
-                check_ids(label, pair.label)
-            ids = set(np.unique(label).tolist())
+            ids = np.unique(label).tolist()
+            if not layout.sparse and not 0 <= ids[0] <= ids[-1] < MAX_LABELS:
+                raise UserError(f'{pair.label}: values from {ids[0]} to {ids[-1]}; labels are '
+                                f'numbers from 0 to {MAX_LABELS - 1} (is this an instance map?)')
         return ids, *check_headers(pair, contents, header)
 
     pairs, facts = keep_usable(inspect_pair, pairs, problems)
@@ -107,16 +96,15 @@ def inspect_dataset(source, thorough=False):
     contents.out_channels = max((image.channels for image in image_headers), default=3)
     if layout.n_labels == 0:
         contents.in_channels = max((label.channels for label in label_headers), default=3)
-    labels, contents.ignores_255 = find_labels(source, layout, set().union(*ids))
-    vars(contents).update(labels._asdict())
+    vars(contents).update(find_labels(source, layout, set().union(*ids)))
     contents.pairs = count_contents(contents, pairs) if thorough else pairs
     return contents
 
 
 def check_flags_suit_layout(source, layout):
     """Raise UserError for a flag that makes no sense for a layout."""
-    ignores, pictures = isinstance(source.ignore_label, int), layout.n_labels == 0
-    no_maps = f'{source.data} holds pictures, not label maps'
+    pictures, no_maps = layout.n_labels == 0, f'{source.data} holds pictures, not label maps'
+    ignores = isinstance(source.ignore_label, int)
     for flag, useless, why in (
             (f'--palette {source.palette}', pictures and source.palette, no_maps),
             (f'--ignore-label {source.ignore_label}', pictures and ignores, no_maps),
@@ -129,68 +117,49 @@ def check_flags_suit_layout(source, layout):
             raise UserError(f'{flag}: {why}; leave it out')
 
 
-def check_ids(ids, path):
-    """Raise UserError unless the values of a map can be labels."""
-    low, high = int(ids.min()), int(ids.max())
-    if not 0 <= low <= high < MAX_LABELS:
-        raise UserError(f'{path}: values from {low} to {high}; labels are numbers from 0 to '
-                        f'{MAX_LABELS - 1} (is this an instance map?)')
-
-
 def find_labels(source, layout, ids):
-    """Return the Labels of a data set, and whether the id 255 is taken for the mark of pixels
-    without a label. ids: the set of values in the label maps, if nothing else tells the labels."""
-    n_labels, ignored, ignores_255 = source.n_labels, source.ignore_label, False
+    """Return {field: value}: the fields of config.NETWORK that depend on the labels of a data set,
+    and ignores_255. ids: the set of values in the label maps, if nothing else tells the labels."""
+    n, ignored, ignores_255 = source.n_labels, source.ignore_label, False
+    names = palette = table = None
+    void = list(layout.void)
     if source.palette:
-        labels = labels_of_palette(n_labels, source.palette)
+        palette = palettes.read_palette(source.palette)
+        name_of = {label: name for *_, label, name in palette}
+        if n and n <= max(name_of):
+            raise UserError(f'--n-labels {n}: {source.palette} has the label {max(name_of)}')
+        n = n or 1 + max(name_of)
+        names = [name_of.get(label, str(label)) for label in range(n)]
+        void = sorted(label for label, name in name_of.items() if name.lower() in VOID_NAMES)
+    elif n in layout.tables:
+        table = layout.tables[n](Path(source.data))
+        n += 1
     elif layout.n_labels is not None:
-        labels = labels_of_layout(n_labels, layout, Path(source.data))
+        if n not in (None, layout.n_labels):
+            choices = ' or '.join(map(str, [layout.n_labels or 'no', *layout.tables]))
+            raise UserError(f'--n-labels {n}: {layout.name} has {choices}; leave it out')
+        n, names = layout.n_labels, layout.names(Path(source.data))
     else:
         highest = max(ids - {IGNORED}, default=0)
         ignores_255 = (ignored is None and IGNORED in ids and highest < IGNORED - IGNORED_GAP
-                       and (n_labels or 0) <= IGNORED and not layout.sparse)
+                       and (n or 0) <= IGNORED and not layout.sparse)
         ignored = IGNORED if ignores_255 else ignored
         ids = ids - {ignored}
-        labels = Labels(n_labels or 1 + max(ids, default=0))
+        n = n or 1 + max(ids, default=0)
         if layout.sparse:
             table = {label: i for i, label in enumerate(sorted(ids))}
-            labels = labels_of_table(len(table), table, layout)
+            n = len(table)
+    if table is not None:
+        void = [table[label] for label in void if label in table]
     if isinstance(ignored, int):                # it becomes one more label, the last
-        n, names = labels.n_labels, labels.label_names
-        table = {**(labels.label_table or {i: i for i in range(n)}), ignored: n}
-        labels = Labels(n + 1, names and [*names, 'ignored'], table, None, [*labels.void, n])
-    return labels, ignores_255
-
-
-def labels_of_palette(n_labels, path):
-    """Return the Labels of a palette's file; n_labels: as many at least, or None."""
-    palette = palettes.read_palette(path)
-    names = {label: name for *_, label, name in palette}
-    if n_labels and n_labels <= max(names):
-        raise UserError(f'--n-labels {n_labels}: {path} has the label {max(names)}')
-    n_labels = n_labels or 1 + max(names)
-    void = sorted(label for label, name in names.items() if name.lower() in VOID_NAMES)
-    return Labels(n_labels, [names.get(i, str(i)) for i in range(n_labels)], None, palette, void)
-
-
-def labels_of_layout(n_labels, layout, root):
-    """Return the Labels of a layout that tells them; n_labels: as --n-labels says, or None."""
-    if n_labels in layout.tables:
-        return labels_of_table(n_labels + 1, layout.tables[n_labels](root), layout)
-    if n_labels not in (None, layout.n_labels):
-        choices = ' or '.join(map(str, [layout.n_labels or 'no', *layout.tables]))
-        raise UserError(f'--n-labels {n_labels}: {layout.name} has {choices}; leave it out')
-    return Labels(layout.n_labels, layout.names(root), void=list(layout.void))
-
-
-def labels_of_table(n_labels, table, layout):
-    """Return the Labels that a table {id: label} makes of a layout's ids."""
-    return Labels(n_labels, label_table=table, void=[table[i] for i in layout.void if i in table])
+        table = {**(table or {i: i for i in range(n)}), ignored: n}
+        names, void, n = names and [*names, 'ignored'], [*void, n], n + 1
+    return {'n_labels': n, 'label_names': names, 'label_table': table, 'palette': palette,
+            'void': void, 'ignores_255': ignores_255}
 
 
 def count_contents(contents, pairs):
-    """Decode all pairs, count pixels and instances into what inspect_dataset returns, and return
-    the pairs that could be decoded."""
+    """Decode pairs, set histogram and instances_per_picture, return the pairs without damage."""
     reader, n_labels = PairReader(contents), contents.n_labels
 
     def count(pair):
@@ -199,16 +168,14 @@ def count_contents(contents, pairs):
         return pixels, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
 
     pairs, counts = keep_usable(count, pairs, contents.problems, 'pixels')
-    contents.histogram = sum(pixels for pixels, _ in counts) if n_labels else None
+    contents.histogram = sum(pixels for pixels, _ in counts)
     contents.instances_per_picture = [instances for _, instances in counts]
     return pairs
 
 
-# --------------------------------------------------------------------------- the pairs of a run
-
 def require_usable(source, contents):
     """Raise UserError for a data set with problems. With --skip-bad print them instead, unless no
-    pair is left: what cannot be used is left out, of this run and of all that start from it."""
+    pair is left: this run, and all that start from it, leave them out."""
     problems, count = contents.problems, len(contents.problems)
     if problems and not source.skip_bad or not contents.pairs:
         raise UserError(next(iter(problems.values()))
@@ -274,9 +241,8 @@ def train_and_heldout(config, pairs):
 
 
 def other_split_pairs(config, count, min_side):
-    """Return at most `count` pairs of the split val or test, spread evenly. Photographs of the
-    training split, files that cannot be used, by their headers, and pictures smaller than min_side
-    are left out."""
+    """Return at most `count` pairs of the split val or test, spread evenly, without photographs of
+    the training split, files with unusable headers and pictures smaller than min_side."""
     t = config.training
     trained_on = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
     for split in ('val', 'test'):
@@ -293,8 +259,6 @@ def other_split_pairs(config, count, min_side):
                 if config.size or min(image.size) >= min_side]
     return []
 
-
-# ------------------------------------------------------------------------------------- reporting
 
 def warn_about_assumptions(source, contents):
     """Warn about assumptions made (JPEG labels, 255 as unknown)."""
@@ -324,7 +288,7 @@ def print_report(source, contents):
     log_info('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in sizes.most_common(5))
              + (f' and {len(sizes) - 5} more' if len(sizes) > 5 else ''))
     if contents.n_labels and contents.pairs:
-        names = contents.label_names or [str(i) for i in range(contents.n_labels)]
+        names = contents.label_names or range(contents.n_labels)
         share = contents.histogram / contents.histogram.sum()
         log_info('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.3g}%'
                                         for i in (-share).argsort(kind='stable') if share[i]))

@@ -1,7 +1,6 @@
 """Find the label maps, instance maps and photographs of a data set and pair them by name.
 
-LAYOUTS is a table with one row for each kind of data set: how to recognise its folder, how to read
-its files, its labels and their colours. To support another data set, add a row.
+To support another data set, add a row to the table LAYOUTS.
 """
 from collections import namedtuple
 from collections.abc import Callable
@@ -20,32 +19,27 @@ from app.common.files import read_text, require_regular_file
 from app.datasets import decoding
 from app.datasets.decoding import SUFFIXES
 
-# The files of a scene have one name, except for these endings, which tell their roles.
-ROLES = {'_gtFine_labelIds': 'label', '_labelIds': 'label', '_gtFine_instanceIds': 'inst',
-         '_instanceIds': 'inst', '_leftImg8bit': 'image', '_seg': 'label inst'}
-UNUSED = r'_gtFine_(color|labelTrainIds)|_parts_\d+'        # endings of files that are not used
+# Endings of file names that tell the roles of files; those without a role are not used.
+ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
+         '_leftImg8bit': 'image', '_seg': 'label inst', '_lbl00': 'label',
+         r'_gtFine_(color|labelTrainIds)|_parts_\d+|_lbl(0[1-9]|10)': ''}
 LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # their names in ADE20K
 
 # The name of a scene and three paths; inst may be None. A path may also name a part of a .mat file
-# (NYU) or a folder of masks (Helen), see Layout.read_part.
+# (NYU) or the first of several masks (Helen), see Layout.read_part.
 Pair = namedtuple('Pair', 'name label inst image')
 
 
-# ------------------------------------------------------------------------------------ file names
-
 def scene_name(path):
     """Return the name that the files of a scene share: the stem without an ending of ROLES."""
-    stem = Path(path).stem
-    return next((stem.removesuffix(ending) for ending in ROLES if stem.endswith(ending)), stem)
+    endings = '|'.join(ending for ending, roles in ROLES.items() if roles)
+    return re.sub(rf'({endings})\Z', '', Path(path).stem)
 
 
 def roles_by_name(path):
-    """Return the roles that a file's name tells: '' if the file is not used, None if it tells
-    nothing."""
-    stem = Path(path).stem
-    if re.search(f'({UNUSED})$', stem):
-        return ''
-    return next((role for ending, role in ROLES.items() if stem.endswith(ending)), None)
+    """Return the roles that a file's name tells; '' if it is not used, None if it tells nothing."""
+    return next((roles for ending, roles in ROLES.items()
+                 if re.search(rf'({ending})\Z', Path(path).stem)), None)
 
 
 def files_below(folder):
@@ -67,9 +61,9 @@ def files_below(folder):
 
 
 def pictures_below(folder, pattern='*'):
-    """Return {scene: path} of the pictures below a folder whose names match a pattern."""
-    return by_scene(path for path in files_below(folder)
-                    if path.suffix.lower() in SUFFIXES and path.match(pattern))
+    """Return the pictures below a folder whose names match a pattern."""
+    return [path for path in files_below(folder)
+            if path.suffix.lower() in SUFFIXES and path.match(pattern)]
 
 
 def by_scene(paths):
@@ -78,13 +72,14 @@ def by_scene(paths):
     for path in paths:
         other = scenes.setdefault(scene_name(path), path)
         if other != path:
-            raise UserError(f'{path} and {other} have the same name: remove or rename one of them')
+            raise UserError(f'{path} and {other} have the same name: remove or rename one of them, '
+                            'or take them one at a time')
     return scenes
 
 
-# ----------------------------------------------------------------------------------- recognising
+# ---------------------------------------------------------------------------- recognising layouts
 # Each function takes the folder of a data set and the name of a split. It returns None if the
-# folder has another layout, else {role: {scene: path}}.
+# folder has another layout, else {role: [path]}.
 
 def folder_finder(**patterns):
     """Return such a function for a layout with a folder for each role. Patterns as
@@ -101,7 +96,7 @@ def find_ade_full(root, split):
     """Each photograph has a *_seg.png beside it, which holds labels and instances."""
     for images in (root / 'images' / 'ADE', root / 'images'):
         folder = images / LONG_SPLITS.get(split, split)
-        maps = pictures_below(folder, '*_seg.png') if folder.is_dir() else None
+        maps = pictures_below(folder, '*_seg.png')
         if maps:
             return {'label': maps, 'inst': maps, 'image': pictures_below(folder, '*.jpg')}
 
@@ -126,47 +121,35 @@ def find_nyu(root, split):
         if not set(chosen) <= set(numbers):
             raise UserError(f'{splits}: cannot be read ({key}: numbers beyond {n})')
         numbers = chosen
-    return {role: {f'{n:04d}': mat / key / str(n) for n in numbers} for role, key in
-            (('label', 'labels'), ('inst', 'instances'), ('image', 'images'))}
-
-
-def mask_folders(root):
-    """Return {scene: folder with the masks of a face} of the folders below `root`."""
-    return {path.parent.name: path.parent for path in files_below(root)
-            if path.stem.endswith('_lbl00')}
+    keys = {'label': 'labels', 'inst': 'instances', 'image': 'images'}
+    return {role: [mat / key / f'{n:04d}' for n in numbers] for role, key in keys.items()}
 
 
 def find_helen(root, split):
     """The release for face parsing: eleven soft masks for each photograph, and lists of splits."""
-    masks = mask_folders(root / 'labels')
-    if not masks or not (root / 'images').is_dir():
+    files = {'label': pictures_below(root / 'labels', '*_lbl00.*')}
+    if not files['label'] or not (root / 'images').is_dir():
         return None
-    images = pictures_below(root / 'images')
+    files['image'] = pictures_below(root / 'images')
     lists = {'train': 'exemplars.txt', 'val': 'tuning.txt', 'test': 'testing.txt'}
     scene_list = root / lists.get(split, f'{split}.txt')
     if scene_list.is_file():
         scenes = {line.split(',')[-1].strip() for line in read_text(scene_list).splitlines()}
-        masks, images = ({scene: path for scene, path in paths.items() if scene in scenes}
-                         for paths in (masks, images))
-    return {'label': masks, 'image': images}
+        files = {role: [path for path in paths if scene_name(path) in scenes]
+                 for role, paths in files.items()}
+    return files
 
 
-# ------------------------------------------------------------------ files of particular data sets
+# ----------------------------------------------------------- files and labels of single data sets
 
-def ade_instances(colours):
-    """ADE20K scene parsing: red is the class, green numbers its instances."""
-    return colours[..., 0] * 256 + colours[..., 1]
-
-
-def seg_classes(colours):
-    """ADE20K full: red and green hold the class."""
+def ade_full_classes(colours):
+    """Red and green hold the class."""
     return colours[..., 0] // 10 * 256 + colours[..., 1]
 
 
-def seg_instances(colours):
-    """ADE20K full: blue numbers the instances. It is 0 without objects; then the class tells things
-    apart."""
-    return seg_classes(colours) * 256 + colours[..., 2]
+def ade_full_instances(colours):
+    """Blue numbers the instances. It is 0 without objects; then the class tells things apart."""
+    return ade_full_classes(colours) * 256 + colours[..., 2]
 
 
 def import_optional(module, path):
@@ -200,8 +183,8 @@ def is_mat_part(path):
 
 
 def read_nyu_part(path):
-    """Return scene n, counted from 1, of NYU's file, where the path names a part of it: labels or
-    instances, (H, W) int32, or a photograph, (H, W, 3) uint8."""
+    """Return the part of a .mat file that a path names, of scene n counted from 1: labels or
+    instances, (H, W) int32, or a photograph, (H, W, 3) uint8. None for other paths."""
     if not is_mat_part(path):
         return None
     with open_hdf5(path.parents[1]) as file, as_user_error(path):
@@ -216,8 +199,9 @@ def read_nyu_part(path):
 
 
 def read_helen_masks(path):
-    """Return the labels (H, W) int32 of a folder with the soft masks <id>_lbl00 ... lbl10: each
-    pixel has the label of its strongest mask."""
+    """Return the labels (H, W) int32 of a folder with the soft masks <id>_lbl00 ... lbl10, or of
+    the first of them: each pixel has the label of its strongest mask. None for other paths."""
+    path = path.parent if path.stem.endswith('_lbl00') else path
     if not path.is_dir():
         return None
     masks = [file for file in files_below(path) if re.search(r'_lbl\d\d$', file.stem)]
@@ -233,36 +217,22 @@ def read_header(path):
         with open_hdf5(path.parents[1]) as file, as_user_error(path):
             shape = file[path.parent.name].shape
             return decoding.Header(shape[-2:], shape[1] if len(shape) == 4 else 1)
-    if path.is_dir():
-        masks = (file for file in files_below(path) if file.suffix.lower() in SUFFIXES)
-        return decoding.read_header(next(masks, path))
-    return decoding.read_header(path)
+    pictures = pictures_below(path) if path.is_dir() else [path]
+    return decoding.read_header((pictures or [path])[0])
 
 
-# ---------------------------------------------------------------------------------------- labels
-
-# Cityscapes' names and colours of the ids 0 ... 33; the official models have a 35th for the id -1.
-CITYSCAPES = [
-    ('unlabeled', (0, 0, 0)), ('ego vehicle', (0, 0, 0)), ('rectification border', (0, 0, 0)),
-    ('out of roi', (0, 0, 0)), ('static', (0, 0, 0)), ('dynamic', (111, 74, 0)),
-    ('ground', (81, 0, 81)), ('road', (128, 64, 128)), ('sidewalk', (244, 35, 232)),
-    ('parking', (250, 170, 160)), ('rail track', (230, 150, 140)), ('building', (70, 70, 70)),
-    ('wall', (102, 102, 156)), ('fence', (190, 153, 153)), ('guard rail', (180, 165, 180)),
-    ('bridge', (150, 100, 100)), ('tunnel', (150, 120, 90)), ('pole', (153, 153, 153)),
-    ('polegroup', (153, 153, 153)), ('traffic light', (250, 170, 30)),
-    ('traffic sign', (220, 220, 0)), ('vegetation', (107, 142, 35)), ('terrain', (152, 251, 152)),
-    ('sky', (70, 130, 180)), ('person', (220, 20, 60)), ('rider', (255, 0, 0)),
-    ('car', (0, 0, 142)), ('truck', (0, 0, 70)), ('bus', (0, 60, 100)), ('caravan', (0, 0, 90)),
-    ('trailer', (0, 0, 110)), ('train', (0, 80, 100)), ('motorcycle', (0, 0, 230)),
-    ('bicycle', (119, 11, 32)), ('license plate', (0, 0, 142))]
+# The ids 0 ... 33; the official models have a 35th label for the id -1.
+CITYSCAPES_ROWS = list(csv.DictReader(
+    read_text(Path(__file__).with_name('cityscapes.csv')).splitlines()))
+CITYSCAPES = [(row['name'], (int(row['red']), int(row['green']), int(row['blue'])))
+              for row in CITYSCAPES_ROWS]
 
 HELEN = ['background', 'face skin', 'left eyebrow', 'right eyebrow', 'left eye', 'right eye',
          'nose', 'upper lip', 'inner mouth', 'lower lip', 'hair']
 
 
 def ade_names(root):
-    """Return the 151 names of ADE20K's labels by objectInfo150.csv or .txt; None without a list of
-    150 names."""
+    """Return the 151 names of ADE20K's labels by objectInfo150.csv or .txt, or None."""
     for path in (root / 'objectInfo150.csv', root / 'objectInfo150.txt'):
         if path.is_file():
             lines = read_text(path).splitlines()
@@ -301,7 +271,6 @@ class Layout:
     things: tuple = ()                      # labels of objects that can be counted
     sparse: bool = False                    # its ids have gaps: those that occur become 0, 1, 2 ...
     tables: dict = field(default_factory=dict)      # {--n-labels: function(root), {id: label}}
-    mask_folders: Callable = lambda folder: {}      # {scene: path} where a map is a folder
 
 
 LAYOUTS = {layout.name: layout for layout in (
@@ -310,30 +279,26 @@ LAYOUTS = {layout.name: layout for layout in (
                          image='leftImg8bit/{split}/*_leftImg8bit.*'), len(CITYSCAPES),
            names=lambda root: [name for name, _ in CITYSCAPES],
            colours=tuple(colour for _, colour in CITYSCAPES),
-           void=(0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 34),
-           things=tuple(range(24, 34))),
+           void=tuple(int(row['id']) for row in CITYSCAPES_ROWS if row['void'] == '1'),
+           things=tuple(int(row['id']) for row in CITYSCAPES_ROWS if row['thing'] == '1')),
     Layout('ADE20K scene parsing',
            folder_finder(label='annotations/{long_split}/*', image='images/{long_split}/*',
                          inst='annotations_instance/{long_split}/*'),   # in the challenge of 2017
-           151, inst_of_colours=ade_instances, names=ade_names, void=(0,)),
-    Layout('ADE20K full', find_ade_full, label_of_colours=seg_classes,
-           inst_of_colours=seg_instances, void=(0,), sparse=True),
+           151, names=ade_names, void=(0,),     # red is the class, green numbers its instances
+           inst_of_colours=lambda colours: colours[..., 0] * 256 + colours[..., 1]),
+    Layout('ADE20K full', find_ade_full, label_of_colours=ade_full_classes,
+           inst_of_colours=ade_full_instances, void=(0,), sparse=True),
     Layout('NYU Depth v2', find_nyu, 895, read_nyu_part, void=(0,), tables={40: nyu_40_labels}),
-    Layout('Helen', find_helen, len(HELEN), read_helen_masks, names=lambda root: HELEN,
-           mask_folders=mask_folders),
+    Layout('Helen', find_helen, len(HELEN), read_helen_masks, names=lambda root: HELEN),
     Layout('flat', folder_finder(label='{split}_label/*', inst='{split}_inst/*',
                                  image='{split}_img/*')),
     Layout('A to B', folder_finder(label='{split}_A/*', image='{split}_B/*'), 0))}
 
 
 def recognise_layout(root, split):
-    """Return the first Layout that recognises a folder, and its files, {role: {scene: path}}; or
-    None and {}."""
-    for layout in LAYOUTS.values():
-        files = layout.find(root, split)
-        if files:
-            return layout, files
-    return None, {}
+    """Return the first Layout that recognises a folder, and its files; else None and {}."""
+    attempts = ((layout, layout.find(root, split)) for layout in LAYOUTS.values())
+    return next((attempt for attempt in attempts if attempt[1]), (None, {}))
 
 
 def find_splits(root):
@@ -349,8 +314,6 @@ def find_splits(root):
     return {split: len(labels) for split, labels in splits.items()}
 
 
-# --------------------------------------------------------------------------------------- pairing
-
 def find_pairs(root, split='train'):
     """Recognise the layout of a folder and pair its files by name.
 
@@ -364,71 +327,57 @@ def find_pairs(root, split='train'):
         raise UserError(f'{root}: is a file, expected the folder of a data set')
     layout, files = recognise_layout(root, split)
     if not files.get('label'):
-        raise UserError(explain_no_labels(root, split, layout))
+        splits = ', '.join(find_splits(root))
+        raise UserError(f'{root}: ' + (
+            f'no label maps of the split {split!r}, but of {splits}; choose with --split' if splits
+            else f'{layout.name}, but there are no label maps' if layout
+            else f'expected {split}_label/ and {split}_img/ (and perhaps {split}_inst/), or '
+            f'{split}_A/ and {split}_B/, or Cityscapes, ADE20K, NYU Depth v2 or Helen as they are '
+            'downloaded'))
 
-    labels, images, insts = files['label'], files['image'], files.get('inst', {})
-    problems = {}
-    for scene in sorted(labels.keys() | images.keys() | insts.keys()):
-        if scene not in labels:
-            problems[scene] = f'{images.get(scene) or insts[scene]}: no label map of the same name'
-        elif insts and scene not in insts:
-            problems[scene] = f'{labels[scene]}: no instance map of the same name'
-        elif scene not in images:
-            problems[scene] = f'{labels[scene]}: no photograph of the same name'
-    pairs = [Pair(scene, labels[scene], insts.get(scene), images[scene])
-             for scene in sorted(labels.keys() - problems.keys())]
+    labels, images = by_scene(files['label']), by_scene(files['image'])
+    insts = by_scene(files.get('inst', [])) or dict.fromkeys(labels)
+    kinds = {'label map': labels, 'instance map': insts, 'photograph': images}
+    pairs, problems = [], {}
+    for scene in sorted(set().union(*kinds.values())):
+        missing = [kind for kind, paths in kinds.items() if scene not in paths]
+        if missing:
+            path = labels.get(scene) or images.get(scene) or insts[scene]
+            problems[scene] = f'{path}: no {missing[0]} of the same name'
+        else:
+            pairs.append(Pair(scene, labels[scene], insts[scene], images[scene]))
     return layout, pairs, problems
 
 
-def explain_no_labels(root, split, layout):
-    """Return the message for a data set without label maps of a split; layout: a Layout or None."""
-    splits = find_splits(root)
-    if splits:
-        return (f'{root}: no label maps of the split {split!r}, but of {", ".join(splits)}; choose '
-                'with --split')
-    if layout:
-        return f'{root}: {layout.name}, but there are no label maps'
-    return (f'{root}: expected {split}_label/ and {split}_img/ (and perhaps {split}_inst/), or '
-            f'{split}_A/ and {split}_B/, or Cityscapes, ADE20K, NYU Depth v2 or Helen as they are '
-            'downloaded')
-
-
-def files_by_name(paths, role, layout):
+def files_by_name(paths, role):
     """Return {scene: path} of the pictures in `paths`, a list of files and folders.
 
     role: 'label', 'inst' or 'image'. In a folder, files whose names tell another role are skipped;
         a file whose name tells nothing is skipped if another of its scene is named for the role.
-    layout: the name of a Layout.
-
     Raises: UserError if there are none, or two have the same name.
     """
-    files = {}
+    files = []
     for path in map(Path, paths):
-        more = LAYOUTS[layout].mask_folders(path) if role == 'label' and path.is_dir() else {}
-        if not more and path.is_dir():
-            pictures = [file for file in files_below(path) if file.suffix.lower() in SUFFIXES]
-            named = by_scene(file for file in pictures
-                             if role in (roles_by_name(file) or '').split())
-            more = {**by_scene(file for file in pictures if roles_by_name(file) is None
-                               and scene_name(file) not in named), **named}
-            more = dict(sorted(more.items()))
-        elif not more:
+        if not path.is_dir():
             if len(paths) == 1 and not is_mat_part(path):   # refuse it before computing anything
                 require_regular_file(path)
-            more = {scene_name(path): path}
-        for scene in files.keys() & more.keys():
-            raise UserError(f'{more[scene]} and {files[scene]} have the same name: take them one '
-                            'at a time')
-        files |= more
+            files.append(path)
+            continue
+        pictures = pictures_below(path)
+        named = [file for file in pictures if role in (roles_by_name(file) or '').split()]
+        scenes = set(map(scene_name, named))
+        others = [file for file in pictures
+                  if roles_by_name(file) is None and scene_name(file) not in scenes]
+        files += sorted(named + others, key=scene_name)
     if not files:
         raise UserError(f'{paths[0]}: no pictures there')
-    return files
+    return by_scene(files)
 
 
-def match_by_name(paths, role, layout, labels):
-    """Return files_by_name, with a file for each scene of `labels`, {scene: path}. One file belongs
-    to one label map, whatever their names. Raises UserError if one is missing."""
-    files = files_by_name(paths, role, layout)
+def match_by_name(paths, role, labels):
+    """Return files_by_name, with a file for each scene of `labels`, {scene: path}. A single file
+    belongs to a single label map, whatever their names. Raises UserError if one is missing."""
+    files = files_by_name(paths, role)
     if len(files) == len(labels) == 1:
         return dict(zip(labels, files.values()))
     for scene, path in labels.items():

@@ -12,20 +12,17 @@ IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memor
 
 
 class PairReader:
-    """Decodes a layouts.Pair: returns {role: ndarray} of one size.
+    """Decodes a layouts.Pair: returns {role: ndarray} of one size (width, height).
 
         image: (H, W, C) uint8, or float32 in [-1, 1]
         label: (H, W) uint8, above 256 labels int32; where n_labels is 0, a picture (H, W, C)
         inst: (H, W) int32; missing where there are no instances
 
+    config: a configuration. instances: in place of the configuration's.
     Raises: UserError that names the file.
     """
 
-    def __init__(self,
-                 config,                # layout, n_labels, in_channels, out_channels, palette,
-                                        # label_table, jpeg_labels, instances
-                 size=None,             # resize to (width, height)
-                 instances=None):       # in place of the configuration's
+    def __init__(self, config, size=None, instances=None):
         self.config, self.n_labels, self.size = config, config.n_labels, size
         self.instances = instances or config.instances
         self.layout = layouts.LAYOUTS[config.layout]
@@ -34,14 +31,14 @@ class PairReader:
         image = self.read_photo(pair.image, self.size)
         size = image.shape[1::-1]
         label, _ = self.read_label(pair.label, size)
-        arrays = {'label': label, 'image': image}
         if self.n_labels == 0:
-            return arrays
+            return {'label': label, 'image': image}
+        arrays = {'label': label.astype(np.uint8 if self.n_labels <= 256 else np.int32),
+                  'image': image}
         if self.instances == 'files':
             arrays['inst'] = self.read_instances(pair.inst, size)
         elif self.instances == 'components':
             arrays['inst'] = data.connected_components(label)
-        arrays['label'] = label.astype(np.uint8 if self.n_labels <= 256 else np.int32)
         return arrays
 
     def read_label(self, path, size=None):
@@ -75,21 +72,23 @@ class PairReader:
         part, to_ids = self.layout.read_part(path), self.layout.inst_of_colours
         if part is not None:
             return data.resize(part, size, nearest=True)
-        colours = bool(to_ids) and not decoding.is_array(path)      # arrays hold ids
+        colours = to_ids and Path(path).suffix.lower() != '.npy'    # arrays hold ids
         inst, _ = decoding.decode_map(path, size, colours)
-        return decoding.instances_as_int32(to_ids(inst) if inst.ndim == 3 else inst)
+        inst = to_ids(inst) if inst.ndim == 3 else inst
+        if inst.dtype.itemsize > 4:                                 # number ids of 64 bits anew
+            inst = np.unique(inst, return_inverse=True)[1].reshape(inst.shape)
+        return inst.astype(np.int32)
 
     def read_photo(self, path, size=None):
         """Return a photograph, (H, W, C) uint8 or float32, see decoding.read_photo."""
         part = self.layout.read_part(path)
-        if part is not None:
-            return data.resize(part, size)
-        return decoding.read_photo(path, size, self.config.out_channels)
+        if part is None:
+            return decoding.read_photo(path, size, self.config.out_channels)
+        return data.resize(part, size)
 
 
 def check_labels(label, path, n_labels):
-    """Raise UserError, which names the first pixel, unless all labels (H, W) are in
-    0 ... n_labels - 1."""
+    """Raise UserError for the first pixel whose label is not in 0 ... n_labels - 1."""
     invalid = (label < 0) | (label >= n_labels)
     if invalid.any():
         y, x = np.argwhere(invalid)[0]
@@ -99,12 +98,10 @@ def check_labels(label, path, n_labels):
 
 
 def open_dataset(pairs, reader, cache=None, keep=True, **augmentation):
-    """Return a data.PairedDataset.
+    """Return a data.PairedDataset of [layouts.Pair] that a PairReader reads.
 
-    pairs: [layouts.Pair]. reader: a PairReader.
     cache: a folder for decoded pictures, see cache.open_cache.
     keep: decode small data sets of one size once, into memory.
-    augmentation: the other arguments of data.PairedDataset.
     """
     decoded, size = None, reader.size
     if cache:

@@ -9,20 +9,18 @@ import generate
 
 def read_scene(config, label_path, inst_path=None, size=None):
     """Read a label map and its instance map, resized to (width, height), as a generate.Scene.
-
-    Without an instance map, the connected components of each label serve as instances.
-    Raises: UserError that names the file that cannot be used.
-    """
+    Without an instance map, the connected components of each label serve as instances."""
     reader = PairReader(config)
     label, header = reader.read_label(label_path, size)
     inst = None
-    if config.instances != 'none' and inst_path:
-        inspection.check_same_view(inst_path, label_path, header.size)
-        inst = reader.read_instances(inst_path, label.shape[1::-1])
-    elif config.instances != 'none':
-        inst = data.connected_components(label)
-    label, inst = (x if x is None else data.to_tensor(x)[None] for x in (label, inst))
-    return generate.make_scene(config, label, inst, header.size)
+    if config.instances != 'none':
+        if inst_path:
+            inspection.check_same_view(inst_path, label_path, header.size)
+            inst = reader.read_instances(inst_path, label.shape[1::-1])
+        else:
+            inst = data.connected_components(label)
+        inst = data.to_tensor(inst)[None]
+    return generate.make_scene(config, data.to_tensor(label)[None], inst, header.size)
 
 
 def read_photo(config, path, scene):

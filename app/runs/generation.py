@@ -21,10 +21,10 @@ SceneFiles = namedtuple('SceneFiles', 'labels insts photos')
 StyleChoice = namedtuple('StyleChoice', 'seed sample n clusters chosen saved')
 
 
-def pair_files(config, labels, insts, photos):
+def pair_files(labels, insts, photos):
     """Pair the files and folders of label maps, instance maps and photographs by name."""
-    labels = layouts.files_by_name(labels, 'label', config.layout)
-    insts, photos = (layouts.match_by_name(paths, role, config.layout, labels) if paths else {}
+    labels = layouts.files_by_name(labels, 'label')
+    insts, photos = (layouts.match_by_name(paths, role, labels) if paths else {}
                      for paths, role in ((insts, 'inst'), (photos, 'image')))
     return SceneFiles(labels, insts, photos)
 

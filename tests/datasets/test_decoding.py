@@ -102,7 +102,7 @@ def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
         return all(torch.equal(x[role], y[role]) for x, y in zip(items(a), items(b)) for role in x)
 
     cache = tmp_path / 'cache'
-    assert same(make(None), make(cache)) and make(cache).decoded.arrays['label'].dtype == np.uint8
+    assert same(make(None), make(cache)) and make(cache).decoded[0]['label'].dtype == np.uint8
     built = (cache / 'image.npy').stat().st_mtime_ns
     make(cache)
     # Nothing changed, so nothing is built.
