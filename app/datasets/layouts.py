@@ -96,7 +96,7 @@ def find_ade_full(root, split):
     """Each photograph has a *_seg.png beside it, which holds labels and instances."""
     for images in (root / 'images' / 'ADE', root / 'images'):
         folder = images / LONG_SPLITS.get(split, split)
-        maps = pictures_below(folder, '*_seg.png')
+        maps = folder.is_dir() and pictures_below(folder, '*_seg.png')
         if maps:
             return {'label': maps, 'inst': maps, 'image': pictures_below(folder, '*.jpg')}
 
