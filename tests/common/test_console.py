@@ -11,7 +11,7 @@ import pytest
 from app.common import console
 from app.common.errors import UserError
 from app.runs import checkpoints
-from conftest import ROOT, TINY
+from conftest import MINUTES, ROOT, TINY
 
 
 def run_in_terminal(launch, words, folder, term='xterm'):
@@ -52,7 +52,7 @@ def run_in_shell(words, redirection, folder):
     """Run Python in a shell with streams closed; return (exit code, stdout, stderr)."""
     done = subprocess.run(['sh', '-c', f'exec "$@" {redirection}', 'sh', sys.executable,
                            *map(str, words)], cwd=folder, capture_output=True, text=True,
-                          timeout=300, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+                          timeout=60 * MINUTES, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     return done.returncode, done.stdout, done.stderr
 
 

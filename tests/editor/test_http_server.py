@@ -19,7 +19,7 @@ from PIL import Image
 import pytest
 
 from app.editor import http_server, operations
-from conftest import ROOT, make_run
+from conftest import MINUTES, ROOT, make_run
 from test_operations import CPU, INST, LABEL, NAMES, SMALL, assert_same, make_editor
 
 
@@ -44,7 +44,7 @@ def server(tmp_path):
         yield server
 
 
-def ask(server, path, given=None, method='POST', raw=None, timeout=30, **headers):
+def ask(server, path, given=None, method='POST', raw=None, timeout=60 * MINUTES, **headers):
     """Make one request and return status, headers and body. headers: None leaves one out."""
     body = raw if raw is not None else json.dumps(given or {}).encode()
     connection = http.client.HTTPConnection(*server.server_address[:2], timeout=timeout)
@@ -133,11 +133,11 @@ def test_a_newer_edit_cancels_an_older_picture(server):
 
     def hold(*_):
         entered.set()
-        go_on.wait(20)
+        go_on.wait(60 * MINUTES)
     handle = layer.register_forward_hook(hold)
     with ThreadPoolExecutor(1) as pool:
         old = pool.submit(ask, server, '/picture', {'version': session.editor.version})
-        assert entered.wait(20)
+        assert entered.wait(60 * MINUTES)
         assert post(server, '/progress')['progress'] > 0
         new = post(server, '/edit', {'edits': [{'do': 'remove', 'object': 26000}]})
         go_on.set()
@@ -207,16 +207,16 @@ def test_requests_of_the_same_origin(server):
 
 def test_silent_clients(server, monkeypatch):
     """They are disconnected after a while; other clients do not wait for them."""
-    monkeypatch.setattr(http_server.Handler, 'timeout', 2)
+    monkeypatch.setattr(http_server.Handler, 'timeout', 4)
     head = (f'POST /edit HTTP/1.1\r\nHost: {server.names[0]}\r\nX-Token: {server.token}\r\n'
             'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"edits":').encode()
     silent = [socket.create_connection(server.server_address) for _ in range(20)]
     for client in silent[:10]:
         client.sendall(head)
     started = time.monotonic()
-    assert post(server, '/state')['undo'] == 0 and time.monotonic() - started < 1.5
+    assert post(server, '/state')['undo'] == 0 and time.monotonic() - started < 4
     for client in silent:
-        client.settimeout(20)
+        client.settimeout(60 * MINUTES)
         with contextlib.suppress(OSError):
             while client.recv(1000):
                 pass
@@ -259,7 +259,7 @@ def test_ten_thousand_mutated_requests(server, capfd, tmp_path):
             for _ in range(draw.randint(1, 4)):
                 at = draw.randrange(len(whole))
                 whole[at:at + draw.choice((0, 1, 1, 5))] = draw.randbytes(draw.choice((0, 1, 3)))
-        with socket.create_connection(server.server_address, timeout=30) as client:
+        with socket.create_connection(server.server_address, timeout=60 * MINUTES) as client:
             with contextlib.suppress(OSError):
                 client.sendall(whole)
                 client.shutdown(socket.SHUT_WR)
@@ -320,7 +320,7 @@ def test_unsaved_edits_are_offered_at_the_next_start(started, tmp_path):
     edited = post(server, '/edit', {'edits': [{'do': 'paint', 'label': 'bus',
                                                'rectangle': [1, 1, 9, 9]}]})
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60 * MINUTES)
     assert process.returncode == 0 and 'not saved' in out and '-unsaved.npz' in out and err == ''
 
     process, address = started()
@@ -328,7 +328,7 @@ def test_unsaved_edits_are_offered_at_the_next_start(started, tmp_path):
     assert post(server, '/state')['unsaved_found']
     post(server, '/edit', {'edits': [{'do': 'style', 'label': 'road', 'style': 0}]})
     process.send_signal(signal.SIGINT)                      # both are kept until /recover
-    process.communicate(timeout=20)
+    process.communicate(timeout=60 * MINUTES)
     assert len(list((tmp_path / 'out').glob('.*.npz'))) == 2
 
     process, address = started()
@@ -339,7 +339,7 @@ def test_unsaved_edits_are_offered_at_the_next_start(started, tmp_path):
     assert again['objects'] == edited['objects'] and not again['unsaved_found']
     post(server, '/save')
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60 * MINUTES)
 
     assert not list((tmp_path / 'out').glob('.*.npz'))      # saved: nothing to recover
     name = next((tmp_path / 'out').glob('*-001.png')).name.removesuffix('-001.png')
@@ -351,7 +351,7 @@ def test_unsaved_edits_are_offered_at_the_next_start(started, tmp_path):
     assert post(server, '/state')['unsaved_found']          # until the user deletes them
     assert not post(server, '/recover', {'restore': False})['unsaved_found']
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=20)[1] == ''
+    assert process.communicate(timeout=60 * MINUTES)[1] == ''
     assert not list((tmp_path / 'out').glob('.*.npz'))
 
 

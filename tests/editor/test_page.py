@@ -52,7 +52,7 @@ class Page:
         return self.browser.execute_script(script, *words)
 
     def wait(self, script):
-        WebDriverWait(self.browser, 60).until(lambda _: self.js(script))
+        WebDriverWait(self.browser, 300).until(lambda _: self.js(script))
 
     def settled(self):
         """Wait for the last edit and its picture."""

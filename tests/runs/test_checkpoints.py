@@ -228,7 +228,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     written, release = [], threading.Event()
 
     def slow_write(run, checkpoint, keep):
-        release.wait(20)
+        release.wait(60)
         written.append(checkpoint)
     monkeypatch.setattr(checkpoints, 'write_checkpoint', slow_write)
     weight = torch.zeros(3)
