@@ -92,7 +92,7 @@ def test_pictures_are_made_with_the_average(command, trained, scenes):
     assert equal(averaged.E.state_dict(), both.average['E'].state_dict())
     assert equal(raw.G.state_dict(), both.G.state_dict())
     assert not equal(raw.G.state_dict(), averaged.G.state_dict())
-    assert (averaged.variant, raw.variant) == ('', '-raw')
+    assert (averaged.log.variant, raw.log.variant) == ('', '-raw')
     one = scenes / 'gtFine' / 'val' / 'toy' / 'toy_0000_gtFine_labelIds.png'
     pictures = []
     for flag in ('--average', '--no-average'):
@@ -118,6 +118,6 @@ def test_finetune_starts_from_the_average(command, trained):
 
 def test_an_official_run_has_no_average(golden):
     run = runs.load_run(golden('official_run'), CPU, training=False)
-    assert run.average == {} and run.variant == ''
+    assert run.average == {} and run.log.variant == ''
     assert run_styles.load_styles(golden('official_run'), run.config)['counts'].any()
 
