@@ -70,10 +70,11 @@ def by_scene(paths):
     """Return {scene: path}. Raises UserError if two paths belong to one scene."""
     scenes = {}
     for path in paths:
-        other = scenes.setdefault(scene_name(path), path)
-        if other != path:
-            raise UserError(f'{path} and {other} have the same name: remove or rename one of them, '
-                            'or take them one at a time')
+        name = scene_name(path)
+        if name in scenes:
+            raise UserError(f'{path} and {scenes[name]} have the same name: remove or rename one '
+                            'of them, or take them one at a time')
+        scenes[name] = path
     return scenes
 
 
