@@ -1,11 +1,11 @@
-"""What the design gains, as ratios measured in one run:
+"""Measure how much faster this program is than a plain implementation.
 
     python benchmarks/bench.py [--rounds 3] [--only step] [--large] [--json bench.json]
 
-Every pair is measured in turns, networks in a process for each side; a ratio is the median over the
-rounds, with its extremes. The plain way is a step, or a picture, as the paper has it and the
-official code does it: float32, all label channels, no memory kept, the discriminators run three
-times, gradients of everything, instance means in a loop.
+Both are measured in turns; networks run in a process of their own each time. A ratio is the median
+over the rounds, with its minimum and maximum. The plain implementation trains and generates as the
+official code does: in float32, with all label channels, without keeping memory, with three passes
+of the discriminators, with gradients of everything, and with a loop over the instances.
 """
 import argparse
 from concurrent.futures import ThreadPoolExecutor
@@ -18,29 +18,32 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests' / 'editor'))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from conftest import REAL, ROOT, examine, make_run                          # imports p2phd first
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
-from conftest import REAL, ROOT, examine, make_run
-import data
-from app.runs import devices, memory
-from app.editor import operations
-from kmeans import kmeans
 from app.datasets.pairs import PairReader, open_dataset
+from app.demo import streets
+from app.editor import operations
+from app.runs import devices, memory
+import data
+import generate
+from kmeans import kmeans
 import losses
 import nets
-import generate
-from app.demo import streets
 import train
 
 
-# ------------------------------------------------------------------------------- the plain way
+# ------------------------------------------------------------------- the plain implementation
 
 def plain_instance_mean(features, inst):
-    """As the official encoder pools: a loop over pictures, instances and channels."""
+    """Return instance means as the official encoder: with a loop over pictures, instances and
+    channels."""
     out = features.clone()
     for n in range(len(inst)):
         for i in inst[n].unique():
@@ -51,7 +54,7 @@ def plain_instance_mean(features, inst):
 
 
 def plain_boundary_map(inst):
-    """A loop over the instances: what is in one and has a neighbour that is not."""
+    """Return the boundary map from a loop over the instances."""
     boundary = torch.zeros_like(inst, dtype=torch.uint8)
     for i in inst.unique():
         outside = torch.nn.functional.pad((inst != i).float(), (1, 1, 1, 1))
@@ -61,8 +64,8 @@ def plain_boundary_map(inst):
     return boundary
 
 
-def plain(net):
-    """With torch's own norm and layout."""
+def make_plain(net):
+    """Give a network torch's own norm and memory layout."""
     for module in net.modules():
         for name, child in module.named_children():
             if isinstance(child, nets.InstanceNorm):
@@ -88,7 +91,8 @@ def plain_discriminator(D, x):
     return scales
 
 
-def plain_told(run, label, inst, image):
+def plain_inputs(run, label, inst, image):
+    """Return the condition of D and the input of G."""
     one_hot = torch.zeros(1, run.config.n_labels, *label.shape[2:], device=label.device)
     condition = torch.cat([one_hot.scatter_(1, label.long(), 1.0),
                            data.boundary_map(inst).float()], 1)
@@ -97,14 +101,14 @@ def plain_told(run, label, inst, image):
 
 
 def plain_step(run, label, inst, image):
-    condition, told = plain_told(run, label, inst, image)
-    fake = plain_generator(run.G, told)
+    condition, generator_input = plain_inputs(run, label, inst, image)
+    fake = plain_generator(run.G, generator_input)
 
-    def judged(picture):
+    def score(picture):
         return plain_discriminator(run.D, torch.cat([condition, picture], 1))
 
-    d_terms = losses.discriminator_loss(judged(fake.detach()), real := judged(image))
-    g_terms = losses.generator_loss(judged(fake), real)
+    d_terms = losses.discriminator_loss(score(fake.detach()), real := score(image))
+    g_terms = losses.generator_loss(score(fake), real)
     run.opt_G.zero_grad()
     sum(g_terms.values()).backward(retain_graph=True)
     run.opt_G.step()
@@ -115,14 +119,18 @@ def plain_step(run, label, inst, image):
 
 @torch.no_grad()
 def plain_picture(run, label, inst, image):
-    return plain_generator(run.G, plain_told(run, label, inst, image)[1])
+    return plain_generator(run.G, plain_inputs(run, label, inst, image)[1])
 
 
 # ------------------------------------------------------------------------------ one measurement
 
-def measure(what, way, size, ngf, n_labels, repeat=3):
-    """In this process: seconds of a training step or of a picture, the best of a few after one to
-    warm up, and the peak of memory in bytes. way: plain, fp32 or bf16."""
+def measure(task, way, size, ngf, n_labels, repeat=3):
+    """Return the seconds of a task in this process, the least of a few after one to warm up, and
+    the peak of its memory in bytes.
+
+    task: 'step' of training or 'picture'.
+    way: 'plain', 'fp32' or 'bf16'.
+    """
     cuda = torch.cuda.is_available()
     device = torch.device('cuda' if cuda else 'cpu')
     if way != 'plain' and not cuda:
@@ -131,36 +139,39 @@ def measure(what, way, size, ngf, n_labels, repeat=3):
     run = make_run(device, 'fp32' if way == 'plain' else way, n_labels=n_labels, ndf=ngf, **network)
     if way == 'plain':
         for name in 'GDE':
-            plain(getattr(run, name))
+            make_plain(getattr(run, name))
     label, inst, image = (data.to_tensor(array)[None] for array in streets.draw_scene(0, size)[:3])
     labels = data.find_present_labels(label, n_labels)
     scene = generate.make_scene(run.config, label, inst)
     label, inst, image = label.to(device), inst.to(device), data.to_float(image.to(device))
     vectors = torch.zeros(len(scene.labels), 3)
-    do = {('step', True): lambda: plain_step(run, label, inst, image),
-          ('step', False): lambda: train.train_step(
-              run, label, inst, image, labels if labels is None else labels.to(device)),
-          ('picture', True): lambda: plain_picture(run, label, inst, image),
-          ('picture', False): lambda: generate.synthesise(run, scene, vectors),
-          }[what, way == 'plain']
-    return seconds(do, repeat), memory.peak_memory(device)
+    run_task = {('step', True): lambda: plain_step(run, label, inst, image),
+                ('step', False): lambda: train.train_step(
+                    run, label, inst, image, labels if labels is None else labels.to(device)),
+                ('picture', True): lambda: plain_picture(run, label, inst, image),
+                ('picture', False): lambda: generate.synthesise(run, scene, vectors),
+                }[task, way == 'plain']
+    return seconds(run_task, repeat), memory.peak_memory(device)
 
 
 def seconds(function, repeat=3):
+    """Return the least seconds of a few calls, after one to warm up."""
     best = float('inf')
-    for _ in range(repeat + 1):                     # the first time warms up
+    for i in range(repeat + 1):
         started = time.perf_counter()
         function()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
+        if i:
+            best = min(best, time.perf_counter() - started)
     return best
 
 
 # -------------------------------------------------------------------------------------- tables
 
 def row(results, name, numbers, unit='s'):
-    """numbers: {way: [one a round]}, the plain way first. Prints a line of the table."""
+    """Print a row of the table and add it to the results. numbers: {way: [number of each round]},
+    the plain way first."""
     first, *others = numbers
     cells = [name, f'{statistics.median(numbers[first]):.3g} {unit}']
     for way in others:
@@ -171,27 +182,27 @@ def row(results, name, numbers, unit='s'):
     results.append({'name': name, 'unit': unit, **numbers})
 
 
-def networks(results, what, rounds, large):
-    """Steps or pictures, the plain way and ours, and the peak of their memory."""
+def networks(results, task, rounds, large):
+    """Measure steps or pictures, and the peak of their memory."""
     sizes = {(1024, 512): 64, (2048, 1024): 64} if large else {(256, 128): 32, (512, 256): 32}
     for size, ngf in sizes.items():
         for n_labels in (35, 151):
-            took, peak = {}, {}
+            durations, peaks = {}, {}
             for _ in range(rounds):
                 for way in ('plain', 'fp32', 'bf16'):
-                    one = [what, way, *map(str, (*size, ngf, n_labels))]
-                    done = subprocess.run([sys.executable, __file__, '--one', *one], check=True,
-                                          capture_output=True, text=True)
-                    for table, value in zip((took, peak), json.loads(done.stdout)):
+                    words = [task, way, *map(str, (*size, ngf, n_labels))]
+                    done = subprocess.run([sys.executable, __file__, '--measure', *words],
+                                          check=True, stdout=subprocess.PIPE, text=True)
+                    for table, value in zip((durations, peaks), json.loads(done.stdout)):
                         table.setdefault(way, []).append(value)
-            name = f'{what}, {size[0]}x{size[1]}, {n_labels} labels'
-            row(results, name, took)
-            row(results, f'{name}: memory',
-                {way: [value / 2 ** 30 for value in values] for way, values in peak.items()}, 'GiB')
+            name = f'{task}, {size[0]}x{size[1]}, {n_labels} labels'
+            row(results, name, durations)
+            peaks = {way: [value / 2 ** 30 for value in values] for way, values in peaks.items()}
+            row(results, f'{name}: memory', peaks, 'GiB')
 
 
-def pair(results, name, rounds, slow, fast):
-    """Two functions in this process."""
+def compare(results, name, rounds, slow, fast):
+    """Measure two functions in turns, in this process."""
     numbers = {'plain': [], 'ours': []}
     for _ in range(rounds):
         numbers['plain'].append(seconds(slow, 1))
@@ -200,15 +211,15 @@ def pair(results, name, rounds, slow, fast):
 
 
 def parts(results, rounds, device):
-    """Instance means, the boundary map, K-means."""
+    """Measure instance means, the boundary map and K-means."""
     scene = streets.draw_scene(0, (1024, 512))
     inst = data.to_tensor(data.connected_components(scene.inst))[None].to(device)
     features = torch.randn(1, 3, 512, 1024, device=device, requires_grad=True)
     n = len(inst.unique())
-    pair(results, f'means of {n} instances, 1024x512, and their gradient; a loop', rounds,
+    compare(results, f'means of {n} instances, 1024x512, and their gradient; a loop', rounds,
          lambda: plain_instance_mean(features, inst).sum().backward(),
          lambda: nets.instance_mean(features, inst).sum().backward())
-    pair(results, f'boundary map of {n} instances, 1024x512; a loop', rounds,
+    compare(results, f'boundary map of {n} instances, 1024x512; a loop', rounds,
          lambda: plain_boundary_map(inst), lambda: data.boundary_map(inst))
 
     torch.manual_seed(0)
@@ -222,24 +233,24 @@ def parts(results, rounds, device):
 
 
 def loading(results, rounds):
-    """Training pictures of 1024x512 a second and core, from PNG files of 2048x1024 and from the
-    cache."""
+    """Measure how long one core loads training pictures of 1024x512, from PNG files of 2048x1024
+    and from the cache."""
     with tempfile.TemporaryDirectory() as folder:
         root = REAL / 'cityscapes'
         if not root.is_dir():
             root = Path(folder) / 'scenes'
             streets.write_dataset(root, 'train', 5, (2048, 1024))
-        found = examine(root)
-        cold, cached = (open_dataset(found.pairs, PairReader(found, (1024, 512)), cache, keep=False,
-                                     flip=True)
+        contents = examine(root)
+        cold, cached = (open_dataset(contents.pairs, PairReader(contents, (1024, 512)), cache,
+                                     keep=False, flip=True)
                         for cache in (None, Path(folder) / 'cache'))
         keys = [(epoch, i) for epoch in range(4) for i in range(len(cold))]
-        pair(results, f'loading {len(keys)} pictures of {root.name} on one core; from the cache',
+        compare(results, f'loading {len(keys)} pictures of {root.name} on one core; from the cache',
              rounds, lambda: [cold[key] for key in keys], lambda: [cached[key] for key in keys])
 
 
 def commands(results, rounds):
-    """Two processes against one, two programs at once, and the time from a command to its
+    """Measure two processes against one, two programs at once, and the time from a command to its
     picture."""
     program = str(ROOT / 'p2phd.py')
 
@@ -258,7 +269,7 @@ def commands(results, rounds):
                  '--precision fp32 --steps').split()
         numbers = {'plain': [], 'ours': []}
         for i in range(rounds):
-            for way in numbers:                     # without what starting takes
+            for way in numbers:                     # less the time that starting takes
                 short, long = (run(*words, str(steps), '--run', f'{way}{i}-{steps}', cwd=folder,
                                    many=way == 'ours') for steps in (1, 11))
                 numbers[way].append((long - short) / 10)
@@ -285,30 +296,32 @@ def commands(results, rounds):
 
 
 def editor(results, rounds, device):
-    """Over HTTP, from a click that changes a style to the preview and to the picture."""
-    from test_http_server import ask, post, served        # which takes make_run from here
+    """Measure over HTTP how long a change of a style takes to the preview and to the picture."""
+    from test_http_server import ask, post, served
     for size in ((256, 128), (512, 256)) if device.type == 'cpu' else ((1024, 512),):
         label, inst = streets.draw_scene(0, size)[:2]
         inst = data.connected_components(inst)
         for precision in ('fp32', 'bf16'):
             run = make_run(device, precision, ngf=32)
-            known = {'centres': np.random.default_rng(0).normal(size=(35, 10, 3)).astype('f'),
-                     'counts': np.ones((35, 10), int), 'mean': np.zeros(3, 'f')}
+            clusters = {'centres': np.random.default_rng(0).normal(size=(35, 10, 3)).astype('f'),
+                        'counts': np.ones((35, 10), int), 'mean': np.zeros(3, 'f')}
             ids = np.unique(inst).tolist()
-            own = dict(zip(ids, operations.main_styles(known, [0] * len(ids))))
-            editor = operations.Editor(run, known, operations.State(label, inst, own))
-            with tempfile.TemporaryDirectory() as folder, served(editor, Path(folder)) as server:
-                took = {True: [], False: []}
+            styles = dict(zip(ids, operations.main_styles(clusters, [0] * len(ids))))
+            editor = operations.Editor(run, clusters, operations.State(label, inst, styles))
+            with (tempfile.TemporaryDirectory() as folder,
+                  served(editor, Path(folder)) as server):
+                durations = {True: [], False: []}
                 for i in range(1 + rounds):
-                    for preview in took:
+                    for preview in durations:
                         started = time.perf_counter()
-                        now = post(server, '/edit', {'edits': [
+                        edited = post(server, '/edit', {'edits': [
                             {'do': 'style', 'object': ids[0], 'style': 1 + i % 9}]})
-                        ask(server, '/picture', {'version': now['version'], 'preview': preview})
-                        took[preview].append(time.perf_counter() - started)
+                        ask(server, '/picture', {'version': edited['version'],
+                                                 'preview': preview})
+                        durations[preview].append(time.perf_counter() - started)
             for preview, name in ((True, 'preview'), (False, 'picture')):
                 row(results, f'edit, from a click to the {name}, {size[0]}x{size[1]}, {precision}',
-                    {'ours': took[preview][1:]})
+                    {'ours': durations[preview][1:]})
 
 
 def main():
@@ -321,12 +334,12 @@ def main():
                         help='1024x512 and 2048x1024 at full width, in place of smaller ones '
                              '(default: on CUDA)')
     parser.add_argument('--json', type=Path, metavar='FILE')
-    parser.add_argument('--one', nargs=6, help=argparse.SUPPRESS)       # see networks
+    parser.add_argument('--measure', nargs=6, help=argparse.SUPPRESS)   # see networks
     args = parser.parse_args()
-    if args.one:
-        what, way, *numbers = args.one
+    if args.measure:
+        task, way, *numbers = args.measure
         w, h, ngf, n_labels = map(int, numbers)
-        return print(json.dumps(measure(what, way, (w, h), ngf, n_labels)))
+        return print(json.dumps(measure(task, way, (w, h), ngf, n_labels)))
 
     device = devices.pick_device('auto')
     results, n = [], args.rounds
@@ -335,14 +348,14 @@ def main():
         where = torch.cuda.get_device_name()
     print(f'PyTorch {torch.__version__} on {where}\n')
     print('| what | plain | this, in float32: times better | in bfloat16 |\n|---|---|---|---|')
-    for name, do in (('step', lambda: networks(results, 'step', n, args.large)),
-                     ('picture', lambda: networks(results, 'picture', n, args.large)),
-                     ('parts', lambda: parts(results, n, device)),
-                     ('loading', lambda: loading(results, n)),
-                     ('commands', lambda: commands(results, n)),
-                     ('editor', lambda: editor(results, n, device))):
+    for name, run_part in (('step', lambda: networks(results, 'step', n, args.large)),
+                           ('picture', lambda: networks(results, 'picture', n, args.large)),
+                           ('parts', lambda: parts(results, n, device)),
+                           ('loading', lambda: loading(results, n)),
+                           ('commands', lambda: commands(results, n)),
+                           ('editor', lambda: editor(results, n, device))):
         if args.only in (None, name):
-            do()
+            run_part()
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))
 

@@ -1,9 +1,9 @@
-"""A picture of the editor's page as a person sees it, with an object selected:
+"""Write a picture of the editor's page in a browser, with an object selected.
 
     python benchmarks/screenshot.py --run runs/demo --label map.png --object 26001 \\
         --out docs/edit.png
 
---do runs JavaScript of the page first, as `edit({do: "remove", object: selected})`.
+--do runs JavaScript in the page before, such as `edit({do: "remove", object: selected})`.
 """
 import argparse
 import io
@@ -14,6 +14,8 @@ import tempfile
 
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests' / 'editor'))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 from conftest import ROOT
 from test_page import Page, chromium
 

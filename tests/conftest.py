@@ -1,8 +1,5 @@
 """What the tests share: the project's folder on the import path, data sets, runs, and ways to run
-the command.
-
-One torch thread per process: the networks are tiny, and pytest-xdist runs a process on each core.
-"""
+the command."""
 import multiprocessing
 import os
 from pathlib import Path
@@ -14,9 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-os.environ['OMP_NUM_THREADS'] = '1'         # before torch is imported; processes inherit it
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import p2phd as program                     # before torch too: it says how torch's threads wait
+import p2phd as program                     # before torch: it sets how torch's threads wait
 import torch
 
 try:
@@ -36,6 +32,13 @@ TINY = ('--size 64x32 --ngf 8 --n-down 2 --n-blocks 1 --ndf 8 --n-scales 2 --nef
 # The same without an encoder.
 BARE = [word for i, word in enumerate(TINY)
         if {'--nef', '--n-down-encoder'}.isdisjoint(TINY[max(i - 1, 0):i + 1])]
+
+
+def pytest_configure(config):
+    """Use one thread of torch in each process: the networks are tiny, and pytest-xdist runs a
+    process on each core."""
+    os.environ['OMP_NUM_THREADS'] = '1'                     # for the processes of tests
+    torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
