@@ -39,8 +39,9 @@ def encode_image(run, image, scene):
     regions = styles.style_regions(run.config, scene.label, scene.inst).long()
     image, regions = pad(run, image, regions)
     regions[..., h:, :] = regions[..., w:] = regions.max() + 1      # the padding: a separate region
-    features = styles.encode(run.E, image, regions, run.config.encoder_scale)[..., :h, :w]
-    return styles.gather_instances(features, scene.slot.to(run.device)).cpu()
+    with nets.arithmetic(run.device, 'fp32'):
+        features = styles.encode(run.E, image, regions, run.config.encoder_scale)
+    return styles.gather_instances(features[..., :h, :w], scene.slot.to(run.device)).cpu()
 
 
 def choose_vectors(run, scene, clusters=None, photo=None, seed=None, chosen=None):

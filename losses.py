@@ -40,6 +40,11 @@ def generator_gan_loss(scales, mode='lsgan'):
     return gan_loss(scales, True, mode)
 
 
+def mean_difference(fake, real):
+    """The mean absolute difference of two maps of one shape, summed in float32."""
+    return (fake - real).abs().mean(dtype=torch.float32)
+
+
 def feature_matching(fake_scales, real_scales, n_layers=3):
     """Feature matching, paper eq. 4: the mean absolute difference (1 / N_i) of D's features for the
     fake and the real picture, summed over layers i and scales k.
@@ -52,14 +57,14 @@ def feature_matching(fake_scales, real_scales, n_layers=3):
     total = 0
     for fake_layers, real_layers in zip(fake_scales, real_scales):
         for fake, real in zip(fake_layers[:-1], real_layers[:-1]):
-            total = total + weight * F.l1_loss(fake.float(), real.detach().float())
+            total = total + weight * mean_difference(fake, real.detach())
     return total
 
 
 def vgg_loss(fake_features, real_features):
     """Weighted mean absolute difference of VGG-19 features (Johnson et al., 2016): the optional
     term of paper section 4."""
-    return sum(weight * F.l1_loss(fake.float(), real.detach().float())
+    return sum(weight * mean_difference(fake, real.detach())
                for weight, fake, real in zip(VGG_WEIGHTS, fake_features, real_features))
 
 
@@ -78,8 +83,7 @@ def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', vgg_featu
     if lambda_vgg and vgg_features:
         terms['vgg'] = lambda_vgg * vgg_loss(*vgg_features)
     if lambda_l1:
-        fake, real = pictures
-        terms['l1'] = lambda_l1 * F.l1_loss(fake.float(), real.float())
+        terms['l1'] = lambda_l1 * mean_difference(*pictures)
     return terms
 
 

@@ -80,35 +80,67 @@ class InstanceNorm(nn.InstanceNorm2d):
     channels-last layout."""
 
     def forward(self, x):
-        if len(x) > 1:
-            return torch.cat([self(picture) for picture in x.split(1)])
         if x.dtype == torch.float32 and x.device.type == 'cpu':
             y = CPUInstanceNorm.apply(x, self.eps)
             return y * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else y
+        if len(x) > 1:
+            return torch.cat([self(picture) for picture in x.split(1)])
         return F.batch_norm(x, None, None, self.weight, self.bias, True, eps=self.eps)
 
 
 class CPUInstanceNorm(torch.autograd.Function):
-    """The norm of one picture (1, C, H, W) float32 on the CPU. F.batch_norm is 1000 times
-    less accurate there in the channels-last layout."""
+    """The norm of (N, C, H, W) float32 on the CPU. F.batch_norm is 1000 times less accurate there
+    in the channels-last layout."""
 
     @staticmethod
     def forward(ctx, x, eps):
-        mean = x.mean((0, 2, 3))
-        y = x - mean[:, None, None]
-        scale = (y.mul_(y).mean((0, 2, 3)) + eps).rsqrt()
+        mean = x.mean((2, 3), keepdim=True)
+        y = x - mean
+        scale = (y.mul_(y).mean((2, 3), keepdim=True) + eps).rsqrt()
         ctx.save_for_backward(x, mean, scale)
-        return torch.sub(x, mean[:, None, None], out=y).mul_(scale[:, None, None])
+        return torch.sub(x, mean, out=y).mul_(scale)
 
     @staticmethod
     def backward(ctx, gradient):
         x, mean, scale = ctx.saved_tensors
-        centred = x - mean[:, None, None]
-        along = (gradient * centred).mean((0, 2, 3)) * scale ** 2
+        centred = x - mean
+        along = (gradient * centred).mean((2, 3), keepdim=True) * scale ** 2
         # scale * (g - mean(g) - y * mean(g * y)), with y = centred * scale; mostly in place.
-        centred.mul_(-along[:, None, None]).add_(gradient)
-        centred.sub_(gradient.mean((0, 2, 3))[:, None, None])
-        return centred.mul_(scale[:, None, None]), None
+        centred.mul_(-along).add_(gradient).sub_(gradient.mean((2, 3), keepdim=True))
+        return centred.mul_(scale), None
+
+
+class ReflectionPad(nn.ReflectionPad2d):
+    """nn.ReflectionPad2d. On CUDA, PyTorch's own copies to another memory layout and back, and adds
+    gradients in no fixed order; MirrorPad does neither."""
+
+    def forward(self, x):
+        return MirrorPad.apply(x, self.padding[0]) if x.is_cuda else super().forward(x)
+
+
+class MirrorPad(torch.autograd.Function):
+    """Reflection padding of (N, C, H, W) by p pixels, in the channels-last layout: copy the map
+    into the middle, then mirror columns and rows. The backward pass adds them in reverse."""
+
+    @staticmethod
+    def forward(ctx, x, p):
+        ctx.p, (n, c, h, w) = p, x.shape
+        y = x.new_empty(n, h + 2 * p, w + 2 * p, c).movedim(-1, 1)
+        y[..., p:-p, p:-p] = x
+        y[..., p:-p, :p] = x[..., 1:p + 1].flip(-1)
+        y[..., p:-p, -p:] = x[..., -p - 1:-1].flip(-1)
+        y[..., :p, :] = y[..., p + 1:2 * p + 1, :].flip(-2)
+        y[..., -p:, :] = y[..., -2 * p - 1:-p - 1, :].flip(-2)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient):
+        p, g = ctx.p, gradient.clone(memory_format=torch.channels_last)
+        g[..., p + 1:2 * p + 1, :] += g[..., :p, :].flip(-2)
+        g[..., -2 * p - 1:-p - 1, :] += g[..., -p:, :].flip(-2)
+        g[..., p + 1:2 * p + 1] += g[..., :p].flip(-1)
+        g[..., -2 * p - 1:-p - 1] += g[..., -p:].flip(-1)
+        return g[..., p:-p, p:-p], None
 
 
 class ResizeConv(nn.Conv2d):
@@ -116,11 +148,11 @@ class ResizeConv(nn.Conv2d):
     pixels depend on different numbers of weights, which can show as a grid (Odena et al., 2016)."""
 
     def __init__(self, c_in, c_out, mode):
-        super().__init__(c_in, c_out, 3, padding=1, padding_mode='reflect')
-        self.mode = mode                    # 'nearest' or 'bilinear'
+        super().__init__(c_in, c_out, 3)
+        self.mode, self.pad = mode, ReflectionPad(1)    # mode: 'nearest' or 'bilinear'
 
     def forward(self, x):
-        return super().forward(F.interpolate(x, scale_factor=2, mode=self.mode))
+        return super().forward(self.pad(F.interpolate(x, scale_factor=2, mode=self.mode)))
 
 
 def conv_block(c_in, c_out, kernel, conv=nn.Conv2d, **kwargs):
@@ -148,8 +180,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1), *conv_block(channels, channels, 3),
-            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels))
+            ReflectionPad(1), *conv_block(channels, channels, 3),
+            ReflectionPad(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels))
 
     def forward(self, x):
         return x + self.conv_block(x)
@@ -193,13 +225,13 @@ class GlobalGenerator(nn.Module):
         super().__init__()
         self.multiple, self.recompute = 2 ** n_down, False      # see run_layers
 
-        layers = [nn.ReflectionPad2d(3), *conv_block(in_channels, ngf, 7, OneHotConv2d)]
+        layers = [ReflectionPad(3), *conv_block(in_channels, ngf, 7, OneHotConv2d)]
         for i in range(n_down):
             layers += conv_block(ngf << i, ngf << i + 1, 3, stride=2, padding=1)
         layers += [ResidualBlock(ngf << n_down) for _ in range(n_blocks)]
         for i in reversed(range(n_down)):
             layers += up_block(ngf << i + 1, ngf << i, up)
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh()]
+        layers += [ReflectionPad(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh()]
 
         self.model = nn.Sequential(*layers)
         init_weights(self)
@@ -237,12 +269,12 @@ class LocalEnhancer(nn.Module):
 
         for n in range(1, n_enhancers + 1):
             width = ngf << n_enhancers - n
-            before = [nn.ReflectionPad2d(3), *conv_block(in_channels, width, 7, OneHotConv2d),
+            before = [ReflectionPad(3), *conv_block(in_channels, width, 7, OneHotConv2d),
                       *conv_block(width, 2 * width, 3, stride=2, padding=1)]
             after = [ResidualBlock(2 * width) for _ in range(n_blocks_local)]
             after += up_block(2 * width, width, up)
             if n == n_enhancers:
-                after += [nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7), nn.Tanh()]
+                after += [ReflectionPad(3), nn.Conv2d(width, out_channels, 7), nn.Tanh()]
             self.add_module(f'model{n}_1', nn.Sequential(*before))
             self.add_module(f'model{n}_2', nn.Sequential(*after))
         init_weights(self)
@@ -361,9 +393,17 @@ def mean_of_runs(values, order, first, end):
     """
     order, first, end = (index[:, None].expand_as(values) for index in (order, first, end))
     # float32 is too inaccurate for an instance of a million pixels.
-    sums = F.pad(values.gather(2, order).double().cumsum(2), (1, 0))
+    sums = F.pad(cumulative_sum(values.gather(2, order).double()), (1, 0))
     means = (sums.gather(2, end) - sums.gather(2, first)) / (end - first)
     return torch.empty_like(values, dtype=torch.float32).scatter_(2, order, means.float())
+
+
+def cumulative_sum(x):
+    """x.cumsum(-1) of (N, C, P), computed in rows of 1024 first: a GPU would sum each of the N * C
+    long rows in a single block of threads."""
+    rows = F.pad(x, (0, -x.shape[-1] % 1024)).unflatten(-1, (-1, 1024)).cumsum(-1)
+    totals = rows[..., -1]
+    return (rows + (totals.cumsum(-1) - totals)[..., None]).flatten(-2)[..., :x.shape[-1]]
 
 
 def instance_mean(features, inst):

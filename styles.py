@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import data
+import nets
 from kmeans import kmeans
 
 
@@ -67,7 +68,8 @@ def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
         regions = style_regions(run.config, label, inst)
         _, slot, region_labels, pixels = data.describe_instances(label, regions,
                                                                  run.config.n_labels)
-        features = encode(run.E, image, regions, run.config.encoder_scale)
+        with nets.arithmetic(run.device, 'fp32'):
+            features = encode(run.E, image, regions, run.config.encoder_scale)
         large = pixels >= min_pixels
         vectors.append(gather_instances(features, slot)[large].cpu())
         labels.append(region_labels[large].cpu())

@@ -134,7 +134,7 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
         is the number of this process.
     Returns {name: 0-dimensional tensor} on the device, without GPU synchronisation: the terms of
     the losses; `map_min` and `map_max`, the range of G's last feature map before its ReLU;
-    `skipped`, 1 if a loss or a gradient was not finite and the step changed nothing, else 0.
+    `skipped`, 1 if a loss or a gradient was not finite and the weights stay as they were, else 0.
     """
     t = run.config.training
     for optimizer in (run.opt_G, run.opt_D):
@@ -171,7 +171,7 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
         optimizer.found_inf = skipped
         optimizer.step()
     run.step += 1
-    update_ema(run, skipped)
+    update_ema(run)
     return {**terms, 'skipped': skipped}
 
 
@@ -243,13 +243,13 @@ def init_averages(run):
 
 
 @torch.no_grad()
-def update_ema(run, skipped):
-    """Update the averages (not in the paper), except in a skipped step: average = keep * average +
-    (1 - keep) * weight, where `keep` is t.ema, and less in the first steps."""
+def update_ema(run):
+    """Update the averages (not in the paper): average = keep * average + (1 - keep) * weight, where
+    `keep` is t.ema, and less in the first steps."""
     keep = min(run.config.training.ema, (1 + run.step) / (10 + run.step))
     for name, average in run.average.items():
-        for averaged, weight in zip(average.parameters(), getattr(run, name).parameters()):
-            averaged.lerp_(weight, (1 - keep) * (1 - skipped))
+        torch._foreach_lerp_(list(average.parameters()), list(getattr(run, name).parameters()),
+                             1 - keep)
 
 
 def with_averages(run):

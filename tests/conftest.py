@@ -11,16 +11,23 @@ from types import SimpleNamespace
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 import p2phd as program                     # before torch: it sets how torch's threads wait
 import torch
+
+if os.environ.get('P2PHD_SIMULATED_CUDA'):  # see simulated_cuda/device.py
+    from simulated_cuda import device
+    # The folder's sitecustomize.py does the same in the processes that this one starts.
+    os.environ['PYTHONPATH'] = str(Path(device.__file__).parent)
+    if not torch.cuda.is_available():
+        device.start()
 
 try:
     import fcntl
 except ImportError:                         # Windows
     fcntl = None
 
-ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = [Path(folder) for folder in (os.environ.get('P2PHD_GOLDEN'), ROOT / 'tests' / 'golden',
                                       ROOT.parent / 'shared' / 'golden') if folder]
 REAL = Path(os.environ.get('P2PHD_DATA', ROOT.parent / 'shared' / 'data'))
@@ -225,11 +232,12 @@ def run_command(words, folder, threads, out, environment):
 def fork_server():
     """A multiprocessing context whose processes are forked off one that has imported torch, which
     saves seconds, and has not used it, so that its threads are whole."""
-    os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
+    before = os.environ.get('PYTHONPATH', '')
+    os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests'), before])
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['conftest'])
     yield context
-    del os.environ['PYTHONPATH']
+    os.environ['PYTHONPATH'] = before
 
 
 @pytest.fixture

@@ -75,10 +75,11 @@ def test_connected_components_of_a_spiral():
 
 def test_labels_of_a_batch():
     label = torch.tensor([[[3, 250], [3, 17]]], dtype=torch.uint8)
-    assert data.find_present_labels(label, 256).tolist() == [0, 1, 2, 3, 4, 5, 17, 250]
-    assert data.find_present_labels(label[..., :1], 8) is None            # all are needed
+    assert data.find_present_labels(label, 256).tolist() == [0, 3, 17, 250]
+    assert data.find_present_labels(torch.arange(5), 256).tolist() == list(range(12))
+    assert data.find_present_labels(label[..., :1], 4) is None            # all are needed
     batch = data.collate([{'label': label, 'image': label}] * 2, 256)
-    assert len(batch['present_labels']) == 8 and batch['label'].shape == (2, 1, 2, 2)
+    assert len(batch['present_labels']) == 4 and batch['label'].shape == (2, 1, 2, 2)
     assert torch.equal(data.one_hot(label[None], 256)[:, batch['present_labels']],
                        data.one_hot(label[None], 256, batch['present_labels']))
 
