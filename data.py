@@ -219,8 +219,8 @@ def ignore_signals(worker):
 
 
 def batches(dataset, device, **order):
-    """Yield the batches of a PairedDataset, loaded by `dataset.workers` processes, or by this one
-    if the pictures are already decoded. The processes stop when this generator is closed.
+    """Yield the batches of a PairedDataset, loaded by `dataset.workers` processes, or on the CPU by
+    this one if the pictures are already decoded. The processes stop when this generator is closed.
 
     order: `sampler` or `batch_sampler` of torch.utils.data.DataLoader.
     Raises what the dataset raises, and RuntimeError where a loader process dies.
@@ -228,7 +228,8 @@ def batches(dataset, device, **order):
     # Forked, whatever Python's default is: nothing has to be pickled, and children notice when this
     # process is killed. Windows cannot fork, and macOS should not: there this process loads.
     can_fork = 'fork' in multiprocessing.get_all_start_methods() and sys.platform != 'darwin'
-    workers = 0 if dataset.decoded or not can_fork else min(dataset.workers, count_cores())
+    prepared = dataset.decoded and device.type == 'cpu'     # a GPU should not wait for augmentation
+    workers = 0 if prepared or not can_fork else min(dataset.workers, count_cores())
     fork = 'fork' if workers else None
     iterator = iter(torch.utils.data.DataLoader(
         dataset, num_workers=workers, multiprocessing_context=fork,
@@ -260,6 +261,14 @@ def to_device(batch, device):
     """
     batch = {role: tensor.to(device, non_blocking=True) for role, tensor in batch.items()}
     return batch['label'], batch.get('inst'), to_float(batch['image']), batch.get('present_labels')
+
+
+def upload(tensor, device):
+    """Copy a tensor to the device. On CUDA it passes through pinned memory, so the host does not
+    wait."""
+    if device.type == 'cuda' and tensor.device.type == 'cpu':
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def boundary_map(inst):

@@ -41,7 +41,8 @@ def encode_image(run, image, scene):
     regions[..., h:, :] = regions[..., w:] = regions.max() + 1      # the padding: a separate region
     with nets.arithmetic(run.device, 'fp32'):
         features = styles.encode(run.E, image, regions, run.config.encoder_scale)
-    return styles.gather_instances(features[..., :h, :w], scene.slot.to(run.device)).cpu()
+    slot = data.upload(scene.slot, run.device)
+    return styles.gather_instances(features[..., :h, :w], slot, len(scene.labels)).cpu()
 
 
 def choose_vectors(run, scene, clusters=None, photo=None, seed=None, chosen=None):
@@ -84,7 +85,7 @@ def pad(run, *maps):
     """Move (1, C, H, W) tensors (or None) to the run's device, and pad them to a size that its
     networks take (docs/differences.md, 13)."""
     multiple, smallest = network_multiple(run.config), min_input_side(run.config)
-    return [x if x is None else data.pad_to_multiple(x.to(run.device), multiple, smallest)
+    return [x if x is None else data.pad_to_multiple(data.upload(x, run.device), multiple, smallest)
             for x in maps]
 
 
@@ -122,10 +123,12 @@ def synthesise(run, scene, vectors=None, noise=0):
     Returns (1, C, H, W) float32 in [-1, 1].
     """
     h, w = scene.label.shape[-2:]
-    features = None if vectors is None else styles.broadcast_to_pixels(vectors, scene.slot)
-    label, inst, features = pad(run, scene.label, scene.inst, features)
+    label, inst, slot = pad(run, scene.label, scene.inst,
+                            None if vectors is None else scene.slot.int())
+    features = None if vectors is None else styles.broadcast_to_pixels(
+        data.upload(vectors, run.device), slot)
     present = scene.present_labels
-    present = present if present is None else present.to(run.device)
+    present = present if present is None else data.upload(present, run.device)
     with nets.arithmetic(run.device, run.precision):
         picture, _ = run_generator(run, label, inst, features, noise, present)
     return picture[..., :h, :w].float()

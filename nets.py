@@ -38,10 +38,15 @@ def check_size(x, multiple, smallest, network):
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def arithmetic(device, precision):
-    """Return the autocast context in which the networks compute, and set cuDNN's global TF32 flag.
-    precision: 'fp32'; 'tf32' or 'bf16' for convolutions alone (norms and losses stay float32)."""
+def arithmetic(device, precision, tune=False):
+    """Return the autocast context in which the networks compute, and set cuDNN's global flags, which
+    hold until the next call, also for the backward pass.
+
+    precision: 'fp32'; 'tf32' or 'bf16' for convolutions alone (norms and losses stay float32).
+    tune: time cuDNN's algorithms at the first input of each size, which pays where sizes recur.
+    """
     torch.backends.cudnn.allow_tf32 = precision == 'tf32'
+    torch.backends.cudnn.benchmark = tune
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
 
@@ -62,7 +67,8 @@ class OneHotConv2d(nn.Conv2d):
         if n_omitted:
             n_labels = n_omitted + len(self.present)
             others = torch.arange(n_labels, weight.shape[1], device=x.device)
-            weight = weight.index_select(1, torch.cat([self.present, others]))
+            kept = torch.cat([self.present, others])        # in the channels-last layout
+            weight = weight.movedim(1, -1).index_select(-1, kept).movedim(-1, 1)
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
@@ -127,20 +133,22 @@ class MirrorPad(torch.autograd.Function):
         ctx.p, (n, c, h, w) = p, x.shape
         y = x.new_empty(n, h + 2 * p, w + 2 * p, c).movedim(-1, 1)
         y[..., p:-p, p:-p] = x
-        y[..., p:-p, :p] = x[..., 1:p + 1].flip(-1)
-        y[..., p:-p, -p:] = x[..., -p - 1:-1].flip(-1)
-        y[..., :p, :] = y[..., p + 1:2 * p + 1, :].flip(-2)
-        y[..., -p:, :] = y[..., -2 * p - 1:-p - 1, :].flip(-2)
+        for dim, border, inside in mirrored_strips(y, p)[::-1]:     # rows last, with the corners
+            border.copy_(inside.flip(dim) if p > 1 else inside)
         return y
 
     @staticmethod
     def backward(ctx, gradient):
-        p, g = ctx.p, gradient.clone(memory_format=torch.channels_last)
-        g[..., p + 1:2 * p + 1, :] += g[..., :p, :].flip(-2)
-        g[..., -2 * p - 1:-p - 1, :] += g[..., -p:, :].flip(-2)
-        g[..., p + 1:2 * p + 1] += g[..., :p].flip(-1)
-        g[..., -2 * p - 1:-p - 1] += g[..., -p:].flip(-1)
-        return g[..., p:-p, p:-p], None
+        p, gradient = ctx.p, gradient.clone(memory_format=torch.channels_last)
+        for dim, border, inside in mirrored_strips(gradient, p):
+            inside.add_(border.flip(dim) if p > 1 else border)
+        return gradient[..., p:-p, p:-p], None
+
+
+def mirrored_strips(x, p):
+    """Return [(dimension, border, what it mirrors)]: views of the borders of x, p pixels wide."""
+    return [(dim, x.narrow(dim, start, p), x.narrow(dim, inside, p)) for dim in (-2, -1)
+            for start, inside in ((0, p + 1), (x.shape[dim] - p, x.shape[dim] - 2 * p - 1))]
 
 
 class ResizeConv(nn.Conv2d):

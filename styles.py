@@ -43,10 +43,10 @@ def broadcast_to_pixels(vectors, slot):
     return vectors[slot[:, 0]].permute(0, 3, 1, 2)
 
 
-def gather_instances(features, slot):
-    """Take the vector of each region, the inverse of broadcast_to_pixels: features (1, feat, H, W),
-    constant over each of the K regions, and slot (1, 1, H, W) to (K, feat)."""
-    vectors = features.new_empty(int(slot.max()) + 1, features.shape[1])
+def gather_instances(features, slot, n):
+    """Take the vector of each of n regions, the inverse of broadcast_to_pixels: features (1, feat,
+    H, W), constant over each region, and slot (1, 1, H, W) to (n, feat)."""
+    vectors = features.new_empty(n, features.shape[1])
     vectors[slot.flatten()] = features.permute(0, 2, 3, 1).flatten(0, 2)
     return vectors
 
@@ -71,7 +71,7 @@ def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
         with nets.arithmetic(run.device, 'fp32'):
             features = encode(run.E, image, regions, run.config.encoder_scale)
         large = pixels >= min_pixels
-        vectors.append(gather_instances(features, slot)[large].cpu())
+        vectors.append(gather_instances(features, slot, len(pixels))[large].cpu())
         labels.append(region_labels[large].cpu())
         if progress:
             progress(i)

@@ -182,7 +182,7 @@ def forward_backward(run, label, inst, image, present_labels, noise):
     noise: seed of the U-Net's dropout.
     """
     c, t, D = run.config, run.config.training, run.D
-    with nets.arithmetic(run.device, run.precision):
+    with nets.arithmetic(run.device, run.precision, tune=bool(c.size or t.crop)):
         # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
         features = None
         if c.features:

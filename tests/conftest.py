@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import p2phd as program                     # before torch: it sets how torch's threads wait
 import torch
 
-if os.environ.get('P2PHD_SIMULATED_CUDA'):  # see simulated_cuda/device.py
+SIMULATED = bool(os.environ.get('P2PHD_SIMULATED_CUDA'))
+if SIMULATED:                               # see simulated_cuda/device.py
     from simulated_cuda import device
     # The folder's sitecustomize.py does the same in the processes that this one starts.
     os.environ['PYTHONPATH'] = str(Path(device.__file__).parent)
@@ -28,6 +28,7 @@ try:
 except ImportError:                         # Windows
     fcntl = None
 
+ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = [Path(folder) for folder in (os.environ.get('P2PHD_GOLDEN'), ROOT / 'tests' / 'golden',
                                       ROOT.parent / 'shared' / 'golden') if folder]
 REAL = Path(os.environ.get('P2PHD_DATA', ROOT.parent / 'shared' / 'data'))

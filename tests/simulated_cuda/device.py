@@ -18,6 +18,7 @@ not simulated. device.cpp is compiled once, with g++, in a few seconds.
 """
 from collections import namedtuple
 from contextlib import contextmanager, nullcontext
+from functools import partial
 import os
 from pathlib import Path
 import subprocess
@@ -40,8 +41,8 @@ WAITING = set('_local_scalar_dense nonzero masked_select equal bincount _unique2
               'unique_consecutive multinomial linalg_eigh _linalg_svd'.split())
 # From the documentation of torch.use_deterministic_algorithms. Max pooling is not in this list: it
 # adds to each input once per window that it won, and the windows of VGG-19 do not overlap.
-RANDOM = set('scatter_add scatter_add_ scatter_reduce scatter_reduce_ index_add index_add_ put_ '
-             'histc kthvalue nll_loss2d_forward reflection_pad2d_backward grid_sampler_2d_backward '
+RANDOM = set('scatter_add scatter_add_ scatter_reduce scatter_reduce_ put_ histc '
+             'kthvalue nll_loss2d_forward reflection_pad2d_backward grid_sampler_2d_backward '
              'replication_pad2d_backward upsample_bilinear2d_backward upsample_bicubic2d_backward '
              'adaptive_avg_pool2d_backward'.split())
 FLOATS_ONLY = set('mm bmm addmm baddbmm mv dot convolution avg_pool2d upsample_bilinear2d '
@@ -166,7 +167,9 @@ def check(func, name, args, kwargs):
     if name in WAITING or name == 'repeat_interleave' and kwargs.get('output_size') is None or (
             name == 'isin' and args[1].numel() >= 10 * args[0].numel() ** 0.145):
         add_event('wait', func)
-    if name in RANDOM or name == 'bincount' and args[1:] and args[1] is not None or (
+    # Nothing is added twice to a place where the indices differ.
+    repeats = name.startswith('index_add') and args[2].inner.unique().numel() < args[2].numel()
+    if name in RANDOM or repeats or name == 'bincount' and args[1:] and args[1] is not None or (
             name == 'cumsum' and first.is_floating_point()
             and first.numel() == first.shape[args[1]]):
         add_event('random', func)
@@ -193,6 +196,10 @@ def compile_library():
     torch.ops.load_library(path)
 
 
+def make_tensor(function, *args, device=None, pin_memory=None, **more):
+    return SimulatedTensor(function(*args, **more))
+
+
 def pin_memory(x, *_):
     x = x.clone()
     x.pinned = True
@@ -204,9 +211,7 @@ def start():
     compile_library()
     start.library = torch.library.Library('aten', 'IMPL')
     for name in 'empty.memory_format empty_strided arange arange.start arange.start_step'.split():
-        def make(*args, f=getattr(torch, name.split('.')[0]), device=None, pin_memory=None, **more):
-            return SimulatedTensor(f(*args, **more))
-        start.library.impl(name, make, 'CUDA')
+        start.library.impl(name, partial(make_tensor, getattr(torch, name.split('.')[0])), 'CUDA')
     start.library.impl('copy_', lambda *args: SimulatedTensor.__torch_dispatch__(   # torch.tensor
         torch.ops.aten.copy_.default, (), args), 'CUDA')
     # In one thread, so that events of the backward pass have a line of the program.
