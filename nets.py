@@ -39,8 +39,8 @@ def check_size(x, multiple, smallest, network):
 
 
 def arithmetic(device, precision, tune=False):
-    """Return the autocast context in which the networks compute, and set cuDNN's global flags, which
-    hold until the next call, also for the backward pass.
+    """Return the autocast context in which the networks compute, and set cuDNN's global flags. They
+    hold until the next call, so also in the backward pass.
 
     precision: 'fp32'; 'tf32' or 'bf16' for convolutions alone (norms and losses stay float32).
     tune: time cuDNN's algorithms at the first input of each size, which pays where sizes recur.
