@@ -1,10 +1,13 @@
-"""One training step: the moving average of the weights, steps that are skipped."""
+"""One training step: the moving average of the weights, steps that are skipped, gradients."""
+import pytest
 import torch
 
 from conftest import make_run
+import data
 import train
 
 CPU = torch.device('cpu')
+SMALL = {'ngf': 8, 'n_down': 2, 'n_blocks': 1, 'ndf': 8, 'nef': 4, 'n_down_encoder': 2}
 
 
 def make_small_run(ema=0.999):
@@ -46,3 +49,21 @@ def test_a_skipped_step_keeps_the_weights_and_moves_the_average_towards_them():
     for before, after, weight in zip(averages, run.average['G'].parameters(), weights):
         assert not torch.equal(before, after)
         assert ((after - weight).abs() <= (before - weight).abs()).all()
+
+
+@pytest.mark.parametrize('changes', [
+    {}, {'precision': 'bf16'}, {'training': {'accumulate': 2, 'batch': 2}},
+    {'training': {'recompute': True}}, {'model': 'unet', 'n_down': 4}, {'spectral_norm': True},
+    {'model': 'local', 'n_enhancers': 1, 'n_blocks_local': 1}])
+def test_gradients_have_the_memory_layout_of_their_parameters(changes):
+    """Otherwise PyTorch's fused Adam on the CPU computes wrong updates without a word."""
+    def layout(x):                          # strides of sizes 1 mean nothing
+        return [(size, stride) for size, stride in zip(x.shape, x.stride()) if size > 1]
+
+    batch = changes.get('training', {}).get('batch', 1)
+    run = make_run(CPU, **{**SMALL, **changes})
+    label = torch.randint(35, (batch, 1, 32, 32))
+    train.train_step(run, label, label, torch.rand(batch, 3, 32, 32) * 2 - 1,
+                     data.find_present_labels(label, 35))
+    for p in train.trainable_parameters(run):
+        assert layout(p.grad) == layout(p)
