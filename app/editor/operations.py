@@ -1,6 +1,6 @@
 """The editor without its page: a scene, the operations that change it, and its picture (paper
-section 3.4, and "interactive object editing" in section 4). An edit is a dict as in JSON, as
-{"do": "relabel", "object": 26003, "label": "bus"}: a function in OPERATIONS and its arguments."""
+sections 3.4 and 4). An edit is a dict as in JSON, as {"do": "relabel", "object": 26003, "label":
+"bus"}: a function in OPERATIONS and its arguments."""
 from collections import namedtuple
 import copy
 from types import SimpleNamespace
@@ -26,9 +26,8 @@ State = namedtuple('State', 'label inst styles')
 Style = namedtuple('Style', 'number features')
 # ids, labels, pixels: (K,) ndarrays, ids ascending; boxes: (K, 4), as x0, y0, x1, y1.
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
-# A State in the history. maps: [(shape, dtype, compressed bytes)] of label and inst; opened: the
-# scene that was opened and edited to this state: its `position` in the history, the `version` of
-# the editor then, photo, noise and size (see Editor).
+# A State in the history. maps: [(shape, dtype, compressed bytes)]; opened: the scene it comes from,
+# by its `position` in the history and the `version` of the editor then, with photo, noise and size.
 Entry = namedtuple('Entry', 'maps styles opened')
 
 
@@ -51,24 +50,11 @@ def nearest_pixels(hole, sources):
     below = np.minimum.accumulate(np.where(sources, rows, FAR)[::-1])[::-1]
     row = np.where(rows - above <= below - rows, above, below)      # the nearest in each column
     squared = (row - rows) ** 2
-
     y, x = hole.nonzero()
     column = np.empty_like(x)
     for part in np.array_split(np.arange(len(x)), len(x) * len(columns) // (1 << 22) + 1):
         column[part] = (squared[y[part]] + (x[part, None] - columns) ** 2).argmin(1)
     return row[y, column], column
-
-
-def transform_map(values, dx, dy, scale, flip):
-    """Scale a map (H, W) of integers about the centre of its pixels above 0, mirror it if `flip`,
-    and move it by (dx, dy). The pixels around it become 0."""
-    y, x = values.nonzero()
-    middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
-    down, across = 1 / scale, (-1 if flip else 1) / scale
-    old = Image.fromarray(values.astype(np.int32))
-    return np.asarray(old.transform(old.size, Image.Transform.AFFINE, (
-        across, 0, middle_x - across * (middle_x + dx),
-        0, down, middle_y - down * (middle_y + dy))))
 
 
 def connected_part(state, x, y):
@@ -89,38 +75,34 @@ def style(editor, style: style_choice, object: object_id = None, label: label_nu
     chosen = ids == object if label is None else labels == label
     if not chosen.any():
         raise UserError(f'no object of the label {editor.label_names[label]} in the picture')
-    keys = (labels if editor.by_label else ids)[chosen].tolist()        # of State.styles
-    label_of = dict(zip(keys, labels[chosen].tolist()))
-    generator = torch.Generator().manual_seed(seed)
     if style == 'photo':
         if editor.opened.photo is None:
             raise UserError('no photograph is loaded; use --photo, or drop it onto the page')
         scene = editor.inputs()[0]
         vectors = generate.encode_image(editor.run, editor.opened.photo, scene)
-        new = {key: Style(None, tuple(vectors[scene.ids == key][0].tolist())) for key in label_of}
-    elif isinstance(style, tuple):
-        new = dict.fromkeys(keys, Style(None, style))
-    elif style == 'main':
-        new = dict(zip(label_of, main_styles(editor.clusters, [*label_of.values()])))
-    else:
-        new = {key: numbered_style(editor, key, label, style, generator)
-               for key, label in label_of.items()}
+    keys = (labels if editor.by_label else ids)[chosen].tolist()        # of State.styles
+    new, generator = {}, torch.Generator().manual_seed(seed)
+    for key, label in dict(zip(keys, labels[chosen].tolist())).items():
+        counts = torch.from_numpy(editor.clusters['counts'][label]).float()
+        n_styles = int((counts > 0).sum())
+        if style == 'photo':
+            new[key] = Style(None, tuple(vectors[scene.ids == key][0].tolist()))
+        elif isinstance(style, tuple):
+            new[key] = Style(None, style)
+        elif style == 'main' or not n_styles and style == 'random':
+            new[key], = main_styles(editor.clusters, [label])
+        elif style == 'random':
+            present = editor.state.styles[key].number
+            if present is not None and n_styles > 1:
+                counts[present] = 0
+            new[key] = cluster_style(editor.clusters, label,
+                                     int(counts.multinomial(1, generator=generator)))
+        elif style < n_styles:
+            new[key] = cluster_style(editor.clusters, label, style)
+        else:
+            raise UserError(f'{style}: {editor.label_names[label]} has '
+                            + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
     return editor.state._replace(styles={**editor.state.styles, **new})
-
-
-def numbered_style(editor, key, label, choice, generator):
-    """Return the Style of a label with a number, or a random one for the region `key`."""
-    counts = torch.from_numpy(editor.clusters['counts'][label]).float()
-    n_styles = int((counts > 0).sum())
-    if choice == 'random':
-        present = editor.state.styles[key].number
-        if present is not None and n_styles > 1:
-            counts[present] = 0
-        choice = int(counts.multinomial(1, generator=generator)) if n_styles else None
-    elif choice >= n_styles:
-        raise UserError(f'{choice}: {editor.label_names[label]} has '
-                        + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
-    return cluster_style(editor.clusters, label, choice)
 
 
 def like(editor, object: object_id, other: object_id):
@@ -152,10 +134,16 @@ def remove(editor, object: object_id):
 def move(editor, object: object_id, by: offset = (0, 0), scale: number_between(0.05, 20) = 1,
          flip: boolean = False, copy: boolean = False):
     """Scale an object about its centre, mirror it and move it by [dx, dy] pixels. The hole is
-    filled as by `remove`; with `copy` the object stays, and the result is a new object."""
+    filled as by `remove`. With `copy` the object stays, and the result is a new object."""
     mask = editor.state.inst == object
+    y, x = mask.nonzero()
+    middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
+    across, down = (-1 if flip else 1) / scale, 1 / scale
     # An object may have pixels of many labels. 0 stands for the pixels around it.
-    moved = transform_map(mask * (editor.state.label.astype(np.int32) + 1), *by, scale, flip)
+    moved = Image.fromarray(mask * (editor.state.label.astype(np.int32) + 1))
+    moved = np.asarray(moved.transform(moved.size, Image.Transform.AFFINE, (
+        across, 0, middle_x - across * (middle_x + by[0]),
+        0, down, middle_y - down * (middle_y + by[1]))))
     target = moved > 0
     if not target.any():
         raise UserError('the object would lie outside the picture')
@@ -167,10 +155,18 @@ def move(editor, object: object_id, by: offset = (0, 0), scale: number_between(0
 def paint(editor, label: label_number, to: paint_target = 'new', brush: stroke = None,
           width: number_between(0.5, 10_000) = 1, rectangle: rectangle = None, fill: point = None):
     """Paint a label along a brush stroke, in a rectangle or over the connected part at a point.
-    to: 'new': as a new object; 'same' or a number: as part of an object (see touched_object)."""
+    to: 'new': as a new object; a number: as part of an object; 'same': as part of the object of the
+    label that the shape touches or covers most, else of the largest one."""
     mask = editor.draw_mask(brush, width, rectangle, fill)
     if to == 'same':
-        to = editor.touched_object(mask, label)
+        ids, labels, pixels, _ = editor.objects
+        ids, pixels = ids[labels == label], pixels[labels == label]
+        near = mask | (data.boundary_map(torch.tensor(mask)).numpy() > 0)
+        touched = editor.state.inst[near & (editor.state.label == label)]
+        touched, counts = np.unique(touched[np.isin(touched, ids)], return_counts=True)
+        if not len(touched):
+            touched, counts = ids, pixels
+        to = int(touched[counts.argmax()]) if len(ids) else 'new'
     if to == 'new':
         to = editor.free_id(label)
     elif editor.label_of(to) != label:
@@ -199,9 +195,8 @@ OPERATIONS = {f.__name__: f for f in (
 
 class Editor:
     """A State that is edited, its history for undo and redo, and the run that makes its picture.
-    clusters: the styles to choose from (dict of styles.cluster), None without an encoder.
-    photo: a photograph of the scene, (1, C, H, W) float in [-1, 1], or None.
-    noise, size: see generate.synthesise and generate.Scene."""
+    clusters: see styles.cluster, None without an encoder. photo: of the scene, (1, C, H, W) float
+    in [-1, 1], or None. noise, size: see generate.synthesise and generate.Scene."""
 
     def __init__(self, run, clusters, state, photo=None, noise=0, size=None):
         self.run, self.config, self.clusters = run, run.config, clusters
@@ -244,25 +239,23 @@ class Editor:
         trial = copy.copy(self)
         trial.history = list(self.history)
         for edit in edits:
-            trial.apply(edit)
-        vars(self).update(vars(trial))
-
-    def apply(self, edit):
-        name = edit.get('do') if isinstance(edit, dict) else None
-        if name in ('undo', 'redo') and len(edit) == 1:
-            position = self.now + (1 if name == 'redo' else -1)
-            if not 0 <= position < len(self.history):
-                raise UserError(f'{name}: nothing to {name}')
-            return self.show(position, self.state_at(position))
-        operation = OPERATIONS.get(name) if isinstance(name, str) else None
-        if not operation:
-            raise UserError(f'{short_json(edit)}: expected {{"do": ...}} with one of '
-                            f'{", ".join(OPERATIONS)}, undo, redo')
-        try:
+            name = edit.get('do') if isinstance(edit, dict) else None
+            if name in ('undo', 'redo') and len(edit) == 1:
+                position = trial.now + (1 if name == 'redo' else -1)
+                if not 0 <= position < len(trial.history):
+                    raise UserError(f'{name}: nothing to {name}')
+                trial.show(position, trial.state_at(position))
+                continue
+            if not isinstance(name, str) or name not in OPERATIONS:
+                raise UserError(f'{short_json(edit)}: expected {{"do": ...}} with one of '
+                                f'{", ".join(OPERATIONS)}, undo, redo')
             values = {key: value for key, value in edit.items() if key != 'do'}
-            self.push(operation(self, **parse_arguments(operation, values, self)))
-        except UserError as error:
-            raise UserError(f'{name}: {error}') from None
+            try:
+                values = parse_arguments(OPERATIONS[name], values, trial)
+                trial.push(OPERATIONS[name](trial, **values))
+            except UserError as error:
+                raise UserError(f'{name}: {error}') from None
+        vars(self).update(vars(trial))
 
     def inputs(self, state=None, window=np.s_[:, :]):
         """Return what generate.synthesise takes for a state (default: the present one).
@@ -280,7 +273,7 @@ class Editor:
         return generate.synthesise(self.run, *self.inputs())
 
     def describe(self, label, inst):
-        """Return the Objects of two new maps; those of the last two maps are kept."""
+        """Return the Objects of two maps; those of the last two maps are kept."""
         if self.described[0] is not label:
             self.described = label, describe_objects(label, inst, self.config.n_labels)
         return self.described[1]
@@ -310,11 +303,10 @@ class Editor:
             labels, old_labels = (dict(zip(x.ids.tolist(), x.labels.tolist()))
                                   for x in (self.describe(label, inst), self.objects))
         kept = {key: style for key, style in self.state.styles.items()
-                if key in labels and labels[key] == old_labels.get(key)}
-        kept.update(styles)
-        fresh = [key for key in labels if kept.get(key) is None]
-        kept.update(zip(fresh, main_styles(self.clusters, [labels[key] for key in fresh])))
-        return State(label, inst, {key: kept[key] for key in labels})
+                if labels.get(key) == old_labels.get(key)} | dict(styles)
+        return State(label, inst, {
+            key: kept.get(key) or main_styles(self.clusters, [label])[0]
+            for key, label in labels.items()})
 
     def with_object(self, mask, label, object, style=None, maps=None):
         """Return the State in which the pixels of a mask have a label (or each one its own) and
@@ -343,31 +335,17 @@ class Editor:
         if fill:
             return connected_part(self.state, *fill)
         mask = Image.new('1', self.state.label.shape[::-1])
-        draw = ImageDraw.Draw(mask)
+        draw, radius = ImageDraw.Draw(mask), max(0, (width - 1) / 2)
         if rectangle:
             draw.rectangle([*zip(sorted(rectangle[::2]), sorted(rectangle[1::2]))], fill=1)
         else:
-            radius = max(0, (width - 1) / 2)
             draw.line(brush, fill=1, width=max(1, round(width)))
             draw.point(brush, fill=1)               # an ellipse one pixel wide draws nothing
-            for x, y in brush:
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
-        mask = np.asarray(mask)
-        if not mask.any():
+        for x, y in brush or ():
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
+        if not mask.getbbox():
             raise UserError('the shape lies outside the picture')
-        return mask
-
-    def touched_object(self, mask, label):
-        """Return the object of a label that a mask touches or covers most, else the largest of the
-        label, or 'new' if there is none."""
-        ids, labels, pixels, _ = self.objects
-        ids, pixels = ids[labels == label], pixels[labels == label]
-        near = mask | (data.boundary_map(torch.tensor(mask)).numpy() > 0)
-        touched = self.state.inst[near & (self.state.label == label)]
-        touched, counts = np.unique(touched[np.isin(touched, ids)], return_counts=True)
-        if len(touched):
-            return int(touched[counts.argmax()])
-        return int(ids[pixels.argmax()]) if len(ids) else 'new'
+        return np.asarray(mask)
 
 
 def cluster_style(clusters, label, number):

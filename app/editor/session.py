@@ -28,10 +28,10 @@ class Refused(Exception):
 
 
 class Session:
-    """An operations.Editor and the requests that the page makes.
-    A request runs while its thread holds `lock`. A request that needs a picture returns a function,
-    which is called without the lock and waits for the one thread that computes pictures.
-    Scenes are saved as <folder>/<name>-<number>, edits that are not saved in a recovery file."""
+    """An operations.Editor and the requests that the page makes. They run with `lock`; one that
+    needs a picture returns a function, which runs without it and waits for the one thread that
+    computes pictures. Scenes are saved as <folder>/<name>-<number>; what is not saved yet is in a
+    recovery file."""
 
     def __init__(self, editor, folder, name, title):
         self.editor, self.folder, self.name, self.title = editor, folder, name, title
@@ -57,17 +57,15 @@ class Session:
         if self.closing or self.computing not in (None, self.editor.version):
             raise Refused(409, 'the scene has changed since')
 
-    def compute(self, version, make_inputs, key=None):
-        """Return the picture of make_inputs(), which returns what generate.synthesise takes, and
-        keep it as `key`. Raises Refused if the scene is no longer at `version`."""
+    def compute(self, version, inputs, key=None):
+        """Return the picture of what generate.synthesise takes, and keep it as `key`. Raises
+        Refused if the scene is no longer at `version`."""
         def job():
             self.computing, self.layers_done = version, 0
             try:
-                with self.lock:
-                    self.before_layer()
-                    if key in self.pictures:
-                        return self.pictures[key]
-                    inputs = make_inputs()
+                self.before_layer()
+                if key in self.pictures:
+                    return self.pictures[key]
                 image = generate.synthesise(self.editor.run, *inputs).cpu()
                 if key is not None:
                     self.pictures = dict([*self.pictures.items(), (key, image)][-2:])
@@ -122,12 +120,10 @@ class Session:
         """Return the picture of the present version as PNG, or that of the scene as it was opened.
         preview: at half the size, which is faster and a different picture."""
         e = self.editor
-        key, make_inputs = version, e.inputs
-        if opened:
-            key, make_inputs = e.opened.version, lambda: e.inputs(operations.reset(e))
-        elif preview:
-            key, make_inputs = None, lambda: e.inputs(window=np.s_[::2, ::2])
-        return lambda: png(self.compute(version, make_inputs, key))
+        state = operations.reset(e) if opened else e.state
+        inputs = e.inputs(state, np.s_[::2, ::2] if preview else np.s_[:, :])
+        key = None if preview else e.opened.version if opened else version
+        return lambda: png(self.compute(version, inputs, key))
 
     def progress(self):
         """Return the share of the layers that are computed, 0 to 1, or null between pictures."""
@@ -143,11 +139,10 @@ class Session:
         edge = max(16, (x1 - x0) // 4, (y1 - y0) // 4)
         left, top = max(0, x0 - edge), max(0, y0 - edge)
         step = int(np.ceil(((x1 + edge - left) * (y1 + edge - top) / THUMBNAIL_PIXELS) ** 0.5))
-        window = np.s_[top:y1 + edge:step, left:x1 + edge:step]
-        rows = slice((y0 - top) // step, -(-(y1 - top) // step))
-        columns = slice((x0 - left) // step, -(-(x1 - left) // step))
-        return lambda: png(self.compute(version, lambda: e.inputs(state, window))[
-            ..., rows, columns])
+        inputs = e.inputs(state, np.s_[top:y1 + edge:step, left:x1 + edge:step])
+        shown = np.s_[..., (y0 - top) // step:-(-(y1 - top) // step),
+                      (x0 - left) // step:-(-(x1 - left) // step)]
+        return lambda: png(self.compute(version, inputs)[shown])
 
     def photo(self, data: string):
         """Use a photograph of the scene (base64) for the style 'photo'. Return the state."""
@@ -160,18 +155,18 @@ class Session:
     def open(self, label: string, inst: string = None, styles: string = None):
         """Open the scene of a label map, an instance map and styles (base64). Return the state."""
         e = self.editor
-        with uploaded_files(self.folder, label=label, inst=inst, styles=styles) as paths:
-            new = scene_files.open_scene(e.run, e.clusters, paths['label'], paths.get('inst'),
-                                         styles_path=paths.get('styles'))
+        with uploaded_files(self.folder, label_path=label, inst_path=inst,
+                            styles_path=styles) as paths:
+            new = scene_files.open_scene(e.run, e.clusters, **paths)
         e.open(new.state, noise=new.opened.noise, size=new.opened.size)
         return self.changed()
 
     def save(self):
         """Write the scene and its picture under a free name. Return the state and the paths."""
-        version = self.editor.version
+        version, inputs = self.editor.version, self.editor.inputs()
 
         def write():
-            image = self.compute(version, self.editor.inputs, version)
+            image = self.compute(version, inputs, version)
             with self.lock:
                 if version != self.editor.version:
                     raise Refused(409, 'the scene has changed since')
@@ -211,8 +206,8 @@ REQUESTS = {f'/{f.__name__}': f for f in (
 def uploaded_files(folder, **files):
     """Write the files of a request, base64 or None, to a temporary folder; yield {role: path}."""
     with tempfile.TemporaryDirectory(prefix='.upload-', dir=folder) as temporary:
-        paths = {}
         try:
+            paths = dict.fromkeys(files)
             for role, encoded in files.items():
                 if encoded is not None:
                     content = base64.b64decode(encoded, validate=True)

@@ -32,9 +32,8 @@ TRAINING_SCORE_PICTURES = 100               # at most, to score during training
 
 @dataclass
 class Evaluation:
-    """The readable pairs of a split, at one size, and how pictures of them are scored. Iterating
-    gives (layouts.Pair, label map (H, W) or (C, H, W), photograph (C, H, W) uint8 or float in
-    [-1, 1]). UserError if the data set does not fit the configuration, or no pair is readable."""
+    """The readable pairs of a split, at one size, and how pictures of them are scored. UserError if
+    the data set does not fit the configuration, or no pair is readable."""
     config: object                          # of a run with the same labels
     root: str                               # the data set
     split: str
@@ -73,29 +72,23 @@ class Evaluation:
         shown = np.linspace(0, len(self.pairs) - 1, SHEET_ROWS).astype(int)
         self.shown = {self.pairs[i].name for i in shown}        # on the sheet
 
-    def __iter__(self):
-        pairs = distributed.shard(self.pairs) if self.shared else self.pairs
-        progress = Progress('scoring pictures', len(pairs))
-        for done, pair in enumerate(pairs, 1):
-            label, photo = self.read(pair)
-            yield pair, label.squeeze(0), photo
-            progress(done)
-
     def read(self, pair):
-        """Return the label map (1, H, W) or (C, H, W) and the photograph (C, H, W) of a pair."""
+        """Return the label map (1, H, W), or (C, H, W) where it is a picture, and the photograph
+        (C, H, W), uint8 or float in [-1, 1], of a pair."""
         arrays = self.reader(pair)
         return data.to_tensor(arrays['label']), data.to_tensor(arrays['image'])
 
 
 def score_pictures(evaluation, title, folder, render):
     """Score a picture for each pair. Return a row of scores.json, {'name': title, measure: mean,
-    ...}, and {name: picture} of those for the sheet.
-
-    render: a function (pair, label, photograph) that returns the picture (C, H, W), of the
-        photograph's dtype, and {measure: number}.
-    folder: the subfolder of evaluation.write for the pictures, '' to write none."""
-    results = []
-    for pair, label, photo in evaluation:
+    ...}, and {name: picture} of those for the sheet. render(pair, label, photograph) returns the
+    picture (C, H, W), of the photograph's dtype, and {measure: number}. folder: the subfolder of
+    evaluation.write for the pictures, '' to write none."""
+    pairs = distributed.shard(evaluation.pairs) if evaluation.shared else evaluation.pairs
+    results, progress = [], Progress('scoring pictures', len(pairs))
+    for done, pair in enumerate(pairs, 1):
+        label, photo = evaluation.read(pair)
+        label = label.squeeze(0)
         picture, values = render(pair, label, photo)
         counts = evaluation.recognise and measures.count_pixels(
             evaluation.recognise(picture, f'{folder}/{pair.name}'), label, evaluation.void,
@@ -106,6 +99,7 @@ def score_pictures(evaluation, title, folder, render):
             make_folder(evaluation.write / folder)
             write_picture(evaluation.write / folder / f'{pair.name}.png',
                           data.to_float(picture[None]))
+        progress(done)
     if evaluation.shared:
         results = sum(distributed.all_gather(results), [])
     values, counts, shown = zip(*results)
@@ -195,13 +189,17 @@ def training_scorer(config, pairs, folder, device):
 def evaluate_runs(folders, device, which, average, root, split, size, style_source, void, judge,
                   predictions, seed, vgg, write, out, n_labels):
     """Score the runs in `folders` side by side, between real photographs and flat colours. Print
-    the table; write scores.json and sheet.png. UserError if they cannot be compared.
-
-    The arguments are the flags of the command; which: --checkpoint, root: --data, style_source:
-    --styles, n_labels: --official-labels, vgg: nets.VGG19 or None."""
+    the table; write scores.json and sheet.png. UserError if they cannot be compared. The arguments
+    are the flags of the command; which: --checkpoint, root: --data, style_source: --styles,
+    n_labels: --official-labels, vgg: nets.VGG19 or None."""
     out, write = Path(out or folders[0] / 'evaluation'), write and Path(write)
     require_folder(out)
-    names = unique_names(folders)
+    paths = [resolve_path(folder) for folder in folders]
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise UserError(f'--run: {twice[0]} is named twice; name it once')
+    names = [path.name for path in paths]
+    if len({*names}) < len(names):
+        names = ['-'.join(path.parts[1:]) for path in paths]
     opened = [runs.read_run(folder, which=which, n_labels=n_labels, generator_only=average)
               for folder in folders]
     configs = [checkpoint['config'] for _, checkpoint in opened]
@@ -244,16 +242,6 @@ def evaluate_runs(folders, device, which, average, root, split, size, style_sour
         write_results(out, evaluation, results, which)
         if config.training and out == folders[0] / 'evaluation':
             report.try_write_run_page(folders[0], config, 'the scores are written')
-
-
-def unique_names(folders):
-    """Return a name for each run: its folder's, or the whole path if two have the same name."""
-    paths = [resolve_path(folder) for folder in folders]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UserError(f'--run: {path} is named twice; name it once')
-    names = [path.name for path in paths]
-    return names if len({*names}) == len(names) else ['-'.join(path.parts[1:]) for path in paths]
 
 
 def check_flags(folders, configs, style_source, void, judge, predictions):

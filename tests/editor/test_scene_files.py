@@ -7,6 +7,7 @@ from PIL import Image
 import torch
 
 from app.common.errors import UserError
+from app.datasets import layouts
 from app.datasets.pairs import PairReader
 from app.datasets.scenes import read_scene
 from app.editor import scene_files
@@ -90,8 +91,12 @@ def test_a_script_stops_at_the_first_edit_that_fails(command, trained, scenes, t
     words = ['edit', '--run', trained, '--label', label, '--inst', inst, '--out', 'out',
              '--script', script]
     code, _, err = command(*words)
+    ids = np.unique(Image.open(inst))[-3:].tolist()
+    names = [layouts.CITYSCAPES[i // 1000 if i >= 1000 else i][0] for i in ids]
+    known = ', '.join(f'{i} ({name})' for i, name in zip(ids, names))
     assert code == 2 and err == (f'p2phd edit: {script}: edit 2 of 3: remove: 12345: expected the '
-                                 'number of an object in the picture, or a point [x, y] on it\n')
+                                 'number of an object in the picture, as '
+                                 f'{known}, or a point [x, y] on it\n')
     assert len(list((tmp_path / 'out').iterdir())) == 1
     for text, message in (('{}', 'expected a list of edits'), ('[', 'cannot be read as JSON'),
                           ('[' * 100_000, 'cannot be read as JSON'), ('[[]]', 'edit 1 of 1')):
