@@ -24,8 +24,7 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
                photo_path=None, seed=0):
     """Return an Editor of a scene in files as `generate` takes them; seed: for a U-Net's dropout.
     Without styles or photograph, objects have the main style of their label. Ids below 0 or of more
-    than 16 bits are replaced by 0, 1, 2 ...
-    Raises UserError if a file cannot be used, or does not fit the run or the other files."""
+    than 16 bits are replaced by 0, 1, 2 ... UserError if a file does not fit the run or others."""
     if not run.config.n_labels:
         raise UserError('this run turns pictures into pictures: it has no labels to edit')
     if inst_path and run.config.instances == 'none':
@@ -54,8 +53,8 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
         inst = np.unique(inst, return_inverse=True)[1].reshape(label.shape)
         if run.config.features_of != 'label':
             styles = dict(enumerate(styles.values()))
-    state = State(label, inst.astype(np.int32), styles)
-    return Editor(run, clusters, state, photo, noise, scene.size)
+    return Editor(run, clusters, State(label, inst.astype(np.int32), styles), photo, noise,
+                  scene.size)
 
 
 def free_name(folder, name):
@@ -103,18 +102,16 @@ def read_recovery(path, editor):
     with as_user_error(path, 'the unsaved edits cannot be read; delete it'):
         with np.load(path, allow_pickle=False) as file:
             label, inst, text, noise = (file[name] for name in ('label', 'inst', 'styles', 'noise'))
-        if label.ndim != 2 or label.shape != inst.shape or inst.dtype != np.int32 or (
-                label.dtype not in (np.uint8, np.int32)):
-            raise ValueError('maps of another form')
         check_labels(label, path, editor.config.n_labels)
         styles = {int(key): Style(number, tuple(features))
                   for key, (number, features) in json.loads(str(text)).items()}
         ids = np.unique(label if editor.by_label else inst).tolist() if editor.run.E else []
-        if styles.keys() != set(ids) or not all(
-                len(style.features) == editor.config.feat
-                and (style.number or 0) < editor.clusters['counts'].shape[1]
-                for style in styles.values()):
-            raise ValueError('styles of another run')
+        if (label.ndim != 2 or label.shape != inst.shape or inst.dtype != np.int32
+                or label.dtype not in (np.uint8, np.int32) or styles.keys() != set(ids)
+                or any(len(style.features) != editor.config.feat
+                       or (style.number or 0) >= editor.clusters['counts'].shape[1]
+                       for style in styles.values())):
+            raise ValueError('maps or styles of another run')
     return State(label, inst, styles), int(noise)
 
 
@@ -129,9 +126,9 @@ def warn_about_styles(editor):
 
 
 def run_script(editor, path, folder, name, final_only=False):
-    """Apply the edits in a JSON file and save the scene; yield the path of each file written.
-    final_only: write only the picture of the final scene, not one after each edit.
-    Raises UserError at the first edit that is not possible. The pictures before it stay."""
+    """Apply the edits in a JSON file and save the scene; yield the path of each file written, with
+    the picture after each edit unless `final_only`. UserError at the first edit that is not
+    possible; the pictures before it stay."""
     edits, name = read_json(path), free_name(folder, name)
     if not isinstance(edits, list) or not edits:
         raise UserError(f'{path}: expected a list of edits [{{"do": ...}}, ...]')

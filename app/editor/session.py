@@ -14,7 +14,7 @@ from PIL import Image
 from app.common.console import warn_on_error
 from app.common.errors import UserError
 from app.datasets.scenes import read_photo
-from app.editor import operations, scene_files
+from app.editor import scene_files
 from app.editor.arguments import (boolean, edit_list, number_between, object_id, string,
                                   style_choice)
 from app.runs import pictures
@@ -28,10 +28,9 @@ class Refused(Exception):
 
 
 class Session:
-    """An operations.Editor and the requests that the page makes. They run with `lock`; one that
-    needs a picture returns a function, which runs without it and waits for the one thread that
-    computes pictures. Scenes are saved as <folder>/<name>-<number>; what is not saved yet is in a
-    recovery file."""
+    """An operations.Editor and the requests of the page. They run with `lock`; one that needs a
+    picture returns a function, which runs without it and waits for the one thread that computes
+    pictures. Scenes are saved as <folder>/<name>-<number>, unsaved edits in a recovery file."""
 
     def __init__(self, editor, folder, name, title):
         self.editor, self.folder, self.name, self.title = editor, folder, name, title
@@ -96,9 +95,8 @@ class Session:
 
     def maps(self):
         """Return the label of every pixel as uint16, row by row, then its instance as int32."""
-        label, inst, _ = self.editor.state
-        return ('application/octet-stream', label.astype('<u2').tobytes()
-                + inst.astype('<i4').tobytes())
+        label, inst = self.editor.state.label.astype('<u2'), self.editor.state.inst.astype('<i4')
+        return 'application/octet-stream', label.tobytes() + inst.tobytes()
 
     def edit(self, edits: edit_list):
         """Apply a list of edits, all or none. Return the state."""
@@ -120,20 +118,20 @@ class Session:
         """Return the picture of the present version as PNG, or that of the scene as it was opened.
         preview: at half the size, which is faster and a different picture."""
         e = self.editor
-        state = operations.reset(e) if opened else e.state
+        state = e.reset() if opened else e.state
         inputs = e.inputs(state, np.s_[::2, ::2] if preview else np.s_[:, :])
         key = None if preview else e.opened.version if opened else version
         return lambda: png(self.compute(version, inputs, key))
 
     def progress(self):
         """Return the share of the layers that are computed, 0 to 1, or null between pictures."""
-        return {'progress': None if self.computing is None else
-                min(self.layers_done / self.n_layers, 1)}
+        share = min(self.layers_done / self.n_layers, 1)
+        return {'progress': None if self.computing is None else share}
 
     def thumbnail(self, object: object_id, style: style_choice):
         """Return a PNG of an object in a style; only its surroundings are computed."""
         e = self.editor
-        version, state = e.version, operations.style(e, style, object)
+        version, state = e.version, e.style(style, object)
         x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
         # The network sees the surroundings; the object alone is shown.
         edge = max(16, (x1 - x0) // 4, (y1 - y0) // 4)
@@ -148,15 +146,15 @@ class Session:
         """Use a photograph of the scene (base64) for the style 'photo'. Return the state."""
         e = self.editor
         e.require_encoder()
-        with uploaded_files(self.folder, photo=data) as paths:
+        with uploaded_files(self.folder, {'photo': data}) as paths:
             e.opened.photo = read_photo(e.config, paths['photo'], e.inputs()[0])
         return self.state()
 
     def open(self, label: string, inst: string = None, styles: string = None):
         """Open the scene of a label map, an instance map and styles (base64). Return the state."""
         e = self.editor
-        with uploaded_files(self.folder, label_path=label, inst_path=inst,
-                            styles_path=styles) as paths:
+        files = {'label_path': label, 'inst_path': inst, 'styles_path': styles}
+        with uploaded_files(self.folder, files) as paths:
             new = scene_files.open_scene(e.run, e.clusters, **paths)
         e.open(new.state, noise=new.opened.noise, size=new.opened.size)
         return self.changed()
@@ -203,8 +201,8 @@ REQUESTS = {f'/{f.__name__}': f for f in (
 
 
 @contextmanager
-def uploaded_files(folder, **files):
-    """Write the files of a request, base64 or None, to a temporary folder; yield {role: path}."""
+def uploaded_files(folder, files):
+    """Write {role: file in base64, or None} to a temporary folder; yield {role: path or None}."""
     with tempfile.TemporaryDirectory(prefix='.upload-', dir=folder) as temporary:
         try:
             paths = dict.fromkeys(files)

@@ -84,30 +84,27 @@ def score_pictures(evaluation, title, folder, render):
     ...}, and {name: picture} of those for the sheet. render(pair, label, photograph) returns the
     picture (C, H, W), of the photograph's dtype, and {measure: number}. folder: the subfolder of
     evaluation.write for the pictures, '' to write none."""
-    pairs = distributed.shard(evaluation.pairs) if evaluation.shared else evaluation.pairs
+    e = evaluation
+    pairs = distributed.shard(e.pairs) if e.shared else e.pairs
     results, progress = [], Progress('scoring pictures', len(pairs))
     for done, pair in enumerate(pairs, 1):
-        label, photo = evaluation.read(pair)
+        label, photo = e.read(pair)
         label = label.squeeze(0)
         picture, values = render(pair, label, photo)
-        counts = evaluation.recognise and measures.count_pixels(
-            evaluation.recognise(picture, f'{folder}/{pair.name}'), label, evaluation.void,
-            evaluation.config.n_labels)
-        shown = {pair.name: picture} if pair.name in evaluation.shown else {}
-        results.append((values, counts, shown))
-        if evaluation.write and folder:
-            make_folder(evaluation.write / folder)
-            write_picture(evaluation.write / folder / f'{pair.name}.png',
-                          data.to_float(picture[None]))
+        counts = e.recognise and measures.count_pixels(
+            e.recognise(picture, f'{folder}/{pair.name}'), label, e.void, e.config.n_labels)
+        results.append((values, counts, pair.name, picture if pair.name in e.shown else None))
+        if e.write and folder:
+            make_folder(e.write / folder)
+            write_picture(e.write / folder / f'{pair.name}.png', data.to_float(picture[None]))
         progress(done)
-    if evaluation.shared:
+    if e.shared:
         results = sum(distributed.all_gather(results), [])
-    values, counts, shown = zip(*results)
-    row = {'name': title, **{name: float(np.mean([value[name] for value in values]))
-                             for name in values[0]}}
-    if evaluation.recognise:
-        row |= measures.segmentation_scores(counts, evaluation.label_names)
-    return row, {name: picture for part in shown for name, picture in part.items()}
+    values, counts, names, shown = zip(*results)
+    row = {'name': title, **{key: float(np.mean([x[key] for x in values])) for key in values[0]}}
+    if e.recognise:
+        row |= measures.segmentation_scores(counts, e.label_names)
+    return row, dict(zip(names, shown))
 
 
 def score_run(evaluation, run, title, folder, clusters):
@@ -121,10 +118,10 @@ def score_run(evaluation, run, title, folder, clusters):
 
         def synthesise(style_source, number=0):
             seed = picture_seed(evaluation.seed, pair.name, number)
-            vectors = generate.choose_vectors(
-                run, scene, clusters,
-                scenes.read_photo(config, pair.image, scene) if style_source == 'encoded' else None,
-                seed if style_source == 'sampled' else None)
+            photo_of_styles = scenes.read_photo(config, pair.image, scene) if (
+                style_source == 'encoded') else None
+            vectors = generate.choose_vectors(run, scene, clusters, photo_of_styles,
+                                              seed if style_source == 'sampled' else None)
             fake = generate.synthesise(run, scene, vectors, seed)
             fake = fake if photo.is_floating_point() else data.to_uint8(fake)
             return data.to_tensor(data.resize(fake[0].permute(1, 2, 0).cpu().numpy(), size))
@@ -289,10 +286,10 @@ def check_pictures(evaluation, folders, configs):
     scored = {pair.image for pair in evaluation.pairs}
     for folder, config in zip(folders, configs):
         if config.training and resolve_path(config.training.data) == resolve_path(evaluation.root):
-            trained = scored & {pair.image for pair in training_pairs(config, evaluation.root)[0]}
-            if trained:
-                warn(f'warning: {folder}: was trained on {len(trained)} of the {len(scored)} '
-                     'pictures that are scored')
+            trained = {pair.image for pair in training_pairs(config, evaluation.root)[0]}
+            if n := len(scored & trained):
+                warn(f'warning: {folder}: was trained on {n} of the {len(scored)} pictures that '
+                     'are scored')
     names, write = {pair.name for pair in evaluation.pairs}, evaluation.write
     others = write and [path for path in write.glob('real/*.png') if path.stem not in names]
     if others:
@@ -303,9 +300,8 @@ def check_pictures(evaluation, folders, configs):
 def write_results(out, evaluation, results, which):
     """Print the table; write scores.json and sheet.png, with a row for each shown label map: the
     map, the photograph, the picture of each run, flat colours. results: of score_pictures."""
-    rows, columns = zip(*results)
     rows = [{name: report.finite_or_none(value) if isinstance(value, float) else value
-             for name, value in row.items()} for row in rows]
+             for name, value in row.items()} for row, _ in results]
     void = ', '.join(evaluation.label_names[i] for i in sorted(evaluation.void))
     description = (f'judge {evaluation.recogniser}; {format_value(evaluation.size)}; '
                    f'void {f"{void}, whose pixels do not count" if void else "none"}'
@@ -327,6 +323,6 @@ def write_results(out, evaluation, results, which):
     write_text(out / 'scores.json', json.dumps({'protocol': description, 'rows': rows}, indent=1))
     write_png(out / 'sheet.png', np.concatenate([
         strip(evaluation.config, evaluation.read(pair)[0],
-              [data.to_float(column[pair.name])[None] for column in columns])
+              [data.to_float(shown[pair.name])[None] for _, shown in results])
         for pair in evaluation.pairs if pair.name in evaluation.shown]))
     log_info(f'{out / "scores.json"}\n{out / "sheet.png"}')

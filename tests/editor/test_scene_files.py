@@ -1,5 +1,6 @@
 """Scenes that are opened, saved for `generate`, recovered, and edited by a script."""
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,6 +104,25 @@ def test_a_script_stops_at_the_first_edit_that_fails(command, trained, scenes, t
         script.write_text(text)
         code, _, err = command(*words)
         assert code == 2 and message in err and err.count('\n') == 1
+
+
+def test_refused_scripts_leave_no_folder(command, trained, scenes, tmp_path):
+    label, inst = first_scene(scenes)
+    Path('edits.json').write_text('[{"do": "remove", "object": 12345}]')
+    for flags in ((), ('--final-only',)):
+        code, _, _ = command('edit', '--run', trained, '--label', label, '--inst', inst, '--out',
+                             'out', '--script', 'edits.json', *flags)
+        assert code == 2 and not Path('out').exists()
+
+
+def test_warnings_as_those_of_generate(command, trained, scenes, tmp_path):
+    """A map much larger than those of the training, and a label that these do not have."""
+    label, inst = first_scene(scenes)
+    Path('edits.json').write_text('[{"do": "relabel", "object": [3, 20], "label": "bus"}]')
+    code, _, err = command('edit', '--run', trained, '--label', label, '--inst', inst, '--out',
+                           'out', '--script', 'edits.json', '--size', '128x64')
+    assert code == 0 and f'{label} is 128x64. {trained} was trained at 64x32; try --size' in err
+    assert 'warning: no styles for bus, which the training data lacks; they get the mean' in err
 
 
 def test_ids_of_more_than_16_bits_are_replaced(trained, scenes, tmp_path):
