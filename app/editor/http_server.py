@@ -34,8 +34,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, session, host, port):
-        self.session, self.token = session, secrets.token_urlsafe(24)
-        self.page = PAGE.read_bytes()
+        self.session, self.token, self.page = session, secrets.token_urlsafe(24), PAGE.read_bytes()
         script, style = (hashlib.sha256(self.page.split(b'<%s>' % tag)[1].split(b'</%s>' % tag)[0])
                          for tag in (b'script', b'style'))
         script, style = (base64.b64encode(x.digest()).decode() for x in (script, style))

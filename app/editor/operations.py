@@ -140,9 +140,9 @@ class Editor:
         state = state or self.state
         label, inst = (torch.from_numpy(x[window].copy())[None, None] for x in state[:2])
         inst = None if self.config.instances == 'none' else inst
-        scene = generate.make_scene(self.config, label, inst, self.opened.size)
-        ids = scene.ids.tolist() if self.run.E else []
-        vectors = torch.tensor([state.styles[i].features for i in ids]) if self.run.E else None
+        scene, vectors = generate.make_scene(self.config, label, inst, self.opened.size), None
+        if self.run.E:
+            vectors = torch.tensor([state.styles[i].features for i in scene.ids.tolist()])
         return scene, vectors, self.opened.noise
 
     def picture(self):
@@ -206,11 +206,10 @@ class Editor:
 
     def split(self, at: point):
         """Turn the connected part of an object around a point into a new object."""
-        x, y = at
-        part, old = self.connected_part(x, y), int(self.state.inst[y, x])
+        label, old = (int(x[at[1], at[0]]) for x in self.state[:2])
+        part = self.connected_part(*at)
         if part.sum() == (self.state.inst == old).sum():
             raise UserError(f'{at}: that object is in one piece')
-        label = int(self.state.label[y, x])
         return self.with_object(part, label, self.free_id(label), self.state.styles.get(old))
 
     def remove(self, object: object_id):
@@ -321,12 +320,12 @@ class Editor:
         label, inst = (x.copy() for x in self.state[:2])
         others = ~hole & (label != np.bincount(label[hole]).argmax())
         stuff = others & ~np.isin(label, self.things)
-        for sources in (stuff & ~np.isin(label, self.config.void), stuff, others, ~hole):
-            if sources.any():
-                y, x = nearest_pixels(hole, sources)
-                label[hole], inst[hole] = label[y, x], inst[y, x]
-                return label, inst
-        raise UserError('nothing would be left to fill the picture with')
+        sources = (stuff & ~np.isin(label, self.config.void), stuff, others, ~hole)
+        if hole.all():
+            raise UserError('nothing would be left to fill the picture with')
+        y, x = nearest_pixels(hole, next(mask for mask in sources if mask.any()))
+        label[hole], inst[hole] = label[y, x], inst[y, x]
+        return label, inst
 
     def draw_mask(self, brush, width, rectangle, fill):
         """Return the (H, W) bool mask of a stroke, a rectangle or a connected part."""

@@ -78,14 +78,14 @@ def save(editor, folder, name, image):
 def write_map(path, ids):
     """Write a map of ids (H, W) as PNG of 8 or 16 bits, or as .npy if they do not fit. Returns the
     path. decoding.SAVED_MAP_KEY tells the readers of every layout that the PNG has ids."""
-    if ids.max() >= 1 << 16:
+    if ids.max() < 1 << 16:
+        picture = Image.fromarray(ids.astype(np.uint8 if ids.max() < 256 else np.uint16))
+        info = PngImagePlugin.PngInfo()
+        info.add_text(decoding.SAVED_MAP_KEY, 'ids')
+        write_atomically(path, lambda file: picture.save(file, 'PNG', pnginfo=info))
+    else:
         path = path.with_suffix('.npy')
         write_atomically(path, lambda file: np.save(file, ids))
-        return path
-    picture = Image.fromarray(ids.astype(np.uint8 if ids.max() < 256 else np.uint16))
-    info = PngImagePlugin.PngInfo()
-    info.add_text(decoding.SAVED_MAP_KEY, 'ids')
-    write_atomically(path, lambda file: picture.save(file, 'PNG', pnginfo=info))
     return path
 
 

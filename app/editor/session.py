@@ -118,8 +118,8 @@ class Session:
         """Return the picture of the present version as PNG, or that of the scene as it was opened.
         preview: at half the size, which is faster and a different picture."""
         e = self.editor
-        state = e.reset() if opened else e.state
-        inputs = e.inputs(state, np.s_[::2, ::2] if preview else np.s_[:, :])
+        step = 2 if preview else 1
+        inputs = e.inputs(e.reset() if opened else e.state, np.s_[::step, ::step])
         key = None if preview else e.opened.version if opened else version
         return lambda: png(self.compute(version, inputs, key))
 

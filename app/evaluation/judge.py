@@ -112,8 +112,8 @@ def make_network(config, size):
 
 
 def train_judge(judge, config, pairs, size, device):
-    """Train with cross-entropy on nine tenths of the photographs, and validate on one tenth. After
-    an epoch without improvement go back to the best weights and halve the learning rate."""
+    """Train on nine tenths of the photographs, and validate on one tenth. After an epoch without
+    improvement go back to the best weights and halve the learning rate."""
     trained, held = inspection.hold_out(pairs, max(1, len(pairs) // 10))
     reader, workers = PairReader(config, size, 'none'), getattr(config.training, 'workers', 0)
     dataset = open_dataset(trained, reader, flip=True, jitter=1.2, workers=workers)

@@ -51,7 +51,7 @@ class Evaluation:
 
     def __post_init__(self):
         config, root, split, pairs, problems = self.config, self.root, self.split, self.pairs, {}
-        self.label_names = config.label_names or [str(i) for i in range(config.n_labels)]
+        self.label_names = config.label_names or [*map(str, range(config.n_labels))]
         if pairs is None:
             layout, pairs, problems = layouts.find_pairs(root, split)
             if (layout.n_labels == 0) != (config.n_labels == 0):
@@ -117,18 +117,18 @@ def score_run(evaluation, run, title, folder, clusters):
         scene = scenes.read_scene(config, pair.label, inst, config.size or size)
 
         def synthesise(style_source, number=0):
-            seed = picture_seed(evaluation.seed, pair.name, number)
-            photo_of_styles = scenes.read_photo(config, pair.image, scene) if (
+            encoded = scenes.read_photo(config, pair.image, scene) if (
                 style_source == 'encoded') else None
-            vectors = generate.choose_vectors(run, scene, clusters, photo_of_styles,
+            seed = picture_seed(evaluation.seed, pair.name, number)
+            vectors = generate.choose_vectors(run, scene, clusters, encoded,
                                               seed if style_source == 'sampled' else None)
             fake = generate.synthesise(run, scene, vectors, seed)
             fake = fake if photo.is_floating_point() else data.to_uint8(fake)
             return data.to_tensor(data.resize(fake[0].permute(1, 2, 0).cpu().numpy(), size))
 
         picture = synthesise(evaluation.style_source)
-        encoded = run.E and evaluation.style_source != 'encoded'
-        values = measures.reconstruction(synthesise('encoded') if encoded else picture, photo)
+        values = measures.reconstruction(synthesise('encoded') if (
+            run.E and evaluation.style_source != 'encoded') else picture, photo)
         if evaluation.n_samples and (run.E or config.model == 'unet'):
             samples = [synthesise('sampled', number) for number in range(evaluation.n_samples)]
             regions = label if config.n_labels else torch.zeros(label.shape[-2:])
@@ -159,9 +159,9 @@ def score_flat_colours(evaluation, training_pairs):
 
 
 def training_scorer(config, pairs, folder, device):
-    """Return score(run, clusters), which returns {measure: number} during training; the checkpoint
-    with the highest first number is the best. None without --evaluate-every. UserError if there
-    are no pictures to score. pairs: all of the training split. folder: the run's."""
+    """Return score(run, clusters), which returns {measure: number} during training; the highest
+    first number is of the best checkpoint. None without --evaluate-every. pairs: all of the
+    training split. folder: the run's. UserError if there are no pictures to score."""
     if not config.training.evaluate_every:
         return None
     trained, held = inspection.train_and_heldout(config, pairs)
