@@ -11,7 +11,7 @@ from app.cli import checks
 from app.cli.settings import dataset_fields, seed_of
 from app.common.console import log_info
 from app.common.errors import UserError, describe_os_error, is_out_of_memory, one_line
-from app.common.files import lock_folder, make_folder, require_regular_file
+from app.common.files import lock_folder, make_folder
 
 
 def load_trained_run(args):
@@ -78,7 +78,7 @@ def edit(args):
     """Change the objects of a scene, by a script or on a page (paper section 3.4, interactive
     object editing)."""
     checks.check_edit(args)
-    from app.datasets import layouts
+    from app.datasets import layouts, scenes
     from app.editor import http_server, scene_files
     folder, run = load_trained_run(args)
     out = Path(args.out) if args.out else folder / 'edited'
@@ -87,14 +87,13 @@ def edit(args):
         args.label, args.inst, args.styles, args.photo))
     editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
                                     seed_of(args))
-    if args.script:
-        require_regular_file(args.script)
-    make_folder(out)
+    scenes.warn_about_size(folder, run.config, label, editor.inputs()[0])
     name = layouts.scene_name(label)
     if args.script:
         for path in scene_files.run_script(editor, args.script, out, name, args.final_only):
             log_info(path)
         return 0
+    make_folder(out)
     with lock_folder(out, flag='--out'):
         return http_server.serve(editor, out, name, f'{name}, {folder.name}', args.host, args.port,
                                  args.browser)
