@@ -23,7 +23,7 @@ def ids_to_labels(ids, table, path):
         y, x = np.argwhere(labels < 0)[0]
         raise UserError(f'{path}: label {ids[y, x]} at x={x}, y={y} is not one of the '
                         f'{len(table)} labels of this run. Fix the map, or train with --n-labels '
-                        'if there are more labels')
+                        f'{max(ids[y, x] + 1, len(table))} if it is a label')
     return labels
 
 
