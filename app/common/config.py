@@ -4,6 +4,7 @@ This module imports nothing heavy, so that --help answers at once."""
 import argparse
 from collections import namedtuple
 from contextlib import suppress
+from functools import partial
 import math
 import re
 import reprlib
@@ -16,12 +17,10 @@ from app.common.errors import UserError
 
 class Kind(namedtuple('Kind', 'expected is_valid parse metavar choices', defaults=(str, 'N', ()))):
     """The type and the bounds of a field.
-
     expected: the allowed values, in words. choices: all of them, if they are few.
     is_valid: a function that returns whether a value, of any type, is allowed.
-    parse: a function that makes a value of a word of the command line; it may raise ValueError.
-    metavar: what --help calls a value.
-    """
+    parse: a function that makes a value of a word; it may raise ValueError.
+    metavar: what --help calls a value."""
 
     def __call__(self, word):
         """Return the value of a word of the command line. argparse calls this."""
@@ -47,28 +46,18 @@ def choice(*values):
                 lambda value: type(value) in (str, bool) and value in values, choices=values)
 
 
-def path(metavar):
-    return Kind('a path', lambda value: is_text(value) and value != '', metavar=metavar)
-
-
-def string(metavar):
-    return Kind('text', is_text, metavar=metavar)
-
-
-def is_text(value):
-    return isinstance(value, str) and '\0' not in value
-
-
-def is_plain(value):
-    return value is None or isinstance(value, (bool, int, float, str))
+def string(metavar, expected='text', pattern=r'[^\0]*'):
+    return Kind(expected, lambda value: isinstance(value, str) and re.fullmatch(pattern, value),
+                metavar=metavar)
 
 
 def list_of(is_valid, length=None):
     """Return a function that returns whether a value is a list of valid items."""
-    return lambda value: (isinstance(value, (list, tuple)) and all(map(is_valid, value))
-                          and length in (None, len(value)))
+    return lambda value: (isinstance(value, (list, tuple)) and length in (None, len(value))
+                          and all(map(is_valid, value)))
 
 
+path = partial(string, expected='a path', pattern=r'[^\0]+')
 BOOL = choice(True, False)
 CHANNELS, DEPTH, BLOCKS, SCALE = integer(1, 4096), integer(1, 12), integer(0, 256), integer(1, 256)
 COUNT, POSITIVE = integer(0), integer(1)
@@ -78,18 +67,18 @@ HOURS = real('a number of hours above 0', lambda x: 0 < x < 1e5, 'H')
 FOLDER, FILE = path('DIR'), path('FILE')
 SIZE = Kind('WIDTHxHEIGHT, each from 1 to 32768', list_of(integer(1, 1 << 15).is_valid, 2),
             lambda word: tuple(map(int, word.lower().split('x'))), 'WxH')
-NAME = Kind('letters, digits, _ and -',
-            lambda value: is_text(value) and re.fullmatch(r'[\w-]+', value), metavar='NAME')
-NAMES = Kind('names', list_of(is_text))
+NAME, TEXT = string('NAME', 'letters, digits, _ and -', r'[\w-]+'), string('TEXT')
+NAMES = Kind('names', list_of(TEXT.is_valid))
 LABEL = integer(0, (1 << 16) - 1, 'ID')
 LABEL_TABLE = Kind('labels by id', lambda table: (
     isinstance(table, dict) and len(table) <= 1 << 16
     and all(map(LABEL.is_valid, [*table, *table.values()]))))
 COLOURS = Kind('rows [R, G, B, label, name]', list_of(lambda row: (
-    list_of(is_plain, 5)(row) and list_of(integer(0, 255).is_valid)(row[:3])
-    and LABEL.is_valid(row[3]) and is_text(row[4]))))
+    isinstance(row, (list, tuple)) and len(row) == 5 and TEXT.is_valid(row[4])
+    and LABEL.is_valid(row[3]) and list_of(integer(0, 255).is_valid)(row[:3]))))
 FLAGS = Kind('flags', lambda flags: isinstance(flags, dict) and all(
-    is_plain(value) or list_of(is_plain, 2)(value) for value in flags.values()))
+    value is None or isinstance(value, (bool, int, float, str)) or SIZE.is_valid(value)
+    for value in flags.values()))
 
 
 # --------------------------------------------------------------------------------------- fields
@@ -134,7 +123,7 @@ NETWORK = fields(
     in_channels=(CHANNELS, 3),                              # of these pictures
     out_channels=(CHANNELS, 3),
     instances=(choice('files', 'components', 'none'), REQUIRED),
-    layout=(string('NAME'), 'flat'),                        # a name in layouts.LAYOUTS
+    layout=(TEXT, 'flat'),                                  # a name in layouts.LAYOUTS
     label_names=(NAMES, None),
     label_table=(LABEL_TABLE, None),
     palette=(COLOURS, None),
@@ -217,13 +206,12 @@ PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False,
            'lambda_feature': 0.0, 'lambda_l1': 100.0}
 
 # What finetune takes over from the run it starts from, unless a flag says otherwise.
-INHERITED = ('split', 'left_out', 'hold_out', 'held', 'jitter', 'flip', 'workers', 'batch',
-             'accumulate', 'lr', 'gan', 'lambda_feature', 'lambda_vgg', 'lambda_l1', 'vgg', 'ema',
-             'precision', 'compile', 'recompute', 'seed')
+INHERITED = ('split left_out hold_out held jitter flip workers batch accumulate lr gan vgg ema '
+             'lambda_feature lambda_vgg lambda_l1 precision compile recompute seed').split()
 
 # What --resume may change: the result stays as it is, or the run gets longer, or files have moved.
-MAY_CHANGE = ('epochs', 'decay_epochs', 'steps', 'workers', 'cache', 'save_every', 'keep',
-              'max_bad_steps', 'data', 'vgg', 'recompute', 'compile')
+MAY_CHANGE = ('epochs decay_epochs steps workers cache save_every keep max_bad_steps data vgg '
+              'recompute compile').split()
 
 
 # ------------------------------------------------------------------------------- configurations

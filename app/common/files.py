@@ -112,12 +112,9 @@ def make_folder(path):
 @contextmanager
 def lock_folder(folder, wait=False, flag='--run', name='.lock'):
     """Hold the lock of a folder. The system releases it when the process ends, however it ends.
-    Forked processes do not hold it.
-
+    Forked processes do not hold it. If this process opens and closes its file, it is lost, too.
     wait: wait until no other process holds it. If false, a UserError names the other process.
-    flag: the flag that chooses another folder, for the message.
-    name: the file of the lock. If this process opens and closes it again, the lock is lost.
-    """
+    flag: the flag that chooses another folder, for the message."""
     number = os.open(folder / name, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
     try:
         try:

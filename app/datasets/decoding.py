@@ -1,5 +1,4 @@
-"""Decode picture files, .npy arrays and parts of .mat files into ndarrays. Sizes are (width,
-height), as in Pillow."""
+"""Decode pictures, .npy arrays and parts of .mat files into ndarrays. Sizes: (width, height)."""
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -49,7 +48,8 @@ def is_mat_part(path):
 @contextmanager
 def open_file(path):
     """Open a picture or an array once. Yield a PIL.Image that is not decoded yet, or an (H, W, C)
-    ndarray, which a .npy file maps into memory. Raises UserError if the file is neither."""
+    ndarray, which a .npy file maps into memory; and its Header. Raises UserError for other files.
+    """
     path = Path(path)
     if is_mat_part(path):
         with open_mat(path.parents[1], 'h5py.File', '7.3') as file, as_user_error(path):
@@ -64,34 +64,33 @@ def open_file(path):
         if path.suffix.lower() != '.npy':
             with as_user_error(path, 'cannot be read as a picture'):
                 picture = Image.open(path, formats=FORMATS)
+                header = picture_header(picture)
             with picture:
-                yield picture
+                yield picture, header
                 return
         with as_user_error(path, 'cannot be read as an array'):
             array = np.lib.format.open_memmap(path, mode='r')
         if array.ndim not in (2, 3) or 0 in array.shape or max(array.shape) > 1 << 15:
             raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width) or '
                             '(height, width, channels)')
-    yield array if array.ndim == 3 else array[..., None]
+    array = array if array.ndim == 3 else array[..., None]
+    yield array, Header(array.shape[1::-1], array.shape[2])
 
 
 def read_header(path):
     """Return the Header of a picture or an array without decoding it."""
-    with open_file(path) as file:
-        return header_of(file, path)
+    with open_file(path) as (_, header):
+        return header
 
 
-def header_of(file, path):
-    """Return the Header of an open file. The size is that of the upright picture."""
-    if isinstance(file, np.ndarray):
-        return Header(file.shape[1::-1], file.shape[2])
-    with as_user_error(path):
-        is_grey = file.mode in ('1', 'L', 'LA', 'I', 'F') or file.mode.startswith('I;16')
-        # The size of a TIFF file is that of the upright picture already.
-        size = file.size[::-1] if is_rotated(file) and file.format != 'TIFF' else file.size
-        compression = 'jpeg' if file.format in ('JPEG', 'MPO') else file.info.get('compression')
-        return Header(size, 1 if is_grey else 3, 'jpeg' in str(compression),
-                      file.format == 'PNG' and file.info.get(SAVED_MAP_KEY) == 'ids')
+def picture_header(picture):
+    """Return the Header of a PIL.Image. The size is that of the upright picture."""
+    is_grey = picture.mode in ('1', 'L', 'LA', 'I', 'F') or picture.mode.startswith('I;16')
+    # The size of a TIFF file is that of the upright picture already.
+    rotated = is_rotated(picture) and picture.format != 'TIFF'
+    is_jpeg = picture.format in ('JPEG', 'MPO') or 'jpeg' in str(picture.info.get('compression'))
+    return Header(picture.size[::-1] if rotated else picture.size, 1 if is_grey else 3, is_jpeg,
+                  picture.format == 'PNG' and picture.info.get(SAVED_MAP_KEY) == 'ids')
 
 
 def is_rotated(picture):
@@ -101,8 +100,7 @@ def is_rotated(picture):
 
 
 def apply_orientation(picture):
-    """Decode a picture and turn it as its EXIF orientation says."""
-    is_rotated(picture)                             # Pillow keeps the EXIF data that it reads first
+    """Decode a picture and turn it as its EXIF data says; picture_header has read that."""
     if picture.format != 'TIFF':
         return ImageOps.exif_transpose(picture)
     upright_size = picture.size
@@ -119,8 +117,7 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True):
     colours: return colours, (H, W, 3) int32, unless `edit` saved the map.
     Raises UserError if the file holds something else."""
     wrong = f'{path}: a map of ids has one channel of integers, this'
-    with open_file(path) as file:
-        header = header_of(file, path)
+    with open_file(path) as (file, header):
         check_jpeg(header, path, jpeg_allowed)
         if colours and not header.is_saved_map:
             return photo_pixels(file, path, size, nearest=True).astype(np.int32), header
@@ -163,9 +160,8 @@ def labels_as_int32(ids, path):
 
 def read_photo(path, size=None, channels=3):
     """Return a photograph, (H, W, channels), upright and resized bicubically with antialiasing:
-    uint8, RGB or grey; or the values of an array, uint8 or float32 in [-1, 1], of any number of
-    channels. Raises UserError if the file holds something else."""
-    with open_file(path) as file:
+    uint8, RGB or grey; or an array, uint8 or float32 in [-1, 1]. Raises UserError."""
+    with open_file(path) as (file, _):
         return photo_pixels(file, path, size, channels)
 
 

@@ -63,10 +63,8 @@ def inspect_dataset(source, thorough=False):
     source: a namespace with the fields of config.DATA.
     Returns a namespace with the fields of config.NETWORK that depend on the data, and
         pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
-        sizes: {scene: (width, height)}
-        ignores_255: whether 255 was taken for the mark of pixels without a label
+        sizes: {scene: (width, height)}. ignores_255: whether 255 was taken for unknown
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list
-    Raises UserError if there are no label maps.
     """
     layout, pairs, problems = layouts.find_pairs(source.data, source.split)
     instances = source.instances
@@ -104,9 +102,8 @@ def inspect_dataset(source, thorough=False):
 
 
 def find_labels(source, layout, ids):
-    """Return {field: value}: the fields of config.NETWORK that depend on the labels of a data set,
-    and ignores_255. ids: the set of values in the label maps, if nothing else tells the labels.
-    Raises UserError for a flag that makes no sense for the layout."""
+    """Return {field: value} of config.NETWORK for the labels of a data set, and ignores_255.
+    ids: the values in the label maps. Raises UserError for a flag that the layout cannot use."""
     def refuse(flag, value, why):
         raise UserError(f'--{flag} {value}: {why}; leave it out')
 
@@ -173,8 +170,7 @@ def count_contents(contents):
 
 
 def require_usable(source, contents):
-    """Raise UserError for a data set with problems. With --skip-bad print them instead, unless no
-    pair is left: this run, and all that start from it, leave them out."""
+    """Raise UserError for a data set with problems; with --skip-bad only if no pair is left."""
     problems = list(contents.problems.values())
     if problems and not source.skip_bad or not contents.pairs:
         raise UserError(
@@ -187,8 +183,7 @@ def require_usable(source, contents):
 
 def pairs_for_config(config, root, left_out, split='train'):
     """Return the name of a folder's layout, its pairs without the scenes `left_out`, and
-    {scene: (width, height)}. Raises UserError if one of them does not suit the configuration of a
-    run, by its headers."""
+    {scene: (width, height)}. Raises UserError if their headers do not suit the configuration."""
     layout, pairs, problems = layouts.find_pairs(root, split)
     pairs = [pair for pair in pairs if pair.name not in left_out]
     if not pairs and not problems.keys() - set(left_out):
@@ -272,12 +267,12 @@ def print_report(source, contents):
     n, n_problems = len(contents.pairs), len(contents.problems)
     log_info(summarise(contents, source.split))
     splits = layouts.find_splits(Path(source.data))
-    others = [split for split in splits if split != source.split]
+    hints = [f'; only {source.split} was read, --split {split} reads that one'
+             for split in splits if split != source.split]
     log_info('splits: ' + ', '.join(f'{split} ({count})' for split, count in splits.items())
-             + (f'; only {source.split} was read, --split {others[0]} reads that one' if others
-                else ''))
-    sizes = Counter(contents.sizes.values())
-    log_info('sizes: ' + ', '.join(f'{w}x{h} ({count})' for (w, h), count in sizes.most_common(5))
+             + ''.join(hints[:1]))
+    sizes = Counter(f'{w}x{h}' for w, h in contents.sizes.values())
+    log_info('sizes: ' + ', '.join(f'{size} ({count})' for size, count in sizes.most_common(5))
              + (f' and {len(sizes) - 5} more' if len(sizes) > 5 else ''))
     if contents.n_labels and n:
         names = contents.label_names or range(contents.n_labels)

@@ -14,7 +14,7 @@ import numpy as np
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_text, require_regular_file
 from app.datasets import decoding
-from app.datasets.decoding import SUFFIXES
+from data import resize
 
 # Endings of file names that tell the roles of files; those without a role are not used.
 ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
@@ -40,8 +40,7 @@ def roles_by_name(path):
 
 
 def files_below(folder):
-    """Return all files below a folder, sorted, without those of macOS (._*). Links are followed,
-    and each folder is visited once. Raises UserError if one cannot be read."""
+    """Return all files below a folder and its links, sorted, without those of macOS (._*)."""
     def fail(error):
         if not isinstance(error, FileNotFoundError):
             raise UserError(f'{error.filename}: cannot be read ({error.strerror})')
@@ -49,7 +48,7 @@ def files_below(folder):
     files, visited = [], set()
     for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         if (place := os.path.realpath(parent)) in visited:
-            folders.clear()
+            folders.clear()                         # links that form a loop
         else:
             visited.add(place)
             files += [Path(parent, name) for name in names if not name.startswith('._')]
@@ -59,7 +58,7 @@ def files_below(folder):
 def pictures_below(folder, pattern='*'):
     """Return the pictures below a folder whose names match a pattern."""
     return [path for path in files_below(folder)
-            if path.suffix.lower() in SUFFIXES and path.match(pattern)]
+            if path.suffix.lower() in decoding.SUFFIXES and path.match(pattern)]
 
 
 def by_scene(paths):
@@ -75,12 +74,11 @@ def by_scene(paths):
 
 
 # ---------------------------------------------------------------------------- recognising layouts
-# Each function takes the folder of a data set and the name of a split. It returns None if the
+# The functions find take the folder of a data set and the name of a split. They return None if the
 # folder has another layout, else {role: [path]}.
 
 def folder_finder(**patterns):
-    """Return such a function for a layout with a folder for each role. Patterns as
-    'gtFine/{split}/*_labelIds.*' say where its pictures are."""
+    """Return such a function of patterns for each role, like 'gtFine/{split}/*_labelIds.*'."""
     def find(root, split):
         places = {role: root / pattern.format(split=split, long_split=LONG_SPLITS.get(split, split))
                   for role, pattern in patterns.items()}
@@ -93,8 +91,7 @@ def find_ade_full(root, split):
     """Each photograph has a *_seg.png beside it, which holds labels and instances."""
     for images in (root / 'images' / 'ADE', root / 'images'):
         folder = images / LONG_SPLITS.get(split, split)
-        maps = folder.is_dir() and pictures_below(folder, '*_seg.png')
-        if maps:
+        if folder.is_dir() and (maps := pictures_below(folder, '*_seg.png')):
             return {'label': maps, 'inst': maps, 'image': pictures_below(folder, '*.jpg')}
 
 
@@ -106,9 +103,8 @@ def find_nyu(root, split):
     with decoding.open_mat(mat, 'h5py.File', '7.3') as file, as_user_error(
             mat, 'not the labelled pictures of NYU Depth v2'):
         n, w, h = file['labels'].shape
-        for key, kinds, shape in (('labels', 'iu', (n, w, h)), ('instances', 'iu', (n, w, h)),
-                                  ('images', 'u', (n, 3, w, h))):
-            if file[key].dtype.kind not in kinds or file[key].shape != shape:
+        for key, shape in ('labels', (n, w, h)), ('instances', (n, w, h)), ('images', (n, 3, w, h)):
+            if file[key].dtype.kind not in 'iu' or file[key].shape != shape:
                 raise ValueError(f'{key}: {file[key].dtype} of shape {file[key].shape}')
     numbers = range(1, n + 1)
     splits = mat.parent / 'splits.mat'
@@ -146,23 +142,24 @@ def ade_class(colours):
 
 def read_mat_numbers(path, key):
     """Return the numbers in the array `key` of a MATLAB 5 file, a list of int."""
-    arrays = decoding.open_mat(path, 'scipy.io.loadmat', '5')
     with as_user_error(path):
+        arrays = decoding.open_mat(path, 'scipy.io.loadmat', '5')
         return arrays[key].flatten().astype(int).tolist()
 
 
-def decode_helen_masks(path, *options):
+def decode_helen_masks(path, size=None, *options):
     """Decode a label map as decoding.decode_map does, or the soft masks <scene>_lbl00 ... lbl10, of
     which `path` is the first: each pixel has the label of its strongest mask."""
     if not Path(path).stem.endswith('_lbl00'):
-        return decoding.decode_map(path, *options)
+        return decoding.decode_map(path, size, *options)
     folder = Path(path).parent
     masks = [file for file in files_below(folder) if re.search(r'_lbl\d\d$', file.stem)]
     if len(masks) != len(HELEN):
         raise UserError(f'{folder}: {len(masks)} masks there, expected {len(HELEN)}')
     with as_user_error(folder, 'its masks do not fit together'):
-        decoded = [decoding.decode_map(file, *options) for file in masks]
-        return np.stack([mask for mask, _ in decoded]).argmax(0), decoded[0][1]
+        decoded = [decoding.decode_map(file, None, *options) for file in masks]
+        labels = np.stack([mask for mask, _ in decoded]).argmax(0)
+    return resize(labels, size, nearest=True), decoded[0][1]
 
 
 # The ids 0 ... 33; the official models have a 35th label for the id -1.
@@ -257,14 +254,12 @@ def find_splits(root):
 
 
 def find_pairs(root, split='train'):
-    """Recognise the layout of a folder and pair its files by name.
-    Returns the Layout, [Pair] and {scene: message} for scenes that lack a file.
-    Raises UserError if the layout is unknown or the split has no label maps."""
+    """Recognise the layout of a folder and pair its files by name. Return the Layout, [Pair] and
+    {scene: message} for scenes that lack a file. Raises UserError if there are no label maps."""
     root = Path(root)
-    if not root.exists():
-        raise UserError(f'{root}: no such folder')
     if not root.is_dir() and root.suffix != '.mat':
-        raise UserError(f'{root}: is a file, expected the folder of a data set')
+        raise UserError(f'{root}: ' + ('is a file, expected the folder of a data set'
+                                       if root.exists() else 'no such folder'))
     layout, files = recognise_layout(root, split)
     if not files.get('label'):
         splits = ', '.join(find_splits(root))
@@ -277,23 +272,22 @@ def find_pairs(root, split='train'):
 
     labels, images = by_scene(files['label']), by_scene(files['image'])
     insts = by_scene(files.get('inst', [])) or dict.fromkeys(labels)
-    kinds = {'label map': labels, 'instance map': insts, 'photograph': images}
     pairs, problems = [], {}
     for scene in sorted({*labels, *insts, *images}):
-        missing = [kind for kind, paths in kinds.items() if scene not in paths]
-        if missing:
-            path = labels.get(scene) or images.get(scene) or insts[scene]
-            problems[scene] = f'{path}: no {missing[0]} of the same name'
+        for kind, paths in ('label map', labels), ('instance map', insts), ('photograph', images):
+            if scene not in paths:
+                path = labels.get(scene) or images.get(scene) or insts[scene]
+                problems[scene] = f'{path}: no {kind} of the same name'
+                break
         else:
             pairs.append(Pair(scene, labels[scene], insts[scene], images[scene]))
     return layout, pairs, problems
 
 
 def files_by_name(paths, role):
-    """Return {scene: path} of the pictures in `paths`, a list of files and folders. In a folder,
-    files that are named for another role than `role` ('label', 'inst' or 'image') are skipped; so
-    are unnamed ones if another of their scene is named for the role.
-    Raises UserError if there are none, or two have the same name."""
+    """Return {scene: path} of the pictures in `paths`, files and folders. In folders, files that
+    are named for other roles ('label', 'inst' or 'image') are skipped, and unnamed ones if another
+    of their scene is named for the role. Raises UserError for two of a name, or none."""
     files = []
     for path in map(Path, paths):
         if path.is_dir():

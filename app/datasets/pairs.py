@@ -12,14 +12,11 @@ IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memor
 
 
 class PairReader:
-    """Decodes a layouts.Pair: returns {role: ndarray} of one size (width, height).
+    """Decodes a layouts.Pair: returns {role: ndarray} of one size (width, height). UserErrors name
+    the file. instances: in place of those of `config`.
 
-        image: (H, W, C) uint8, or float32 in [-1, 1]
-        label: (H, W) uint8, above 256 labels int32; where n_labels is 0, a picture (H, W, C)
-        inst: (H, W) int32; missing where there are no instances
-
-    config: a configuration. instances: in place of the configuration's.
-    Raises UserError that names the file.
+    image: (H, W, C) uint8, or float32 in [-1, 1]. inst: (H, W) int32, where there are instances.
+    label: (H, W) uint8, above 256 labels int32; where n_labels is 0, a picture (H, W, C).
     """
 
     def __init__(self, config, size=None, instances=None):
@@ -31,13 +28,11 @@ class PairReader:
         image = self.read_photo(pair.image, self.size)
         size = image.shape[1::-1]
         label, _ = self.read_label(pair.label, size)
-        if self.n_labels == 0:
-            return {'label': label, 'image': image}
-        arrays = {'label': label.astype(np.uint8 if self.n_labels <= 256 else np.int32),
+        arrays = {'label': label.astype(np.uint8) if 0 < self.n_labels <= 256 else label,
                   'image': image}
-        if self.instances == 'files':
+        if self.instances == 'files' and self.n_labels:
             arrays['inst'] = self.read_instances(pair.inst, size)
-        elif self.instances == 'components':
+        elif self.instances == 'components' and self.n_labels:
             arrays['inst'] = data.connected_components(label)
         return arrays
 
