@@ -47,13 +47,12 @@ def train(args):
     found = inspection.inspect_dataset(source, thorough=source.skip_bad)
     folder = folders.new_folder(args.run, resolve_path(args.data).name or 'root', args.dry_run)
     device = devices.pick_device(args.device)
-    inspection.warn_about_assumptions(source, found)
     inspection.require_usable(source, found)
 
     config = configurations.make_config(settings(args), found)
     configurations.complete_config(config, found.pairs, found.sizes)
     devices.set_precision(config, device, getattr(args, 'precision', None))
-    log_info(inspection.summarise(found, 'training')
+    log_info(inspection.summarise(found, source.split)
              + (', encoder trained along' if config.features else ''))
     return start(args, config, folder, device, found.pairs)
 

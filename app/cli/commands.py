@@ -69,7 +69,6 @@ def check(args):
     from app.datasets import inspection
     source = dataset_fields(args)
     found = inspection.inspect_dataset(source, thorough=True)
-    inspection.warn_about_assumptions(source, found)
     inspection.print_report(source, found)
     return 2 if found.problems else 0
 

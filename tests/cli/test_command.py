@@ -28,7 +28,7 @@ def weights(run):
 def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
     log = p2phd('train', '--data', f'{scenes}/', '--steps', 6, '--sample-every', 4, *TINY)
     run = tmp_path / 'runs' / 'street'
-    assert '6 training pairs, 35 labels, instance maps, encoder trained along' in log
+    assert '6 pairs of the split train, 35 labels, instance maps, encoder trained along' in log
     assert 'step 6/6' in log
     config = json.loads((run / 'config.json').read_text())
     assert config['size'] == [64, 32] and config['features'] is True
@@ -302,7 +302,7 @@ def test_cityscapes(p2phd, real, tmp_path):
     city = real / 'cityscapes'
     networks = TINY[2:]
     log = p2phd('train', '--data', city, '--size', '256x128', '--steps', 4, *networks)
-    assert 'Cityscapes: 5 training pairs, 35 labels, instance maps' in log
+    assert 'Cityscapes: 5 pairs of the split train, 35 labels, instance maps' in log
     p2phd('finetune', '--from', 'runs/cityscapes', '--steps', 2, '--fix-global', 0,
           '--n-blocks-local', 1)
     p2phd('cluster', '--run', 'runs/cityscapes-512x256', '--data', city)

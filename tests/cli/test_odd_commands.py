@@ -878,7 +878,7 @@ def test_odd_command(words, code, facts, odd_files, command, monkeypatch, tmp_pa
     assert not missing, answer
     assert not recwarn.list                                         # they would be lines, too
     if code == PROBLEMS:
-        assert re.fullmatch(r'\d+ problems?', out.splitlines()[-1])
+        assert re.fullmatch(r'\d+ problems?: .*', out.splitlines()[-1])
     elif exit_code == 2:
         lines = [line for line in err.splitlines() if not re.match(
             r'warning: |note: |(headers|labels|pixels): \d+ of \d+$', line)]
