@@ -137,7 +137,6 @@ def export(args):
 
 
 def demo(args, run_words):
-    """Run the subcommands one after the other on built-in scenes. run_words: runs the command of a
-    list of words and returns its exit code."""
+    """Run the subcommands one after the other on built-in scenes. run_words: see run_demo."""
     from app.demo.demo import run_demo
     return run_demo(Path(args.run), seed_of(args), args.device, run_words)

@@ -73,7 +73,7 @@ def make_hook(run, folder, loaded, writer, score=None):
             average = train.with_averages(run)
             clusters = run.E and run_styles.cluster_dataset(
                 average, loaded.dataset.without_augmentation(),
-                indices=run_styles.evenly_spaced(range(n), MOST_CLUSTERED))
+                indices=evenly_spaced(range(n), MOST_CLUSTERED))
             if draw:
                 warn_on_error(lambda: save_sheet(average, clusters, loaded, folder),
                               'training goes on')
@@ -100,8 +100,8 @@ def show_step(run, n, state):
 
 
 def accumulate_terms(sums, terms):
-    """Add what train_step returned to {name: tensor} since the last row of the log: sums of losses,
-    extremes, numbers of steps `learned` and `skipped`, which count in nothing else."""
+    """Return `sums`, {name: tensor} since the last row of the log, with the terms of a step; if it
+    was skipped, that is only counted."""
     skipped, neutral = terms['skipped'], {'map_min': math.inf, 'map_max': -math.inf}
     terms = {name: torch.where(skipped > 0, neutral.get(name, 0.0), value.float())
              for name, value in terms.items()} | {'skipped': skipped, 'learned': 1 - skipped}
@@ -168,6 +168,11 @@ def add_scores(run, folder, scores):
                       'training goes on')
 
 
+def evenly_spaced(items, most):
+    """Return at most `most` of a list or range, evenly spaced from the first."""
+    return items[::max(1, -(-len(items) // most))]
+
+
 @torch.inference_mode()
 def render(run, item, clusters):
     """Make the pictures [(1, C, H, W)] of an item of a data.PairedDataset: with the styles of its
@@ -184,8 +189,8 @@ def save_sheet(run, clusters, loaded, folder):
     """Write samples/<step>.png: two training pictures and two others, a row each: label map |
     picture with the styles of the photograph | with the most frequent ones | photograph."""
     n = len(loaded.dataset)
-    items = [*(loaded.dataset[0, i] for i in run_styles.evenly_spaced(range(n), 2)),
-             *run_styles.evenly_spaced(loaded.shown, 2)]
+    items = [*(loaded.dataset[0, i] for i in evenly_spaced(range(n), 2)),
+             *evenly_spaced(loaded.shown, 2)]
     strips = [pictures.strip(run.config, item['label'], [
         *render(run, item, clusters), data.to_float(item['image'][None])]) for item in items]
     width = max(strip.shape[1] for strip in strips)
@@ -202,10 +207,10 @@ def report_distances(run, clusters, loaded, most):
     log_info('how far the pictures are from their photographs, as the mean difference of pixels '
              '(0: equal, 255: black in place of white):')
     plain = loaded.dataset.without_augmentation()
-    trained = [plain[0, i] for i in run_styles.evenly_spaced(range(len(plain)), most)]
+    trained = [plain[0, i] for i in evenly_spaced(range(len(plain)), most)]
     names = [' with the styles of the photograph', ' with the most frequent styles']
     for which, items in (('training pictures', trained),
-                         ('other pictures', run_styles.evenly_spaced(loaded.shown, most))):
+                         ('other pictures', evenly_spaced(loaded.shown, most))):
         distances = np.mean([[
             float((fake.cpu().float() - data.to_float(item['image'])).abs().mean()) * 127.5
             for fake in render(run, item, clusters)] for item in items], 0)

@@ -95,11 +95,6 @@ def load_or_cluster_styles(run, folder, root=None):
     return clusters
 
 
-def evenly_spaced(items, most):
-    """Return at most `most` of a list or range, evenly spaced from the first."""
-    return items[::max(1, -(-len(items) // most))]
-
-
 def save_styles(clusters, folder, variant=''):
     """Write folder/styles.npz. variant: see runs.Log; it is part of the name. Returns the path."""
     path = folder / f'styles{variant}.npz'

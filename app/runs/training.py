@@ -21,8 +21,7 @@ import data
 import generate
 import train
 
-# dataset: data.PairedDataset to train on. shown: items that are not trained on, for sheets.
-# vgg: nets.VGG19 or None.
+# A data.PairedDataset, items that are not trained on for sheets, and nets.VGG19 or None.
 TrainingData = namedtuple('TrainingData', 'dataset shown vgg')
 
 
@@ -37,8 +36,8 @@ def load_training_data(config, folder, pairs):
     pairs, heldout = inspection.train_and_heldout(config, pairs)
     heldout = heldout or inspection.other_split_pairs(config, MOST_SHOWN,
                                                       configurations.min_training_side(config))
-    read, same = PairReader(config, config.size), {
-        'crop': t.crop, 'multiple': generate.network_multiple(config)}
+    read = PairReader(config, config.size)
+    same = {'crop': t.crop, 'multiple': generate.network_multiple(config)}
     dataset = open_dataset(pairs, read, cache, flip=t.flip, jitter=t.jitter, seed=t.seed,
                            workers=t.workers, **same)
     dataset[0, 0]                           # an error now, not after networks are built
@@ -89,6 +88,7 @@ def start(run, folder, loaded, make_score, dry_run=False):
         f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
         for name in 'GDE' if getattr(run, name))
     size = configuration.format_value(c.size) if c.size else 'native size'
+    decay = ', then falling to 0 at the end' if t.decay_start < t.total_steps else ''
     frozen = f'; only the new enhancer until step {t.fix_global_steps}' * bool(t.fix_global_steps)
     saved, drawn = ('at the end' if often >= t.total_steps else f'every {often} steps'
                     for often in (t.save_every, t.sample_every))
@@ -96,7 +96,7 @@ def start(run, folder, loaded, make_score, dry_run=False):
                  f'{t.precision}, weights {weights}',
                  f'  pictures  {n} to train on, {plural(len(loaded.shown), "other")} to look at',
                  f'  schedule  {t.total_steps * t.batch / n:.1f} epochs; learning rate {t.lr:g} '
-                 f'until step {t.decay_start}, then falling to 0 at the end{frozen}',
+                 f'until step {t.decay_start}{decay}{frozen}',
                  f'  writes    a checkpoint of {memory.checkpoint_bytes(run) / 1e9:.2g} GB {saved} '
                  f'(the newest {t.keep} stay); a sheet of pictures {drawn}; index.html'):
         log_info(line)
