@@ -134,16 +134,14 @@ def resume(args):
 
 def cluster(args):
     """Cluster the features of the training set's instances, label by label (paper section 3.4)."""
-    from app.runs import distributed, report, run_styles
+    from app.runs import distributed, run_styles
     folder, run = commands.load_trained_run(args)
     if not run.E:
         raise UserError(f'{folder}: trained without --features, so there are no styles to cluster')
     clusters = run_styles.cluster_run(run, folder, args.data, args.k, args.min_pixels,
                                       seed_of(args), shared=True)
     if distributed.IS_MAIN:
-        log_info(run_styles.save_styles(clusters, folder, run.log.variant))
-        if run.config.training:
-            report.try_write_run_page(folder, run.config, 'the styles are there')
+        log_info(run_styles.save_styles(clusters, folder, run))
     return 0
 
 

@@ -100,12 +100,12 @@ def evaluate(args):
     from app.runs import devices, folders, runs
     device = devices.pick_device(args.device)
     vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None
-    run_folders = [Path(folder) for folder in args.run or [folders.newest_run()]]
     evaluate_runs(
-        run_folders, device, which=args.checkpoint, average=args.average, root=args.data,
-        split=args.split, size=args.size, style_source=args.styles, void=args.void,
-        judge=args.judge, predictions=args.predictions, seed=seed_of(args), vgg=vgg,
-        write=args.write, out=args.out, n_labels=args.official_labels)
+        [Path(folder) for folder in args.run or [folders.newest_run()]], device,
+        which=args.checkpoint, average=args.average, root=args.data, split=args.split,
+        size=args.size, style_source=args.styles, void=args.void, judge=args.judge,
+        predictions=args.predictions, seed=seed_of(args), vgg=vgg, write=args.write, out=args.out,
+        n_labels=args.official_labels)
     return 0
 
 

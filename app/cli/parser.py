@@ -22,7 +22,7 @@ for _name, _kind in (
                       lambda word: word if word == 'native' else SIZE.parse(word), 'WxH'))):
     FIELDS[_name] = FIELDS[_name]._replace(kind=_kind)
 
-PATH, DEVICE = path('PATH'), choice('auto', 'cpu', 'cuda')
+PATH = path('PATH')
 SEVERAL = {'nargs': '+', 'action': 'extend'}
 WITHOUT_VALUE = {'cache': {'nargs': '?', 'const': ''}, 'vgg': {'nargs': '?', 'const': 'fetch'}}
 NEWEST, COMPONENTS = 'the newest run in runs/', 'the connected components of each label'
@@ -226,10 +226,9 @@ def make_parser(description):
                                      parser_class=Parser)
     for name, (add_flags, text) in SUBCOMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        if name in ('check', 'info'):                   # accepted, but they use no networks
-            sub.flag('--device', argparse.SUPPRESS, DEVICE, 'auto', argparse.SUPPRESS)
-        else:
-            sub.flag('--device', 'auto: CUDA if there is a GPU, else the CPU', DEVICE, 'auto')
+        hidden = argparse.SUPPRESS if name in ('check', 'info') else None   # they need no device
+        sub.flag('--device', hidden or 'auto: CUDA if there is a GPU, else the CPU',
+                 choice('auto', 'cpu', 'cuda'), 'auto', hidden)
         sub.flag('-q --quiet', 'print only warnings')
         add_flags(sub)
     parser.commands = commands.choices

@@ -67,13 +67,12 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
 def load_or_cluster_styles(run, folder, root=None):
     """Load the styles of the run in `folder`; None without an encoder. Where there are none, or
     those of an earlier step, cluster and save them. root: the data set, if it has moved."""
-    from app.runs import report                     # which imports this module
     if not run.E:
         return None
-    t, variant = run.config.training, run.log.variant
+    t = run.config.training
     k, min_pixels, seed = configuration.STYLES, 1, t.seed if t else 0
     data_is_there = t and Path(t.data).exists()
-    if clusters := load_styles(folder, run.config, variant):
+    if clusters := load_styles(folder, run.config, run.log.variant):
         if clusters.get('step', run.step) == run.step:
             return clusters
         warn(f'note: {folder}: its styles are of step {clusters["step"]}, and the run is at '
@@ -86,19 +85,17 @@ def load_or_cluster_styles(run, folder, root=None):
         root = t.data
         log_info(f'{folder}: clustering {root}')
     clusters = cluster_run(run, folder, root, k, min_pixels, seed)
-
-    def save():
-        save_styles(clusters, folder, variant)
-        if t:
-            report.try_write_run_page(folder, run.config, 'the styles are there')
-    warn_on_error(save, 'the styles are not kept')          # the folder may be read-only
+    warn_on_error(lambda: save_styles(clusters, folder, run), 'the styles are not kept')
     return clusters
 
 
-def save_styles(clusters, folder, variant=''):
-    """Write folder/styles.npz. variant: see runs.Log; it is part of the name. Returns the path."""
-    path = folder / f'styles{variant}.npz'
+def save_styles(clusters, folder, run):
+    """Write styles.npz, or styles-<variant>.npz, and the page of a run. Return the path."""
+    from app.runs import report                     # which imports this module
+    path = folder / f'styles{run.log.variant}.npz'
     write_atomically(path, partial(np.savez, **clusters))
+    if run.config.training:
+        report.try_write_run_page(folder, run.config, 'the styles are there')
     return path
 
 
