@@ -35,6 +35,10 @@ def warn_about_size(folder, config, path, scene):
     h, w = scene.label.shape[-2:]
     if not config.size or 0.7 < (w * h / (config.size[0] * config.size[1])) ** 0.5 < 1.5:
         return False
-    size = format_value(config.size)
-    warn(f'note: {path} is {w}x{h}. {folder} was trained at {size}; try --size {size}')
+    resized = scene.size and tuple(scene.size) != (w, h)
+    file_w, file_h = scene.size or (w, h)
+    scale = (config.size[0] * config.size[1] / (file_w * file_h)) ** 0.5
+    warn(f'note: {f"--size {w}x{h}:" if resized else f"{path} is {w}x{h};"} {folder} was trained '
+         f'at {format_value(config.size)}; try --size '
+         f'{max(1, round(file_w * scale))}x{max(1, round(file_h * scale))}')
     return True

@@ -151,7 +151,8 @@ def test_labels_without_styles_are_named(trained, scenes, tmp_path):
                            '--label', 'train.png', '--out', '.'], cwd=tmp_path,
                           capture_output=True, text=True)
     assert done.returncode == 0
-    assert 'no styles for train, which the training data lacks' in done.stderr
+    assert 'train.png: no styles for train, which the training data lacks' in done.stderr
+    assert 'other ids' in done.stderr
 
 
 def test_log_means_are_of_the_steps_since_the_last_row(p2phd, scenes, tmp_path):
