@@ -83,7 +83,6 @@ def finetune(args):
 
     def load_base(run):
         runs.init_from_base(run, path, {**base['weights'], **base['average']})
-        runs.log_unfreezing(run, args.base)
         base.clear()                                        # frees its memory
     return start(args, config, folder, device, pairs, load_base)
 

@@ -1,9 +1,6 @@
-"""Checkpoints: files that hold all of a run, to use it and to resume it.
-
-A run folder holds checkpoint-0001000.pt, checkpoint-0002000.pt ..., numbered by their steps. Each
-is what torch.save writes, tensors and builtins only, followed by a seal (seals.py);
-torch.load(path, weights_only=True) reads it as it is.
-"""
+"""Checkpoints: files that hold all of a run, to use it and to resume it: checkpoint-0001000.pt ...,
+numbered by steps. Each is what torch.save writes, tensors and builtins only, followed by a seal
+(seals.py); torch.load(path, weights_only=True) reads it as it is."""
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 import os
@@ -23,17 +20,11 @@ from app.runs.folders import list_checkpoints
 from app.runs.seals import Damaged
 
 
-# -------------------------------------------------------------------------------------- tensors
-
 def copy_tree(tree, device):
-    """Return nested dicts, lists and tensors with every tensor copied to `device`."""
-    if isinstance(tree, torch.Tensor):
-        return tree.detach().to(device, copy=True)
+    """Return nested dicts with every tensor copied to `device`."""
     if isinstance(tree, dict):
         return {key: copy_tree(value, device) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(copy_tree(value, device) for value in tree)
-    return tree
+    return tree.detach().to(device, copy=True) if isinstance(tree, torch.Tensor) else tree
 
 
 def iterate_tensors(tree):
@@ -62,19 +53,16 @@ def generator_part(checkpoint):
 
 def write_sealed(checkpoint, file):
     """Write a checkpoint and its seal to a file that is open for writing."""
+    def storages(tree):
+        return [tensor.untyped_storage()._cdata for tensor in iterate_tensors(tree)]
+
     hashing = seals.HashingFile(file)
     torch.save(checkpoint, hashing)
     n_storages = sys.maxsize                        # all, if it is not a whole checkpoint
     with suppress(AttributeError, KeyError, NotImplementedError, TypeError, ValueError):
-        used = set(storage_ids(generator_part(checkpoint)))
-        in_order = dict.fromkeys(storage_ids(checkpoint))
-        n_storages = 1 + max(i for i, storage in enumerate(in_order) if storage in used)
+        in_order = list(dict.fromkeys(storages(checkpoint)))
+        n_storages = 1 + max(map(in_order.index, storages(generator_part(checkpoint))))
     seals.write_seal(hashing, n_storages)
-
-
-def storage_ids(tree):
-    """Return a number for the storage of each tensor in nested dicts and lists."""
-    return [tensor.untyped_storage()._cdata for tensor in iterate_tensors(tree)]
 
 
 def write_checkpoint(folder, checkpoint, keep):
@@ -107,14 +95,13 @@ class BackgroundWriter:
 
     def save(self, checkpoint):
         """Start to write a copy. If that fails, a warning says so."""
-        self.pending = self.pool.submit(self.write, copy_tree(checkpoint, 'cpu'))
-
-    def write(self, checkpoint):
-        started = time.monotonic()
-        warn_on_error(lambda: write_checkpoint(self.folder, checkpoint, self.keep),
-                      'training goes on')
-        self.ended = time.monotonic()
-        self.duration = self.ended - started
+        def write(copy):
+            started = time.monotonic()
+            warn_on_error(lambda: write_checkpoint(self.folder, copy, self.keep),
+                          'training goes on')
+            self.ended = time.monotonic()
+            self.duration = self.ended - started
+        self.pending = self.pool.submit(write, copy_tree(checkpoint, 'cpu'))
 
     def wait(self):
         """Wait until the last checkpoint is written."""
@@ -123,7 +110,7 @@ class BackgroundWriter:
 
     @property
     def busy(self):
-        return self.pending is not None and not self.pending.done()
+        return self.pending and not self.pending.done()
 
     @property
     def rested(self):
@@ -137,36 +124,26 @@ def read_checkpoint(path, generator_only=False):
     """Return the contents of a checkpoint, its tensors mapped from the file.
 
     generator_only: check and return no more than generator_part.
-
-    Raises: Damaged if it cannot be read or its seal does not match, UserError if the seal matches
+    Raises Damaged if it cannot be read or its seal does not match, UserError if the seal matches
     and the contents are no checkpoint.
     """
     try:
-        part_only = generator_only and seals.generator_is_whole(path)
-        if not part_only:
+        if not (generator_only and seals.generator_is_whole(path)):
             seals.check_seal(path)
         try:
-            return load_mapped(path, generator_only)
-        except Exception:
-            if part_only:                           # the rest of the file may be the reason
-                seals.check_seal(path)
+            with as_user_error(path, 'not a checkpoint of this program'):
+                # torch.save does not compress; a compressed file may expand beyond the memory.
+                with zipfile.ZipFile(path) as archive:
+                    if any(record.compress_type for record in archive.infolist()):
+                        raise ValueError('compressed')
+                checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+                check_tensors(checkpoint, path)
+                return generator_part(checkpoint) if generator_only else checkpoint
+        except UserError:
+            seals.check_seal(path)                  # damage to other parts may be the reason
             raise
     except OSError as error:
-        raise Damaged(error.strerror) from None
-
-
-def load_mapped(path, generator_only):
-    """Read a checkpoint whose seal has been checked, as read_checkpoint returns it."""
-    with as_user_error(path, 'not a checkpoint of this program'):
-        # torch.save does not compress; a compressed file may expand beyond the memory.
-        with zipfile.ZipFile(path) as archive:
-            if any(record.compress_type for record in archive.infolist()):
-                raise ValueError('compressed')
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-        if not isinstance(checkpoint, dict):
-            raise ValueError(type(checkpoint).__name__)
-        check_tensors(checkpoint, path)
-        return generator_part(checkpoint) if generator_only else checkpoint
+        raise Damaged(f'{path}: {error.strerror}') from None
 
 
 def check_tensors(tree, path):
@@ -179,53 +156,49 @@ def check_tensors(tree, path):
 
 
 def best_checkpoint(folder, generator_only=False):
-    """Return path and contents of the best checkpoint in a run's folder. UserError if there is
-    none, or if it is damaged."""
+    """Return path and contents of the best checkpoint in a run's folder. Raises UserError."""
     path = folder / 'best.pt'
     if not path.exists():
         raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best checkpoint')
     try:
         return path, read_checkpoint(path, generator_only)
     except Damaged as error:
-        raise UserError(f'{path}: {error}; leave out --checkpoint best') from None
+        raise UserError(f'{error}; leave out --checkpoint best') from None
 
 
 def newest_checkpoint(folder, set_aside=False, generator_only=False):
     """Return path and contents of the newest whole checkpoint in a run's folder. A warning names
-    every newer one that is damaged.
+    every newer one that is damaged. UserError if there is no whole checkpoint.
 
     set_aside: rename the damaged ones to .damaged.
-
-    Raises: UserError if there is no whole checkpoint.
     """
     damaged = {}
     for path in reversed(list_checkpoints(folder)):
         try:
             checkpoint = read_checkpoint(path, generator_only)
-        except (Damaged, UserError) as error:
+        except UserError as error:
             if not os.path.lexists(path):           # a trainer has just replaced it
                 return newest_checkpoint(folder, set_aside, generator_only)
-            if isinstance(error, UserError):
+            if not isinstance(error, Damaged):
                 raise
             damaged[path] = error
             continue
         for broken, error in damaged.items():
-            warn(f'warning: {broken}: {error}; going back to {path.name}')
+            warn(f'warning: {error}; going back to {path.name}')
             if set_aside:
                 with suppress(OSError):
                     broken.rename(broken.with_suffix('.damaged'))
         return path, checkpoint
-    for path, error in damaged.items():
-        raise UserError(f'{path}: {error}, and there is no whole checkpoint before it')
-    raise no_checkpoint(folder)
-
-
-def no_checkpoint(folder):
-    """Return the UserError for a folder without checkpoints. It suggests what was meant."""
+    for error in damaged.values():
+        raise UserError(f'{error}, and there is no whole checkpoint before it')
     if folder.is_file():
-        return UserError(f'{folder}: is a file; expected the folder of a run'
-                         + (f', as {folder.parent}' if list_checkpoints(folder.parent) else ''))
+        raise UserError(f'{folder}: is a file; expected the folder of a run'
+                        + (f', as {folder.parent}' if list_checkpoints(folder.parent) else ''))
+    log = folder / 'log.csv'
+    if log.is_file() and not log.stat().st_size:    # as prepare_run_folder leaves it
+        raise UserError(f'{folder}: no checkpoint there, because training stopped before its first '
+                        'one; start it again as before')
     runs = {path.name: path for parent in (folder.parent, Path('runs'))
             for path in parent.glob('*') if list_checkpoints(path)}
-    return UserError(f'{folder}: no checkpoint there; expected the folder of a run that train has '
-                     f'made{did_you_mean(folder.name, runs)}')
+    raise UserError(f'{folder}: no checkpoint there; expected the folder of a run that train has '
+                    f'made{did_you_mean(folder.name, runs)}')

@@ -26,8 +26,6 @@ class Log:
     variant: str = ''                       # '-best', '-raw': not the newest, not the averages
 
 
-# ------------------------------------------------------------------------------------- networks
-
 def build_run(config, device, training=True, weights=None, average=None):
     """Make the networks and optimizers of a run, see train.make_run, and load their weights.
 
@@ -40,10 +38,8 @@ def build_run(config, device, training=True, weights=None, average=None):
             return constructor()
         with torch.device('meta'):
             net = constructor()
-        # Weights that only generate are not copied: they stay mapped from the file.
-        state = (checkpoints.copy_tree(weights[name], device) if training else
-                 {key: value.to(device) for key, value in weights[name].items()})
-        net.load_state_dict(state, strict=True, assign=True)
+        # Copied: weights that stay mapped from a file would be lost if it was overwritten.
+        net.load_state_dict(checkpoints.copy_tree(weights[name], device), assign=True)
         return net.to(torch.float32)
 
     run = train.make_run(config, device, training, make)
@@ -53,24 +49,9 @@ def build_run(config, device, training=True, weights=None, average=None):
     return run
 
 
-def log_unfreezing(run, base):
-    """Say from which step on everything is trained. base: the folder of the run inside."""
-    t = run.config.training
-    if t.fix_global_steps < t.total_steps:
-        log_info(f'{base}: enhancer {run.config.n_enhancers} around it; the rest is trained too '
-                 f'from step {t.fix_global_steps} on')
-    else:
-        warn(f'warning: --fix-global {t.fix_global} is {t.fix_global_steps} steps, all of this '
-             'run: only the new enhancer will be trained')
-
-
 def init_from_base(run, path, weights):
     """Fill a new local enhancer's inner network, D and E with the weights of the run around which
-    it was put.
-
-    weights: {'G', 'D', 'E': state dict}, read from `path`.
-    Raises UserError where they do not fit.
-    """
+    it was put, {'G', 'D', 'E': state dict}, read from `path`. UserError where they do not fit."""
     with as_user_error(path, 'not a checkpoint of this program'):
         run.G.load_inner(weights['G'])
         for name in 'DE':
@@ -78,29 +59,29 @@ def init_from_base(run, path, weights):
                 getattr(run, name).load_state_dict(weights[name])
         if run.average:
             train.init_averages(run)
+    t = run.config.training
+    if t.fix_global_steps < t.total_steps:
+        log_info(f'{path}: enhancer {run.config.n_enhancers} around it; the rest is trained too '
+                 f'from step {t.fix_global_steps} on')
+    else:
+        warn(f'warning: --fix-global {t.fix_global} is {t.fix_global_steps} steps, all of this '
+             'run: only the new enhancer will be trained')
 
 
 def load_vgg(source):
     """Load nets.VGG19 from the file `source`; 'fetch' downloads it from torchvision's site and
     checks its hash. Raises UserError where that is not possible."""
     try:
-        if source != 'fetch':
-            require_regular_file(source)
-        state = (torch.hub.load_state_dict_from_url(
-                     nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True)
-                 if source == 'fetch' else
-                 torch.load(source, map_location='cpu', weights_only=True))
-        return nets.VGG19(state)
+        if source == 'fetch':
+            return nets.VGG19(torch.hub.load_state_dict_from_url(
+                nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True))
+        require_regular_file(source)
+        return nets.VGG19(torch.load(source, map_location='cpu', weights_only=True))
     except Exception as error:
         named = '--vgg' if source == 'fetch' else f'--vgg {source}'
         raise UserError(f'{named}: {one_line(error)}; give the path of '
                         f'{nets.VGG19.URL.split("/")[-1]} as torchvision publishes it, also to '
                         'go on with a run where it is elsewhere now') from None
-
-
-def has_boundary(config):
-    """Return whether G and D get an instance boundary map."""
-    return config.boundary and config.instances != 'none'
 
 
 # ----------------------------------------------------------------------------------- on the disk
@@ -121,31 +102,27 @@ def checkpoint_dict(run):
 
 def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_only=False):
     """Read and check the checkpoint of a run: (path, dict as of checkpoint_dict), with the
-    configuration as a namespace.
+    configuration as a namespace. UserError where there is no whole checkpoint.
 
     folder: of a run, also of the official code.
     set_aside: rename damaged checkpoints, see checkpoints.newest_checkpoint.
     which: 'newest' or 'best' checkpoint, or 'file' if `folder` is itself a checkpoint.
     n_labels: see official.infer_labels.
     generator_only: read no more than checkpoints.generator_part.
-    Raises UserError where there is no whole checkpoint.
     """
-    folder, optional = Path(folder), {'D'} if generator_only else set()
-    if (folder / 'latest_net_G.pth').is_file():
-        path, optional = folder, {'D'}
+    folder = path = Path(folder)
+    is_official = (folder / 'latest_net_G.pth').is_file()
+    if n_labels is not None and not is_official:
+        raise UserError(f'--n-labels {n_labels}: {folder} is no run of the official code, and says '
+                        'itself how many labels it has; leave it out')
+    if is_official:
         weights = official.read_weights(folder)
         with as_user_error(folder, 'not the networks of an official pix2pixHD run'):
             network = official.infer_config(folder, **weights, n_labels=n_labels)
         checkpoint = {'config': {**network, 'training': None}, 'step': 0, 'weights': weights,
                       'average': {}}
-    elif n_labels is not None:
-        raise UserError(f'--n-labels {n_labels}: {folder} is no run of the official code, and says '
-                        'itself how many labels it has; leave it out')
     elif which == 'file':
-        try:
-            path, checkpoint = folder, checkpoints.read_checkpoint(folder, generator_only)
-        except checkpoints.Damaged as error:
-            raise UserError(f'{folder}: {error}, or no checkpoint at all') from None
+        checkpoint = checkpoints.read_checkpoint(folder, generator_only)
     elif which == 'best':
         path, checkpoint = checkpoints.best_checkpoint(folder, generator_only)
     else:
@@ -156,8 +133,9 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
             raise ValueError(f'layout {reprlib.repr(config.layout)}')
         if type(checkpoint['step']) is not int or checkpoint['step'] < 0:
             raise ValueError(f'step {reprlib.repr(checkpoint["step"])}')
-        networks = {'G', *['E'] * config.features}
+        networks = {'G', 'E'} if config.features else {'G'}
         averaged = not generator_only and config.training and config.training.ema > 0
+        optional = {'D'} if is_official or generator_only else set()
         check_weights(checkpoint['weights'], {'D', *networks}, optional, path)
         check_weights(checkpoint['average'], networks if averaged else set(), set(), path)
     return path, checkpoint
@@ -209,10 +187,6 @@ def run_from_checkpoint(path, checkpoint, device, training=True, which='newest',
 def restore_training(run, checkpoint):
     """Restore what only training needs: optimizers, log and counters. Any exception can arise from
     a checkpoint that does not fit."""
-    def is_number(value):
-        return (isinstance(value, torch.Tensor) and value.dtype == torch.float32
-                and value.shape == ())
-
     for name in 'GD':
         optimizer, moments = getattr(run, f'opt_{name}'), checkpoint['optimizers'][name]
         parameters = optimizer.param_groups[0]['params']
@@ -223,20 +197,21 @@ def restore_training(run, checkpoint):
         moments = checkpoints.copy_tree(moments, run.device)
         optimizer.load_state_dict({**optimizer.state_dict(), 'state': moments})
 
-    for name, value in checkpoint['sums'].items():
-        if not isinstance(name, str) or not is_number(value):
-            raise ValueError('sums')
-    if not is_number(checkpoint['bad_steps']):
-        raise ValueError('bad_steps')
-    run.log.sums = checkpoints.copy_tree(checkpoint['sums'], run.device)
-    run.bad_steps = checkpoints.copy_tree(checkpoint['bad_steps'], run.device)
-    for name, kind in (('rows', str), ('scores', str), ('best', float), ('won_since', int)):
-        value = checkpoint[name]
-        if type(value) is not kind and not (value is None and kind is not str):
-            raise ValueError(name)
-        setattr(run.log, {'won_since': 'd_saturated_since'}.get(name, name), value)
+    numbers = {**checkpoint['sums'], 'bad_steps': checkpoint['bad_steps']}
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) and value.shape == ()
+               and value.dtype == torch.float32 for name, value in numbers.items()):
+        raise ValueError('sums or bad_steps')
+    run.log.sums = checkpoints.copy_tree(numbers, run.device)
+    run.bad_steps = run.log.sums.pop('bad_steps')
     if not 0 <= run.bad_steps < run.config.training.max_bad_steps:
         raise ValueError('bad_steps')
+    for name, kinds, field_name in (
+            ('rows', [str], 'rows'), ('scores', [str], 'scores'),
+            ('best', [float, type(None)], 'best'),
+            ('won_since', [int, type(None)], 'd_saturated_since')):
+        if type(checkpoint[name]) not in kinds:
+            raise ValueError(name)
+        setattr(run.log, field_name, checkpoint[name])
 
 
 def require_resumable(folder):
