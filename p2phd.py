@@ -54,7 +54,7 @@ def train(args):
     configurations.complete_config(config, found.pairs, found.sizes)
     devices.set_precision(config, device, getattr(args, 'precision', None))
     log_info(inspection.summarise(found, 'training')
-             + (', encoder trained along' if config.features else ''))
+             + (', the encoder is trained as well' if config.features else ''))
     return start(args, config, folder, device, found.pairs)
 
 
@@ -197,7 +197,6 @@ def main(args):
     console.quiet = args.quiet
     several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
     try:
-        commands.check_checkpoint_ahead(args)               # while torch is imported
         checks.check_versions()
         if several:
             from app.runs import distributed

@@ -1,6 +1,5 @@
 """The subcommands around the method: check, edit, evaluate, info, export and demo; and what all
 subcommands share."""
-from contextlib import suppress
 import json
 from pathlib import Path
 import sys
@@ -22,16 +21,6 @@ def load_trained_run(args):
                         average=args.average, n_labels=args.official_labels)
     run.precision = getattr(args, 'precision', run.precision)
     return folder, run
-
-
-def check_checkpoint_ahead(args):
-    """Start to check the checkpoint of generate or edit in a thread, while torch is imported."""
-    from app.runs import folders, seals
-    if args.command in ('generate', 'edit') and args.average:
-        with suppress(OSError, UserError, IndexError):      # reported when the run is loaded
-            folder = Path(args.run) if args.run else folders.newest_run()
-            seals.check_ahead(folder / 'best.pt' if args.checkpoint == 'best' else
-                              folders.list_checkpoints(folder)[-1])
 
 
 def load_clusters(run, folder):

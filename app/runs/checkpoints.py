@@ -1,12 +1,13 @@
 """Checkpoints: files that hold all of a run, to use it and to resume it: checkpoint-0001000.pt ...,
-numbered by steps. Each is what torch.save writes, tensors and builtins only, followed by a seal
-(seals.py); torch.load(path, weights_only=True) reads it as it is."""
+numbered by steps. Each is what torch.save writes, tensors and builtins only, followed by a seal of
+two lines, which reveals damage. torch.load(path, weights_only=True) reads it as it is."""
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+import hashlib
 import os
 from pathlib import Path
+import re
 import shutil
-import sys
 import time
 import zipfile
 
@@ -15,10 +16,26 @@ import torch
 from app.common.console import warn, warn_on_error
 from app.common.errors import UserError, as_user_error, did_you_mean
 from app.common.files import write_atomically
-from app.runs import seals
 from app.runs.folders import list_checkpoints
-from app.runs.seals import Damaged
 
+FORMAT = 6                                          # raised when what is in a checkpoint changes
+READABLE = (5, 6)                                   # the formats that this version reads
+
+# The lines of a seal, without the 64 hexadecimal digits of their hashes. SEAL hashes all bytes
+# before its digits. GENERATOR hashes SEAL and all that generating uses, without the range of bytes
+# that it names: optimizer states, discriminators, and weights that have a moving average. Files of
+# format 5 lack the line GENERATOR.
+GENERATOR = '\ngenerator: all bytes but {} to {}, sha256 of 4 MiB blocks '
+SEAL = '\np2phd checkpoint, format {:4d}, sha256 '
+SEAL_BYTES = len(SEAL.format(0)) + 64 + 1
+BLOCK = 1 << 22
+
+
+class Damaged(UserError):
+    """A file is not what was written: it is cut short, or some of its bits have changed."""
+
+
+# -------------------------------------------------------------------------------------- tensors
 
 def copy_tree(tree, device):
     """Return nested dicts with every tensor copied to `device`."""
@@ -41,6 +58,15 @@ def iterate_tensors(tree):
             stack.extend(reversed(item.values() if isinstance(item, dict) else item))
 
 
+def check_tensors(tree, path):
+    """Raise ValueError for tensors read from a file that claim to be larger than the file."""
+    tensors = list(iterate_tensors(tree))
+    if not (all(tensor.layout == torch.strided and tensor.device.type == 'cpu'
+                for tensor in tensors)
+            and sum(tensor.nbytes for tensor in tensors) <= os.path.getsize(path)):
+        raise ValueError('tensors that are not dense, or larger than the file')
+
+
 def generator_part(checkpoint):
     """Return what generating needs of a checkpoint, in the same form: configuration, step, and as
     weights of G and E the moving averages, or the weights themselves where there are none."""
@@ -56,13 +82,41 @@ def write_sealed(checkpoint, file):
     def storages(tree):
         return [tensor.untyped_storage()._cdata for tensor in iterate_tensors(tree)]
 
-    hashing = seals.HashingFile(file)
-    torch.save(checkpoint, hashing)
-    n_storages = sys.maxsize                        # all, if it is not a whole checkpoint
+    torch.save(checkpoint, file)
+    n_used = float('inf')                           # all storages, if it is not a whole checkpoint
     with suppress(AttributeError, KeyError, NotImplementedError, TypeError, ValueError):
         in_order = list(dict.fromkeys(storages(checkpoint)))
-        n_storages = 1 + max(map(in_order.index, storages(generator_part(checkpoint))))
-    seals.write_seal(hashing, n_storages)
+        n_used = 1 + max(map(in_order.index, storages(generator_part(checkpoint))))
+
+    file.flush()
+    with zipfile.ZipFile(file.name) as archive:
+        records = sorted(archive.infolist(), key=lambda record: record.header_offset)
+    numbers = [re.fullmatch(r'.*/data/(\d+)', record.filename) for record in records]
+    unused = [i for i, number in enumerate(numbers) if number and int(number[1]) >= n_used]
+    start = stop = 0
+    if unused and unused == list(range(unused[0], unused[-1] + 1)):     # nothing lies between them
+        start, stop = (records[i].header_offset for i in (unused[0], unused[-1] + 1))
+    line, seal = GENERATOR.format(start, stop).encode(), SEAL.format(FORMAT).encode()
+    digest = hash_generator(file.name, start, stop, os.path.getsize(file.name), line + seal)
+    file.write(line + digest + seal)
+    file.flush()
+    with open(file.name, 'rb') as written:
+        file.write(f'{hashlib.file_digest(written, "sha256").hexdigest()}\n'.encode())
+
+
+def hash_generator(path, start, stop, end, seal):
+    """Return the hash, as 64 digits, of a file's bytes up to `end`, without those from `start` to
+    `stop`, and of the text of the seal. Blocks are hashed in several threads."""
+    def hash_block(at, end):
+        with open(path, 'rb') as file:
+            file.seek(at)
+            return hashlib.sha256(file.read(end - at)).digest()
+
+    blocks = [(at, min(at + BLOCK, last)) for first, last in ((0, start), (stop, end))
+              for at in range(first, last, BLOCK)]
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(hash_block, *zip(*blocks))
+        return hashlib.sha256(b''.join([*digests, seal])).hexdigest().encode()
 
 
 def write_checkpoint(folder, checkpoint, keep):
@@ -120,16 +174,48 @@ class BackgroundWriter:
 
 # -------------------------------------------------------------------------------------- reading
 
+def check_seal(path, generator_only=False):
+    """Raise Damaged if a checkpoint is not as it was written, UserError for another format.
+
+    generator_only: check no more than what generating uses, if the file has a hash of it.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise Damaged(f'{path}: not a regular file')        # a pipe, which a reader would wait for
+    with open(path, 'rb') as file:
+        size, sha256 = os.fstat(file.fileno()).st_size, hashlib.sha256()
+        tail_start = file.seek(max(0, size - 400))
+        match = re.search(f'({GENERATOR.format("([0-9]+)", "([0-9]+)")})([0-9a-f]{{64}})'
+                          f'({SEAL.format(FORMAT)})[0-9a-f]{{64}}\n$'.encode(), file.read())
+        if generator_only and match:
+            line, start, stop, digest, seal = match.groups()
+            start, stop, end = int(start), int(stop), tail_start + match.start()
+            if start <= stop <= end and digest == hash_generator(path, start, stop, end,
+                                                                 line + seal):
+                return
+        file.seek(0)
+        sealed = size - 65                          # all but the digits and the line's end
+        for at in range(0, sealed, BLOCK):
+            sha256.update(file.read(min(BLOCK, sealed - at)))
+        if size < SEAL_BYTES or file.read() != f'{sha256.hexdigest()}\n'.encode():
+            raise Damaged(f'{path}: damaged or cut short, or no checkpoint: its checksum does not '
+                          'match')
+        file.seek(size - SEAL_BYTES)
+        seal = re.match(SEAL.replace('{:4d}', r' *(\d+)').encode(), file.read())
+    if not seal:
+        raise Damaged(f'{path}: not sealed by this program')
+    if int(seal[1]) not in READABLE:
+        raise UserError(f'{path}: is of format {int(seal[1])}; this version of the program reads '
+                        f'formats {READABLE[0]} to {FORMAT}. Use the version that wrote it')
+
+
 def read_checkpoint(path, generator_only=False):
-    """Return the contents of a checkpoint, its tensors mapped from the file.
+    """Return the contents of a checkpoint, its tensors mapped from the file. Raises Damaged if it
+    cannot be read or its seal does not match, UserError if it does and this is no checkpoint.
 
     generator_only: check and return no more than generator_part.
-    Raises Damaged if it cannot be read or its seal does not match, UserError if the seal matches
-    and the contents are no checkpoint.
     """
     try:
-        if not (generator_only and seals.generator_is_whole(path)):
-            seals.check_seal(path)
+        check_seal(path, generator_only)
         try:
             with as_user_error(path, 'not a checkpoint of this program'):
                 # torch.save does not compress; a compressed file may expand beyond the memory.
@@ -140,30 +226,10 @@ def read_checkpoint(path, generator_only=False):
                 check_tensors(checkpoint, path)
                 return generator_part(checkpoint) if generator_only else checkpoint
         except UserError:
-            seals.check_seal(path)                  # damage to other parts may be the reason
+            check_seal(path)                        # damage to other parts may be the reason
             raise
     except OSError as error:
         raise Damaged(f'{path}: {error.strerror}') from None
-
-
-def check_tensors(tree, path):
-    """Raise ValueError for tensors read from a file that claim to be larger than the file."""
-    if not all(tensor.layout == torch.strided and tensor.device.type == 'cpu'
-               for tensor in iterate_tensors(tree)):
-        raise ValueError('a tensor that is not dense')
-    if sum(tensor.nbytes for tensor in iterate_tensors(tree)) > os.path.getsize(path):
-        raise ValueError('tensors larger than the file')
-
-
-def best_checkpoint(folder, generator_only=False):
-    """Return path and contents of the best checkpoint in a run's folder. Raises UserError."""
-    path = folder / 'best.pt'
-    if not path.exists():
-        raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best checkpoint')
-    try:
-        return path, read_checkpoint(path, generator_only)
-    except Damaged as error:
-        raise UserError(f'{error}; leave out --checkpoint best') from None
 
 
 def newest_checkpoint(folder, set_aside=False, generator_only=False):

@@ -20,15 +20,13 @@ from generate import min_input_side, network_multiple
 
 
 class ExportedGenerator(nn.Module):
-    """The generator with all that comes before and after it.
+    """The generator with all that comes before and after it. forward takes three (H, W) int64 maps
+    and returns the picture (H, W, C) uint8; multiples: docs/differences.md, 13.
 
-    forward takes three (H, W) int64 maps and returns the picture (H, W, C) uint8:
     label: ids as in the label maps of the data set, or labels where those maps are colours.
     inst: ids of instances; ignored if the run has none.
-    style: for each pixel the index of its style among those of its label; ignored without an
-        encoder. An index that its label does not have means style 0.
-
-    H and W are multiples of what the networks take (docs/differences.md, 13).
+    style: of each pixel, the index of its style among those of its label, 0 for those that the
+        label does not have; ignored without an encoder.
     """
 
     def __init__(self, run, clusters):
@@ -104,16 +102,15 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
 
 def write_onnx(program, path):
     """Write a torch.export program as ONNX."""
+    logging.disable(logging.WARNING)                # it warns that torchvision is missing
     try:
         import onnx                                 # noqa: F401
         import onnxscript                           # noqa: F401
-    except ImportError as error:
-        raise UserError(f'--format onnx: {error}; pip install onnx onnxscript') from None
-    logging.disable(logging.WARNING)                # it warns that torchvision is missing
-    try:
         converted = torch.onnx.export(program, (), dynamo=True, verbose=False,
                                       input_names=['label', 'inst', 'style'],
                                       output_names=['picture'])
+    except ImportError as error:
+        raise UserError(f'--format onnx: {error}; pip install onnx onnxscript') from None
     finally:
         logging.disable(logging.NOTSET)
     write_atomically(path, lambda file: file.write(converted.model_proto.SerializeToString()))

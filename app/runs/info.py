@@ -4,7 +4,7 @@ from pathlib import Path
 from app.common import config as configuration
 from app.common.console import plural
 from app.common.errors import UserError
-from app.runs import run_styles, runs, seals
+from app.runs import checkpoints, run_styles, runs
 from app.runs.folders import list_checkpoints
 from app.runs.report import (
     finite_or_none, format_number, read_csv_columns, read_evaluation, score_table)
@@ -46,7 +46,7 @@ def run_facts(path, n_labels=None):
 def checkpoint_state(path):
     """Return 'whole', or what is wrong with a checkpoint."""
     try:
-        seals.check_seal(path)
+        checkpoints.check_seal(path)
     except (OSError, UserError) as error:
         return str(error).removeprefix(f'{path}: ')
     return 'whole'

@@ -1,6 +1,5 @@
 """Runs of the official code of 2018 (github.com/NVIDIA/pix2pixHD): state dicts without a
 configuration, and clustered features in a pickle."""
-from pathlib import Path
 import pickle
 import re
 
@@ -13,12 +12,12 @@ from app.datasets.layouts import CITYSCAPES, LAYOUTS
 from app.runs import checkpoints
 
 
-def read_weights(folder):
-    """Return {'G', 'D', 'E': state dict} of latest_net_G.pth, latest_net_D.pth and
-    latest_net_E.pth, without those that are missing. UserError if one cannot be read."""
+def read_checkpoint(folder, n_labels=None):
+    """Return a run as runs.checkpoint_dict does, without what only training needs. E and D may be
+    missing. n_labels: see infer_labels. UserError if it cannot be read."""
     weights = {}
     for name in 'GDE':
-        path = Path(folder) / f'latest_net_{name}.pth'
+        path = folder / f'latest_net_{name}.pth'
         if path.exists():
             require_regular_file(path)
             with as_user_error(path):
@@ -27,16 +26,14 @@ def read_weights(folder):
                 # PyTorch before 0.4 wrote statistics of InstanceNorm, which are not used.
                 weights[name] = {key: tensor for key, tensor in state.items()
                                  if not re.search(r'running_(mean|var)$', key)}
-    return weights
+    with as_user_error(folder, 'not the networks of an official pix2pixHD run'):
+        network = infer_config(folder, **weights, n_labels=n_labels)
+    return {'config': {**network, 'training': None}, 'step': 0, 'weights': weights, 'average': {}}
 
 
 def infer_config(folder, G, D=None, E=None, n_labels=None):
     """Return the network fields of a configuration, {field: value}, from the shapes of state dicts
-    and from opt.txt. UserError if they do not fit one another. n_labels: see infer_labels.
-
-    As in the official scripts, the encoder gets pictures at the size of G1 for any number of local
-    enhancers.
-    """
+    and from opt.txt. As in the official scripts, the encoder gets pictures at the size of G1."""
     def convolutions(state, module):
         return [weight for name, weight in state.items()
                 if re.fullmatch(rf'{module}\.\d+\.weight', name)]
@@ -45,26 +42,31 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
         return len({name.split('.')[1] for name in G
                     if re.match(rf'{module}\.\d+\.conv_block', name)})
 
-    options, path = {}, Path(folder) / 'opt.txt'
-    if path.exists():
-        options = dict(re.findall(r'^(\w+): (.*?)\s*$', read_text(path), re.M))
+    opt = folder / 'opt.txt'
+    options = dict(re.findall(r'^(\w+): (.*?)\s*$', read_text(opt), re.M)) if opt.exists() else {}
     n_enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
     stem = G[f'model{n_enhancers}_1.1.weight' if n_enhancers else 'model.1.weight']
     out_channels = next(len(weight) for weight in reversed(G.values()) if weight.ndim == 4)
     layers = convolutions(E, 'model') if E else []
     channels = stem.shape[1] - (len(layers[-1]) if E else 0)
-    check_channels(folder, stem.shape[1], channels, D, out_channels)
+    if D:                       # it gets all that G gets, except for features
+        extra = channels - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
+    else:                       # 35 labels, boundary map and 3 features
+        extra = 3 if channels == len(CITYSCAPES) + 1 + 3 else 0
+    if extra:                   # the encoder is in the folder of another stage
+        raise UserError(f'{folder}: G takes {stem.shape[1]} channels, {extra} more than label and '
+                        'boundary maps have: features; copy latest_net_E.pth of the run that its '
+                        'encoder comes from into the folder')
     n_labels, boundary = infer_labels(folder, channels, n_labels, options.get('label_nc', ''))
     layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
-    config = {'model': 'local' if n_enhancers else 'global', 'ngf': len(stem),
-              'n_enhancers': n_enhancers, 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
-              'out_channels': out_channels,
+    config = {'model': 'local' if n_enhancers else 'global', 'n_enhancers': n_enhancers,
+              'ngf': len(stem), 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
               'n_blocks': n_blocks('model'), 'n_blocks_local': n_blocks('model1_2'),
-              'features': E is not None, 'encoder_scale': 1 << n_enhancers,
+              'out_channels': out_channels, 'encoder_scale': 1 << n_enhancers,
               'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
-              'instances': 'files' if boundary else 'none', 'n_labels': n_labels,
-              'layout': layout, 'label_names': LAYOUTS[layout].names(Path(folder)),
-              'void': list(LAYOUTS[layout].void)}
+              'features': E is not None, 'instances': 'files' if boundary else 'none',
+              'n_labels': n_labels, 'layout': layout, 'void': list(LAYOUTS[layout].void),
+              'label_names': LAYOUTS[layout].names(folder)}
     if E:
         config |= {'feat': len(layers[-1]), 'nef': len(layers[0]),
                    'n_down_encoder': (len(layers) - 1) // 2}
@@ -74,19 +76,6 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
         config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_scales': n_scales,
                    'n_layers': len(scores) // n_scales - 2}
     return config
-
-
-def check_channels(folder, inputs, channels, D, out_channels):
-    """Raise UserError if G has input channels that neither D gets nor E makes: features of an
-    encoder that is in the folder of another stage. channels: G's inputs without E's features."""
-    if D:
-        extra = channels - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
-    else:                                                   # 35 labels, boundary and 3 features
-        extra = 3 if channels == len(CITYSCAPES) + 1 + 3 else 0
-    if extra:
-        raise UserError(f'{folder}: G takes {inputs} channels, {extra} more than label and '
-                        'boundary maps have: features; copy latest_net_E.pth of the run that its '
-                        'encoder comes from into the folder')
 
 
 def infer_labels(folder, channels, n_labels, label_nc):
@@ -120,7 +109,6 @@ class Dtype:
         self.order = state[1]
 
     def to_array(self, raw):
-        """Return bytes as an ndarray (n,)."""
         if not re.fullmatch('[fiu][1248]', self.code):
             raise pickle.UnpicklingError(f'an array of {self.code}')
         raw = raw.encode('latin1') if isinstance(raw, str) else raw
@@ -161,9 +149,8 @@ def read_styles(path, config):
     require_regular_file(path)
     with as_user_error(path, 'not clustered features of the official code'):
         with open(path, 'rb') as file:
-            version = np.lib.format.read_magic(file)
-            {1: np.lib.format.read_array_header_1_0,
-             2: np.lib.format.read_array_header_2_0}[version[0]](file)
+            version, _ = np.lib.format.read_magic(file)
+            getattr(np.lib.format, f'read_array_header_{version}_0')(file)
             pickled, = ArraysOnly(file, encoding='latin1').load().values
         clusters = {label: array.values for label, array in pickled.items()}
         if not set(clusters) <= set(range(config.n_labels)):

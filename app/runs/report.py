@@ -5,7 +5,6 @@ import base64
 from contextlib import suppress
 from html import escape
 import io
-import math
 import os
 from pathlib import Path
 import re
@@ -37,8 +36,6 @@ MEASURES = {'pixel_accuracy': ('pixel accuracy %', 100, '.1f'),
             'l1': ('L1', 1, '.1f'), 'psnr': ('PSNR', 1, '.2f'), 'ssim': ('SSIM', 1, '.3f'),
             'diversity': ('diversity', 1, '.1f'), 'vgg_diversity': ('in VGG-19', 1, '.3f')}
 
-
-# ------------------------------------------------------------------------- files of a run's folder
 
 def read_csv_columns(path):
     """Return the columns of a .csv of numbers, the first of which is the step, {name: ndarray}; {}
@@ -81,10 +78,8 @@ def score_table(rows):
 
 def finite_or_none(value):
     """Return a number as JSON knows it: None for inf and nan."""
-    return float(value) if math.isfinite(value) else None
+    return float(value) if np.isfinite(value) else None
 
-
-# ----------------------------------------------------------------------------------- the sections
 
 def format_number(value):
     return f'{value:.3g}' if abs(value) < 1e5 else f'{value:.2e}'
@@ -103,15 +98,13 @@ def plot(title, step, values, marks, note=''):
     means = [part.mean() for part in np.array_split(values, n)]
     ends = [part[-1] for part in np.array_split(step, n)]
     low, high = min(means), max(means)
-    points = ' '.join(f'{100 * (at - first) / (last - first):.1f},'
-                      f'{100 * (high - mean) / ((high - low) or 1):.1f}'
-                      for at, mean in zip(ends, means))
-    lines = ''.join(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="100"><title>{what}, step {at}'
-                    '</title></line>' for at, what in marks if first <= at <= last
-                    for x in [100 * (at - first) / (last - first)])
+    scale = 100 / ((high - low) or 1)
+    points = ' '.join(f'{at - first:.0f},{scale * (high - y):.1f}' for at, y in zip(ends, means))
+    lines = ''.join(f'<line x1="{at - first}" x2="{at - first}" y1="0" y2="100"><title>{what}, '
+                    f'step {at}</title></line>' for at, what in marks if first <= at <= last)
     return (f'<figure><figcaption><b>{escape(title)}</b> {format_number(values[-1])}{note}'
-            f'</figcaption><small>{format_number(high)}</small><svg viewBox="0 0 100 100" '
-            f'preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'
+            f'</figcaption><small>{format_number(high)}</small><svg preserveAspectRatio="none" '
+            f'viewBox="0 0 {last - first:.0f} 100" role="img" aria-label="{escape(title)}">'
             f'<polyline points="{points}"/>{lines}</svg><small>{format_number(low)}</small>'
             '</figure>')
 
@@ -203,12 +196,8 @@ def sheets_section(folder, config):
             else 'as generate makes it')
     return ('<h2>Sheets</h2><p>At most two training pictures and two others, one in each row: '
             f'label map, picture {made}, photograph.</p>'
-            f'<div id="sheets" data-names="{" ".join(names)}">'
-            '<input type="range" min="0" aria-label="Sheet"> <output></output>'
-            '<a><img alt="sheet of pictures"></a></div>' if names else '')
+            f'<div id="sheets" data-names="{" ".join(names)}"></div>' if names else '')
 
-
-# -------------------------------------------------------------------------------------- the pages
 
 def run_page(folder, config):
     """Return the body of a run's page."""
@@ -268,7 +257,7 @@ def write_gallery(folder, rows):
     parts = []
     for name, label, files in rows:
         pictures = ''.join(
-            f'<a href="{address}"><img loading="lazy" src="{address}" alt="{escape(file)}" '
+            f'<a href="{address}"><img loading="lazy" src="{address}" alt="" '
             f'title="{escape(file)}"></a>' for file in files
             for address in [quote(os.fsencode(file))])
         parts.append(f'<section><h3>{escape(name)}</h3><div class="row"><img src="{label}" '

@@ -54,9 +54,8 @@ def init_from_base(run, path, weights):
     it was put, {'G', 'D', 'E': state dict}, read from `path`. UserError where they do not fit."""
     with as_user_error(path, 'not a checkpoint of this program'):
         run.G.load_inner(weights['G'])
-        for name in 'DE':
-            if name in weights:                     # the official code may leave D out
-                getattr(run, name).load_state_dict(weights[name])
+        for name in weights.keys() - {'G'}:         # the official code may leave D out
+            getattr(run, name).load_state_dict(weights[name])
         if run.average:
             train.init_averages(run)
     t = run.config.training
@@ -70,7 +69,7 @@ def init_from_base(run, path, weights):
 
 def load_vgg(source):
     """Load nets.VGG19 from the file `source`; 'fetch' downloads it from torchvision's site and
-    checks its hash. Raises UserError where that is not possible."""
+    checks its hash. Raises UserError."""
     try:
         if source == 'fetch':
             return nets.VGG19(torch.hub.load_state_dict_from_url(
@@ -84,15 +83,12 @@ def load_vgg(source):
                         'go on with a run where it is elsewhere now') from None
 
 
-# ----------------------------------------------------------------------------------- on the disk
-
 def checkpoint_dict(run):
-    """Return the contents of a checkpoint, all that is needed to use a run and to resume it. They
-    are tensors and builtins only."""
+    """Return the contents of a checkpoint, tensors and builtins, to use a run and to resume it."""
     return {'config': configuration.to_dict(run.config), 'step': run.step,
             'rows': run.log.rows, 'sums': run.log.sums, 'won_since': run.log.d_saturated_since,
             'bad_steps': run.bad_steps, 'scores': run.log.scores, 'best': run.log.best,
-            # What generating uses comes first, see seals.py.
+            # What generating uses comes first, see checkpoints.GENERATOR.
             'average': {name: module.state_dict() for name, module in run.average.items()},
             'weights': {name: getattr(run, name).state_dict() for name in 'GED'
                         if getattr(run, name)},
@@ -112,19 +108,22 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
     """
     folder = path = Path(folder)
     is_official = (folder / 'latest_net_G.pth').is_file()
-    if n_labels is not None and not is_official:
+    if is_official:
+        checkpoint = official.read_checkpoint(folder, n_labels)
+    elif n_labels is not None:
         raise UserError(f'--n-labels {n_labels}: {folder} is no run of the official code, and says '
                         'itself how many labels it has; leave it out')
-    if is_official:
-        weights = official.read_weights(folder)
-        with as_user_error(folder, 'not the networks of an official pix2pixHD run'):
-            network = official.infer_config(folder, **weights, n_labels=n_labels)
-        checkpoint = {'config': {**network, 'training': None}, 'step': 0, 'weights': weights,
-                      'average': {}}
     elif which == 'file':
         checkpoint = checkpoints.read_checkpoint(folder, generator_only)
     elif which == 'best':
-        path, checkpoint = checkpoints.best_checkpoint(folder, generator_only)
+        path = folder / 'best.pt'
+        if not path.exists():
+            raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best '
+                            'checkpoint')
+        try:
+            checkpoint = checkpoints.read_checkpoint(path, generator_only)
+        except checkpoints.Damaged as error:
+            raise UserError(f'{error}; leave out --checkpoint best') from None
     else:
         path, checkpoint = checkpoints.newest_checkpoint(folder, set_aside, generator_only)
     with as_user_error(path, 'not a checkpoint of this program'):
@@ -136,40 +135,34 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
         networks = {'G', 'E'} if config.features else {'G'}
         averaged = not generator_only and config.training and config.training.ema > 0
         optional = {'D'} if is_official or generator_only else set()
-        check_weights(checkpoint['weights'], {'D', *networks}, optional, path)
-        check_weights(checkpoint['average'], networks if averaged else set(), set(), path)
+        for part, names in (('weights', {'D', *networks}),
+                            ('average', networks if averaged else set())):
+            states = checkpoint[part]
+            if set(states) | optional != names | optional or not all(
+                    isinstance(value, torch.Tensor) and value.is_floating_point()
+                    for state in states.values() for value in state.values()):
+                raise ValueError(part)
+            for name, state in states.items():      # where a sum is finite, all values are
+                if not all(value.sum().isfinite() or value.isfinite().all()
+                           for value in state.values()):
+                    raise UserError(f'{path}: weights of {name} are not finite; if there is an '
+                                    'earlier checkpoint, remove this one')
     return path, checkpoint
-
-
-def check_weights(states, networks, optional, path):
-    """Raise ValueError unless `states` holds state dicts of the networks, and UserError unless all
-    their values are finite."""
-    if set(states) | optional != networks | optional or not all(
-            isinstance(value, torch.Tensor) and value.is_floating_point()
-            for state in states.values() for value in state.values()):
-        raise ValueError('weights')
-    for name, state in states.items():
-        # If the sum is finite, so are all values; it is computed faster.
-        if not all(value.sum().isfinite() or value.isfinite().all() for value in state.values()):
-            raise UserError(f'{path}: weights of {name} are not finite; if there is an earlier '
-                            'checkpoint, remove this one')
 
 
 def load_run(folder, device, training=True, set_aside=False, which='newest', average=True,
              n_labels=None):
-    """Load the run in `folder`: a train.Run. The arguments are those of read_run and
-    run_from_checkpoint."""
+    """Load a train.Run. The arguments are those of read_run and run_from_checkpoint."""
     path, checkpoint = read_run(folder, set_aside, which, n_labels,
                                 generator_only=average and not training)
     return run_from_checkpoint(path, checkpoint, device, training, which, average)
 
 
 def run_from_checkpoint(path, checkpoint, device, training=True, which='newest', average=True):
-    """Make a train.Run of what read_run returned.
+    """Make a train.Run of what read_run returned. UserError where weights do not fit the networks.
 
-    training: restore what training needs, too. Otherwise G and E are the moving averages.
-    average: False takes the weights themselves in place of the averages.
-    Raises UserError where networks and weights do not fit.
+    training: restore what training needs, too. Otherwise G and E are the moving averages, or with
+        average=False the weights themselves.
     """
     with as_user_error(path, 'not a checkpoint of this program'):
         weights, averages = checkpoint['weights'], checkpoint['average']
@@ -185,8 +178,7 @@ def run_from_checkpoint(path, checkpoint, device, training=True, which='newest',
 
 
 def restore_training(run, checkpoint):
-    """Restore what only training needs: optimizers, log and counters. Any exception can arise from
-    a checkpoint that does not fit."""
+    """Restore what only training needs. Raises any exception where a checkpoint does not fit."""
     for name in 'GD':
         optimizer, moments = getattr(run, f'opt_{name}'), checkpoint['optimizers'][name]
         parameters = optimizer.param_groups[0]['params']
@@ -205,13 +197,11 @@ def restore_training(run, checkpoint):
     run.bad_steps = run.log.sums.pop('bad_steps')
     if not 0 <= run.bad_steps < run.config.training.max_bad_steps:
         raise ValueError('bad_steps')
-    for name, kinds, field_name in (
-            ('rows', [str], 'rows'), ('scores', [str], 'scores'),
-            ('best', [float, type(None)], 'best'),
-            ('won_since', [int, type(None)], 'd_saturated_since')):
-        if type(checkpoint[name]) not in kinds:
+    for name, kind in (('rows', str), ('scores', str), ('best', float | None),
+                       ('won_since', int | None)):
+        if not isinstance(checkpoint[name], kind):
             raise ValueError(name)
-        setattr(run.log, field_name, checkpoint[name])
+        setattr(run.log, {'won_since': 'd_saturated_since'}.get(name, name), checkpoint[name])
 
 
 def require_resumable(folder):
