@@ -21,10 +21,9 @@ from app.runs.folders import list_checkpoints
 FORMAT = 6                                          # raised when what is in a checkpoint changes
 READABLE = (5, 6)                                   # the formats that this version reads
 
-# The lines of a seal, without the 64 hexadecimal digits of their hashes. SEAL hashes all bytes
-# before its digits. GENERATOR hashes SEAL and all that generating uses, without the range of bytes
-# that it names: optimizer states, discriminators, and weights that have a moving average. Files of
-# format 5 lack the line GENERATOR.
+# The lines of a seal, without the 64 digits of their hashes. SEAL hashes all bytes before its
+# digits; GENERATOR the SEAL and all that generating uses, without a range of bytes: the optimizers,
+# the discriminators, and weights that have a moving average. Files of format 5 lack GENERATOR.
 GENERATOR = '\ngenerator: all bytes but {} to {}, sha256 of 4 MiB blocks '
 SEAL = '\np2phd checkpoint, format {:4d}, sha256 '
 SEAL_BYTES = len(SEAL.format(0)) + 64 + 1
@@ -34,8 +33,6 @@ BLOCK = 1 << 22
 class Damaged(UserError):
     """A file is not what was written: it is cut short, or some of its bits have changed."""
 
-
-# -------------------------------------------------------------------------------------- tensors
 
 def copy_tree(tree, device):
     """Return nested dicts with every tensor copied to `device`."""
@@ -175,10 +172,8 @@ class BackgroundWriter:
 # -------------------------------------------------------------------------------------- reading
 
 def check_seal(path, generator_only=False):
-    """Raise Damaged if a checkpoint is not as it was written, UserError for another format.
-
-    generator_only: check no more than what generating uses, if the file has a hash of it.
-    """
+    """Raise Damaged if a checkpoint is not as it was written, UserError for another format. With
+    generator_only, it is enough that the part which generating uses is as it was written."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise Damaged(f'{path}: not a regular file')        # a pipe, which a reader would wait for
     with open(path, 'rb') as file:
@@ -234,10 +229,8 @@ def read_checkpoint(path, generator_only=False):
 
 def newest_checkpoint(folder, set_aside=False, generator_only=False):
     """Return path and contents of the newest whole checkpoint in a run's folder. A warning names
-    every newer one that is damaged. UserError if there is no whole checkpoint.
-
-    set_aside: rename the damaged ones to .damaged.
-    """
+    every newer one that is damaged; set_aside: rename it to .damaged, too. UserError if there is no
+    whole checkpoint."""
     damaged = {}
     for path in reversed(list_checkpoints(folder)):
         try:

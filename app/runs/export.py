@@ -60,8 +60,7 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
 
     clusters: the run's styles, see run_styles.cluster_dataset; None without an encoder.
     kind: 'pt2' (torch.export), the default, or 'onnx'.
-    size: (width, height) of the maps to trace it with, by default the run's. Others may be used
-        where the format allows it.
+    size: (width, height) to trace it with, by default the run's; most programs take others, too.
     path: of the file, by default <folder>/exported.<kind>.
     """
     size, kind = size or run.config.size, kind or 'pt2'
@@ -81,15 +80,14 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
     make_folder(path.parent)
     model = ExportedGenerator(run, clusters).eval().to('cpu').requires_grad_(False)
     maps = tuple(torch.zeros(size[::-1], dtype=torch.int64) for _ in range(3))
-    rows, columns = (multiple * torch.export.Dim(name, min=-(-least // multiple),
-                                                 max=(1 << 15) // multiple)
-                     for name in ('rows', 'columns'))
+    bounds = {'min': -(-least // multiple), 'max': (1 << 15) // multiple}
+    shapes = ({i: multiple * torch.export.Dim(name, **bounds)
+               for i, name in enumerate(('rows', 'columns'))},) * 3
     sizes = f'sizes that are multiples of {multiple}'
     with torch.no_grad(), as_user_error(path, 'cannot be exported'), warnings.catch_warnings():
         warnings.simplefilter('ignore')             # of PyTorch about itself
         try:
-            program = torch.export.export(model, maps,
-                                          dynamic_shapes=({0: rows, 1: columns},) * 3)
+            program = torch.export.export(model, maps, dynamic_shapes=shapes)
         except torch._dynamo.exc.UserError:         # the rules differ between versions of PyTorch
             program, sizes = torch.export.export(model, maps), f'{size[0]}x{size[1]}'
         if kind == 'onnx':
@@ -117,11 +115,10 @@ def write_onnx(program, path):
 
 
 def export_official(folder, run, D, clusters, out):
-    """Write a run as the official code reads it: latest_net_G.pth, _D.pth and _E.pth,
-    features_clustered_<k>.npy, and opt.txt, the options that it needs. Returns the paths. UserError
-    if the official code has no such network.
+    """Write a run into the folder `out` as the official code reads it, with an opt.txt of the
+    options that it needs. Returns the paths. UserError if the official code has no such network.
 
-    D: the discriminators' state dict, or None. clusters: as in export_program. out: the folder.
+    D: the discriminators' state dict, or None. clusters: as in export_program.
     """
     c, out = run.config, Path(out)
     boundary, of_instances = c.boundary and c.instances != 'none', c.features_of == 'instance'
@@ -151,11 +148,11 @@ def export_official(folder, run, D, clusters, out):
         'ndf': c.ndf, 'num_D': c.n_scales, 'n_layers_D': c.n_layers}
     write_text(out / 'opt.txt', ''.join(f'{name}: {value}\n' for name, value in options.items()))
     paths = [out / 'opt.txt']
-    states = {'G': run.G.state_dict(), 'D': D, 'E': run.E and run.E.state_dict()}
-    for name in [name for name in states if states[name] is not None]:
-        state = {key: value.clone() for key, value in states[name].items()}
-        paths.append(out / f'latest_net_{name}.pth')
-        write_atomically(paths[-1], partial(torch.save, state))
+    for name, state in (('G', run.G.state_dict()), ('D', D), ('E', run.E and run.E.state_dict())):
+        if state is not None:
+            state = {key: value.clone() for key, value in state.items()}
+            paths.append(out / f'latest_net_{name}.pth')
+            write_atomically(paths[-1], partial(torch.save, state))
     if clusters:
         centres = {label: clusters['centres'][label][counts > 0]
                    for label, counts in enumerate(clusters['counts']) if counts.any()}

@@ -29,8 +29,7 @@ def newest_run():
 
 
 def new_folder(folder, name, dry_run=False):
-    """Return the folder of a new run: `folder` if it is given, else runs/<name>. UserError if it
-    holds a run already, unless dry_run."""
+    """Return `folder`, or runs/<name>. UserError if it holds a run already, unless dry_run."""
     folder = Path(folder or Path('runs') / name)
     if not dry_run:
         check_new(folder)
@@ -52,8 +51,7 @@ def check_new(folder):
 
 
 def resumed_folder(resume, folder, data):
-    """Return the folder of the run to continue: that of --resume or --run if one is given, else
-    the one that --data names, else the newest."""
+    """Return the folder of the run to continue: of --resume or --run, of --data, the newest."""
     if resume and folder and resolve_path(folder) != resolve_path(resume):
         raise UserError(f'--run {folder}: --resume {resume} goes on in its own folder; leave --run '
                         'out')

@@ -79,13 +79,10 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
 
 
 def infer_labels(folder, channels, n_labels, label_nc):
-    """Return (number of labels, whether there is a boundary map); 0 labels stand for a picture.
-
-    channels: those of G's input, without the features.
-    n_labels: what the user says, or None. Then label_nc of opt.txt decides, and without it the
-        defaults of the official scripts: 36 channels are Cityscapes' labels and a boundary map, 3
-        are a picture. UserError if the number is not known or does not fit the channels.
-    """
+    """Return (number of labels, 0 for a picture; whether there is a boundary map) of G's channels
+    without features. n_labels is what the user says; if None, label_nc of opt.txt decides, then the
+    defaults of the official scripts: 36 channels are Cityscapes' labels and a boundary map, 3 are a
+    picture. UserError if the number is not known or does not fit the channels."""
     if n_labels is None:
         n_labels = (int(label_nc) if label_nc.isdecimal() and len(label_nc) < 10 else
                     {len(CITYSCAPES) + 1: len(CITYSCAPES), 3: 0}.get(channels))
@@ -118,9 +115,6 @@ class Dtype:
 class Array:
     """Replaces numpy.ndarray while a pickle is read: `values` is an array, or a list of objects."""
 
-    def __init__(self, *empty):
-        self.values = None
-
     def __setstate__(self, state):
         _, shape, dtype, fortran, raw = state
         self.values = raw if isinstance(raw, list) else dtype.to_array(raw).reshape(
@@ -132,7 +126,7 @@ class ArraysOnly(pickle.Unpickler):
     calls nothing of numpy with values from the pickle: numpy.ndarray would make an object of any
     address."""
     ALLOWED = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): Dtype,
-               ('multiarray', '_reconstruct'): Array,
+               ('multiarray', '_reconstruct'): lambda *empty: Array(),
                ('multiarray', 'scalar'): lambda dtype, raw: dtype.to_array(raw)[0].item()}
 
     def find_class(self, module, name):

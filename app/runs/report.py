@@ -8,14 +8,13 @@ import io
 import os
 from pathlib import Path
 import re
-from types import SimpleNamespace
 from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
 from app.common import config as configuration
-from app.common.console import format_duration, warn_on_error
+from app.common.console import warn_on_error
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_json, read_text, write_text
 from app.runs import run_styles
@@ -38,9 +37,8 @@ MEASURES = {'pixel_accuracy': ('pixel accuracy %', 100, '.1f'),
 
 
 def read_csv_columns(path):
-    """Return the columns of a .csv of numbers, the first of which is the step, {name: ndarray}; {}
-    without the file. Incomplete rows are skipped; a later row replaces an earlier one of its step.
-    """
+    """Return the columns of a .csv of numbers, {name: ndarray}; {} without the file. Incomplete
+    rows are skipped; of several rows of a step the last one counts."""
     names, *lines = read_text(path).split('\n') if path.is_file() else ['']
     names, rows = names.strip().split(','), {}
     for line in lines:
@@ -86,10 +84,8 @@ def format_number(value):
 
 
 def plot(title, step, values, marks, note=''):
-    """Return the plot of a curve as HTML, '' if there is nothing to draw.
-
-    marks: [(step, what begins there)]. note: HTML for the caption.
-    """
+    """Return the plot of a curve as HTML, '' if there is nothing to draw. At marks, a list of
+    (step, what begins there), lines are dashed; note is HTML for the caption."""
     finite = np.isfinite(values)
     step, values = step[finite], values[finite]
     if len(step) < 2:
@@ -141,13 +137,13 @@ def text_table(rows):
 
 def settings_section(config):
     """Return the table of all settings; those that the command line gave are bold."""
-    settings, rows = {**vars(config), **vars(config.training or SimpleNamespace(flags={}))}, []
+    training, rows = vars(config.training) if config.training else {'flags': {}}, []
     for name, field in {**configuration.NETWORK, **configuration.TRAINING}.items():
-        if field.help and name in settings:
-            value = settings[name]
+        if field.help and (name in training or hasattr(config, name)):
+            value = training.get(name, getattr(config, name, None))
             text = (('no', 'yes')[value] if isinstance(value, bool) else
                     'none' if value is None else configuration.format_value(value))
-            rows.append(f'<tr{" class=given" if name in settings["flags"] else ""}>'
+            rows.append(f'<tr{" class=given" if name in training["flags"] else ""}>'
                         f'<th>{name.replace("_", " ")}</th><td>{escape(text)}</td>'
                         f'<td class="help">{escape(field.help)}</td></tr>')
     return '<h2>Settings</h2><p>Those that were given are bold.</p>' + html_table(rows)
@@ -201,16 +197,13 @@ def sheets_section(folder, config):
 
 def run_page(folder, config):
     """Return the body of a run's page."""
-    log, speed, scores = tables = [read_csv_columns(folder / f'{name}.csv')
-                                   for name in ('log', 'speed', 'scores')]
+    log, _, scores = tables = [read_csv_columns(folder / f'{name}.csv')
+                               for name in ('log', 'speed', 'scores')]
     done = int(log['step'][-1]) if log else 0
     total = config.training.total_steps if config.training else 0
     summary = [config.layout, configuration.format_value(config.size or 'native size'),
                *([f'{config.n_labels} labels'] if config.n_labels else []),
                f'step {done} of {total}']
-    if speed and done < total and np.isfinite(speed['steps_per_second'][-1]):
-        rate = max(speed['steps_per_second'][-1], 1e-9)
-        summary.append(f'{format_duration((total - done) / rate)} left')
     parts = [f'<p>{escape(", ".join(summary))}</p>', sheets_section(folder, config),
              curves_section(tables, config, done)]
     if scores:
@@ -247,10 +240,8 @@ def thumbnail(rgb, width=240):
 
 
 def write_gallery(folder, rows):
-    """Write folder/index.html with a row for each label map. UserError if a run is in the folder.
-
-    rows: [(name, address of the label map's picture, [names of picture files in the folder])].
-    """
+    """Write folder/index.html with rows [(name of a label map, address of its picture, [names of
+    picture files in the folder])]. UserError if a run is in the folder."""
     if list_checkpoints(folder):
         raise UserError(f'{folder}: is the folder of a run, whose page stays; --out names another '
                         'for a gallery')

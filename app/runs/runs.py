@@ -30,8 +30,7 @@ def build_run(config, device, training=True, weights=None, average=None):
     """Make the networks and optimizers of a run, see train.make_run, and load their weights.
 
     weights: {'G', 'E', 'D': state dict}, which must fit by names and shapes. Networks that are not
-        among them get new weights. No memory is taken before their sizes are checked.
-    average: {'G', 'E': state dict} of the moving averages.
+        among them get new weights. average: {'G', 'E': state dict} of the moving averages.
     """
     def make(name, constructor):
         if name not in (weights or {}):
@@ -103,8 +102,7 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
     folder: of a run, also of the official code.
     set_aside: rename damaged checkpoints, see checkpoints.newest_checkpoint.
     which: 'newest' or 'best' checkpoint, or 'file' if `folder` is itself a checkpoint.
-    n_labels: see official.infer_labels.
-    generator_only: read no more than checkpoints.generator_part.
+    n_labels: see official.infer_labels. generator_only: see checkpoints.generator_part.
     """
     folder = path = Path(folder)
     is_official = (folder / 'latest_net_G.pth').is_file()
@@ -120,10 +118,7 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
         if not path.exists():
             raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best '
                             'checkpoint')
-        try:
-            checkpoint = checkpoints.read_checkpoint(path, generator_only)
-        except checkpoints.Damaged as error:
-            raise UserError(f'{error}; leave out --checkpoint best') from None
+        checkpoint = checkpoints.read_checkpoint(path, generator_only)
     else:
         path, checkpoint = checkpoints.newest_checkpoint(folder, set_aside, generator_only)
     with as_user_error(path, 'not a checkpoint of this program'):

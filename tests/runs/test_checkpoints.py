@@ -120,6 +120,15 @@ def test_generating_reads_nothing_else(trained, tmp_path):
         checkpoints.read_checkpoint(path)
 
 
+def test_a_loaded_run_does_not_need_its_file(trained, tmp_path):
+    """A process that reads mapped weights is killed once their file is shorter."""
+    path = tmp_path / 'checkpoint-0000006.pt'
+    shutil.copy(list_checkpoints(trained)[-1], path)
+    run = runs.load_run(tmp_path, CPU, training=False)
+    path.write_bytes(b'')
+    assert all(weight.isfinite().all() for weight in run.G.state_dict().values())
+
+
 def test_numbered_checkpoints_are_kept(p2phd, scenes, tmp_path):
     p2phd('train', '--data', scenes, '--steps', 6, '--run', 'run', *TINY)
     assert [path.stem[-2:] for path in list_checkpoints(tmp_path / 'run')] == ['00', '06']
