@@ -81,12 +81,10 @@ def write_sealed(checkpoint, file):
 
     torch.save(checkpoint, file)
     n_used = float('inf')                           # all storages, if it is not a whole checkpoint
-    with suppress(AttributeError, KeyError, NotImplementedError, TypeError, ValueError):
+    with suppress(AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
         in_order = list(dict.fromkeys(storages(checkpoint)))
         n_used = 1 + max(map(in_order.index, storages(generator_part(checkpoint))))
-
-    file.flush()
-    with zipfile.ZipFile(file.name) as archive:
+    with zipfile.ZipFile(file.name) as archive:         # torch.save has flushed the file
         records = sorted(archive.infolist(), key=lambda record: record.header_offset)
     numbers = [re.fullmatch(r'.*/data/(\d+)', record.filename) for record in records]
     unused = [i for i, number in enumerate(numbers) if number and int(number[1]) >= n_used]
@@ -218,6 +216,8 @@ def read_checkpoint(path, generator_only=False):
                     if any(record.compress_type for record in archive.infolist()):
                         raise ValueError('compressed')
                 checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+                if not isinstance(checkpoint, dict):
+                    raise ValueError(type(checkpoint).__name__)
                 check_tensors(checkpoint, path)
                 return generator_part(checkpoint) if generator_only else checkpoint
         except UserError:

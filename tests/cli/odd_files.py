@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -100,7 +101,8 @@ def altered(source, target, drop=(), **changes):
 
 def write_checkpoint(folder, content):
     """Write a checkpoint with this content, whatever it is, and a seal that fits."""
-    with open(folder / 'checkpoint-0000001.pt', 'wb') as file:
+    with (open(folder / 'checkpoint-0000001.pt', 'wb') as file,
+          warnings.catch_warnings(action='ignore')):        # of a tensor in place of a dict
         checkpoints.write_sealed(content, file)
 
 
