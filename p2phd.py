@@ -48,7 +48,7 @@ def train(args):
     configurations.complete_config(config, found.pairs, found.sizes)
     devices.set_precision(config, device, getattr(args, 'precision', None))
     log_info(inspection.summarise(found, source.split)
-             + (', encoder trained along' if config.features else ''))
+             + (', the encoder is trained as well' if config.features else ''))
     return start(args, config, folder, device, found.pairs)
 
 
@@ -75,7 +75,6 @@ def finetune(args):
 
     def load_base(run):
         runs.init_from_base(run, path, {**base['weights'], **base['average']})
-        runs.log_unfreezing(run, args.base)
         base.clear()                                        # frees its memory
     return start(args, config, folder, device, pairs, load_base)
 
@@ -133,7 +132,7 @@ def resume(args):
 
 def cluster(args):
     """Cluster the features of the training set's instances, label by label (paper section 3.4)."""
-    from app.runs import distributed, run_styles
+    from app.runs import distributed, report, run_styles
     folder, run = commands.load_trained_run(args)
     if not run.E:
         raise UserError(f'{folder}: trained without --features, so there are no styles to cluster')
@@ -141,6 +140,7 @@ def cluster(args):
                                       seed_of(args), shared=True)
     if distributed.IS_MAIN:
         log_info(run_styles.save_styles(clusters, folder, run))
+        report.try_write_run_page(folder, run.config)
     return 0
 
 
@@ -160,7 +160,7 @@ def generate(args):
                         f'{len(files.labels)} label maps; generate them one at a time')
     clusters = None
     if run.E and (args.style or not files.photos) and not args.styles:
-        clusters = run_styles.load_or_cluster_styles(run, folder)
+        clusters = commands.load_clusters(run, folder)
     choice = generation.StyleChoice(seed_of(args), args.sample, args.n, clusters,
                                     run_styles.parse_style_flags(args.style, clusters), args.styles)
     make_folder(out)
@@ -186,7 +186,6 @@ def main(args):
     console.quiet = args.quiet
     several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
     try:
-        commands.check_checkpoint_ahead(args)               # while torch is imported
         checks.check_versions()
         checks.check_flags(args)
         if several:

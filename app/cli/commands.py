@@ -1,5 +1,4 @@
 """The subcommands around the method, and what all subcommands share."""
-from contextlib import suppress
 import json
 from pathlib import Path
 import sys
@@ -22,14 +21,10 @@ def load_trained_run(args):
     return folder, run
 
 
-def check_checkpoint_ahead(args):
-    """Start to check the checkpoint of generate or edit in a thread, while torch is imported."""
-    from app.runs import folders, seals
-    if args.command in ('generate', 'edit') and args.average:
-        with suppress(OSError, UserError, IndexError):      # reported when the run is loaded
-            folder = Path(args.run) if args.run else folders.newest_run()
-            seals.check_ahead(folder / 'best.pt' if args.checkpoint == 'best' else
-                              folders.list_checkpoints(folder)[-1])
+def load_clusters(run, folder):
+    """Load the styles of a run, or cluster them now and show them on the page of the run."""
+    from app.runs import report, run_styles
+    return run_styles.load_or_cluster_styles(run, folder, after_save=report.try_write_run_page)
 
 
 def explain(error, several_processes):
@@ -72,10 +67,9 @@ def edit(args):
     object editing)."""
     from app.datasets import layouts, scenes
     from app.editor import http_server, scene_files
-    from app.runs import run_styles
     folder, run = load_trained_run(args)
     out = Path(args.out) if args.out else folder / 'edited'
-    clusters = run_styles.load_or_cluster_styles(run, folder)
+    clusters = load_clusters(run, folder)
     label, inst, styles, photo = (path and Path(path) for path in (
         args.label, args.inst, args.styles, args.photo))
     editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
@@ -120,9 +114,9 @@ def info(args):
 def export(args):
     """Write the generator of a run for use without this program."""
     from app.runs import export as exporting
-    from app.runs import run_styles, runs
+    from app.runs import runs
     folder, run = load_trained_run(args)
-    clusters = run_styles.load_or_cluster_styles(run, folder)
+    clusters = load_clusters(run, folder)
     if args.official:
         _, checkpoint = runs.read_run(folder, which=args.checkpoint, n_labels=args.official_labels)
         paths = exporting.export_official(folder, run, checkpoint['weights'].get('D'), clusters,

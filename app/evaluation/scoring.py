@@ -238,7 +238,7 @@ def evaluate_runs(folders, device, which, average, root, split, size, style_sour
     if distributed.IS_MAIN:
         write_results(out, evaluation, results, which)
         if config.training and out == folders[0] / 'evaluation':
-            report.try_write_run_page(folders[0], config, 'the scores are written')
+            report.try_write_run_page(folders[0], config)
 
 
 def check_flags(folders, configs, style_source, void, judge, predictions):

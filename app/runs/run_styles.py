@@ -64,7 +64,7 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
 
 
 @distributed.main_process_first()
-def load_or_cluster_styles(run, folder, root=None):
+def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, config: None):
     """Load the styles of the run in `folder`; None without an encoder. Where there are none, or
     those of an earlier step, cluster and save them. root: the data set, if it has moved."""
     if not run.E:
@@ -86,16 +86,14 @@ def load_or_cluster_styles(run, folder, root=None):
         log_info(f'{folder}: clustering {root}')
     clusters = cluster_run(run, folder, root, k, min_pixels, seed)
     warn_on_error(lambda: save_styles(clusters, folder, run), 'the styles are not kept')
+    after_save(folder, run.config)
     return clusters
 
 
 def save_styles(clusters, folder, run):
-    """Write styles.npz, or styles-<variant>.npz, and the page of a run. Return the path."""
-    from app.runs import report                     # which imports this module
+    """Write styles.npz, or styles-<variant>.npz, into a run's folder. Return the path."""
     path = folder / f'styles{run.log.variant}.npz'
     write_atomically(path, partial(np.savez, **clusters))
-    if run.config.training:
-        report.try_write_run_page(folder, run.config, 'the styles are there')
     return path
 
 

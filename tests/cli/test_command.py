@@ -28,7 +28,8 @@ def weights(run):
 def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
     log = p2phd('train', '--data', f'{scenes}/', '--steps', 6, '--sample-every', 4, *TINY)
     run = tmp_path / 'runs' / 'street'
-    assert '6 pairs of the split train, 35 labels, instance maps, encoder trained along' in log
+    assert ('6 pairs of the split train, 35 labels, instance maps, the encoder is trained as well'
+            in log)
     assert 'step 6/6' in log
     config = json.loads((run / 'config.json').read_text())
     assert config['size'] == [64, 32] and config['features'] is True
@@ -270,7 +271,7 @@ def test_other_kinds_of_data(p2phd, tmp_path):
     native[native.index('--size') + 1] = 'native'
     log = p2phd('train', '--data', 'flat', '--instances', 'components', '--steps', 3, *native,
                 '--run', 'runs/components')
-    assert 'connected components as instances, encoder trained along' in log
+    assert 'connected components as instances, the encoder is trained as well' in log
     p2phd('generate', '--label', 'flat/train_label', '--run', 'runs/components', '--sample')
 
     p2phd('train', '--data', 'flat', '--steps', 2, '--model', 'local', '--n-blocks-local', 1,
