@@ -6,10 +6,8 @@
     python p2phd.py finetune --from runs/cityscapes      # G2 at 2048x1024; run it again for G3
     python p2phd.py cluster --run runs/cityscapes-2048x1024
     python p2phd.py generate --label map.png --sample
-
-First the subcommands of the method, then the parsing. The other subcommands (check, edit, evaluate,
-info, export, demo) are in app/cli/commands.py.
 """
+# Here are the subcommands of the method. The others are in app/cli/commands.py.
 from contextlib import nullcontext
 import os
 from pathlib import Path
@@ -18,8 +16,7 @@ import sys
 
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
 from app.cli import checks, commands, parser
-from app.cli.settings import (dataset_fields, given_fields, log_preset, remembered_flags,
-                              seed_of)
+from app.cli.settings import dataset_fields, given_fields, remembered_flags, seed_of
 from app.common import config as configuration
 from app.common import console
 from app.common.config import NETWORK, TRAINING
@@ -39,22 +36,19 @@ def train(args):
     encoder (section 3.4); or the U-Net of pix2pix as G."""
     if args.resume is not None:
         return resume(args)
-    checks.check_train(args)
     from app.datasets import inspection
     from app.runs import configurations, devices, folders
-    log_preset(args)
     source = dataset_fields(args)
     found = inspection.inspect_dataset(source, thorough=source.skip_bad)
     folder = folders.new_folder(args.run, resolve_path(args.data).name or 'root', args.dry_run)
     device = devices.pick_device(args.device)
-    inspection.warn_about_assumptions(source, found)
     inspection.require_usable(source, found)
 
     config = configurations.make_config(settings(args), found)
     configurations.complete_config(config, found.pairs, found.sizes)
     devices.set_precision(config, device, getattr(args, 'precision', None))
-    log_info(inspection.summarise(found, 'training')
-             + (', encoder trained along' if config.features else ''))
+    log_info(inspection.summarise(found, source.split)
+             + (', the encoder is trained as well' if config.features else ''))
     return start(args, config, folder, device, found.pairs)
 
 
@@ -63,10 +57,8 @@ def finetune(args):
     at twice the size, train it alone for --fix-global epochs, then everything together."""
     if args.resume is not None:
         return resume(args)
-    checks.check_finetune(args)
     from app.datasets import inspection
     from app.runs import configurations, devices, folders, runs
-    log_preset(args)
     device = devices.pick_device(args.device)
     path, base = runs.read_run(args.base, n_labels=args.official_labels)
     before = base['config'].training
@@ -83,7 +75,6 @@ def finetune(args):
 
     def load_base(run):
         runs.init_from_base(run, path, {**base['weights'], **base['average']})
-        runs.log_unfreezing(run, args.base)
         base.clear()                                        # frees its memory
     return start(args, config, folder, device, pairs, load_base)
 
@@ -112,7 +103,6 @@ def start(args, config, folder, device, pairs, prepare=lambda run: None):
 def resume(args):
     """Continue a run with its own settings. The result is identical to that of an uninterrupted
     run, to the bit."""
-    checks.check_resume(args)
     from app.datasets import inspection
     from app.evaluation.scoring import training_scorer
     from app.runs import configurations, devices, distributed, folders, runs, training
@@ -149,9 +139,8 @@ def cluster(args):
     clusters = run_styles.cluster_run(run, folder, args.data, args.k, args.min_pixels,
                                       seed_of(args), shared=True)
     if distributed.IS_MAIN:
-        log_info(run_styles.save_styles(clusters, folder, run.log.variant))
-        if run.config.training:
-            report.try_write_run_page(folder, run.config, 'the styles are there')
+        log_info(run_styles.save_styles(clusters, folder, run))
+        report.try_write_run_page(folder, run.config)
     return 0
 
 
@@ -164,9 +153,8 @@ def generate(args):
     checks.check_generate(args, folder, run.config)
     if getattr(args, 'compile', False):
         devices.compile_generator(run)
-    files = generation.pair_files(args.label, args.inst, args.encode)
     out = Path(args.out) if args.out else folder / 'generated'
-    generation.check_output_folder(out, list(map(Path, args.label)))
+    files = generation.pair_files(args.label, args.inst, args.encode, out)
     if args.styles and len(files.labels) > 1:
         raise UserError(f'--styles {args.styles} describes one scene, but there are '
                         f'{len(files.labels)} label maps; generate them one at a time')
@@ -198,8 +186,8 @@ def main(args):
     console.quiet = args.quiet
     several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
     try:
-        commands.check_checkpoint_ahead(args)               # while torch is imported
         checks.check_versions()
+        checks.check_flags(args)
         if several:
             from app.runs import distributed
         code = COMMANDS[args.command](args)

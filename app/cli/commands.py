@@ -1,17 +1,14 @@
-"""The subcommands around the method: check, edit, evaluate, info, export and demo; and what all
-subcommands share."""
-from contextlib import suppress
+"""The subcommands around the method, and what all subcommands share."""
 import json
 from pathlib import Path
 import sys
 import traceback
 
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
-from app.cli import checks
 from app.cli.settings import dataset_fields, seed_of
 from app.common.console import log_info
 from app.common.errors import UserError, describe_os_error, is_out_of_memory, one_line
-from app.common.files import lock_folder, make_folder, require_regular_file
+from app.common.files import lock_folder, make_folder
 
 
 def load_trained_run(args):
@@ -24,44 +21,36 @@ def load_trained_run(args):
     return folder, run
 
 
-def check_checkpoint_ahead(args):
-    """Start to check the checkpoint of generate or edit in a thread, while torch is imported."""
-    from app.runs import folders, seals
-    if args.command in ('generate', 'edit') and args.average:
-        with suppress(OSError, UserError, IndexError):      # reported when the run is loaded
-            folder = Path(args.run) if args.run else folders.newest_run()
-            seals.check_ahead(folder / 'best.pt' if args.checkpoint == 'best' else
-                              folders.list_checkpoints(folder)[-1])
-
-
 def load_clusters(run, folder):
     """Load the styles of a run, or cluster them now and show them on the page of the run."""
-    from app.runs import distributed, report, run_styles
-    with distributed.main_process_first():
-        return run_styles.load_or_cluster_styles(run, folder,
-                                                 after_save=report.try_write_run_page)
+    from app.runs import report, run_styles
+    return run_styles.load_or_cluster_styles(run, folder, after_save=report.try_write_run_page)
 
 
 def explain(error, several_processes):
     """Return the line that tells a user what went wrong, or None for a fault of the program."""
+    text = str(error)
     if is_out_of_memory(error):
         return ('there is not enough memory; try --precision bf16, --crop, a smaller --size, or '
                 'fewer channels')
     if isinstance(error, UserError):
-        return str(error)
+        return text
     if isinstance(error, OSError):
         return describe_os_error(error)
-    if 'DataLoader worker' in str(error):
+    if 'DataLoader worker' in text:
         return ('a process that loads pictures has died, perhaps of too little (shared) memory; '
                 'train --resume RUN --workers 0 loads them in the trainer')
-    from app.runs.distributed import is_connection_error
     from data import InputError
     if isinstance(error, InputError):
         return one_line(error)
-    if several_processes:
+    if not several_processes:
+        return None
+    # That another process has ended, gloo only says in words.
+    if type(error).__name__.startswith('Dist') or any(
+            word in text for word in ('gloo', 'NCCL', 'Connection', 'Broken pipe')):
         return ('another process of this run has ended, and its message says why; train --resume '
-                'RUN continues the run' if is_connection_error(error) else traceback.format_exc())
-    return None
+                'RUN continues the run')
+    return traceback.format_exc()
 
 
 def check(args):
@@ -69,7 +58,6 @@ def check(args):
     from app.datasets import inspection
     source = dataset_fields(args)
     found = inspection.inspect_dataset(source, thorough=True)
-    inspection.warn_about_assumptions(source, found)
     inspection.print_report(source, found)
     return 2 if found.problems else 0
 
@@ -77,8 +65,7 @@ def check(args):
 def edit(args):
     """Change the objects of a scene, by a script or on a page (paper section 3.4, interactive
     object editing)."""
-    checks.check_edit(args)
-    from app.datasets import layouts
+    from app.datasets import layouts, scenes
     from app.editor import http_server, scene_files
     folder, run = load_trained_run(args)
     out = Path(args.out) if args.out else folder / 'edited'
@@ -87,34 +74,30 @@ def edit(args):
         args.label, args.inst, args.styles, args.photo))
     editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
                                     seed_of(args))
-    if args.script:
-        require_regular_file(args.script)
-    make_folder(out)
+    scenes.warn_about_size(folder, run.config, label, editor.inputs()[0])
     name = layouts.scene_name(label)
     if args.script:
         for path in scene_files.run_script(editor, args.script, out, name, args.final_only):
             log_info(path)
         return 0
+    make_folder(out)
     with lock_folder(out, flag='--out'):
         return http_server.serve(editor, out, name, f'{name}, {folder.name}', args.host, args.port,
                                  args.browser)
 
 
 def evaluate(args):
-    """Score runs on pictures that they were not trained on (paper section 4.1): whether a
-    segmentation network recognises their pictures, how close these are to the photographs, and how
-    much samples differ."""
-    checks.check_evaluate(args)
+    """Score runs on pictures that they were not trained on (paper section 4.1)."""
     from app.evaluation.scoring import evaluate_runs
     from app.runs import devices, folders, runs
     device = devices.pick_device(args.device)
     vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None
-    run_folders = [Path(folder) for folder in args.run or [folders.newest_run()]]
     evaluate_runs(
-        run_folders, device, which=args.checkpoint, average=args.average, root=args.data,
-        split=args.split, size=args.size, style_source=args.styles, void=args.void,
-        judge=args.judge, predictions=args.predictions, seed=seed_of(args), vgg=vgg,
-        write=args.write, out=args.out, n_labels=args.official_labels)
+        [Path(folder) for folder in args.run or [folders.newest_run()]], device,
+        which=args.checkpoint, average=args.average, root=args.data, split=args.split,
+        size=args.size, style_source=args.styles, void=args.void, judge=args.judge,
+        predictions=args.predictions, seed=seed_of(args), vgg=vgg, write=args.write, out=args.out,
+        n_labels=args.official_labels)
     return 0
 
 
@@ -132,23 +115,20 @@ def export(args):
     """Write the generator of a run for use without this program."""
     from app.runs import export as exporting
     from app.runs import runs
-    checks.check_export(args)
     folder, run = load_trained_run(args)
     clusters = load_clusters(run, folder)
     if args.official:
         _, checkpoint = runs.read_run(folder, which=args.checkpoint, n_labels=args.official_labels)
-        D = checkpoint['weights'].get('D')
-        for path in exporting.export_official(folder, run, D, clusters, Path(args.official)):
-            log_info(path)
-        return 0
-    log_info(exporting.export_program(folder, run, clusters, args.format, args.size, args.out))
+        paths = exporting.export_official(folder, run, checkpoint['weights'].get('D'), clusters,
+                                          Path(args.official))
+    else:
+        paths = [exporting.export_program(folder, run, clusters, args.format, args.size, args.out)]
+    for path in paths:
+        log_info(path)
     return 0
 
 
 def demo(args, run_words):
-    """Run the subcommands one after the other on built-in scenes.
-
-    run_words: a function that runs the command of a list of words and returns its exit code.
-    """
+    """Run the subcommands one after the other on built-in scenes. run_words: see run_demo."""
     from app.demo.demo import run_demo
     return run_demo(Path(args.run), seed_of(args), args.device, run_words)

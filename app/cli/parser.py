@@ -1,7 +1,5 @@
-"""The command line: a parser, with a function for the flags of each subcommand.
-
-Types, bounds, defaults and help of the settings of a run are in app/common/config.py.
-"""
+"""The command line: a parser, with a function for the flags of each subcommand. The settings of a
+run, with their bounds, defaults and help, are in app/common/config.py."""
 import argparse
 import re
 
@@ -33,9 +31,6 @@ NEWEST, COMPONENTS = 'the newest run in runs/', 'the connected components of eac
 class Parser(argparse.ArgumentParser):
     """A parser that describes an error in one line and suggests what was meant."""
 
-    def __init__(self, **kwargs):
-        super().__init__(allow_abbrev=False, **kwargs)
-
     def error(self, message):
         wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if wrong:
@@ -43,11 +38,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: {" ".join(message.split())} (see {self.prog} --help)\n')
 
     def flag(self, names, text, kind=None, default=None, shown=None, group=None, **more):
-        """Add a flag. Only this method writes defaults into --help.
-
-        text: the help. kind: a config.Kind; None: a switch. default: the value without the flag.
-        shown: what --help calls the default, if not by its value.
-        """
+        """Add a flag. Only this method writes defaults into --help. text: the help. kind: a
+        config.Kind; None: a switch. shown: what --help calls the default, if not by its value."""
         shown = default if shown is None else shown
         if shown not in (None, argparse.SUPPRESS, []):
             shown = ('no', 'yes')[shown] if isinstance(shown, bool) else shown
@@ -63,10 +55,8 @@ class Parser(argparse.ArgumentParser):
         (group or self).add_argument(*names.split(), default=default, help=text, **more)
 
     def fields(self, title, names, **shown):
-        """Add a group of flags for settings. The namespace holds only those that are given.
-
-        names: of the settings. shown: {name: what --help calls the default}.
-        """
+        """Add a group of flags for the settings `names`. The namespace holds only those that are
+        given. shown: {name: what --help calls the default}."""
         group = self.add_argument_group(title)
         for name in names.split():
             field = FIELDS[name]
@@ -77,29 +67,26 @@ class Parser(argparse.ArgumentParser):
         return group
 
 
-# ------------------------------------------------------------------- flags of several subcommands
-
 def add_official(sub):
     sub.flag('--n-labels', 'number of labels of a run of the official code, if its files do not '
              'say it; 0: pictures in place of labels', integer(0, 1 << 16), dest='official_labels')
 
 
-def add_trained_run(sub, text='folder of the run', **more):
+def add_trained_run(sub, text='folder of the run', out='', **more):
+    """Add the flags of subcommands that use a run. out: the default of --out, in its folder."""
     sub.flag('--run', text, FOLDER, shown=NEWEST, **more)
     add_official(sub)
     sub.flag('--checkpoint', 'best: the one that train --evaluate-every scored best',
              choice('newest', 'best'), 'newest')
     sub.flag('--average', 'use the moving average of the weights, if there is one', BOOL, True)
-
-
-def add_generation(sub):
-    sub.flag('--size', 'resize the maps to this size first', SIZE, shown='their own size')
-    sub.flag('--precision', 'arithmetic of the networks; auto: as in training',
-             FIELDS['precision'].kind, argparse.SUPPRESS, 'auto')
+    if out:
+        sub.flag('--out', 'folder for what is made', FOLDER, shown=f'<run>/{out}')
+        sub.flag('--size', 'resize the maps to this size first', SIZE, shown='their own size')
+        sub.flag('--precision', 'arithmetic of the networks; auto: as in training',
+                 FIELDS['precision'].kind, argparse.SUPPRESS, 'auto')
 
 
 def add_training(sub, folder, **shown):
-    """Add the flags that train and finetune share. folder: the default of --run."""
     group = sub.add_argument_group('run')
     sub.flag('--run', 'folder to write', FOLDER, shown=folder, group=group)
     sub.flag('--resume', 'continue a run, with its own settings; without RUN: the newest one',
@@ -107,11 +94,8 @@ def add_training(sub, folder, **shown):
     sub.flag('--preset', 'settings for a purpose; other flags override them. ' + '. '.join(
         f'{name}: {preset.text}' for name, preset in settings.PRESETS.items()),
         choice(*settings.PRESETS), group=group)
-    sub.flag('--dry-run', 'only report what would be trained, and the memory and time it takes',
-             group=group)
-    sub.flag('--hours', 'train for so long, in place of --epochs or --steps', config.HOURS,
-             group=group)
-
+    sub.flag('--dry-run', 'only report what would be trained and what it takes', group=group)
+    sub.flag('--hours', 'train for so long, in place of --epochs', config.HOURS, group=group)
     sub.fields('pictures', 'size crop jitter flip hold_out cache workers', **shown)
     sub.fields('schedule', 'epochs decay_epochs steps batch accumulate lr ema', **shown)
     group = sub.fields('objective', 'gan lambda_feature vgg lambda_vgg lambda_l1', **shown)
@@ -121,15 +105,12 @@ def add_training(sub, folder, **shown):
                'save_every keep max_bad_steps', **shown)
 
 
-# -------------------------------------------------------------------------------- subcommands
-
-def add_check(sub):
-    sub.fields('data set',
-               'data split instances palette n_labels ignore_label jpeg_labels skip_bad')
+def add_check(sub, more=''):
+    sub.fields('data set', 'data split instances palette n_labels ignore_label jpeg_labels' + more)
 
 
 def add_train(sub):
-    add_check(sub)
+    add_check(sub, ' skip_bad')
     add_training(sub, 'runs/<name of the data folder>',
                  size='the most frequent one in the data set, at most 1024 wide')
     sub.fields('networks', 'model ngf n_down n_blocks n_enhancers n_blocks_local up ndf n_layers '
@@ -156,11 +137,8 @@ def add_cluster(sub):
 def add_generate(sub):
     sub.flag('--label', 'label maps, or folders of them', PATH, required=True, **SEVERAL)
     sub.flag('--inst', 'their instance maps, or folders of them', PATH, shown=COMPONENTS, **SEVERAL)
-    add_trained_run(sub)
-    sub.flag('--out', 'folder for the pictures', FOLDER, shown='<run>/generated')
-    add_generation(sub)
-    sub.flag('--sample', 'draw the style of each instance at random; otherwise it has the most '
-             'frequent style of its label')
+    add_trained_run(sub, out='generated')
+    sub.flag('--sample', 'draw styles at random; otherwise each label has its most frequent style')
     sub.flag('--n', 'pictures per label map, with --sample', integer(1, 10 ** 6), 1)
     sub.flag('--style', 'give all instances of LABEL, a name or a number, the style K',
              string('LABEL=K'), [], **SEVERAL)
@@ -172,12 +150,9 @@ def add_generate(sub):
 def add_edit(sub):
     sub.flag('--label', 'the label map', FILE, required=True)
     sub.flag('--inst', 'its instance map', FILE, shown=COMPONENTS)
-    sub.flag('--styles', 'its styles, a file that edit saved', FILE,
-             shown='the most frequent ones of the labels')
+    sub.flag('--styles', 'its styles, a file that edit saved', FILE, shown='the most frequent')
     sub.flag('--photo', 'begin with the styles of this photograph of the scene', FILE)
-    add_trained_run(sub)
-    sub.flag('--out', 'folder for what is saved', FOLDER, shown='<run>/edited')
-    add_generation(sub)
+    add_trained_run(sub, out='edited')
     sub.flag('--script', 'apply the edits in this JSON file, and open no page', FILE)
     sub.flag('--final-only', 'with --script: write only the final picture, not one after each edit')
     sub.flag('--host', 'address of the page; only this machine reaches the default', string('HOST'),
@@ -202,8 +177,7 @@ def add_evaluate(sub):
     sub.flag('--predictions', 'label maps that another network predicted for the pictures of '
              '--write, under the same names', FOLDER)
     sub.flag('--write', 'folder for the pictures: real/ and fake/, paired by name', FOLDER)
-    sub.flag('--out', 'folder for scores.json and sheet.png', FOLDER,
-             shown='<first run>/evaluation')
+    sub.flag('--out', 'folder for scores.json, sheet.png', FOLDER, shown='<first run>/evaluation')
     sub.flag('--vgg', 'measure diversity with VGG-19 features, too; PATH as for train --vgg',
              string('PATH'), **WITHOUT_VALUE['vgg'])
     sub.fields('running', 'seed')
@@ -225,8 +199,7 @@ def add_export(sub):
     add_trained_run(sub)
     sub.flag('--format', 'pt2: torch.export; onnx: needs pip install onnx onnxscript',
              choice('pt2', 'onnx'), shown='pt2')
-    sub.flag('--official', 'folder for latest_net_*.pth and the other files of the official code, '
-             'in place of one file', FOLDER)
+    sub.flag('--official', 'write the files of the official code into this folder', FOLDER)
     sub.flag('--size', 'size of the maps; some files take others', SIZE, shown='that of the run')
     sub.flag('--out', 'file to write', FILE, shown='<run>/exported.pt2 or .onnx')
 
@@ -237,28 +210,25 @@ SUBCOMMANDS = {
     'finetune': (add_finetune, 'add a local enhancer, at twice the size, to a trained run'),
     'cluster': (add_cluster, 'cluster the features of the instances of each label into styles'),
     'generate': (add_generate, 'turn label maps into photographs'),
-    'edit': (add_edit, 'change the styles, labels and shapes of the objects of a scene, in the '
-                       'browser or by a script'),
+    'edit': (add_edit, 'change the objects of a scene, in the browser or by a script'),
     'evaluate': (add_evaluate, 'score runs side by side on pictures that they were not trained on'),
-    'demo': (add_demo, 'train, finetune, cluster and generate on built-in street scenes, in a few '
-                       'minutes'),
+    'demo': (add_demo, 'train, finetune, cluster and generate on built-in scenes, in minutes'),
     'info': (add_info, 'show the data, progress, styles, scores and checkpoints of a run'),
     'export': (add_export, 'write the generator of a run for use without this program')}
 
 
-# --------------------------------------------------------------------------------- the command
-
 def make_parser(description):
     """Return the parser of all subcommands; `commands` is {name: parser of the subcommand}."""
-    parser = Parser(prog='p2phd.py', description=description,
+    parser = Parser(prog='p2phd.py', description=description, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--version', action='version', version=f'p2phd {VERSION}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND',
                                      parser_class=Parser)
     for name, (add_flags, text) in SUBCOMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.flag('--device', 'auto: CUDA if there is a GPU, else the CPU',
-                 choice('auto', 'cpu', 'cuda'), 'auto')
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        hidden = argparse.SUPPRESS if name in ('check', 'info') else None   # they need no device
+        sub.flag('--device', hidden or 'auto: CUDA if there is a GPU, else the CPU',
+                 choice('auto', 'cpu', 'cuda'), 'auto', hidden)
         sub.flag('-q --quiet', 'print only warnings')
         add_flags(sub)
     parser.commands = commands.choices
@@ -267,9 +237,7 @@ def make_parser(description):
 
 def parse(words, description):
     """Return the namespace of a command line, a list of words. Exits with code 2 if they are wrong.
-
-    description: what --help begins with.
-    """
+    description: what --help begins with."""
     open_closed_streams()
     parser = make_parser(description)
     args, unknown = parser.parse_known_args(words)

@@ -9,13 +9,6 @@ from app.common.errors import UserError
 from app.common.files import resolve_path
 
 
-# ---------------------------------------------------------------------------------- given flags
-
-# Flags of the command, not of the run.
-NOT_REMEMBERED = {'command', 'device', 'run', 'resume', 'quiet', 'preset', 'of_preset', 'dry_run',
-                  'hours', 'official_labels'}
-
-
 def given_fields(args, fields):
     """Return {field: value} of those fields of a configuration that the command line gives."""
     values = {name: value for name, value in vars(args).items() if name in fields}
@@ -29,7 +22,8 @@ def given_fields(args, fields):
 
 def remembered_flags(args):
     """Return {name: value} of the flags that a run keeps in its configuration."""
-    return {name: value for name, value in vars(args).items() if name not in NOT_REMEMBERED}
+    kept = {*NETWORK, *TRAINING, *DATA, 'base'}
+    return {name: value for name, value in vars(args).items() if name in kept}
 
 
 def seed_of(args):
@@ -37,14 +31,11 @@ def seed_of(args):
 
 
 def dataset_fields(args):
-    """Return a namespace of the fields of config.DATA. Raises: UserError without --data."""
+    """Return a namespace of the fields of config.DATA. Raises UserError without --data."""
     if not hasattr(args, 'data'):
         raise UserError(f'{args.command} needs --data DIR, the folder of the data set')
-    return SimpleNamespace(**{**default_values(DATA), **given_fields(args, DATA),
-                              'data': args.data})
+    return SimpleNamespace(**default_values(DATA) | given_fields(args, DATA) | {'data': args.data})
 
-
-# -------------------------------------------------------------------------------------- presets
 
 # The settings of the paper for Cityscapes, and settings that need less memory or time.
 Preset = namedtuple('Preset', 'text fields')
@@ -68,24 +59,16 @@ PRESETS = {
 
 def apply_preset(args, names):
     """Put the fields of --preset into the namespace of a command line, except for those that its
-    flags set or make useless. `args.of_preset` becomes their list.
-
-    names: the fields that the subcommand has flags for.
-    """
+    flags set or make useless, and print them. names: what the subcommand has flags for."""
     if not getattr(args, 'preset', None):
         return
     given, fields = vars(args), PRESETS[args.preset].fields
-    model = given.get('model', fields.get('model', 'global'))
-    baseline = {**PIX2PIX, 'model': model} if model == 'pix2pix' else {}
+    baseline = PIX2PIX if given.get('model') == 'pix2pix' else {}
     settings = {**default_values(NETWORK), **default_values(TRAINING), 'instances': 'files',
                 'features': True, **fields, **baseline, **given}
     skipped = {*given, *baseline, *unused_fields(settings)}
-    args.of_preset = [name for name in fields if name in names and name not in skipped]
-    given.update({name: fields[name] for name in args.of_preset})
-
-
-def log_preset(args):
-    """Print the flags that --preset stands for, without those that other flags override."""
-    if args.preset:
-        flags = ' '.join(as_flag(name, getattr(args, name)) for name in args.of_preset)
+    used = {name: fields[name] for name in fields if name in names and name not in skipped}
+    given.update(used)
+    if not args.quiet:
+        flags = ' '.join(as_flag(name, value) for name, value in used.items())
         log_info(f'--preset {args.preset}: {flags or "other flags override all of it"}')

@@ -1,13 +1,10 @@
-"""The settings of a run: every field with its bounds, its default and its help, written only here.
-
-The command line takes its flags from these tables, and what a checkpoint says of itself (a stranger
-may have made it) is checked against the same bounds. A configuration is a SimpleNamespace with the
-fields of NETWORK and with `training`, a SimpleNamespace with the fields of TRAINING (None for a run
-of the official code). This module imports nothing heavy, so that --help answers at once.
-"""
+"""The settings of a run: every field with its bounds, its default and its help, written only here,
+for the flags of the command line and to check what a checkpoint of a stranger says of itself.
+This module imports nothing heavy, so that --help answers at once."""
 import argparse
 from collections import namedtuple
 from contextlib import suppress
+from functools import partial
 import math
 import re
 import reprlib
@@ -20,13 +17,10 @@ from app.common.errors import UserError
 
 class Kind(namedtuple('Kind', 'expected is_valid parse metavar choices', defaults=(str, 'N', ()))):
     """The type and the bounds of a field.
-
-    expected: the allowed values, in words.
+    expected: the allowed values, in words. choices: all of them, if they are few.
     is_valid: a function that returns whether a value, of any type, is allowed.
-    parse: a function that makes a value of a word of the command line; it may raise ValueError.
-    metavar: what --help calls a value.
-    choices: all allowed values, if they are few.
-    """
+    parse: a function that makes a value of a word; it may raise ValueError.
+    metavar: what --help calls a value."""
 
     def __call__(self, word):
         """Return the value of a word of the command line. argparse calls this."""
@@ -37,9 +31,9 @@ class Kind(namedtuple('Kind', 'expected is_valid parse metavar choices', default
         raise argparse.ArgumentTypeError(f'{word!r}: expected {self.expected}')
 
 
-def integer(low, high, metavar='N'):
-    return Kind(f'a whole number from {low} to {high}',
-                lambda value: type(value) is int and low <= value <= high, int, metavar)
+def integer(low, high=None, metavar='N'):
+    return Kind(f'a whole number from {low} {f"to {high}" if high else "up"}', lambda value: (
+        type(value) is int and low <= value <= (high or 1 << 40)), int, metavar)
 
 
 def real(expected, in_bounds, metavar):
@@ -52,52 +46,44 @@ def choice(*values):
                 lambda value: type(value) in (str, bool) and value in values, choices=values)
 
 
-def path(metavar):
-    return Kind('a path', lambda value: is_text(value) and value != '', metavar=metavar)
-
-
-def string(metavar):
-    return Kind('text', is_text, metavar=metavar)
-
-
-def is_text(value):
-    return isinstance(value, str) and '\0' not in value
-
-
-def is_plain(value):
-    return value is None or isinstance(value, (bool, int, float, str))
+def string(metavar, expected='text', pattern=r'[^\0]*'):
+    return Kind(expected, lambda value: isinstance(value, str) and re.fullmatch(pattern, value),
+                metavar=metavar)
 
 
 def list_of(is_valid, length=None):
     """Return a function that returns whether a value is a list of valid items."""
-    return lambda value: (isinstance(value, (list, tuple)) and all(map(is_valid, value))
-                          and length in (None, len(value)))
+    return lambda value: (isinstance(value, (list, tuple)) and length in (None, len(value))
+                          and all(map(is_valid, value)))
 
 
+path = partial(string, expected='a path', pattern=r'[^\0]+')
 BOOL = choice(True, False)
 CHANNELS, DEPTH, BLOCKS, SCALE = integer(1, 4096), integer(1, 12), integer(0, 256), integer(1, 256)
-COUNT, POSITIVE = integer(0, 1 << 40), integer(1, 1 << 40)
-STEPS, EPOCHS = integer(1, 1 << 40, 'STEPS'), integer(0, 10 ** 6, 'EPOCHS')
+COUNT, POSITIVE = integer(0), integer(1)
+STEPS, EPOCHS = integer(1, metavar='STEPS'), integer(0, 10 ** 6, 'EPOCHS')
 WEIGHT = real('a number from 0 to 1e6', lambda x: 0 <= x <= 1e6, 'WEIGHT')
 HOURS = real('a number of hours above 0', lambda x: 0 < x < 1e5, 'H')
 FOLDER, FILE = path('DIR'), path('FILE')
 SIZE = Kind('WIDTHxHEIGHT, each from 1 to 32768', list_of(integer(1, 1 << 15).is_valid, 2),
             lambda word: tuple(map(int, word.lower().split('x'))), 'WxH')
-NAME = Kind('letters, digits, _ and -',
-            lambda value: is_text(value) and re.fullmatch(r'[\w-]+', value), metavar='NAME')
-NAMES = Kind('names', list_of(is_text))
+NAME, TEXT = string('NAME', 'letters, digits, _ and -', r'[\w-]+'), string('TEXT')
+NAMES = Kind('names', list_of(TEXT.is_valid))
 LABEL = integer(0, (1 << 16) - 1, 'ID')
 LABEL_TABLE = Kind('labels by id', lambda table: (
     isinstance(table, dict) and len(table) <= 1 << 16
     and all(map(LABEL.is_valid, [*table, *table.values()]))))
 COLOURS = Kind('rows [R, G, B, label, name]', list_of(lambda row: (
-    list_of(is_plain, 5)(row) and list_of(integer(0, 255).is_valid)(row[:3])
-    and LABEL.is_valid(row[3]) and is_text(row[4]))))
+    isinstance(row, (list, tuple)) and len(row) == 5 and TEXT.is_valid(row[4])
+    and LABEL.is_valid(row[3]) and list_of(integer(0, 255).is_valid)(row[:3]))))
 FLAGS = Kind('flags', lambda flags: isinstance(flags, dict) and all(
-    is_plain(value) or list_of(is_plain, 2)(value) for value in flags.values()))
+    value is None or isinstance(value, (bool, int, float, str)) or SIZE.is_valid(value)
+    for value in flags.values()))
 
 
 # --------------------------------------------------------------------------------------- fields
+# A configuration is a SimpleNamespace with the fields of NETWORK and with `training`, which has
+# those of TRAINING (None for a run of the official code).
 
 # Where the default is None, None is allowed. computed: in words, a default that the program works
 # out. Fields without help are no flags: they follow from the data.
@@ -112,8 +98,8 @@ def fields(**rows):
 # The networks, and how maps are read: what it takes to make pictures.
 NETWORK = fields(
     model=(choice('global', 'local', 'unet'), 'global',     # paper section 3.2
-           'global: G1; local: G1 with local enhancers from the start; unet: the U-Net of pix2pix '
-           'as generator; pix2pix: that baseline as a whole'),
+           'global: G1; local: G1 with local enhancers; unet: the U-Net of pix2pix as generator; '
+           'pix2pix: that baseline as a whole'),
     ngf=(CHANNELS, 64, 'channels of the outermost layer of G', '64, halved by each enhancer'),
     n_down=(DEPTH, 4, 'downsamplings of G1, or levels of the U-Net', '4; U-Net: up to 8'),
     n_blocks=(BLOCKS, 9, 'residual blocks of G1'),
@@ -127,8 +113,8 @@ NETWORK = fields(
         'convolutions as in the paper, or resizing and a 3x3 convolution'),
     boundary=(BOOL, True, 'give the networks the instance boundary map'),   # paper section 3.3
     features=(BOOL, REQUIRED, 'train the encoder as well', 'yes, if there are instances'),
-    features_of=(choice('instance', 'label'), 'instance', 'what has a style of its own: each '
-                 'instance, or each label (works without instance maps)'),
+    features_of=(choice('instance', 'label'), 'instance',
+                 'what has a style of its own; label works without instance maps'),
     feat=(SCALE, 3, 'features per instance'),               # paper section 4
     nef=(CHANNELS, 16, 'channels of the first layer of the encoder'),
     n_down_encoder=(DEPTH, 4, 'downsamplings of the encoder'),
@@ -137,7 +123,7 @@ NETWORK = fields(
     in_channels=(CHANNELS, 3),                              # of these pictures
     out_channels=(CHANNELS, 3),
     instances=(choice('files', 'components', 'none'), REQUIRED),
-    layout=(string('NAME'), 'flat'),                        # a name in layouts.LAYOUTS
+    layout=(TEXT, 'flat'),                                  # a name in layouts.LAYOUTS
     label_names=(NAMES, None),
     label_table=(LABEL_TABLE, None),
     palette=(COLOURS, None),
@@ -149,7 +135,7 @@ NETWORK = fields(
 TRAINING = fields(
     data=(FOLDER, REQUIRED, 'data set: Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; '
           'or train_label/, train_img/ and perhaps train_inst/; or train_A/ and train_B/'),
-    split=(NAME, 'train', 'part of the data set'),
+    split=(NAME, 'train', 'part of the data set to read'),
     left_out=(NAMES, ()),                                   # scenes that cannot be used
     hold_out=(integer(0, 1 << 20), 0,
               'training pictures to hold out; shown and scored in place of the split val'),
@@ -171,28 +157,26 @@ TRAINING = fields(
         'learning rate of Adam, betas 0.5 and 0.999'),
     gan=(choice('lsgan', 'vanilla', 'hinge'), 'lsgan',      # paper section 4
          'GAN loss: least squares, cross-entropy or hinge'),
-    lambda_feature=(WEIGHT, 10.0, 'weight of feature matching; 0: without'),        # section 4
+    lambda_feature=(WEIGHT, 10.0, 'weight of feature matching; 0: without'),
     lambda_vgg=(WEIGHT, 10.0, 'weight of the perceptual loss'),
     lambda_l1=(WEIGHT, 0.0, 'weight of the L1 loss of pix2pix'),
-    vgg=(path('PATH'), None, 'add the VGG-19 perceptual loss, with the weights that torchvision '
-         'publishes, in this file; without PATH they are downloaded'),
+    vgg=(path('PATH'), None, 'add the VGG-19 perceptual loss, with the weights of torchvision in '
+         'this file; without PATH they are downloaded'),
     ema=(real('a number from 0 to below 1', lambda x: 0 <= x < 1, 'DECAY'), 0.999,
          'decay of the moving average of the weights of G and E, which makes pictures; 0: none'),
     precision=(choice('fp32', 'tf32', 'bf16'), 'fp32',
                'arithmetic of the networks; auto: bf16 if it proves faster, else fp32', 'auto'),
-    recompute=(BOOL, False, 'compute the activations of G again in the backward pass in place of '
-               'keeping them: less memory, more time'),
+    recompute=(BOOL, False, 'compute the activations of G twice: less memory, more time'),
     compile=(BOOL, False, 'compile G with torch.compile, which takes a minute or more'),
     accumulate=(integer(1, 1 << 16), 1, 'split a batch into so many parts, to save memory'),
     seed=(integer(0, (1 << 32) - 1), 0, 'seed of all random numbers'),
     log_every=(STEPS, 50, 'steps between rows of log.csv'),
     sample_every=(STEPS, 500, 'steps between sheets of pictures'),
-    evaluate_every=(STEPS, None, 'steps between scores of pictures that are not trained on, in '
-                    'scores.csv; best.pt keeps the best checkpoint'),
+    evaluate_every=(STEPS, None, 'steps between scores of pictures not trained on, in scores.csv; '
+                    'best.pt keeps the best checkpoint'),
     save_every=(STEPS, 1000, 'steps between checkpoints; each epoch ends with one, too'),
     keep=(POSITIVE, 2, 'keep the newest N checkpoints'),
-    max_bad_steps=(POSITIVE, 20, 'skip steps whose loss or gradient is not finite; stop after N of '
-                   'them in a row'),
+    max_bad_steps=(POSITIVE, 20, 'stop after N steps in a row without finite loss and gradient'),
     total_steps=(POSITIVE, REQUIRED),
     decay_start=(COUNT, REQUIRED),                          # step from which the rate decays
     fix_global_steps=(COUNT, 0),                            # steps that train only the enhancer
@@ -200,20 +184,19 @@ TRAINING = fields(
 
 # The data set as flags name it; app.datasets.inspection works out the rest.
 DATA = {'data': TRAINING['data'], 'split': TRAINING['split'], **fields(
-    instances=(choice('auto', 'components', 'none'), 'auto',
-               'auto: instance maps, if there are any; components: the connected components of '
-               'each label; none: no boundary map and no features'),
+    instances=(choice('auto', 'components', 'none'), 'auto', 'auto: instance maps, if there are '
+               'any; components: connected pixels of one label; none: no boundary map'),
     palette=(FILE, None,
              'the label maps hold colours; this file lists them in lines R,G,B,id[,name]'),
-    n_labels=(integer(1, 1 << 16), None, 'number of labels, if the training maps lack some; 40: '
-              'the usual classes of NYU, from classMapping40.mat', '1 + the largest in the maps'),
+    n_labels=(integer(1, 1 << 16), None, 'number of labels, if the maps lack some; 40: the usual '
+              'classes of NYU, from classMapping40.mat', '1 + the largest in the maps'),
     ignore_label=(Kind(f'{LABEL.expected}, or none',
                        lambda value: value == 'none' or LABEL.is_valid(value),
                        lambda word: word if word == 'none' else int(word), 'ID'), None,
                   'id of unknown pixels, which get a channel of their own; none: every id is a '
                   'label', '255, if the other ids are far below'),
     jpeg_labels=NETWORK['jpeg_labels'],
-    skip_bad=(BOOL, False, 'train: read everything first, and leave out what cannot be used'))}
+    skip_bad=(BOOL, False, 'read everything first, and leave out what cannot be used'))}
 
 STYLES = 10                                         # paper section 4: K = 10
 
@@ -222,15 +205,13 @@ STYLES = 10                                         # paper section 4: K = 10
 PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False, 'gan': 'vanilla',
            'lambda_feature': 0.0, 'lambda_l1': 100.0}
 
-# What finetune takes over from the run it starts from, unless a flag says otherwise. Schedule,
-# crop, log and cache are new.
-INHERITED = ('split', 'left_out', 'hold_out', 'held', 'jitter', 'flip', 'workers', 'batch',
-             'accumulate', 'lr', 'gan', 'lambda_feature', 'lambda_vgg', 'lambda_l1', 'vgg', 'ema',
-             'precision', 'compile', 'recompute', 'seed')
+# What finetune takes over from the run it starts from, unless a flag says otherwise.
+INHERITED = ('split left_out hold_out held jitter flip workers batch accumulate lr gan vgg ema '
+             'lambda_feature lambda_vgg lambda_l1 precision compile recompute seed').split()
 
 # What --resume may change: the result stays as it is, or the run gets longer, or files have moved.
-MAY_CHANGE = ('epochs', 'decay_epochs', 'steps', 'workers', 'cache', 'save_every', 'keep',
-              'max_bad_steps', 'data', 'vgg', 'recompute', 'compile')
+MAY_CHANGE = ('epochs decay_epochs steps workers cache save_every keep max_bad_steps data vgg '
+              'recompute compile').split()
 
 
 # ------------------------------------------------------------------------------- configurations
@@ -261,49 +242,44 @@ def from_dict(stored, path):
 
 
 def check_config(config, path=None):
-    """Raise a UserError unless a configuration has all fields, within bounds and in agreement.
-
-    path: the file that it was read from; None: it comes from the command line.
-    """
-    def refuse(name, value, expected):
-        raise UserError(f'{path}: not a checkpoint of this program ({reprlib.repr(value)} for '
-                        f'{name})' if path else f'{as_flag(name, value)}: expected {expected}')
-
+    """Raise UserError unless a configuration has all fields, within bounds and in agreement.
+    path: the file that it was read from; None: it comes from the command line."""
     c, t = config, config.training
-    for part, table in ((c, {**NETWORK, 'training': None}), (t, TRAINING)):
-        if part is not None:
-            for name in vars(part).keys() ^ table.keys():
-                refuse(name, getattr(part, name, 'nothing'), 'a field of a configuration')
-            for name in table.keys() - {'training'}:
-                value, field = getattr(part, name), table[name]
-                if not (field.kind.is_valid(value) or value is None and field.default is None):
-                    refuse(name, value, field.kind.expected)
+
+    def require(name, holds, expected):
+        if not holds:
+            value = getattr(c, name, getattr(t, name, None))
+            raise UserError(f'{path}: not a checkpoint of this program ({reprlib.repr(value)} for '
+                            f'{name})' if path else f'{as_flag(name, value)}: expected {expected}')
+
+    for part, table in ((c, NETWORK), (t, TRAINING)):
+        for name in {**table, **vars(part)} if part else ():
+            field, value = table.get(name), getattr(part, name, None)
+            if name != 'training':
+                require(name, field and (field.kind.is_valid(value) or
+                                         value is None and field.default is None),
+                        field.kind.expected if field else 'a field of a configuration')
 
     highest = max([*(c.label_table or {}).values(), *(row[3] for row in c.palette or []), *c.void],
                   default=0)
-    for name, agrees, expected in (
-            ('n_labels', not c.n_labels or highest < c.n_labels, f'more than {highest}'),
-            ('label_names', c.label_names is None or len(c.label_names) == c.n_labels,
-             f'{c.n_labels} names'),
-            ('features', not c.features or c.instances != 'none' or c.features_of == 'label',
-             'instances'),
-            ('features_of', not c.features or c.n_labels or c.features_of == 'instance',
-             'label maps, not pictures'),
-            ('n_down', c.model != 'unet' or c.n_down >= 2, 'at least 2 levels of a U-Net'),
-            ('n_enhancers', (c.model == 'local') == (c.n_enhancers > 0), 'enhancers only with '
-             '--model local'),
-            ('accumulate', not t or t.batch % t.accumulate == 0, t and 'a divisor of --batch '
-             f'{t.batch}'),
-            ('fix_global_steps', not t or not t.fix_global_steps or c.model == 'local', '0')):
-        if not agrees:
-            refuse(name, getattr(c, name, getattr(t, name, None)), expected)
+    require('n_labels', not c.n_labels or highest < c.n_labels, f'more than {highest}')
+    require('label_names', c.label_names is None or len(c.label_names) == c.n_labels,
+            f'{c.n_labels} names')
+    require('features', not c.features or c.instances != 'none' or c.features_of == 'label',
+            'instances')
+    require('features_of', not c.features or c.n_labels or c.features_of == 'instance',
+            'label maps, not pictures')
+    require('n_down', c.model != 'unet' or c.n_down >= 2, 'at least 2 levels of a U-Net')
+    require('n_enhancers', (c.model == 'local') == (c.n_enhancers > 0),
+            'enhancers only with --model local')
+    if t:
+        require('accumulate', t.batch % t.accumulate == 0, f'a divisor of --batch {t.batch}')
+        require('fix_global_steps', not t.fix_global_steps or c.model == 'local', '0')
 
 
 def unused_fields(settings):
-    """Return {field: why} of the fields that do nothing in a run with these settings.
-
-    settings: {field: value} of NETWORK and TRAINING; `model` may be 'pix2pix', too.
-    """
+    """Return {field: why} of the fields that do nothing in a run with `settings`: {field: value} of
+    NETWORK and TRAINING, where `model` may be 'pix2pix', too."""
     s = SimpleNamespace(**settings)
     return {name: why for names, is_used, why in (
         ('n_enhancers n_blocks_local fix_global', s.model == 'local',
@@ -324,11 +300,8 @@ def check_flags_used(given, config):
 
 
 def apply_resume_overrides(config, given, folder):
-    """Change the configuration of a run, which is resumed, as the command line says.
-
-    given: {field: value} of the command line. folder: that of the run.
-    Raises: UserError if it would be another run.
-    """
+    """Change the configuration of a run, which is resumed in `folder`, as the command line says:
+    `given`, {field: value}. Raises UserError if it would be another run."""
     t = config.training
     for name, value in sorted(given.items()):
         before = t.flags.get(name, getattr(t, name, getattr(config, name, None)))
@@ -339,8 +312,7 @@ def apply_resume_overrides(config, given, folder):
             setattr(t, name, value)
             t.flags = {**t.flags, name: value}
         elif format_value(value) != format_value(before):
-            start = 'without it' if before is None or before is False else (
-                'with it' if before is True else f'with {format_value(before)}')
+            start = 'without it' if before is None else f'with {as_flag(name, before)}'
             raise UserError(f'{as_flag(name, value)}: {folder} was started {start}, and that '
                             'cannot change now; leave it out')
     if {'epochs', 'decay_epochs'} & given.keys() and 'steps' not in given:

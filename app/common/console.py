@@ -14,9 +14,7 @@ status_text = ''                                    # what the last line of the 
 
 def open_closed_streams():
     """Open /dev/null in place of the standard streams that are closed, as daemons start a program.
-
-    Otherwise sys.stderr is None, and what libraries print to it goes into the next file.
-    """
+    Otherwise sys.stderr is None, and what libraries print to it goes into the next file."""
     for number, name in enumerate(('stdin', 'stdout', 'stderr')):
         try:
             os.fstat(number)
@@ -25,8 +23,6 @@ def open_closed_streams():
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, 'r' if name == 'stdin' else 'w'))
 
-
-# ---------------------------------------------------------------------------------------- lines
 
 def log_info(text, file=None):
     """Print a line on stdout, except with -q. With `file`, print it there in any case."""
@@ -48,9 +44,8 @@ def warn_on_error(write, consequence):
 
 
 def print_line(text, file):
-    """Print a line above the status line. Characters that the encoding of the file lacks are
-    escaped. Nothing happens if the file is None or closed, on a full disk, or a terminal that is
-    gone."""
+    """Print a line above the status line, with escapes for characters that the encoding lacks.
+    Nothing happens if the file is None or closed, on a full disk, or a terminal that is gone."""
     status = status_text
     status_line('')
     if file:
@@ -67,31 +62,23 @@ def print_line(text, file):
     status_line(status)
 
 
-# ------------------------------------------------------------------------------------- progress
-
-def is_terminal():
-    """Return whether stderr is a terminal that this process may draw a status line on."""
-    with suppress(AttributeError, ValueError):      # stderr is None, or closed
-        return IS_MAIN and not quiet and sys.stderr.isatty()
+def status_line(text):
+    """Show a text in the last line of a terminal, below what is printed; '' removes it. Return
+    whether stderr is a terminal that this process may draw on."""
+    global status_text
+    with suppress(AttributeError, ValueError, OSError):     # stderr is None, closed, or gone
+        if IS_MAIN and not quiet and sys.stderr.isatty() and os.environ.get('TERM') != 'dumb':
+            if text != status_text:
+                status_text = text
+                shown = text[:shutil.get_terminal_size().columns - 1]
+                print(f'\r\x1b[2K{shown}', end='', file=sys.stderr, flush=True)   # clears the line
+            return True
     return False
 
 
-def status_line(text):
-    """Show a text in the last line of a terminal, below what is printed; '' removes it."""
-    global status_text
-    if text != status_text and is_terminal() and os.environ.get('TERM') != 'dumb':
-        status_text = text
-        text = text[:shutil.get_terminal_size().columns - 1]
-        with suppress(OSError, ValueError):
-            print(f'\r\x1b[2K{text}', end='', file=sys.stderr, flush=True)    # clears the line
-
-
 class Progress:
-    """Shows how much is done and the time left, once the work takes more than two seconds: in the
-    status line of a terminal, else as a line on stderr every ten seconds.
-
-    what: a name for the work. total: how much there is to do.
-    """
+    """Shows how much of `total` is done and the time left, once the work `what` takes more than two
+    seconds: in the status line of a terminal, else as a line on stderr every ten seconds."""
 
     def __init__(self, what, total):
         self.what, self.total = what, total
@@ -104,24 +91,19 @@ class Progress:
         if seconds > 2 and done and IS_MAIN and not quiet:
             left = format_duration(seconds / done * (self.total - done))
             text = f'{self.what}: {done} of {self.total}, {left} left'
-            if is_terminal():
-                status_line(text)
-            elif now - self.printed > 10:
+            if not status_line(text) and now - self.printed > 10:
                 warn(text)
                 self.printed = now
         if done >= self.total:
             status_line('')
 
 
-# ---------------------------------------------------------------------------------------- words
-
 def format_duration(seconds):
     """Return seconds in words: '1 h 5 min', '12 min', '40 s'."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f'{hours} h {minutes} min'
-    return f'{minutes} min' if minutes else f'{seconds} s'
+    minutes = round(seconds) // 60
+    if minutes >= 60:
+        return f'{minutes // 60} h {minutes % 60} min'
+    return f'{minutes} min' if minutes else f'{round(seconds)} s'
 
 
 def quote(path):

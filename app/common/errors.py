@@ -17,11 +17,10 @@ class UserError(ValueError):
 
 def is_out_of_memory(error):
     """Return whether an exception says that the host or the device has too little memory."""
-    texts = ("can't allocate memory", 'not enough memory', 'Cannot allocate memory',
-             'out of memory')                               # all that PyTorch says on the CPU
-    return (isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError'
-            or getattr(error, 'errno', None) == errno.ENOMEM
-            or any(text in str(error) for text in texts))
+    return (isinstance(error, MemoryError) or getattr(error, 'errno', None) == errno.ENOMEM
+            or any(text in str(error) for text in (         # all that PyTorch says
+                "can't allocate memory", 'not enough memory', 'Cannot allocate memory',
+                'out of memory')))
 
 
 @contextmanager
@@ -54,9 +53,7 @@ def describe_os_error(error):
 
 def did_you_mean(word, choices):
     """Return '; did you mean ...?' with the choice most like a word, or '' if none is like it.
-
-    choices: a list of words, a dict {word: what to suggest in its place}, or None.
-    """
+    choices: a list of words, a dict {word: what to suggest in its place}, or None."""
     for match in difflib.get_close_matches(word, choices or (), 1):
         return f'; did you mean {choices[match] if isinstance(choices, dict) else match}?'
     return ''

@@ -19,8 +19,6 @@ except ImportError:                                 # Windows has no such locks
     fcntl = None
 
 
-# -------------------------------------------------------------------------------------- reading
-
 def resolve_path(path):
     """Return an absolute Path without links. Path.resolve fails if links form a loop."""
     return Path(os.path.realpath(path))
@@ -42,19 +40,19 @@ def require_regular_file(path):
 
 def read_text(path):
     """Return the text of a small file: UTF-16 if it begins with a byte order mark, UTF-8 if it is
-    valid, else Latin-1. Raises: UserError if the file cannot be read."""
+    valid, else Latin-1. Raises UserError if the file cannot be read."""
     require_regular_file(path)
     with as_user_error(path):
         blob = Path(path).read_bytes()
-        if blob[:2] in (b'\xff\xfe', b'\xfe\xff'):
-            return blob.decode('utf-16', 'replace')
-        with suppress(UnicodeDecodeError):
-            return blob.decode('utf-8-sig')
-        return blob.decode('latin-1')
+    if blob[:2] in (b'\xff\xfe', b'\xfe\xff'):
+        return blob.decode('utf-16', 'replace')
+    with suppress(UnicodeDecodeError):
+        return blob.decode('utf-8-sig')
+    return blob.decode('latin-1')
 
 
 def read_json(path):
-    """Return the content of a JSON file of at most 64 MiB. Raises: UserError."""
+    """Return the content of a JSON file of at most 64 MiB. Raises UserError."""
     require_regular_file(path)
     with as_user_error(path, 'cannot be read as JSON'):
         if os.path.getsize(path) > 1 << 26:
@@ -62,13 +60,9 @@ def read_json(path):
         return json.loads(Path(path).read_bytes())
 
 
-# -------------------------------------------------------------------------------------- writing
-
 def write_atomically(path, write):
     """Call write(file) on a temporary file, which replaces `path` once it is complete on the disk.
-
-    Raises: UserError if that fails; the file that was there before is untouched.
-    """
+    Raises UserError if that fails; the file that was there before is untouched."""
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     try:
         with open(partial, 'wb') as file:
@@ -102,8 +96,6 @@ def append_text(path, text):
         file.write(text.encode()[file.tell():])
 
 
-# -------------------------------------------------------------------------------------- folders
-
 def require_folder(path):
     """Raise a UserError if `path` is a file."""
     if path.exists() and not path.is_dir():
@@ -111,7 +103,7 @@ def require_folder(path):
 
 
 def make_folder(path):
-    """Make a folder if it does not exist. Raises: UserError if that is impossible."""
+    """Make a folder if it does not exist. Raises UserError if that is impossible."""
     require_folder(path)
     with as_user_error(path, 'cannot be made'):
         path.mkdir(parents=True, exist_ok=True)
@@ -120,12 +112,9 @@ def make_folder(path):
 @contextmanager
 def lock_folder(folder, wait=False, flag='--run', name='.lock'):
     """Hold the lock of a folder. The system releases it when the process ends, however it ends.
-    Forked processes do not hold it.
-
+    Forked processes do not hold it. If this process opens and closes its file, it is lost, too.
     wait: wait until no other process holds it. If false, a UserError names the other process.
-    flag: the flag that chooses another folder, for the message.
-    name: the file of the lock. If this process opens and closes it again, the lock is lost.
-    """
+    flag: the flag that chooses another folder, for the message."""
     number = os.open(folder / name, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
     try:
         try:
@@ -153,22 +142,8 @@ def lock_holder(number):
     return 'another process'
 
 
-# -------------------------------------------------------------------------------------- threads
-
-def read_ahead(function, items):
-    """Yield each item and a future of function(item); a thread computes the next one meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        pending = deque()
-        for item in items:
-            pending.append((item, pool.submit(function, item)))
-            if len(pending) > 1:
-                yield pending.popleft()
-        yield from pending
-
-
 class BackgroundQueue:
-    """Calls functions in a thread, one after the other. At most two wait, so that memory stays
-    constant."""
+    """Calls functions in a thread, one after the other; at most two wait, to bound the memory."""
 
     def __init__(self):
         self.pool, self.pending = ThreadPoolExecutor(1), deque()
@@ -181,3 +156,14 @@ class BackgroundQueue:
         """Wait until all calls have ended, except for the last few."""
         while len(self.pending) > but:
             self.pending.popleft().result()
+
+
+def read_ahead(function, items):
+    """Yield each item and a future of function(item); a thread computes the next one meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = deque()
+        for item in items:
+            pending.append((item, pool.submit(function, item)))
+            if len(pending) > 1:
+                yield pending.popleft()
+        yield from pending

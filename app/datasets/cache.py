@@ -11,55 +11,55 @@ from app.common.files import lock_folder, make_folder, require_regular_file, wri
 from app.datasets.decoding import map_in_threads
 
 
-def open_cache(folder, pairs, reader):
-    """Return what a pairs.PairReader returns for each of the pairs, decoded to one size and mapped
-    into memory from the files <role>.npy of a folder.
-
-    They are decoded anew if index.json in the folder does not describe this way of reading and
-    these files, with their sizes and modification times.
-    """
-    def describe_file(path):
-        with as_user_error(path):
-            # The path may name a part of a file.
+def describe_files(pair):
+    """Return [path, size, modification time] of each file of a pair."""
+    facts = []
+    for path in filter(None, pair[1:]):
+        with as_user_error(path):                   # a path may name a part of a file
             status = os.stat(path if os.path.lexists(path) else path.parents[1])
-            return [os.fsdecode(path), status.st_size, status.st_mtime_ns]
+        facts.append([os.fsdecode(path), status.st_size, status.st_mtime_ns])
+    return facts
 
+
+def open_cache(folder, pairs, reader):
+    """Return what a pairs.PairReader returns for each pair, mapped into memory from the files
+    <role>.npy of a folder. They are decoded anew if index.json there does not describe this way of
+    reading, with this size, and these files."""
     c, (w, h) = reader.config, reader.size
-    index = {'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]),
-             'size': [w, h], 'n_labels': c.n_labels, 'instances': reader.instances,
-             'files': map_in_threads(
-                 lambda pair: [describe_file(path) for path in pair[1:] if path], pairs)}
+    index = json.dumps({
+        'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]),
+        'size': [w, h], 'n_labels': c.n_labels, 'instances': reader.instances,
+        'files': map_in_threads(describe_files, pairs)}).encode()
     roles = ['label', 'image'] + ['inst'] * (reader.instances != 'none')
+    index_file, files = folder / 'index.json', {role: folder / f'{role}.npy' for role in roles}
     make_folder(folder)
     with lock_folder(folder, wait=True, name='.cache-lock'):    # another run may be filling it
-        fill_cache(folder, pairs, reader, roles, json.dumps(index))
-        with as_user_error(folder, 'not a whole cache; delete it'):
-            arrays = []
-            for role in roles:
-                require_regular_file(folder / f'{role}.npy')    # a pipe would be waited for
-                array = np.load(folder / f'{role}.npy', mmap_mode='r')
+        if not index_file.is_file() or index_file.read_bytes() != index:
+            for path in (index_file, *files.values()):
+                with as_user_error(path, 'cannot be replaced; delete it'):
+                    path.unlink(missing_ok=True)    # other processes keep what they have mapped
+            fill_cache(folder, pairs, reader, files)
+            write_text(index_file, index.decode())
+        arrays = []
+        for role, path in files.items():
+            require_regular_file(path)              # a pipe would be waited for
+            with as_user_error(folder, 'not a whole cache; delete it'):
+                array = np.load(path, mmap_mode='r')
                 if array.shape[:3] != (len(pairs), h, w) or array.ndim > 3 + (role != 'inst'):
                     raise ValueError(f'{role} of shape {array.shape}')
-                arrays.append(array)
-            return [dict(zip(roles, rows)) for rows in zip(*arrays)]
+            arrays.append(array)
+        return [dict(zip(roles, rows)) for rows in zip(*arrays)]
 
 
-def fill_cache(folder, pairs, reader, roles, index):
-    """Decode pairs into the files of a cache and write the text `index` into index.json, unless it
-    is there already."""
-    index_file = folder / 'index.json'
-    if index_file.is_file() and index_file.read_bytes() == index.encode():
-        return
-    for path in (index_file, *(folder / f'{role}.npy' for role in roles)):
-        with as_user_error(path, 'cannot be replaced; delete it'):
-            path.unlink(missing_ok=True)            # other processes keep what they have mapped
+def fill_cache(folder, pairs, reader, files):
+    """Decode pairs into the files {role: path} of a cache."""
     first = reader(pairs[0])
-    needed = len(pairs) * sum(first[role].nbytes for role in roles)
+    needed = len(pairs) * sum(first[role].nbytes for role in files)
     if needed > shutil.disk_usage(folder).free:     # a full disk would kill the process (SIGBUS)
         raise UserError(f'--cache {folder}: needs {needed >> 20} MiB, more than is free there')
-    arrays = {role: np.lib.format.open_memmap(
-        folder / f'{role}.npy', 'w+', first[role].dtype, (len(pairs), *first[role].shape))
-        for role in roles}
+    arrays = {role: np.lib.format.open_memmap(path, 'w+', first[role].dtype,
+                                              (len(pairs), *first[role].shape))
+              for role, path in files.items()}
 
     def fill(i):
         for role, array in reader(pairs[i]).items():
@@ -71,4 +71,3 @@ def fill_cache(folder, pairs, reader, roles, index):
     map_in_threads(fill, range(len(pairs)), Progress('keeping pictures', len(pairs)))
     for array in arrays.values():
         array.flush()
-    write_text(index_file, index)

@@ -1,7 +1,8 @@
-"""Decode picture files and .npy arrays into ndarrays. Sizes are (width, height), as in Pillow."""
+"""Decode pictures, .npy arrays and parts of .mat files into ndarrays. Sizes: (width, height)."""
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+import importlib
 from pathlib import Path
 import warnings
 
@@ -25,42 +26,71 @@ warnings.filterwarnings('ignore', module='PIL')     # whatever matters raises an
 Header = namedtuple('Header', 'size channels is_jpeg is_saved_map', defaults=(False, False))
 
 
+def open_mat(path, function, version):
+    """Open a MATLAB file by a function of an optional package, such as 'h5py.File'."""
+    module, _, name = function.rpartition('.')
+    try:
+        opener = getattr(importlib.import_module(module), name)
+    except ImportError:
+        package = module.split('.')[0]
+        raise UserError(f'{path}: this MATLAB file is read with {package}, which is not installed: '
+                        f'pip install {package}') from None
+    require_regular_file(path)
+    with as_user_error(path, f'cannot be read as MATLAB {version}'):
+        return opener(path)
+
+
+def is_mat_part(path):
+    """Whether a path names a part of NYU's .mat file: <file>.mat/<labels|instances|images>/<n>."""
+    return path.parent.parent.suffix == '.mat'
+
+
 @contextmanager
 def open_file(path):
     """Open a picture or an array once. Yield a PIL.Image that is not decoded yet, or an (H, W, C)
-    ndarray that is mapped into memory. Raises UserError if the file is neither."""
-    require_regular_file(path)
-    if Path(path).suffix.lower() == '.npy':
+    ndarray, which a .npy file maps into memory; and its Header. Raises UserError for other files.
+    """
+    path = Path(path)
+    if is_mat_part(path):
+        with open_mat(path.parents[1], 'h5py.File', '7.3') as file, as_user_error(path):
+            key, n = path.parent.name, int(path.name)
+            if not 1 <= n <= len(file['labels']):
+                raise ValueError(f'the file holds {len(file["labels"])} scenes')
+            array = file[key][n - 1].T              # MATLAB stores axes in the reverse order
+            if key == 'instances':                  # they are numbered within each class
+                array = file['labels'][n - 1].T.astype(np.int32) * 256 + array
+    else:
+        require_regular_file(path)
+        if path.suffix.lower() != '.npy':
+            with as_user_error(path, 'cannot be read as a picture'):
+                picture = Image.open(path, formats=FORMATS)
+                header = picture_header(picture)
+            with picture:
+                yield picture, header
+                return
         with as_user_error(path, 'cannot be read as an array'):
             array = np.lib.format.open_memmap(path, mode='r')
         if array.ndim not in (2, 3) or 0 in array.shape or max(array.shape) > 1 << 15:
             raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width) or '
                             '(height, width, channels)')
-        yield array if array.ndim == 3 else array[..., None]
-    else:
-        with as_user_error(path, 'cannot be read as a picture'):
-            picture = Image.open(path, formats=FORMATS)
-        with picture:
-            yield picture
+    array = array if array.ndim == 3 else array[..., None]
+    yield array, Header(array.shape[1::-1], array.shape[2])
 
 
 def read_header(path):
     """Return the Header of a picture or an array without decoding it."""
-    with open_file(path) as file:
-        return header_of(file, path)
+    with open_file(path) as (_, header):
+        return header
 
 
-def header_of(file, path):
-    """Return the Header of an open file. The size is that of the upright picture."""
-    if isinstance(file, np.ndarray):
-        return Header(file.shape[1::-1], file.shape[2])
-    with as_user_error(path):
-        is_grey = file.mode in ('1', 'L', 'LA', 'I', 'F') or file.mode.startswith('I;16')
-        # The size of a TIFF file is that of the upright picture already.
-        size = file.size[::-1] if is_rotated(file) and file.format != 'TIFF' else file.size
-        compression = 'jpeg' if file.format in ('JPEG', 'MPO') else file.info.get('compression')
-        return Header(size, 1 if is_grey else 3, 'jpeg' in str(compression),
-                      file.format == 'PNG' and file.info.get(SAVED_MAP_KEY) == 'ids')
+def picture_header(picture):
+    """Return the Header of a PIL.Image. The size is that of the upright picture."""
+    is_grey = picture.mode in ('1', 'L', 'LA', 'I', 'F') or picture.mode.startswith('I;16')
+    # The size of a TIFF file is that of the upright picture already.
+    rotated = is_rotated(picture) and picture.format != 'TIFF'
+    is_jpeg = picture.format in ('JPEG', 'MPO') or 'jpeg' in str(picture.info.get('compression'))
+    return Header(picture.size[::-1] if rotated else picture.size, 1 if is_grey else 3, is_jpeg,
+                  picture.format == 'PNG' and picture.info.get(SAVED_MAP_KEY) == 'ids')
 
 
 def is_rotated(picture):
@@ -70,8 +100,7 @@ def is_rotated(picture):
 
 
 def apply_orientation(picture):
-    """Decode a picture and turn it as its EXIF orientation says."""
-    is_rotated(picture)                             # Pillow keeps the EXIF data that it reads first
+    """Decode a picture and turn it as its EXIF data says; picture_header has read that."""
     if picture.format != 'TIFF':
         return ImageOps.exif_transpose(picture)
     upright_size = picture.size
@@ -83,28 +112,23 @@ def apply_orientation(picture):
 
 
 def decode_map(path, size=None, colours=False, jpeg_allowed=True):
-    """Open a label or instance map once. Return its values and its Header.
-
-    size: resize to (width, height) by nearest neighbour.
-    colours: return colours, (H, W, 3) int32, unless `edit` saved the map; else ids, (H, W) integers
-        of 1 to 64 bits. A palette picture (mode P) stores ids, as indices.
-    Raises: UserError if the file holds something else.
-    """
-    with open_file(path) as file:
-        header = header_of(file, path)
+    """Open a label or instance map once, resize it by nearest neighbour, return it and its Header:
+    ids, (H, W) integers of 1 to 64 bits, where a palette picture (mode P) stores ids as indices.
+    colours: return colours, (H, W, 3) int32, unless `edit` saved the map.
+    Raises UserError if the file holds something else."""
+    wrong = f'{path}: a map of ids has one channel of integers, this'
+    with open_file(path) as (file, header):
         check_jpeg(header, path, jpeg_allowed)
         if colours and not header.is_saved_map:
             return photo_pixels(file, path, size, nearest=True).astype(np.int32), header
         if isinstance(file, np.ndarray):
             if file.shape[2] > 1 or file.dtype.kind not in 'iub':
-                raise UserError(f'{path}: a map of ids has one channel of integers, this array has '
-                                f'{file.shape[2]} of {file.dtype}')
+                raise UserError(f'{wrong} array has {file.shape[2]} of {file.dtype}')
             with as_user_error(path):
                 return resize(file[..., 0], size, nearest=True), header
         if file.mode not in ('1', 'L', 'P', 'I') and not file.mode.startswith('I;16'):
-            raise UserError(f'{path}: a map of ids has one channel of integers, this picture is '
-                            f'{file.mode}; if its colours stand for labels, train with --palette '
-                            'FILE')
+            raise UserError(f'{wrong} picture is {file.mode}; if its colours stand for labels, '
+                            'train with --palette FILE')
         with as_user_error(path, 'damaged'):
             # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
             stored_mode = str(file.tile[0].args) if file.tile and file.mode == 'L' else ''
@@ -136,9 +160,8 @@ def labels_as_int32(ids, path):
 
 def read_photo(path, size=None, channels=3):
     """Return a photograph, (H, W, channels), upright and resized bicubically with antialiasing:
-    uint8, RGB or grey; or the values of a .npy array, uint8 or float32 in [-1, 1], of any number of
-    channels. Raises UserError if the file holds something else."""
-    with open_file(path) as file:
+    uint8, RGB or grey; or an array, uint8 or float32 in [-1, 1]. Raises UserError."""
+    with open_file(path) as (file, _):
         return photo_pixels(file, path, size, channels)
 
 
@@ -160,28 +183,23 @@ def photo_pixels(file, path, size, channels=3, nearest=False):
     with as_user_error(path, 'damaged'):
         if size:                                    # JPEG: decode at a fraction where that suffices
             file.draft(None, size[::-1] if is_rotated(file) else size)
-        picture = to_eight_bits(apply_orientation(file), path)
+        picture = apply_orientation(file)
+        if picture.mode in ('I', 'F') or picture.mode.startswith('I;16'):
+            values = np.asarray(picture)
+            low, high, mode = values.min(), values.max(), picture.mode
+            if mode == 'F' and 0 <= low <= high <= 1:
+                values = (values * 255).round()
+            elif mode.startswith('I;16') or (       # older Pillow opens PNG of 16 bits as 'I'
+                    mode == 'I' and file.format != 'TIFF' and 0 <= low <= high < 1 << 16):
+                values = values >> 8
+            else:
+                raise UserError(f'{path}: a photograph with values from {low:g} to {high:g}; '
+                                'expected 8 or 16 bits, or floats from 0 to 1')
+            picture = Image.fromarray(values.astype(np.uint8))
         picture = picture.convert('RGB' if channels == 3 else 'L').resize(
             size or picture.size,
             Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
         return np.atleast_3d(np.asarray(picture))
-
-
-def to_eight_bits(picture, path):
-    """Return a picture of 16 bits, or of floats from 0 to 1, in 8 bits; others as they are."""
-    if picture.mode not in ('I', 'F') and not picture.mode.startswith('I;16'):
-        return picture
-    values = np.asarray(picture)
-    low, high = values.min(), values.max()
-    if picture.mode == 'F' and 0 <= low <= high <= 1:
-        values = (values * 255).round()
-    elif picture.mode.startswith('I;16') or (       # older Pillow opens PNG of 16 bits as 'I'
-            picture.mode == 'I' and picture.format != 'TIFF' and 0 <= low <= high < 1 << 16):
-        values = values >> 8
-    else:
-        raise UserError(f'{path}: a photograph with values from {low:g} to {high:g}; expected 8 or '
-                        '16 bits, or floats from 0 to 1')
-    return Image.fromarray(values.astype(np.uint8))
 
 
 def map_in_threads(function, items, progress=lambda done: None):

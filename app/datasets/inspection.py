@@ -21,7 +21,7 @@ VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
 def check_same_view(path, other, other_size, header=None):
     """Raise UserError unless a file has the proportions of another, to a pixel or to 2 %.
     header: that of `path`, if it is read already."""
-    (w, h), (other_w, other_h) = (header or layouts.read_header(path)).size, other_size
+    (w, h), (other_w, other_h) = (header or decoding.read_header(path)).size, other_size
     difference = abs(w * other_h - h * other_w)
     if difference > min(max(w, h, other_w, other_h), 0.02 * max(w * other_h, h * other_w)):
         raise UserError(f'{path} is {w}x{h} and {other} is {other_w}x{other_h}: they must show the '
@@ -31,7 +31,8 @@ def check_same_view(path, other, other_size, header=None):
 def check_headers(pair, config, label_header=None):
     """Return the decoding.Headers of a pair's label map and photograph. Raises UserError if the
     files do not belong together. label_header: if it is read already."""
-    label, image = label_header or layouts.read_header(pair.label), layouts.read_header(pair.image)
+    label = label_header or decoding.read_header(pair.label)
+    image = decoding.read_header(pair.image)
     if config.n_labels != 0:
         decoding.check_jpeg(label, pair.label, config.jpeg_labels)
     check_same_view(pair.label, pair.image, image.size, label)
@@ -51,28 +52,24 @@ def keep_usable(function, pairs, problems, what='headers'):
 
     attempts = decoding.map_in_threads(attempt, pairs, Progress(f'reading {what}', len(pairs)))
     problems.update((pair.name, error) for pair, _, error in attempts if error)
-    return ([pair for pair, _, error in attempts if not error],
-            [result for _, result, error in attempts if not error])
+    usable = [(pair, result) for pair, result, error in attempts if not error]
+    return [pair for pair, _ in usable], [result for _, result in usable]
 
 
 def inspect_dataset(source, thorough=False):
     """Find out what training must know about a data set: read the headers of its files and, if
-    nothing else tells the labels, the label maps; if thorough, decode everything.
+    nothing else tells the labels, the label maps; if thorough, decode everything. Warn of guesses.
 
     source: a namespace with the fields of config.DATA.
     Returns a namespace with the fields of config.NETWORK that depend on the data, and
         pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
-        sizes: {scene: (width, height)}
-        has_jpeg_labels: whether a label map is stored as JPEG
-        ignores_255: whether 255 was taken for the mark of pixels without a label
+        sizes: {scene: (width, height)}. ignores_255: whether 255 was taken for unknown
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list
-    Raises: UserError if there are no label maps.
     """
     layout, pairs, problems = layouts.find_pairs(source.data, source.split)
     instances = source.instances
     if instances == 'auto':
         instances = 'files' if pairs and pairs[0].inst else 'none'
-    check_flags_suit_layout(source, layout)
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
         in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
@@ -89,41 +86,38 @@ def inspect_dataset(source, thorough=False):
                                 f'numbers from 0 to {MAX_LABELS - 1} (is this an instance map?)')
         return ids, *check_headers(pair, contents, header)
 
-    pairs, facts = keep_usable(inspect_pair, pairs, problems)
-    ids, label_headers, image_headers = zip(*facts) if facts else ((), (), ())
-    contents.sizes = {pair.name: image.size for pair, image in zip(pairs, image_headers)}
-    contents.has_jpeg_labels = any(label.is_jpeg for label in label_headers)
-    contents.out_channels = max((image.channels for image in image_headers), default=3)
+    contents.pairs, facts = keep_usable(inspect_pair, pairs, problems)
+    ids, labels, images = zip(*facts) if facts else ((), (), ())
+    contents.sizes = {pair.name: image.size for pair, image in zip(contents.pairs, images)}
+    contents.out_channels = max((image.channels for image in images), default=3)
     if layout.n_labels == 0:
-        contents.in_channels = max((label.channels for label in label_headers), default=3)
+        contents.in_channels = max((label.channels for label in labels), default=3)
+    elif any(label.is_jpeg for label in labels):
+        warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong labels '
+             'along all edges')
     vars(contents).update(find_labels(source, layout, set().union(*ids)))
-    contents.pairs = count_contents(contents, pairs) if thorough else pairs
+    if thorough:
+        count_contents(contents)
     return contents
 
 
-def check_flags_suit_layout(source, layout):
-    """Raise UserError for a flag that makes no sense for a layout."""
-    pictures, no_maps = layout.n_labels == 0, f'{source.data} holds pictures, not label maps'
-    ignores = isinstance(source.ignore_label, int)
-    for flag, useless, why in (
-            (f'--palette {source.palette}', pictures and source.palette, no_maps),
-            (f'--ignore-label {source.ignore_label}', pictures and ignores, no_maps),
-            ('--instances components', pictures and source.instances == 'components', no_maps),
-            (f'--ignore-label {source.ignore_label}', source.palette and ignores,
-             'has no effect beside --palette, which gives every colour a label'),
-            (f'--n-labels {source.n_labels}', layout.sparse and source.n_labels
-             and not source.palette, f'{layout.name} has as many labels as occur')):
-        if useless:
-            raise UserError(f'{flag}: {why}; leave it out')
-
-
 def find_labels(source, layout, ids):
-    """Return {field: value}: the fields of config.NETWORK that depend on the labels of a data set,
-    and ignores_255. ids: the set of values in the label maps, if nothing else tells the labels."""
+    """Return {field: value} of config.NETWORK for the labels of a data set, and ignores_255.
+    ids: the values in the label maps. Raises UserError for a flag that the layout cannot use."""
+    def refuse(flag, value, why):
+        raise UserError(f'--{flag} {value}: {why}; leave it out')
+
     n, ignored, ignores_255 = source.n_labels, source.ignore_label, False
     names = palette = table = None
     void = list(layout.void)
+    for flag, value in (('palette', source.palette), ('ignore-label', ignored),
+                        ('instances', source.instances)):
+        if layout.n_labels == 0 and value not in (None, 'none', 'auto'):
+            refuse(flag, value, f'{source.data} holds pictures, not label maps')
     if source.palette:
+        if isinstance(ignored, int):
+            refuse('ignore-label', ignored,
+                   'has no effect beside --palette, which gives every colour a label')
         palette = palettes.read_palette(source.palette)
         name_of = {label: name for *_, label, name in palette}
         if n and n <= max(name_of):
@@ -137,18 +131,21 @@ def find_labels(source, layout, ids):
     elif layout.n_labels is not None:
         if n not in (None, layout.n_labels):
             choices = ' or '.join(map(str, [layout.n_labels or 'no', *layout.tables]))
-            raise UserError(f'--n-labels {n}: {layout.name} has {choices}; leave it out')
+            refuse('n-labels', n, f'{layout.name} has {choices}')
         n, names = layout.n_labels, layout.names(Path(source.data))
+    elif layout.sparse:
+        if n:
+            refuse('n-labels', n, f'{layout.name} has as many labels as occur')
+        table = {label: i for i, label in enumerate(sorted(ids - {ignored}))}
+        n = len(table)
     else:
-        highest = max(ids - {IGNORED}, default=0)
-        ignores_255 = (ignored is None and IGNORED in ids and highest < IGNORED - IGNORED_GAP
-                       and (n or 0) <= IGNORED and not layout.sparse)
+        ignores_255 = (ignored is None and IGNORED in ids and (n or 0) <= IGNORED
+                       and max(ids - {IGNORED}, default=0) < IGNORED - IGNORED_GAP)
         ignored = IGNORED if ignores_255 else ignored
-        ids = ids - {ignored}
-        n = n or 1 + max(ids, default=0)
-        if layout.sparse:
-            table = {label: i for i, label in enumerate(sorted(ids))}
-            n = len(table)
+        n = n or 1 + max(ids - {ignored}, default=0)
+    if ignores_255:
+        warn(f'note: {source.data}: label {IGNORED} is taken as unknown, a label of its own after '
+             f'the other {n}; with --ignore-label none it is the label {IGNORED}')
     if table is not None:
         void = [table[label] for label in void if label in table]
     if isinstance(ignored, int):                # it becomes one more label, the last
@@ -158,8 +155,8 @@ def find_labels(source, layout, ids):
             'void': void, 'ignores_255': ignores_255}
 
 
-def count_contents(contents, pairs):
-    """Decode pairs, set histogram and instances_per_picture, return the pairs without damage."""
+def count_contents(contents):
+    """Decode all pairs, set histogram and instances_per_picture, and keep the undamaged pairs."""
     reader, n_labels = PairReader(contents), contents.n_labels
 
     def count(pair):
@@ -167,28 +164,26 @@ def count_contents(contents, pairs):
         pixels = np.bincount(arrays['label'].ravel(), minlength=n_labels) if n_labels else 0
         return pixels, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
 
-    pairs, counts = keep_usable(count, pairs, contents.problems, 'pixels')
+    contents.pairs, counts = keep_usable(count, contents.pairs, contents.problems, 'pixels')
     contents.histogram = sum(pixels for pixels, _ in counts)
     contents.instances_per_picture = [instances for _, instances in counts]
-    return pairs
 
 
 def require_usable(source, contents):
-    """Raise UserError for a data set with problems. With --skip-bad print them instead, unless no
-    pair is left: this run, and all that start from it, leave them out."""
-    problems, count = contents.problems, len(contents.problems)
+    """Raise UserError for a data set with problems; with --skip-bad only if no pair is left."""
+    problems = list(contents.problems.values())
     if problems and not source.skip_bad or not contents.pairs:
-        raise UserError(next(iter(problems.values()))
-                        + (f' (and {count - 1} more; check lists them)' if count > 1 else '')
-                        + ('; --skip-bad trains on the rest' if contents.pairs else ''))
-    for problem in problems.values():
+        raise UserError(
+            problems[0]
+            + (f' (and {len(problems) - 1} more; check lists them)' if problems[1:] else '')
+            + ('; --skip-bad trains on the rest' if contents.pairs else ''))
+    for problem in problems:
         log_info(f'left out: {problem}')
 
 
 def pairs_for_config(config, root, left_out, split='train'):
     """Return the name of a folder's layout, its pairs without the scenes `left_out`, and
-    {scene: (width, height)}. Raises UserError if one of them does not suit the configuration of a
-    run, by its headers."""
+    {scene: (width, height)}. Raises UserError if their headers do not suit the configuration."""
     layout, pairs, problems = layouts.find_pairs(root, split)
     pairs = [pair for pair in pairs if pair.name not in left_out]
     if not pairs and not problems.keys() - set(left_out):
@@ -228,9 +223,9 @@ def hold_out(pairs, n):
     """Return pairs to train on and n held-out pairs, spread evenly over all."""
     if n >= len(pairs):
         raise UserError(f'--hold-out {n}: there are {len(pairs)} pictures; leave some to train on')
-    heldout = [pairs[(2 * i + 1) * len(pairs) // (2 * n)] for i in range(n)]
-    chosen = set(heldout)
-    return [pair for pair in pairs if pair not in chosen], heldout
+    heldout = {(2 * i + 1) * len(pairs) // (2 * n) for i in range(n)}
+    return ([pair for i, pair in enumerate(pairs) if i not in heldout],
+            [pair for i, pair in enumerate(pairs) if i in heldout])
 
 
 def train_and_heldout(config, pairs):
@@ -247,55 +242,48 @@ def other_split_pairs(config, count, min_side):
     trained_on = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
     for split in ('val', 'test'):
         try:
-            _, pairs, _ = layouts.find_pairs(t.data, split)
+            pairs = [pair for pair in layouts.find_pairs(t.data, split)[1]
+                     if pair.image not in trained_on]
         except UserError:
             continue
-        pairs = [pair for pair in pairs if pair.image not in trained_on]
-        if not pairs or config.instances == 'files' and not pairs[0].inst:
-            continue
-        pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]
-        pairs, headers = keep_usable(lambda pair: check_headers(pair, config), pairs, {})
-        return [pair for pair, (_, image) in zip(pairs, headers)
-                if config.size or min(image.size) >= min_side]
+        if pairs and (config.instances != 'files' or pairs[0].inst):
+            pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]
+            pairs, headers = keep_usable(lambda pair: check_headers(pair, config), pairs, {})
+            return [pair for pair, (_, image) in zip(pairs, headers)
+                    if config.size or min(image.size) >= min_side]
     return []
 
 
-def warn_about_assumptions(source, contents):
-    """Warn about assumptions made (JPEG labels, 255 as unknown)."""
-    if contents.n_labels and contents.has_jpeg_labels:
-        warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong labels '
-             'along all edges')
-    if contents.ignores_255:
-        warn(f'note: {source.data}: label {IGNORED} is taken as unknown, a label of its own after '
-             f'the other {contents.n_labels - 1}; with --ignore-label none it is the label '
-             f'{IGNORED}')
-
-
-def summarise(contents, which):
-    """Return a line like 'Cityscapes: 2975 training pairs, 35 labels, instance maps'."""
+def summarise(contents, split):
+    """Return a line like 'Cityscapes: 2975 pairs of the split train, 35 labels, instance maps'."""
     instances = {'files': 'instance maps', 'components': 'connected components as instances',
                  'none': 'no instances'}
-    return (f'{contents.layout}: {len(contents.pairs)} {which} pairs, '
+    return (f'{contents.layout}: {plural(len(contents.pairs), "pair")} of the split {split}, '
             f'{contents.n_labels or "no"} labels, {instances[contents.instances]}')
 
 
 def print_report(source, contents):
     """Print the results of a thorough inspection."""
+    n, n_problems = len(contents.pairs), len(contents.problems)
     log_info(summarise(contents, source.split))
-    log_info('splits: ' + ', '.join(f'{split} ({n})' for split, n in
-                                    layouts.find_splits(Path(source.data)).items()))
-    sizes = Counter(contents.sizes.values())
-    log_info('sizes: ' + ', '.join(f'{w}x{h} ({n})' for (w, h), n in sizes.most_common(5))
+    splits = layouts.find_splits(Path(source.data))
+    hints = [f'; only {source.split} was read, --split {split} reads that one'
+             for split in splits if split != source.split]
+    log_info('splits: ' + ', '.join(f'{split} ({count})' for split, count in splits.items())
+             + ''.join(hints[:1]))
+    sizes = Counter(f'{w}x{h}' for w, h in contents.sizes.values())
+    log_info('sizes: ' + ', '.join(f'{size} ({count})' for size, count in sizes.most_common(5))
              + (f' and {len(sizes) - 5} more' if len(sizes) > 5 else ''))
-    if contents.n_labels and contents.pairs:
+    if contents.n_labels and n:
         names = contents.label_names or range(contents.n_labels)
         share = contents.histogram / contents.histogram.sum()
         log_info('labels: ' + ', '.join(f'{names[i]} {100 * share[i]:.3g}%'
                                         for i in (-share).argsort(kind='stable') if share[i]))
-    if contents.instances != 'none' and contents.pairs:
+    if contents.instances != 'none' and n:
         counts = contents.instances_per_picture
         log_info(f'instances per picture: {min(counts)} to {max(counts)}, '
-                 f'{sum(counts) / len(counts):.1f} on average')
+                 f'{sum(counts) / n:.1f} on average')
     for problem in contents.problems.values():
         log_info(problem, sys.stdout)                       # -q does not silence it
-    log_info(plural(len(contents.problems), 'problem') if contents.problems else 'no problems')
+    log_info(f'{plural(n_problems, "problem")}: {n} of {n + n_problems} scenes can be used, the '
+             'others are listed above' if n_problems else 'no problems')

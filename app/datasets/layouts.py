@@ -1,23 +1,20 @@
 """Find the label maps, instance maps and photographs of a data set and pair them by name.
-
-To support another data set, add a row to the table LAYOUTS.
-"""
+To support another data set, add a row to the table LAYOUTS."""
 from collections import namedtuple
 from collections.abc import Callable
 from contextlib import suppress
 import csv
-from dataclasses import dataclass, field
-import importlib
 import os
 from pathlib import Path
 import re
+from typing import NamedTuple
 
 import numpy as np
 
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_text, require_regular_file
 from app.datasets import decoding
-from app.datasets.decoding import SUFFIXES
+from data import resize
 
 # Endings of file names that tell the roles of files; those without a role are not used.
 ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
@@ -26,7 +23,7 @@ ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
 LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # their names in ADE20K
 
 # The name of a scene and three paths; inst may be None. A path may also name a part of a .mat file
-# (NYU) or the first of several masks (Helen), see Layout.read_part.
+# (NYU) or the first of several masks (Helen).
 Pair = namedtuple('Pair', 'name label inst image')
 
 
@@ -43,27 +40,25 @@ def roles_by_name(path):
 
 
 def files_below(folder):
-    """Return all files below a folder, sorted, without those of macOS (._*). Links are followed,
-    and each folder is visited once. Raises UserError if one cannot be read."""
+    """Return all files below a folder and its links, sorted, without those of macOS (._*)."""
     def fail(error):
         if not isinstance(error, FileNotFoundError):
             raise UserError(f'{error.filename}: cannot be read ({error.strerror})')
 
     files, visited = [], set()
     for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in visited:
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        files += [Path(parent, name) for name in names if not name.startswith('._')]
+        if (place := os.path.realpath(parent)) in visited:
+            folders.clear()                         # links that form a loop
+        else:
+            visited.add(place)
+            files += [Path(parent, name) for name in names if not name.startswith('._')]
     return sorted(files)
 
 
 def pictures_below(folder, pattern='*'):
     """Return the pictures below a folder whose names match a pattern."""
     return [path for path in files_below(folder)
-            if path.suffix.lower() in SUFFIXES and path.match(pattern)]
+            if path.suffix.lower() in decoding.SUFFIXES and path.match(pattern)]
 
 
 def by_scene(paths):
@@ -79,12 +74,11 @@ def by_scene(paths):
 
 
 # ---------------------------------------------------------------------------- recognising layouts
-# Each function takes the folder of a data set and the name of a split. It returns None if the
+# The functions find take the folder of a data set and the name of a split. They return None if the
 # folder has another layout, else {role: [path]}.
 
 def folder_finder(**patterns):
-    """Return such a function for a layout with a folder for each role. Patterns as
-    'gtFine/{split}/*_labelIds.*' say where its pictures are."""
+    """Return such a function of patterns for each role, like 'gtFine/{split}/*_labelIds.*'."""
     def find(root, split):
         places = {role: root / pattern.format(split=split, long_split=LONG_SPLITS.get(split, split))
                   for role, pattern in patterns.items()}
@@ -97,8 +91,7 @@ def find_ade_full(root, split):
     """Each photograph has a *_seg.png beside it, which holds labels and instances."""
     for images in (root / 'images' / 'ADE', root / 'images'):
         folder = images / LONG_SPLITS.get(split, split)
-        maps = folder.is_dir() and pictures_below(folder, '*_seg.png')
-        if maps:
+        if folder.is_dir() and (maps := pictures_below(folder, '*_seg.png')):
             return {'label': maps, 'inst': maps, 'image': pictures_below(folder, '*.jpg')}
 
 
@@ -107,13 +100,12 @@ def find_nyu(root, split):
     mat = root if root.suffix == '.mat' else root / 'nyu_depth_v2_labeled.mat'
     if not mat.is_file():
         return None
-    with open_hdf5(mat) as file, as_user_error(mat, 'not the labelled pictures of NYU Depth v2'):
+    with decoding.open_mat(mat, 'h5py.File', '7.3') as file, as_user_error(
+            mat, 'not the labelled pictures of NYU Depth v2'):
         n, w, h = file['labels'].shape
-        for key, kinds, shape in (('labels', 'iu', (n, w, h)), ('instances', 'iu', (n, w, h)),
-                                  ('images', 'u', (n, 3, w, h))):
-            part = file[key]
-            if part.dtype.kind not in kinds or part.shape != shape:
-                raise ValueError(f'{key}: {part.dtype} of shape {part.shape}')
+        for key, shape in ('labels', (n, w, h)), ('instances', (n, w, h)), ('images', (n, 3, w, h)):
+            if file[key].dtype.kind not in 'iu' or file[key].shape != shape:
+                raise ValueError(f'{key}: {file[key].dtype} of shape {file[key].shape}')
     numbers = range(1, n + 1)
     splits = mat.parent / 'splits.mat'
     if splits.is_file():
@@ -122,8 +114,8 @@ def find_nyu(root, split):
         if not set(chosen) <= set(numbers):
             raise UserError(f'{splits}: cannot be read ({key}: numbers beyond {n})')
         numbers = chosen
-    keys = {'label': 'labels', 'inst': 'instances', 'image': 'images'}
-    return {role: [mat / key / f'{n:04d}' for n in numbers] for role, key in keys.items()}
+    return {role: [mat / key / f'{n:04d}' for n in numbers] for role, key in (
+        ('label', 'labels'), ('inst', 'instances'), ('image', 'images'))}
 
 
 def find_helen(root, split):
@@ -143,83 +135,31 @@ def find_helen(root, split):
 
 # ----------------------------------------------------------- files and labels of single data sets
 
-def ade_full_classes(colours):
-    """Red and green hold the class."""
+def ade_class(colours):
+    """Red and green hold the class of the full ADE20K."""
     return colours[..., 0] // 10 * 256 + colours[..., 1]
-
-
-def ade_full_instances(colours):
-    """Blue numbers the instances. It is 0 without objects; then the class tells things apart."""
-    return ade_full_classes(colours) * 256 + colours[..., 2]
-
-
-def import_optional(module, path):
-    """Import the module of an optional package, which the file `path` needs."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        package = module.split('.')[0]
-        raise UserError(f'{path}: this MATLAB file is read with {package}, which is not installed: '
-                        f'pip install {package}') from None
-
-
-def open_hdf5(path):
-    """Open a MATLAB 7.3 file, which is HDF5, as an h5py.File."""
-    h5py = import_optional('h5py', path)
-    require_regular_file(path)
-    with as_user_error(path, 'cannot be read as MATLAB 7.3'):
-        return h5py.File(path, 'r')
 
 
 def read_mat_numbers(path, key):
     """Return the numbers in the array `key` of a MATLAB 5 file, a list of int."""
-    scipy_io = import_optional('scipy.io', path)
     with as_user_error(path):
-        return scipy_io.loadmat(path)[key].flatten().astype(int).tolist()
+        arrays = decoding.open_mat(path, 'scipy.io.loadmat', '5')
+        return arrays[key].flatten().astype(int).tolist()
 
 
-def is_mat_part(path):
-    """Whether a path names a part of a .mat file: <file>.mat/<labels|instances|images>/<n>."""
-    return path.parent.parent.suffix == '.mat'
-
-
-def read_nyu_part(path):
-    """Return the part of a .mat file that a path names, of scene n counted from 1: labels or
-    instances, (H, W) int32, or a photograph, (H, W, 3) uint8. None for other paths."""
-    if not is_mat_part(path):
-        return None
-    with open_hdf5(path.parents[1]) as file, as_user_error(path):
-        key, n = path.parent.name, int(path.name)
-        if not 1 <= n <= len(file['labels']):
-            raise ValueError(f'the file holds {len(file["labels"])} scenes')
-        # MATLAB stores axes in the reverse order of numpy.
-        part = np.ascontiguousarray(file[key][n - 1].T)
-        if key == 'instances':              # they are numbered within each class
-            part = file['labels'][n - 1].T.astype(np.int32) * 256 + part
-        return part if key == 'images' else part.astype(np.int32)
-
-
-def read_helen_masks(path):
-    """Return the labels (H, W) int32 of a folder with the soft masks <id>_lbl00 ... lbl10, or of
-    the first of them: each pixel has the label of its strongest mask. None for other paths."""
-    path = path.parent if path.stem.endswith('_lbl00') else path
-    if not path.is_dir():
-        return None
-    masks = [file for file in files_below(path) if re.search(r'_lbl\d\d$', file.stem)]
+def decode_helen_masks(path, size=None, *options):
+    """Decode a label map as decoding.decode_map does, or the soft masks <scene>_lbl00 ... lbl10, of
+    which `path` is the first: each pixel has the label of its strongest mask."""
+    if not Path(path).stem.endswith('_lbl00'):
+        return decoding.decode_map(path, size, *options)
+    folder = Path(path).parent
+    masks = [file for file in files_below(folder) if re.search(r'_lbl\d\d$', file.stem)]
     if len(masks) != len(HELEN):
-        raise UserError(f'{path}: {len(masks)} masks there, expected {len(HELEN)}')
-    with as_user_error(path, 'its masks do not fit together'):
-        return np.stack([decoding.read_map(file) for file in masks]).argmax(0).astype(np.int32)
-
-
-def read_header(path):
-    """Return the decoding.Header of a path of a Pair without decoding the file."""
-    if is_mat_part(path):
-        with open_hdf5(path.parents[1]) as file, as_user_error(path):
-            shape = file[path.parent.name].shape
-            return decoding.Header(shape[-2:], shape[1] if len(shape) == 4 else 1)
-    pictures = pictures_below(path) if path.is_dir() else [path]
-    return decoding.read_header((pictures or [path])[0])
+        raise UserError(f'{folder}: {len(masks)} masks there, expected {len(HELEN)}')
+    with as_user_error(folder, 'its masks do not fit together'):
+        decoded = [decoding.decode_map(file, None, *options) for file in masks]
+        labels = np.stack([mask for mask, _ in decoded]).argmax(0)
+    return resize(labels, size, nearest=True), decoded[0][1]
 
 
 # The ids 0 ... 33; the official models have a 35th label for the id -1.
@@ -255,15 +195,12 @@ def nyu_40_labels(root):
     return dict(enumerate([0, *labels]))
 
 
-# ------------------------------------------------------------------------------------- the table
-
-@dataclass(frozen=True)
-class Layout:
-    """A row of the table."""
+class Layout(NamedTuple):
+    """A row of the table below."""
     name: str
     find: Callable                          # recognises its folder, see above
     n_labels: int | None = None             # 0: pictures to pictures; None: its maps tell
-    read_part: Callable = lambda path: None         # decodes paths that are no files of their own
+    decode_map: Callable = decoding.decode_map      # decodes a label map
     label_of_colours: Callable | None = None        # its label maps are colours: (H, W, 3) to ids
     inst_of_colours: Callable | None = None         # its instance maps are
     names: Callable = lambda root: None     # returns the names of the labels, or None
@@ -271,7 +208,7 @@ class Layout:
     void: tuple = ()                        # ids that its benchmark does not count
     things: tuple = ()                      # labels of objects that can be counted
     sparse: bool = False                    # its ids have gaps: those that occur become 0, 1, 2 ...
-    tables: dict = field(default_factory=dict)      # {--n-labels: function(root), {id: label}}
+    tables: dict = {}                       # {--n-labels: function(root), {id: label}}
 
 
 LAYOUTS = {layout.name: layout for layout in (
@@ -287,10 +224,11 @@ LAYOUTS = {layout.name: layout for layout in (
                          inst='annotations_instance/{long_split}/*'),   # in the challenge of 2017
            151, names=ade_names, void=(0,),     # red is the class, green numbers its instances
            inst_of_colours=lambda colours: colours[..., 0] * 256 + colours[..., 1]),
-    Layout('ADE20K full', find_ade_full, label_of_colours=ade_full_classes,
-           inst_of_colours=ade_full_instances, void=(0,), sparse=True),
-    Layout('NYU Depth v2', find_nyu, 895, read_nyu_part, void=(0,), tables={40: nyu_40_labels}),
-    Layout('Helen', find_helen, len(HELEN), read_helen_masks, names=lambda root: HELEN),
+    Layout('ADE20K full', find_ade_full, label_of_colours=ade_class, void=(0,), sparse=True,
+           # Blue numbers the instances. It is 0 without objects; then the class tells things apart.
+           inst_of_colours=lambda colours: ade_class(colours) * 256 + colours[..., 2]),
+    Layout('NYU Depth v2', find_nyu, 895, void=(0,), tables={40: nyu_40_labels}),
+    Layout('Helen', find_helen, len(HELEN), decode_helen_masks, names=lambda root: HELEN),
     Layout('flat', folder_finder(label='{split}_label/*', inst='{split}_inst/*',
                                  image='{split}_img/*')),
     Layout('A to B', folder_finder(label='{split}_A/*', image='{split}_B/*'), 0))}
@@ -316,16 +254,12 @@ def find_splits(root):
 
 
 def find_pairs(root, split='train'):
-    """Recognise the layout of a folder and pair its files by name.
-
-    Returns the Layout, [Pair] and {scene: message} for scenes that lack a file.
-    Raises: UserError if the layout is unknown or the split has no label maps.
-    """
+    """Recognise the layout of a folder and pair its files by name. Return the Layout, [Pair] and
+    {scene: message} for scenes that lack a file. Raises UserError if there are no label maps."""
     root = Path(root)
-    if not root.exists():
-        raise UserError(f'{root}: no such folder')
     if not root.is_dir() and root.suffix != '.mat':
-        raise UserError(f'{root}: is a file, expected the folder of a data set')
+        raise UserError(f'{root}: ' + ('is a file, expected the folder of a data set'
+                                       if root.exists() else 'no such folder'))
     layout, files = recognise_layout(root, split)
     if not files.get('label'):
         splits = ', '.join(find_splits(root))
@@ -338,38 +272,35 @@ def find_pairs(root, split='train'):
 
     labels, images = by_scene(files['label']), by_scene(files['image'])
     insts = by_scene(files.get('inst', [])) or dict.fromkeys(labels)
-    kinds = {'label map': labels, 'instance map': insts, 'photograph': images}
     pairs, problems = [], {}
-    for scene in sorted(set().union(*kinds.values())):
-        missing = [kind for kind, paths in kinds.items() if scene not in paths]
-        if missing:
-            path = labels.get(scene) or images.get(scene) or insts[scene]
-            problems[scene] = f'{path}: no {missing[0]} of the same name'
+    for scene in sorted({*labels, *insts, *images}):
+        for kind, paths in ('label map', labels), ('instance map', insts), ('photograph', images):
+            if scene not in paths:
+                path = labels.get(scene) or images.get(scene) or insts[scene]
+                problems[scene] = f'{path}: no {kind} of the same name'
+                break
         else:
             pairs.append(Pair(scene, labels[scene], insts[scene], images[scene]))
     return layout, pairs, problems
 
 
 def files_by_name(paths, role):
-    """Return {scene: path} of the pictures in `paths`, a list of files and folders.
-
-    role: 'label', 'inst' or 'image'. In a folder, files whose names tell another role are skipped;
-        a file whose name tells nothing is skipped if another of its scene is named for the role.
-    Raises: UserError if there are none, or two have the same name.
-    """
+    """Return {scene: path} of the pictures in `paths`, files and folders. In folders, files that
+    are named for other roles ('label', 'inst' or 'image') are skipped, and unnamed ones if another
+    of their scene is named for the role. Raises UserError for two of a name, or none."""
     files = []
     for path in map(Path, paths):
-        if not path.is_dir():
-            if len(paths) == 1 and not is_mat_part(path):   # refuse it before computing anything
-                require_regular_file(path)
+        if path.is_dir():
+            roles = {file: roles_by_name(file) for file in pictures_below(path)}
+            named = [file for file in roles if role in (roles[file] or '').split()]
+            scenes = set(map(scene_name, named))
+            others = [file for file in roles
+                      if roles[file] is None and scene_name(file) not in scenes]
+            files += sorted(named + others, key=scene_name)
+        else:
+            if len(paths) == 1 and not decoding.is_mat_part(path):
+                require_regular_file(path)                  # refuse it before computing anything
             files.append(path)
-            continue
-        pictures = pictures_below(path)
-        named = [file for file in pictures if role in (roles_by_name(file) or '').split()]
-        scenes = set(map(scene_name, named))
-        others = [file for file in pictures
-                  if roles_by_name(file) is None and scene_name(file) not in scenes]
-        files += sorted(named + others, key=scene_name)
     if not files:
         raise UserError(f'{paths[0]}: no pictures there')
     return by_scene(files)

@@ -12,14 +12,11 @@ IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memor
 
 
 class PairReader:
-    """Decodes a layouts.Pair: returns {role: ndarray} of one size (width, height).
+    """Decodes a layouts.Pair: returns {role: ndarray} of one size (width, height). UserErrors name
+    the file. instances: in place of those of `config`.
 
-        image: (H, W, C) uint8, or float32 in [-1, 1]
-        label: (H, W) uint8, above 256 labels int32; where n_labels is 0, a picture (H, W, C)
-        inst: (H, W) int32; missing where there are no instances
-
-    config: a configuration. instances: in place of the configuration's.
-    Raises: UserError that names the file.
+    image: (H, W, C) uint8, or float32 in [-1, 1]. inst: (H, W) int32, where there are instances.
+    label: (H, W) uint8, above 256 labels int32; where n_labels is 0, a picture (H, W, C).
     """
 
     def __init__(self, config, size=None, instances=None):
@@ -31,47 +28,35 @@ class PairReader:
         image = self.read_photo(pair.image, self.size)
         size = image.shape[1::-1]
         label, _ = self.read_label(pair.label, size)
-        if self.n_labels == 0:
-            return {'label': label, 'image': image}
-        arrays = {'label': label.astype(np.uint8 if self.n_labels <= 256 else np.int32),
+        arrays = {'label': label.astype(np.uint8) if 0 < self.n_labels <= 256 else label,
                   'image': image}
-        if self.instances == 'files':
+        if self.instances == 'files' and self.n_labels:
             arrays['inst'] = self.read_instances(pair.inst, size)
-        elif self.instances == 'components':
+        elif self.instances == 'components' and self.n_labels:
             arrays['inst'] = data.connected_components(label)
         return arrays
 
     def read_label(self, path, size=None):
         """Open a label map once. Return its labels, (H, W) int32, and the decoding.Header of its
         file. Where n_labels is 0, the labels are a picture; where it is None, any int32."""
-        c, layout = self.config, self.layout
+        c, colours_to_ids = self.config, self.layout.label_of_colours
         if c.n_labels == 0:
             return decoding.read_photo(path, size, c.in_channels), decoding.read_header(path)
-        part = None if c.palette else layout.read_part(path)
-        if part is None:
-            label, header = decoding.decode_map(
-                path, size, bool(c.palette or layout.label_of_colours), c.jpeg_labels)
-        else:
-            header = decoding.Header(part.shape[1::-1], 1)
-            label = data.resize(part, size, nearest=True)
+        label, header = self.layout.decode_map(
+            path, size, bool(c.palette or colours_to_ids), c.jpeg_labels)
         label = decoding.labels_as_int32(label, path)
-        if c.palette and label.ndim == 3:
-            label = palettes.colours_to_labels(label, c.palette, path)
-        elif layout.label_of_colours and label.ndim == 3:
-            label = layout.label_of_colours(label)
-        elif label.ndim == 3:
-            raise UserError(f'{path}: is a photograph, expected a label map')
+        if label.ndim == 3:
+            label = (palettes.colours_to_labels(label, c.palette, path) if c.palette else
+                     colours_to_ids(label))
         if c.label_table and not header.is_saved_map:       # saved maps hold labels
             label = palettes.ids_to_labels(label, c.label_table, path)
         if c.n_labels:
-            check_labels(label, path, c.n_labels)
+            check_labels(label, path, c.n_labels, self.layout.n_labels is None)
         return label, header
 
     def read_instances(self, path, size=None):
         """Return the ids of an instance map, (H, W) int32."""
-        part, to_ids = self.layout.read_part(path), self.layout.inst_of_colours
-        if part is not None:
-            return data.resize(part, size, nearest=True)
+        to_ids = self.layout.inst_of_colours
         colours = to_ids and Path(path).suffix.lower() != '.npy'    # arrays hold ids
         inst, _ = decoding.decode_map(path, size, colours)
         inst = to_ids(inst) if inst.ndim == 3 else inst
@@ -81,28 +66,24 @@ class PairReader:
 
     def read_photo(self, path, size=None):
         """Return a photograph, (H, W, C) uint8 or float32, see decoding.read_photo."""
-        part = self.layout.read_part(path)
-        if part is None:
-            return decoding.read_photo(path, size, self.config.out_channels)
-        return data.resize(part, size)
+        return decoding.read_photo(path, size, self.config.out_channels)
 
 
-def check_labels(label, path, n_labels):
+def check_labels(label, path, n_labels, can_have_more=True):
     """Raise UserError for the first pixel whose label is not in 0 ... n_labels - 1."""
     invalid = (label < 0) | (label >= n_labels)
     if invalid.any():
         y, x = np.argwhere(invalid)[0]
+        remedy = (f', or train with --n-labels {label.max() + 1} in place of {n_labels}'
+                  if can_have_more and label.max() >= n_labels else '')
         raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}; this run has {n_labels} '
-                        f'labels (0 to {n_labels - 1}). Fix the map, or train with --n-labels if '
-                        'there are more labels')
+                        f'labels (0 to {n_labels - 1}). Fix the map{remedy}')
 
 
 def open_dataset(pairs, reader, cache=None, keep=True, **augmentation):
     """Return a data.PairedDataset of [layouts.Pair] that a PairReader reads.
-
     cache: a folder for decoded pictures, see cache.open_cache.
-    keep: decode small data sets of one size once, into memory.
-    """
+    keep: decode small data sets of one size once, into memory."""
     decoded, size = None, reader.size
     if cache:
         decoded = open_cache(Path(cache), pairs, reader)

@@ -7,29 +7,28 @@ from app.common.files import read_text
 
 
 def lookup_array(table):
-    """Return an int32 array with the labels of the ids 0, 1, 2 ... in a table {id: label}, and -1
-    for ids that the table lacks and as the last entry."""
+    """Return the int32 labels of the ids 0, 1, 2 ... in a table {id: label}; -1 where it has none,
+    and as the last entry."""
     lookup = np.full(max(table) + 2, -1, np.int32)
     lookup[list(table)] = list(table.values())
     return lookup
 
 
 def ids_to_labels(ids, table, path):
-    """Return the labels of ids (H, W) by a table {id: label}. Raises UserError for the first pixel
-    whose id the table lacks."""
+    """Return the labels of ids (H, W) by a table {id: label}. Raises UserError if it lacks one."""
     lookup = lookup_array(table)
     labels = lookup[np.where((ids >= 0) & (ids < len(lookup)), ids, -1)]
     if (labels < 0).any():
         y, x = np.argwhere(labels < 0)[0]
         raise UserError(f'{path}: label {ids[y, x]} at x={x}, y={y} is not one of the '
                         f'{len(table)} labels of this run. Fix the map, or train with --n-labels '
-                        'if there are more labels')
+                        f'{max(ids[y, x] + 1, len(table))} if it is a label')
     return labels
 
 
 def colours_to_labels(colours, palette, path):
     """Return the labels (H, W) int32 of colours (H, W, 3) by the rows [R, G, B, label, name] of a
-    palette. Raises UserError for the first pixel whose colour the palette lacks."""
+    palette. Raises UserError if it lacks one."""
     codes = np.array([r << 16 | g << 8 | b for r, g, b, *_ in palette])
     order = codes.argsort()
     code = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
@@ -43,8 +42,8 @@ def colours_to_labels(colours, palette, path):
 
 
 def read_palette(path):
-    """Return the rows [R, G, B, label, name] of a text file with lines R,G,B,id[,name]. Blank lines
-    and lines that begin with # are skipped. Raises UserError for the first bad line."""
+    """Return the rows [R, G, B, label, name] of a text file with lines R,G,B,id[,name], blank lines
+    and lines that begin with #. Raises UserError."""
     rows, labels = [], {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip() or line.startswith('#'):

@@ -1,5 +1,5 @@
 """Read the scene of a label map, with its instance map and its photograph."""
-from app.common import config as configuration
+from app.common.config import format_value
 from app.common.console import warn
 from app.datasets import inspection
 from app.datasets.pairs import PairReader
@@ -13,14 +13,13 @@ def read_scene(config, label_path, inst_path=None, size=None):
     reader = PairReader(config)
     label, header = reader.read_label(label_path, size)
     inst = None
-    if config.instances != 'none':
-        if inst_path:
-            inspection.check_same_view(inst_path, label_path, header.size)
-            inst = reader.read_instances(inst_path, label.shape[1::-1])
-        else:
-            inst = data.connected_components(label)
-        inst = data.to_tensor(inst)[None]
-    return generate.make_scene(config, data.to_tensor(label)[None], inst, header.size)
+    if config.instances != 'none' and inst_path:
+        inspection.check_same_view(inst_path, label_path, header.size)
+        inst = reader.read_instances(inst_path, label.shape[1::-1])
+    elif config.instances != 'none':
+        inst = data.connected_components(label)
+    label, inst = (None if ids is None else data.to_tensor(ids)[None] for ids in (label, inst))
+    return generate.make_scene(config, label, inst, header.size)
 
 
 def read_photo(config, path, scene):
@@ -32,11 +31,14 @@ def read_photo(config, path, scene):
 
 
 def warn_about_size(folder, config, path, scene):
-    """Warn if a map is far larger or smaller than the pictures that the run in `folder` was trained
-    on. Return whether it is."""
+    """Warn if a map has a far other size than those that a run was trained on, and return so."""
     h, w = scene.label.shape[-2:]
     if not config.size or 0.7 < (w * h / (config.size[0] * config.size[1])) ** 0.5 < 1.5:
         return False
-    size = configuration.format_value(config.size)
-    warn(f'note: {path} is {w}x{h}. {folder} was trained at {size}; try --size {size}')
+    resized = scene.size and tuple(scene.size) != (w, h)
+    file_w, file_h = scene.size or (w, h)
+    scale = (config.size[0] * config.size[1] / (file_w * file_h)) ** 0.5
+    warn(f'note: {f"--size {w}x{h}:" if resized else f"{path} is {w}x{h};"} {folder} was trained '
+         f'at {format_value(config.size)}; try --size '
+         f'{max(1, round(file_w * scale))}x{max(1, round(file_h * scale))}')
     return True

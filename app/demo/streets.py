@@ -27,11 +27,13 @@ def upsample(grid, size):
     return np.asarray(grid.resize(size, Image.Resampling.BICUBIC))
 
 
-class Canvas:
+class Street:
     """Draws shapes into the picture and the instance map; later shapes cover earlier ones. Points
-    are (x, y, z) in metres: right of the camera, above the road, away from the camera."""
+    are (x, y, z) in metres: right of the camera, above the road, away from the camera. No draw of
+    `rng` may depend on the size or on a colour."""
 
-    def __init__(self, size, rng):
+    def __init__(self, size, rng, colour_rng):
+        self.rng, self.colour_rng, self.colours = rng, colour_rng, {}
         self.w, self.h = (SUPERSAMPLE * n for n in size)
         self.vanish, self.horizon = rng.uniform(0.43, 0.57), rng.uniform(0.44, 0.5)
         height = np.linspace(1, 0, 24)[:, None, None]
@@ -40,6 +42,12 @@ class Canvas:
         sky = Image.fromarray((sky + clouds * 246).astype(np.uint8))
         self.image = sky.resize((self.w, self.h), Image.Resampling.BICUBIC)
         self.inst = Image.new('I', (self.w, self.h), SKY)
+
+    def new_instance(self, label, palette):
+        """Return a colour of the palette and an id for a car or a building."""
+        inst = label * 1000 + sum(i // 1000 == label for i in self.colours)
+        self.colours[inst] = int(self.colour_rng.integers(len(palette)))
+        return palette[self.colours[inst]], inst
 
     def polygon(self, points, colour, inst=None, light=1):
         """Fill a polygon. Without `inst` the instance map does not change; `light` scales the
@@ -67,161 +75,137 @@ class Canvas:
         self.polygon([(x + a * u, y + b * v, z + c * (u if a == 0 else v)) for u, v in circle],
                      *args, **kwargs)
 
+    def building(self, side, near, far):
+        """Draw a building along the street. side: -1 left, 1 right. near, far: its distances."""
+        colour, inst = self.new_instance(BUILDING, BUILDING_COLOURS)
+        x, top, storey = side * 9.5, self.rng.uniform(8, 18), self.rng.uniform(3, 3.8)
+        self.rectangle((x, x + side * 12), (0, top), (near, near), colour, inst, 0.82)
+        self.rectangle((x, x), (0, top), (near, far), colour, inst, 0.98 - 0.04 * side)
+        self.rectangle((x, x), (0, 0.9), (near, far), colour, light=0.7)
+        self.rectangle((x, x), (top - 0.5, top), (near, far), colour, light=0.78)
+        bays = np.linspace(near, far, max(1, round((far - near) / 4)) + 1)
+        for y in np.arange(1.4, top - 2.2, storey):
+            for z in bays[:-1]:
+                self.rectangle((x, x), (y, y + 1.8), (z + 1, z + bays[1] - bays[0] - 1), GLASS)
 
-def draw_building(canvas, rng, side, near, far, colour, inst):
-    """Draw a building along the street. side: -1 left, 1 right. near, far: its distances."""
-    x, top, storey, light = side * 9.5, rng.uniform(8, 18), rng.uniform(3, 3.8), 0.98 - 0.04 * side
-    canvas.rectangle((x, x + side * 12), (0, top), (near, near), colour, inst, 0.82)
-    canvas.rectangle((x, x), (0, top), (near, far), colour, inst, light)
-    canvas.rectangle((x, x), (0, 0.9), (near, far), colour, light=0.7)
-    canvas.rectangle((x, x), (top - 0.5, top), (near, far), colour, light=0.78)
-    bays = np.linspace(near, far, max(1, round((far - near) / 4)) + 1)
-    for y in np.arange(1.4, top - 2.2, storey):
-        for z in bays[:-1]:
-            canvas.rectangle((x, x), (y, y + 1.8), (z + 1, z + bays[1] - bays[0] - 1), GLASS)
+    def tree(self, x, z):
+        self.ellipse(x, 0, z, (1.6, 0, 1.2), (84, 86, 84))
+        self.rectangle((x - 0.17, x + 0.17), (0, 3), (z, z), (92, 72, 56), VEGETATION)
+        for light in np.linspace(0, 1, 9):      # from the dark inside to the bright top
+            dx, dy, r = self.rng.uniform((-1.2, -0.9, 0.7), (1.2, 0.5, 1.3))
+            leaves = (44 + 44 * light, 84 + 50 * light, 40 + 20 * light)
+            self.ellipse(x + dx, 4 + dy + light, z, (r, r, 0), leaves, VEGETATION)
 
+    def post(self, x, z):
+        """Draw a pole with a traffic light or a sign at (x, 0, z)."""
+        self.rectangle((x - 0.09, x + 0.09), (0, 4.6), (z, z), METAL, POLE)
+        kind = self.rng.integers(5)
+        ink = [(70, 225, 120), (250, 190, 60), (240, 60, 50), (30, 90, 190), (200, 40, 44)][kind]
+        if kind < 3:
+            self.rectangle((x - 0.32, x + 0.32), (3, 4.8), (z, z), (38, 40, 42), TRAFFIC_LIGHT)
+            self.ellipse(x, 3.4 + 0.5 * kind, z, (0.22, 0.22, 0), ink)
+        else:
+            self.ellipse(x, 3.9, z, (0.6, 0.6, 0), (236, 236, 236), SIGN)
+            self.ellipse(x, 3.9, z, (0.48, 0.48, 0), ink)
 
-def draw_tree(canvas, rng, x, z):
-    canvas.ellipse(x, 0, z, (1.6, 0, 1.2), (84, 86, 84))
-    canvas.rectangle((x - 0.17, x + 0.17), (0, 3), (z, z), (92, 72, 56), VEGETATION)
-    for light in np.linspace(0, 1, 9):      # from the dark inside to the bright top
-        dx, dy, r = rng.uniform((-1.2, -0.9, 0.7), (1.2, 0.5, 1.3))
-        leaves = (44 + 44 * light, 84 + 50 * light, 40 + 20 * light)
-        canvas.ellipse(x + dx, 4 + dy + light, z, (r, r, 0), leaves, VEGETATION)
+    def person(self, x, z, inst):
+        coat, step = self.rng.integers(40, 190, 3), self.rng.uniform(0.1, 0.3)
+        self.ellipse(x, 0, z, (0.5, 0, 0.4), (76, 74, 76))
+        for foot in (x - step, x + step):
+            leg = [(x - 0.18, 1, z), (x + 0.18, 1, z), (foot + 0.1, 0, z), (foot - 0.1, 0, z)]
+            self.polygon(leg, (48, 50, 66), inst)
+        self.ellipse(x, 1.15, z, (0.3, 0.42, 0), coat, inst)
+        self.ellipse(x, 1.64, z, (0.14, 0.17, 0), (206, 160, 132), inst)
 
+    def car(self, x, z, colour, inst):
+        """Draw a car from distance z on: on the left its front is near, on the right its rear."""
+        # side: towards the middle of the street. low, high: the ends of the near window.
+        side, lamp, low, high = ((0.9, (250, 246, 214), z + 1.2, z + 1.9) if x < 0 else
+                                 (-0.9, (224, 40, 30), z + 0.3, z + 0.7))
+        roof = self.rng.uniform(1.42, 1.66)
+        for grow, grey in ((0.5, 84), (0.2, 58)):               # in the maps the shadow is road
+            self.ellipse(x, 0, z + 2.1, (1.1 + grow, 0, 2.4 + grow), (grey, grey, grey + 3))
+        for tyre in (x - 0.72, x + 0.72):
+            self.rectangle((tyre - 0.13, tyre + 0.13), (0, 0.4), (z, z), RUBBER, inst)
+        self.rectangle((x + side, x + side), (0.26, 1), (z, z + 4.2), colour, inst, 0.9)
+        for wheel in (z + 0.9, z + 3.3):
+            self.ellipse(x + side, 0.33, wheel, (0, 0.33, 0.33), RUBBER, inst)
+        self.rectangle((x - 0.9, x + 0.9), (1, 1), (z, z + 4.2), colour, inst, 1.08)
+        window = [(0.92, 1, low), (0.92, 1, z + 3.8), (0.75, roof, z + 3.2), (0.75, roof, high)]
+        self.polygon([(x + a * side, *point) for a, *point in window], GLASS, inst)
+        self.rectangle((x - 0.7, x + 0.7), (roof, roof), (high, z + 3.2), colour, inst, 1.08)
+        for a, y, b, top, ink in ((0.84, 1, 0.7, roof, colour),             # the sloping end
+                                  (0.66, 1.08, 0.55, roof - 0.1, GLASS)):
+            self.polygon([(x - a, y, low), (x + a, y, low), (x + b, top, high), (x - b, top, high)],
+                         ink, inst)
+        self.rectangle((x - 0.9, x + 0.9), (0.24, 1), (z, z), colour, inst)
+        self.rectangle((x - 0.9, x + 0.9), (0.24, 0.33), (z, z), (56, 56, 60))
+        for middle, a, y, ink in ((x - 0.73, 0.13, 0.8, lamp), (x + 0.73, 0.13, 0.8, lamp),
+                                  (x, 0.24, 0.56, (232, 232, 226))):        # lamps, number plate
+            self.rectangle((middle - a, middle + a), (y - 0.07, y + 0.07), (z, z), ink)
 
-def draw_post(canvas, rng, x, z):
-    """Draw a pole with a traffic light or a sign at (x, 0, z)."""
-    canvas.rectangle((x - 0.09, x + 0.09), (0, 4.6), (z, z), METAL, POLE)
-    kind = rng.integers(5)
-    if kind < 3:
-        canvas.rectangle((x - 0.32, x + 0.32), (3, 4.8), (z, z), (38, 40, 42), TRAFFIC_LIGHT)
-        lamp = [(70, 225, 120), (250, 190, 60), (240, 60, 50)][kind]
-        canvas.ellipse(x, 3.4 + 0.5 * kind, z, (0.22, 0.22, 0), lamp)
-    else:
-        canvas.ellipse(x, 3.9, z, (0.6, 0.6, 0), (236, 236, 236), SIGN)
-        canvas.ellipse(x, 3.9, z, (0.48, 0.48, 0), [(30, 90, 190), (200, 40, 44)][kind - 3])
-
-
-def draw_person(canvas, rng, x, z, inst):
-    coat, step = rng.integers(40, 190, 3), rng.uniform(0.1, 0.3)
-    canvas.ellipse(x, 0, z, (0.5, 0, 0.4), (76, 74, 76))
-    for foot in (x - step, x + step):
-        leg = [(x - 0.18, 1, z), (x + 0.18, 1, z), (foot + 0.1, 0, z), (foot - 0.1, 0, z)]
-        canvas.polygon(leg, (48, 50, 66), inst)
-    canvas.ellipse(x, 1.15, z, (0.3, 0.42, 0), coat, inst)
-    canvas.ellipse(x, 1.64, z, (0.14, 0.17, 0), (206, 160, 132), inst)
-
-
-def draw_car(canvas, rng, x, z, colour, inst):
-    """Draw a car from distance z on: on the left its front is near, on the right its rear."""
-    # side: towards the middle of the street. low, high: the ends of the near window.
-    side, lamp, low, high = ((0.9, (250, 246, 214), z + 1.2, z + 1.9) if x < 0 else
-                             (-0.9, (224, 40, 30), z + 0.3, z + 0.7))
-    roof = rng.uniform(1.42, 1.66)
-    for grow, grey in ((0.5, 84), (0.2, 58)):               # in the maps the shadow is road
-        canvas.ellipse(x, 0, z + 2.1, (1.1 + grow, 0, 2.4 + grow), (grey, grey, grey + 3))
-    for tyre in (x - 0.72, x + 0.72):
-        canvas.rectangle((tyre - 0.13, tyre + 0.13), (0, 0.4), (z, z), RUBBER, inst)
-    canvas.rectangle((x + side, x + side), (0.26, 1), (z, z + 4.2), colour, inst, 0.9)
-    for wheel in (z + 0.9, z + 3.3):
-        canvas.ellipse(x + side, 0.33, wheel, (0, 0.33, 0.33), RUBBER, inst)
-    canvas.rectangle((x - 0.9, x + 0.9), (1, 1), (z, z + 4.2), colour, inst, 1.08)
-    canvas.polygon([(x + 0.92 * side, 1, low), (x + 0.92 * side, 1, z + 3.8),
-                    (x + 0.75 * side, roof, z + 3.2), (x + 0.75 * side, roof, high)], GLASS, inst)
-    canvas.rectangle((x - 0.7, x + 0.7), (roof, roof), (high, z + 3.2), colour, inst, 1.08)
-    for x0, y0, x1, y1, ink in ((0.84, 1, 0.7, roof, colour),
-                                (0.66, 1.08, 0.55, roof - 0.1, GLASS)):     # the sloping end
-        canvas.polygon([(x - x0, y0, low), (x + x0, y0, low),
-                        (x + x1, y1, high), (x - x1, y1, high)], ink, inst)
-    canvas.rectangle((x - 0.9, x + 0.9), (0.24, 1), (z, z), colour, inst)
-    canvas.rectangle((x - 0.9, x + 0.9), (0.24, 0.33), (z, z), (56, 56, 60))
-    for middle, width, y, ink in ((-0.73, 0.13, 0.8, lamp), (0.73, 0.13, 0.8, lamp),
-                                  (0, 0.24, 0.56, (232, 232, 226))):        # lamps, number plate
-        canvas.rectangle((x + middle - width, x + middle + width), (y - 0.07, y + 0.07), (z, z),
-                         ink)
+    def draw(self):
+        """Draw the ground and the buildings, then the objects, the farthest first."""
+        rng, objects = self.rng, []         # objects: (method, x, z, its other arguments)
+        sidewalk_end, distances = rng.choice([7.2, 9.5]), np.geomspace(90, 2, 18)
+        for strip in zip(distances, distances[1:]):         # so that haze grows with the distance
+            for x, colour, label in ((99, (118, 142, 84), TERRAIN),
+                                     (sidewalk_end, (176, 166, 162), SIDEWALK),
+                                     (5.9, (206, 202, 198), SIDEWALK), (5.6, (98, 97, 102), ROAD)):
+                self.rectangle((-x, x), (0, 0), strip, colour, label)
+        for z in range(3, 60, 6):                           # lane markings
+            for x, end in ((0, z + 3), (-3.4, z + 6), (3.4, z + 6)):
+                self.rectangle((x - 0.08, x + 0.08), (0, 0), (z, end), (222, 222, 218))
+        self.rectangle((-40, 40), (0, rng.uniform(9, 14)), (85, 85),
+                       *self.new_instance(BUILDING, BUILDING_COLOURS))
+        for x in np.arange(-12, 13, 3) + rng.uniform(-1, 1, 9):
+            self.tree(x, 75)
+        for side in (-1, 1):
+            ends = 5 + rng.uniform(9, 15, 6).cumsum()
+            for near, far in zip(ends[-2::-1], ends[:0:-1]):
+                self.building(side, near, far - rng.choice([0, 3]))
+        for side in (-1, 1):
+            objects += [(self.tree, side * 8, z) for z in rng.uniform(13, 45, rng.integers(1, 4))]
+            objects += [(self.post, side * 6.2, z)
+                        for z in rng.uniform(12, 30, rng.integers(0, 3))]
+        persons = rng.choice([-6.9, -2.9, 2.9, 6.9], rng.integers(1, 4), replace=False)
+        objects += [(self.person, x, rng.uniform(12, 18), PERSON * 1000 + k)
+                    for k, x in enumerate(persons)]
+        cars = np.array([(-4.5, 10.5), (-1.9, 7.5), (1.7, 6.5), (4.4, 10)])     # lanes and kerbs
+        cars = rng.permutation(cars + rng.uniform((0, 0), (0.2, 3), (4, 2)))[:rng.integers(2, 5)]
+        objects += [(self.car, x, z, *self.new_instance(CAR, CAR_COLOURS)) for x, z in cars]
+        for method, *place in sorted(objects, key=lambda item: -item[2]):
+            method(*place)
+        self.ellipse(0, 0.4, 2, (1.2, 0.76, 0), (44, 48, 56), EGO)
 
 
 def draw_scene(index, size=(256, 128), seed=0):
-    """Draw scene `index` of the data set `seed`. Another size shows the same scene.
-
-    size: (width, height), each at least 32, or a ValueError is raised.
-    Returns a StreetScene: label (H, W) uint8; inst (H, W) int32, `label * 1000 + k` for cars,
-    persons and buildings, else the label; image (H, W, 3) uint8; and colours, {id of a car or
-    building in inst: row of CAR_COLOURS or BUILDING_COLOURS}.
-    """
+    """Draw scene `index` of the data set `seed`. Another size (width, height) shows the same scene;
+    a ValueError is raised below 32. Returns a StreetScene: label (H, W) uint8; inst (H, W) int32,
+    `label * 1000 + k` for cars, persons and buildings, else the label; image (H, W, 3) uint8; and
+    colours, {id of a car or building in inst: row of CAR_COLOURS or BUILDING_COLOURS}."""
     if min(size) < 32:
         raise ValueError(f'a scene needs at least 32x32 pixels, not {size[0]}x{size[1]}')
-    # No draw of `rng` may depend on the size or on a colour.
-    rng = np.random.default_rng([seed, index, 0])
-    colour_rng = np.random.default_rng([seed, index, 1])
-    canvas, colours = Canvas(size, rng), {}
-
-    def new_instance(label, palette):
-        inst = label * 1000 + sum(i // 1000 == label for i in colours)
-        colours[inst] = int(colour_rng.integers(len(palette)))
-        return palette[colours[inst]], inst
-
-    draw_background(canvas, rng, new_instance)
-    draw_objects(canvas, rng, new_instance)
-    canvas.ellipse(0, 0.4, 2, (1.2, 0.76, 0), (44, 48, 56), EGO)
-
+    rng, colour_rng = (np.random.default_rng([seed, index, i]) for i in range(2))
+    street = Street(size, rng, colour_rng)
+    street.draw()
     centres = slice(SUPERSAMPLE // 2, None, SUPERSAMPLE)
-    inst = np.asarray(canvas.inst, np.int32)[centres, centres].copy()
+    inst = np.asarray(street.inst, np.int32)[centres, centres].copy()
     label = np.where(inst < 1000, inst, inst // 1000).astype(np.uint8)
     coarse, fine = (upsample(rng.uniform(-1, 1, (n, 2 * n)), size) for n in (10, 28))
     leafy = np.isin(label, (VEGETATION, TERRAIN))
     grain = np.where(label == SKY, 0, 0.04 * coarse + np.where(leafy, 0.22, 0.03) * fine)
-    image = np.asarray(canvas.image.reduce(SUPERSAMPLE)) * (1 + grain[..., None])
+    image = np.asarray(street.image.reduce(SUPERSAMPLE)) * (1 + grain[..., None])
     return StreetScene(label, inst, image.clip(0, 255).astype(np.uint8),
-                       {i: colours[i] for i in np.unique(inst).tolist() if i in colours})
-
-
-def draw_background(canvas, rng, new_instance):
-    """Draw ground, trees and buildings. new_instance: returns a colour and an instance id."""
-    sidewalk_end, distances = rng.choice([7.2, 9.5]), np.geomspace(90, 2, 18)
-    for strip in zip(distances, distances[1:]):             # so that haze grows with the distance
-        for x, colour, label in ((99, (118, 142, 84), TERRAIN),
-                                 (sidewalk_end, (176, 166, 162), SIDEWALK),
-                                 (5.9, (206, 202, 198), SIDEWALK), (5.6, (98, 97, 102), ROAD)):
-            canvas.rectangle((-x, x), (0, 0), strip, colour, label)
-    for z in range(3, 60, 6):                               # lane markings
-        for x, end in ((0, z + 3), (-3.4, z + 6), (3.4, z + 6)):
-            canvas.rectangle((x - 0.08, x + 0.08), (0, 0), (z, end), (222, 222, 218))
-    canvas.rectangle((-40, 40), (0, rng.uniform(9, 14)), (85, 85),
-                     *new_instance(BUILDING, BUILDING_COLOURS))
-    for x in np.arange(-12, 13, 3) + rng.uniform(-1, 1, 9):
-        draw_tree(canvas, rng, x, 75)
-    for side in (-1, 1):
-        ends = 5 + rng.uniform(9, 15, 6).cumsum()
-        for near, far in zip(ends[-2::-1], ends[:0:-1]):
-            far -= rng.choice([0, 3])
-            draw_building(canvas, rng, side, near, far, *new_instance(BUILDING, BUILDING_COLOURS))
-
-
-def draw_objects(canvas, rng, new_instance):
-    """Draw trees, posts, persons and cars along the street, the farthest first."""
-    objects = []                            # (function that draws it, x, z, its other arguments)
-    for side in (-1, 1):
-        objects += [(draw_tree, side * 8, z) for z in rng.uniform(13, 45, rng.integers(1, 4))]
-        objects += [(draw_post, side * 6.2, z) for z in rng.uniform(12, 30, rng.integers(0, 3))]
-    for k, x in enumerate(rng.choice([-6.9, -2.9, 2.9, 6.9], rng.integers(1, 4), replace=False)):
-        objects.append((draw_person, x, rng.uniform(12, 18), PERSON * 1000 + k))
-    spots = np.array([(-4.5, 10.5), (-1.9, 7.5), (1.7, 6.5), (4.4, 10)])    # two lanes, two kerbs
-    spots = rng.permutation(spots + rng.uniform((0, 0), (0.2, 3), (4, 2)))
-    objects += [(draw_car, x, z, *new_instance(CAR, CAR_COLOURS))
-                for x, z in spots[:rng.integers(2, 5)]]
-    for draw, *place in sorted(objects, key=lambda item: -item[2]):
-        draw(canvas, rng, *place)
+                       {i: k for i, k in street.colours.items() if i in inst})
 
 
 def write_dataset(folder, split, count, size, seed=0):
     """Write `count` scenes in the layout of Cityscapes. Give each split a seed of its own."""
     for index in range(count):
         label, inst, image, _ = draw_scene(index, size, seed)
-        for kind, ending, pixels in (('gtFine', 'gtFine_labelIds', label),
-                                     ('gtFine', 'gtFine_instanceIds', inst.astype(np.uint16)),
-                                     ('leftImg8bit', 'leftImg8bit', image)):
-            path = Path(folder, kind, split, 'toy', f'toy_{index:04d}_{ending}.png')
+        for kind, ending, pixels in (('gtFine', '_labelIds', label), ('leftImg8bit', '', image),
+                                     ('gtFine', '_instanceIds', inst.astype(np.uint16))):
+            path = Path(folder, kind, split, 'toy', f'toy_{index:04d}_{kind}{ending}.png')
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)

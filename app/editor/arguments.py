@@ -1,6 +1,6 @@
-"""Parsers for the arguments of edits and requests, which are JSON values. The annotation of an
-argument names its parser. A parser takes an operations.Editor and a value. It returns what the
-function is called with, or raises a UserError that says what is expected."""
+"""Parsers of the arguments of edits and requests. The annotation of an argument names its parser,
+which takes an operations.Editor and a JSON value, and returns what the function is called with, or
+raises a UserError that says what is expected."""
 import inspect
 import json
 
@@ -13,8 +13,7 @@ FAR = 1 << 20                           # pixels; more than the side of any pict
 
 
 def parse_arguments(function, values, editor):
-    """Return {name: parsed value} of the arguments of a function; values: {name: JSON value}.
-    Raises UserError if a name is unknown, an argument is missing or a value is invalid."""
+    """Return {name: parsed value} of the arguments of a function; values: {name: JSON value}."""
     signature = inspect.signature(function)
     try:
         signature.bind(None, **values)
@@ -82,12 +81,13 @@ def object_id(editor, value):
         x, y = point(editor, value)
         return int(editor.state.inst[y, x])
     number_between(-(1 << 31), (1 << 31) - 1, whole=True)(editor, value)
-    return checked(lambda x: x in editor.objects.ids, 'the number of an object in the picture, or '
-                   'a point [x, y] on it')(editor, value)
+    ids, labels = (x[-3:].tolist() for x in editor.objects[:2])
+    known = ', '.join(f'{i} ({editor.label_names[label]})' for i, label in zip(ids, labels))
+    return checked(lambda x: x in editor.objects.ids, 'the number of an object in the picture, as '
+                   f'{known}, or a point [x, y] on it')(editor, value)
 
 
 def paint_target(editor, value):
-    """'new', 'same' or an object."""
     return value if value in ('new', 'same') else object_id(editor, value)
 
 

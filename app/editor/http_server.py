@@ -19,6 +19,7 @@ import webbrowser
 
 from app.common.console import log_info, warn
 from app.common.errors import UserError, is_out_of_memory, one_line
+from app.editor import scene_files
 from app.editor.arguments import parse_arguments
 from app.editor.session import REQUESTS, Refused, Session
 
@@ -30,13 +31,17 @@ PAGE = Path(__file__).with_name('page.html')
 class Server(ThreadingHTTPServer):
     """Serves a Session to clients that know `token`; names: the Host headers that are accepted.
     Raises OSError or UnicodeError if host:port cannot be used, UserError for 0.0.0.0."""
-    daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, session, host, port):
-        self.session, self.token = session, secrets.token_urlsafe(24)
-        self.page = PAGE.read_bytes()
-        self.policy = content_security_policy(self.page)
+        self.session, self.token, self.page = session, secrets.token_urlsafe(24), PAGE.read_bytes()
+        script, style = (hashlib.sha256(self.page.split(b'<%s>' % tag)[1].split(b'</%s>' % tag)[0])
+                         for tag in (b'script', b'style'))
+        script, style = (base64.b64encode(x.digest()).decode() for x in (script, style))
+        self.policy = (                                     # no other script or style sheet
+            f"default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; "
+            "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'")
         if ':' in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), Handler)
@@ -51,21 +56,10 @@ class Server(ThreadingHTTPServer):
         self.names += hosts if port == 80 else []           # browsers leave out port 80
 
     def verify_request(self, request, client_address):
-        """Return whether to serve one more client."""
         return threading.active_count() < MAX_THREADS
 
     def handle_error(self, request, client_address):
         """Print nothing when a client goes away."""
-
-
-def content_security_policy(page):
-    """Return the policy that allows only the one script and the one style sheet in the page."""
-    def source(tag):
-        text = page.split(b'<%s>' % tag)[1].split(b'</%s>' % tag)[0]
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'"
-    return (f"default-src 'none'; script-src {source(b'script')}; style-src {source(b'style')}; "
-            "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-            "frame-ancestors 'none'")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -91,35 +85,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def get_answer(self):
         """Check the request and do what it asks for. Return content type and body."""
-        path = self.check_request(['/'] if self.command == 'GET' else REQUESTS)
-        if path == '/':
-            return 'text/html; charset=utf-8', self.server.page
-        values, request, session = self.read_json_body(), REQUESTS[path], self.server.session
-        with session.lock:
-            answer = request(session, **parse_arguments(request, values, session.editor))
-        answer = answer() if callable(answer) else answer
-        if isinstance(answer, tuple):
-            return answer
-        return 'application/json', json.dumps(answer).encode()
-
-    def check_request(self, paths):
-        """Return the path of the URL; refuse the request if anything but its body is wrong."""
+        server, is_get = self.server, self.command == 'GET'
         hosts, origins = (self.headers.get_all(name) or [] for name in ('Host', 'Origin'))
-        if len(hosts) != 1 or hosts[0] not in self.server.names:
+        if len(hosts) != 1 or hosts[0] not in server.names:
             raise Refused(403, 'the Host header is not a name of this server')
-        if not {*origins} <= {f'http://{name}' for name in self.server.names}:
+        if not {*origins} <= {f'http://{name}' for name in server.names}:
             raise Refused(403, 'the page of another site made this request')
-        path, _, query = self.path.partition('?')
+        (path, _, query), paths = self.path.partition('?'), ['/'] if is_get else REQUESTS
         if path not in paths:
             raise Refused(404, f'no such address; expected one of {" ".join(paths)}')
-        token = (parse_qs(query).get('token', [''])[-1] if self.command == 'GET' else
+        token = (parse_qs(query).get('token', [''])[-1] if is_get else
                  self.headers.get('X-Token', ''))
-        if not hmac.compare_digest(token.encode(errors='replace'), self.server.token.encode()):
+        if not hmac.compare_digest(token.encode(errors='replace'), server.token.encode()):
             raise Refused(403, 'the token is missing or wrong; open the address that was printed')
-        return path
+        if is_get:
+            return 'text/html; charset=utf-8', server.page
 
-    def read_json_body(self):
-        """Return the JSON object in the body of the request."""
         if self.headers.get_content_type() != 'application/json':
             raise Refused(415, 'expected application/json')
         length = self.headers.get('Content-Length', '')
@@ -133,7 +114,12 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(400, 'not JSON') from None
         if not isinstance(values, dict):
             raise Refused(400, 'expected a JSON object')
-        return values
+        request, session = REQUESTS[path], server.session
+        with session.lock:
+            answer = request(session, **parse_arguments(request, values, session.editor))
+        answer = answer() if callable(answer) else answer
+        return answer if isinstance(answer, tuple) else (
+            'application/json', json.dumps(answer).encode())
 
     def send_error(self, code, message=None, explain=None):
         """Answer with an error; the standard library calls this too, for what it rejects."""
@@ -166,6 +152,7 @@ def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
         raise UserError(f'--host {host} --port {port}: cannot be served there ({one_line(error)}); '
                         'choose others, or leave them out') from None
     with server:
+        scene_files.warn_about_styles(editor)
         log_info(f'{server.address}\nCtrl-C ends it; scenes are saved in {folder}')
         has_window = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
         if browser and (has_window or not sys.platform.startswith('linux')):

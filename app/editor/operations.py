@@ -1,6 +1,6 @@
 """The editor without its page: a scene, the operations that change it, and its picture (paper
-section 3.4, and "interactive object editing" in section 4). An edit is a dict as in JSON, as
-{"do": "relabel", "object": 26003, "label": "bus"}: a function in OPERATIONS and its arguments."""
+sections 3.4 and 4). An edit is a dict as in JSON, as {"do": "relabel", "object": 26003, "label":
+"bus"}: a method in OPERATIONS and its arguments."""
 from collections import namedtuple
 import copy
 from types import SimpleNamespace
@@ -26,9 +26,8 @@ State = namedtuple('State', 'label inst styles')
 Style = namedtuple('Style', 'number features')
 # ids, labels, pixels: (K,) ndarrays, ids ascending; boxes: (K, 4), as x0, y0, x1, y1.
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
-# A State in the history. maps: [(shape, dtype, compressed bytes)] of label and inst; opened: the
-# scene that was opened and edited to this state: its `position` in the history, the `version` of
-# the editor then, photo, noise and size (see Editor).
+# A State in the history. maps: [(shape, dtype, compressed bytes)]; opened: the scene it comes from,
+# by its `position` in the history and the `version` of the editor then, with photo, noise and size.
 Entry = namedtuple('Entry', 'maps styles opened')
 
 
@@ -51,7 +50,6 @@ def nearest_pixels(hole, sources):
     below = np.minimum.accumulate(np.where(sources, rows, FAR)[::-1])[::-1]
     row = np.where(rows - above <= below - rows, above, below)      # the nearest in each column
     squared = (row - rows) ** 2
-
     y, x = hole.nonzero()
     column = np.empty_like(x)
     for part in np.array_split(np.arange(len(x)), len(x) * len(columns) // (1 << 22) + 1):
@@ -59,149 +57,23 @@ def nearest_pixels(hole, sources):
     return row[y, column], column
 
 
-def transform_map(values, dx, dy, scale, flip):
-    """Scale a map (H, W) of integers about the centre of its pixels above 0, mirror it if `flip`,
-    and move it by (dx, dy). The pixels around it become 0."""
-    y, x = values.nonzero()
-    middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
-    down, across = 1 / scale, (-1 if flip else 1) / scale
-    old = Image.fromarray(values.astype(np.int32))
-    return np.asarray(old.transform(old.size, Image.Transform.AFFINE, (
-        across, 0, middle_x - across * (middle_x + dx),
-        0, down, middle_y - down * (middle_y + dy))))
+def cluster_style(clusters, label, number):
+    """Return a Style of a label by its number; None: the mean of all features."""
+    features = clusters['mean'] if number is None else clusters['centres'][label, number]
+    return Style(number, tuple(features.tolist()))
 
 
-def connected_part(state, x, y):
-    """Return the (H, W) mask of the pixels of the same object and label connected to (x, y)."""
-    same = (state.inst == state.inst[y, x]) & (state.label == state.label[y, x])
-    parts = data.connected_components(same)
-    return parts == parts[y, x]
-
-
-def style(editor, style: style_choice, object: object_id = None, label: label_number = None,
-          seed: number_between(0, (1 << 32) - 1, whole=True) = 0):
-    """Give a style to an object, or to all objects of a label: style number n of the label; 'main',
-    the most frequent one; 'random', another one, drawn; 'photo', the photograph's; or features."""
-    editor.require_encoder()
-    if (object is None) == (label is None):
-        raise UserError('expected either "object" or "label"')
-    ids, labels = editor.objects[:2]
-    chosen = ids == object if label is None else labels == label
-    if not chosen.any():
-        raise UserError(f'no object of the label {editor.label_names[label]} in the picture')
-    keys = (labels if editor.by_label else ids)[chosen].tolist()        # of State.styles
-    label_of = dict(zip(keys, labels[chosen].tolist()))
-    generator = torch.Generator().manual_seed(seed)
-    if style == 'photo':
-        if editor.opened.photo is None:
-            raise UserError('no photograph is loaded; use --photo, or drop it onto the page')
-        scene = editor.inputs()[0]
-        vectors = generate.encode_image(editor.run, editor.opened.photo, scene)
-        new = {key: Style(None, tuple(vectors[scene.ids == key][0].tolist())) for key in label_of}
-    elif isinstance(style, tuple):
-        new = dict.fromkeys(keys, Style(None, style))
-    elif style == 'main':
-        new = dict(zip(label_of, main_styles(editor.clusters, [*label_of.values()])))
-    else:
-        new = {key: numbered_style(editor, key, label, style, generator)
-               for key, label in label_of.items()}
-    return editor.state._replace(styles={**editor.state.styles, **new})
-
-
-def numbered_style(editor, key, label, choice, generator):
-    """Return the Style of a label with a number, or a random one for the region `key`."""
-    counts = torch.from_numpy(editor.clusters['counts'][label]).float()
-    n_styles = int((counts > 0).sum())
-    if choice == 'random':
-        present = editor.state.styles[key].number
-        if present is not None and n_styles > 1:
-            counts[present] = 0
-        choice = int(counts.multinomial(1, generator=generator)) if n_styles else None
-    elif choice >= n_styles:
-        raise UserError(f'{choice}: {editor.label_names[label]} has '
-                        + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
-    return cluster_style(editor.clusters, label, choice)
-
-
-def like(editor, object: object_id, other: object_id):
-    """Give an object the label and the style of another object."""
-    return editor.with_object(editor.state.inst == object, editor.label_of(other), object,
-                              editor.state.styles.get(other))
-
-
-def relabel(editor, object: object_id, label: label_number):
-    """Give an object another label and the main style of that label."""
-    return editor.with_object(editor.state.inst == object, label, object)
-
-
-def split(editor, at: point):
-    """Turn the connected part of an object around a point into a new object."""
-    x, y = at
-    part, old = connected_part(editor.state, x, y), int(editor.state.inst[y, x])
-    if part.sum() == (editor.state.inst == old).sum():
-        raise UserError(f'{at}: that object is in one piece')
-    label = int(editor.state.label[y, x])
-    return editor.with_object(part, label, editor.free_id(label), editor.state.styles.get(old))
-
-
-def remove(editor, object: object_id):
-    """Remove an object and fill the hole from its surroundings (see Editor.filled)."""
-    return editor.with_maps(*editor.filled(editor.state.inst == object))
-
-
-def move(editor, object: object_id, by: offset = (0, 0), scale: number_between(0.05, 20) = 1,
-         flip: boolean = False, copy: boolean = False):
-    """Scale an object about its centre, mirror it and move it by [dx, dy] pixels. The hole is
-    filled as by `remove`; with `copy` the object stays, and the result is a new object."""
-    mask = editor.state.inst == object
-    # An object may have pixels of many labels. 0 stands for the pixels around it.
-    moved = transform_map(mask * (editor.state.label.astype(np.int32) + 1), *by, scale, flip)
-    target = moved > 0
-    if not target.any():
-        raise UserError('the object would lie outside the picture')
-    maps = None if copy or (mask <= target).all() else editor.filled(mask)
-    new = editor.free_id(editor.label_of(object)) if copy else object
-    return editor.with_object(target, moved[target] - 1, new, editor.state.styles.get(object), maps)
-
-
-def paint(editor, label: label_number, to: paint_target = 'new', brush: stroke = None,
-          width: number_between(0.5, 10_000) = 1, rectangle: rectangle = None, fill: point = None):
-    """Paint a label along a brush stroke, in a rectangle or over the connected part at a point.
-    to: 'new': as a new object; 'same' or a number: as part of an object (see touched_object)."""
-    mask = editor.draw_mask(brush, width, rectangle, fill)
-    if to == 'same':
-        to = editor.touched_object(mask, label)
-    if to == 'new':
-        to = editor.free_id(label)
-    elif editor.label_of(to) != label:
-        raise UserError(f'object {to} has the label {editor.label_names[editor.label_of(to)]}, not '
-                        f'{editor.label_names[label]}')
-    return editor.with_object(mask, label, to, editor.state.styles.get(to))
-
-
-def erase(editor, brush: stroke = None, width: number_between(0.5, 10_000) = 1,
-          rectangle: rectangle = None, fill: point = None):
-    """Erase things under a brush, in a rectangle or in a connected part, and fill the hole as
-    `remove` does. Where there are no things, erase everything."""
-    mask = editor.draw_mask(brush, width, rectangle, fill)
-    things = mask & np.isin(editor.state.label, editor.things)
-    return editor.with_maps(*editor.filled(things if things.any() else mask))
-
-
-def reset(editor):
-    """Return to the scene as it was opened; this can be undone."""
-    return editor.state_at(editor.opened.position)
-
-
-OPERATIONS = {f.__name__: f for f in (
-    style, like, relabel, split, remove, move, paint, erase, reset)}
+def main_styles(clusters, labels):
+    """Return the main Style of each of some labels, as styles.choose does."""
+    numbers = choose_indices(torch.tensor(labels, dtype=torch.long), clusters).tolist()
+    return [cluster_style(clusters, label, number if number >= 0 else None)
+            for label, number in zip(labels, numbers)]
 
 
 class Editor:
     """A State that is edited, its history for undo and redo, and the run that makes its picture.
-    clusters: the styles to choose from (dict of styles.cluster), None without an encoder.
-    photo: a photograph of the scene, (1, C, H, W) float in [-1, 1], or None.
-    noise, size: see generate.synthesise and generate.Scene."""
+    clusters: see styles.cluster, None without an encoder. photo: of the scene, (1, C, H, W) float
+    in [-1, 1], or None. noise, size: see generate.synthesise and generate.Scene."""
 
     def __init__(self, run, clusters, state, photo=None, noise=0, size=None):
         self.run, self.config, self.clusters = run, run.config, clusters
@@ -244,25 +116,23 @@ class Editor:
         trial = copy.copy(self)
         trial.history = list(self.history)
         for edit in edits:
-            trial.apply(edit)
-        vars(self).update(vars(trial))
-
-    def apply(self, edit):
-        name = edit.get('do') if isinstance(edit, dict) else None
-        if name in ('undo', 'redo') and len(edit) == 1:
-            position = self.now + (1 if name == 'redo' else -1)
-            if not 0 <= position < len(self.history):
-                raise UserError(f'{name}: nothing to {name}')
-            return self.show(position, self.state_at(position))
-        operation = OPERATIONS.get(name) if isinstance(name, str) else None
-        if not operation:
-            raise UserError(f'{short_json(edit)}: expected {{"do": ...}} with one of '
-                            f'{", ".join(OPERATIONS)}, undo, redo')
-        try:
+            name = edit.get('do') if isinstance(edit, dict) else None
+            if name in ('undo', 'redo') and len(edit) == 1:
+                position = trial.now + (1 if name == 'redo' else -1)
+                if not 0 <= position < len(trial.history):
+                    raise UserError(f'{name}: nothing to {name}')
+                trial.show(position, trial.state_at(position))
+                continue
+            if not isinstance(name, str) or name not in OPERATIONS:
+                raise UserError(f'{short_json(edit)}: expected {{"do": ...}} with one of '
+                                f'{", ".join(OPERATIONS)}, undo, redo')
             values = {key: value for key, value in edit.items() if key != 'do'}
-            self.push(operation(self, **parse_arguments(operation, values, self)))
-        except UserError as error:
-            raise UserError(f'{name}: {error}') from None
+            try:
+                values = parse_arguments(OPERATIONS[name], values, trial)
+                trial.push(OPERATIONS[name](trial, **values))
+            except UserError as error:
+                raise UserError(f'{name}: {error}') from None
+        vars(self).update(vars(trial))
 
     def inputs(self, state=None, window=np.s_[:, :]):
         """Return what generate.synthesise takes for a state (default: the present one).
@@ -270,9 +140,9 @@ class Editor:
         state = state or self.state
         label, inst = (torch.from_numpy(x[window].copy())[None, None] for x in state[:2])
         inst = None if self.config.instances == 'none' else inst
-        scene = generate.make_scene(self.config, label, inst, self.opened.size)
-        ids = scene.ids.tolist() if self.run.E else []
-        vectors = torch.tensor([state.styles[i].features for i in ids]) if self.run.E else None
+        scene, vectors = generate.make_scene(self.config, label, inst, self.opened.size), None
+        if self.run.E:
+            vectors = torch.tensor([state.styles[i].features for i in scene.ids.tolist()])
         return scene, vectors, self.opened.noise
 
     def picture(self):
@@ -280,10 +150,132 @@ class Editor:
         return generate.synthesise(self.run, *self.inputs())
 
     def describe(self, label, inst):
-        """Return the Objects of two new maps; those of the last two maps are kept."""
+        """Return the Objects of two maps; those of the last two maps are kept."""
         if self.described[0] is not label:
             self.described = label, describe_objects(label, inst, self.config.n_labels)
         return self.described[1]
+
+    def style(self, style: style_choice, object: object_id = None, label: label_number = None,
+              seed: number_between(0, (1 << 32) - 1, whole=True) = 0):
+        """Give a style to an object, or to all objects of a label: a number; 'main', the most
+        frequent one; 'random', another one, drawn; 'photo', the photograph's; or features."""
+        self.require_encoder()
+        if (object is None) == (label is None):
+            raise UserError('expected either "object" or "label"')
+        ids, labels = self.objects[:2]
+        chosen = ids == object if label is None else labels == label
+        if not chosen.any():
+            raise UserError(f'no object of the label {self.label_names[label]} in the picture')
+        if style == 'photo':
+            if self.opened.photo is None:
+                raise UserError('no photograph is loaded; use --photo, or drop it onto the page')
+            scene = self.inputs()[0]
+            vectors = generate.encode_image(self.run, self.opened.photo, scene)
+        keys = (labels if self.by_label else ids)[chosen].tolist()          # of State.styles
+        new, generator = {}, torch.Generator().manual_seed(seed)
+        for key, label in dict(zip(keys, labels[chosen].tolist())).items():
+            counts = torch.from_numpy(self.clusters['counts'][label]).float()
+            n_styles = int((counts > 0).sum())
+            if style == 'photo':
+                new[key] = Style(None, tuple(vectors[scene.ids == key][0].tolist()))
+            elif isinstance(style, tuple):
+                new[key] = Style(None, style)
+            elif style == 'main' or not n_styles and style == 'random':
+                new[key], = main_styles(self.clusters, [label])
+            elif style == 'random':
+                present = self.state.styles[key].number
+                if present is not None and n_styles > 1:
+                    counts[present] = 0
+                new[key] = cluster_style(self.clusters, label,
+                                         int(counts.multinomial(1, generator=generator)))
+            elif style < n_styles:
+                new[key] = cluster_style(self.clusters, label, style)
+            else:
+                raise UserError(f'{style}: {self.label_names[label]} has '
+                                + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
+        return self.state._replace(styles={**self.state.styles, **new})
+
+    def like(self, object: object_id, other: object_id):
+        """Give an object the label and the style of another object."""
+        return self.with_object(self.state.inst == object, self.label_of(other), object,
+                                self.state.styles.get(other))
+
+    def relabel(self, object: object_id, label: label_number):
+        """Give an object another label and the main style of that label."""
+        return self.with_object(self.state.inst == object, label, object)
+
+    def split(self, at: point):
+        """Turn the connected part of an object around a point into a new object."""
+        label, old = (int(x[at[1], at[0]]) for x in self.state[:2])
+        part = self.connected_part(*at)
+        if part.sum() == (self.state.inst == old).sum():
+            raise UserError(f'{at}: that object is in one piece')
+        return self.with_object(part, label, self.free_id(label), self.state.styles.get(old))
+
+    def remove(self, object: object_id):
+        """Remove an object and fill the hole from its surroundings, see `filled`."""
+        return self.with_maps(*self.filled(self.state.inst == object))
+
+    def move(self, object: object_id, by: offset = (0, 0), scale: number_between(0.05, 20) = 1,
+             flip: boolean = False, copy: boolean = False):
+        """Scale an object about its centre, mirror it and move it by [dx, dy] pixels. The hole is
+        filled as by `remove`. With `copy` the object stays, and the result is a new object."""
+        mask = self.state.inst == object
+        y, x = mask.nonzero()
+        middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
+        across, down = (-1 if flip else 1) / scale, 1 / scale
+        # An object may have pixels of many labels. 0 stands for the pixels around it.
+        moved = Image.fromarray(mask * (self.state.label.astype(np.int32) + 1))
+        moved = np.asarray(moved.transform(moved.size, Image.Transform.AFFINE, (
+            across, 0, middle_x - across * (middle_x + by[0]),
+            0, down, middle_y - down * (middle_y + by[1]))))
+        target = moved > 0
+        if not target.any():
+            raise UserError('the object would lie outside the picture')
+        maps = None if copy or (mask <= target).all() else self.filled(mask)
+        new = self.free_id(self.label_of(object)) if copy else object
+        return self.with_object(target, moved[target] - 1, new, self.state.styles.get(object), maps)
+
+    def paint(self, label: label_number, to: paint_target = 'new', brush: stroke = None,
+              width: number_between(0.5, 10_000) = 1, rectangle: rectangle = None,
+              fill: point = None):
+        """Paint a label along a brush stroke, in a rectangle or over the connected part at a point.
+        to: 'new', as a new object; a number, as part of an object; 'same', as part of the object of
+        the label that the shape touches or covers most, else of the largest one."""
+        mask = self.draw_mask(brush, width, rectangle, fill)
+        if to == 'same':
+            ids, labels, pixels, _ = self.objects
+            ids, pixels = ids[labels == label], pixels[labels == label]
+            near = mask | (data.boundary_map(torch.tensor(mask)).numpy() > 0)
+            touched = self.state.inst[near & (self.state.label == label)]
+            touched, counts = np.unique(touched[np.isin(touched, ids)], return_counts=True)
+            if not len(touched):
+                touched, counts = ids, pixels
+            to = int(touched[counts.argmax()]) if len(ids) else 'new'
+        if to == 'new':
+            to = self.free_id(label)
+        elif self.label_of(to) != label:
+            raise UserError(f'object {to} has the label {self.label_names[self.label_of(to)]}, not '
+                            f'{self.label_names[label]}')
+        return self.with_object(mask, label, to, self.state.styles.get(to))
+
+    def erase(self, brush: stroke = None, width: number_between(0.5, 10_000) = 1,
+              rectangle: rectangle = None, fill: point = None):
+        """Erase things under a brush, in a rectangle or in a connected part, and fill the hole as
+        `remove` does. Where there are no things, erase everything."""
+        mask = self.draw_mask(brush, width, rectangle, fill)
+        things = mask & np.isin(self.state.label, self.things)
+        return self.with_maps(*self.filled(things if things.any() else mask))
+
+    def reset(self):
+        """Return to the scene as it was opened; this can be undone."""
+        return self.state_at(self.opened.position)
+
+    def connected_part(self, x, y):
+        """Return the (H, W) mask of the pixels of the same object and label connected to (x, y)."""
+        label, inst = self.state[:2]
+        parts = data.connected_components((inst == inst[y, x]) & (label == label[y, x]))
+        return parts == parts[y, x]
 
     def require_encoder(self):
         if not self.run.E:
@@ -310,11 +302,10 @@ class Editor:
             labels, old_labels = (dict(zip(x.ids.tolist(), x.labels.tolist()))
                                   for x in (self.describe(label, inst), self.objects))
         kept = {key: style for key, style in self.state.styles.items()
-                if key in labels and labels[key] == old_labels.get(key)}
-        kept.update(styles)
-        fresh = [key for key in labels if kept.get(key) is None]
-        kept.update(zip(fresh, main_styles(self.clusters, [labels[key] for key in fresh])))
-        return State(label, inst, {key: kept[key] for key in labels})
+                if labels.get(key) == old_labels.get(key)} | dict(styles)
+        return State(label, inst, {
+            key: kept.get(key) or main_styles(self.clusters, [label])[0]
+            for key, label in labels.items()})
 
     def with_object(self, mask, label, object, style=None, maps=None):
         """Return the State in which the pixels of a mask have a label (or each one its own) and
@@ -329,55 +320,33 @@ class Editor:
         label, inst = (x.copy() for x in self.state[:2])
         others = ~hole & (label != np.bincount(label[hole]).argmax())
         stuff = others & ~np.isin(label, self.things)
-        for sources in (stuff & ~np.isin(label, self.config.void), stuff, others, ~hole):
-            if sources.any():
-                y, x = nearest_pixels(hole, sources)
-                label[hole], inst[hole] = label[y, x], inst[y, x]
-                return label, inst
-        raise UserError('nothing would be left to fill the picture with')
+        sources = (stuff & ~np.isin(label, self.config.void), stuff, others, ~hole)
+        if hole.all():
+            raise UserError('nothing would be left to fill the picture with')
+        y, x = nearest_pixels(hole, next(mask for mask in sources if mask.any()))
+        label[hole], inst[hole] = label[y, x], inst[y, x]
+        return label, inst
 
     def draw_mask(self, brush, width, rectangle, fill):
         """Return the (H, W) bool mask of a stroke, a rectangle or a connected part."""
         if sum(shape is not None for shape in (brush, rectangle, fill)) != 1:
             raise UserError('expected one of "brush", "rectangle" and "fill"')
         if fill:
-            return connected_part(self.state, *fill)
+            return self.connected_part(*fill)
         mask = Image.new('1', self.state.label.shape[::-1])
-        draw = ImageDraw.Draw(mask)
+        draw, radius = ImageDraw.Draw(mask), max(0, (width - 1) / 2)
         if rectangle:
             draw.rectangle([*zip(sorted(rectangle[::2]), sorted(rectangle[1::2]))], fill=1)
         else:
-            radius = max(0, (width - 1) / 2)
             draw.line(brush, fill=1, width=max(1, round(width)))
             draw.point(brush, fill=1)               # an ellipse one pixel wide draws nothing
-            for x, y in brush:
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
-        mask = np.asarray(mask)
-        if not mask.any():
+        for x, y in brush or ():
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
+        if not mask.getbbox():
             raise UserError('the shape lies outside the picture')
-        return mask
-
-    def touched_object(self, mask, label):
-        """Return the object of a label that a mask touches or covers most, else the largest of the
-        label, or 'new' if there is none."""
-        ids, labels, pixels, _ = self.objects
-        ids, pixels = ids[labels == label], pixels[labels == label]
-        near = mask | (data.boundary_map(torch.tensor(mask)).numpy() > 0)
-        touched = self.state.inst[near & (self.state.label == label)]
-        touched, counts = np.unique(touched[np.isin(touched, ids)], return_counts=True)
-        if len(touched):
-            return int(touched[counts.argmax()])
-        return int(ids[pixels.argmax()]) if len(ids) else 'new'
+        return np.asarray(mask)
 
 
-def cluster_style(clusters, label, number):
-    """Return a Style of a label by its number; None: the mean of all features."""
-    features = clusters['mean'] if number is None else clusters['centres'][label, number]
-    return Style(number, tuple(features.tolist()))
-
-
-def main_styles(clusters, labels):
-    """Return the main Style of each of some labels, as styles.choose does."""
-    numbers = choose_indices(torch.tensor(labels, dtype=torch.long), clusters).tolist()
-    return [cluster_style(clusters, label, number if number >= 0 else None)
-            for label, number in zip(labels, numbers)]
+OPERATIONS = {f.__name__: f for f in (
+    Editor.style, Editor.like, Editor.relabel, Editor.split, Editor.remove, Editor.move,
+    Editor.paint, Editor.erase, Editor.reset)}

@@ -1,17 +1,19 @@
 """Scenes on the disk: open a scene to edit it, save it for `generate`, recover unsaved edits, and
 apply a script of edits."""
 import glob
+import itertools
 import json
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from app.common.console import warn
 from app.common.errors import UserError, as_user_error
-from app.common.files import read_json, write_atomically
+from app.common.files import make_folder, read_json, require_folder, write_atomically
 from app.datasets import decoding, layouts
 from app.datasets.pairs import check_labels
 from app.datasets.scenes import read_photo, read_scene
-from app.editor.operations import Editor, State, Style
+from app.editor.operations import Editor, State, Style, cluster_style
 from app.runs.pictures import write_picture
 from app.runs.run_styles import picture_seed, read_scene_styles, write_scene_styles
 import data
@@ -22,8 +24,7 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
                photo_path=None, seed=0):
     """Return an Editor of a scene in files as `generate` takes them; seed: for a U-Net's dropout.
     Without styles or photograph, objects have the main style of their label. Ids below 0 or of more
-    than 16 bits are replaced by 0, 1, 2 ...
-    Raises UserError if a file cannot be used, or does not fit the run or the other files."""
+    than 16 bits are replaced by 0, 1, 2 ... UserError if a file does not fit the run or others."""
     if not run.config.n_labels:
         raise UserError('this run turns pictures into pictures: it has no labels to edit')
     if inst_path and run.config.instances == 'none':
@@ -39,9 +40,12 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
     else:
         vectors = generate.choose_vectors(run, scene, clusters, photo)
         noise = picture_seed(seed, layouts.scene_name(label_path), 0)
-    styles = {} if vectors is None else {
-        i: style_of(vector, label, clusters) for i, label, vector in zip(
-            scene.ids.tolist(), scene.labels.tolist(), vectors.tolist())}
+    styles = {}
+    for i, label, vector in zip(scene.ids.tolist(), scene.labels.tolist(), vectors.tolist()
+                                ) if run.E else ():
+        same = (clusters['centres'][label] == np.float32(vector)).all(1)
+        same &= clusters['counts'][label] > 0
+        styles[i] = Style(int(same.argmax()) if same.any() else None, tuple(vector))
 
     label = scene.label[0, 0].numpy()
     inst = data.connected_components(label) if scene.inst is None else scene.inst[0, 0].numpy()
@@ -49,23 +53,14 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
         inst = np.unique(inst, return_inverse=True)[1].reshape(label.shape)
         if run.config.features_of != 'label':
             styles = dict(enumerate(styles.values()))
-    state = State(label, inst.astype(np.int32), styles)
-    return Editor(run, clusters, state, photo, noise, scene.size)
-
-
-def style_of(vector, label, clusters):
-    """Return the Style of a vector (a list); it has a number if a style of the label is equal."""
-    same = (clusters['centres'][label] == np.float32(vector)).all(1)
-    same &= clusters['counts'][label] > 0
-    return Style(int(same.argmax()) if same.any() else None, tuple(vector))
+    return Editor(run, clusters, State(label, inst.astype(np.int32), styles), photo, noise,
+                  scene.size)
 
 
 def free_name(folder, name):
     """Return `name` with the first number that no file in the folder has yet."""
-    n = 1
-    while any(folder.glob(f'{glob.escape(name)}-{n:03d}[._]*')):
-        n += 1
-    return f'{name}-{n:03d}'
+    names = (f'{name}-{n:03d}' for n in itertools.count(1))
+    return next(x for x in names if not any(folder.glob(f'{glob.escape(x)}[._]*')))
 
 
 def save(editor, folder, name, image):
@@ -83,14 +78,14 @@ def save(editor, folder, name, image):
 def write_map(path, ids):
     """Write a map of ids (H, W) as PNG of 8 or 16 bits, or as .npy if they do not fit. Returns the
     path. decoding.SAVED_MAP_KEY tells the readers of every layout that the PNG has ids."""
-    if ids.max() >= 1 << 16:
+    if ids.max() < 1 << 16:
+        picture = Image.fromarray(ids.astype(np.uint8 if ids.max() < 256 else np.uint16))
+        info = PngImagePlugin.PngInfo()
+        info.add_text(decoding.SAVED_MAP_KEY, 'ids')
+        write_atomically(path, lambda file: picture.save(file, 'PNG', pnginfo=info))
+    else:
         path = path.with_suffix('.npy')
         write_atomically(path, lambda file: np.save(file, ids))
-        return path
-    picture = Image.fromarray(ids.astype(np.uint8 if ids.max() < 256 else np.uint16))
-    info = PngImagePlugin.PngInfo()
-    info.add_text(decoding.SAVED_MAP_KEY, 'ids')
-    write_atomically(path, lambda file: picture.save(file, 'PNG', pnginfo=info))
     return path
 
 
@@ -107,34 +102,46 @@ def read_recovery(path, editor):
     with as_user_error(path, 'the unsaved edits cannot be read; delete it'):
         with np.load(path, allow_pickle=False) as file:
             label, inst, text, noise = (file[name] for name in ('label', 'inst', 'styles', 'noise'))
-        if label.ndim != 2 or label.shape != inst.shape or inst.dtype != np.int32 or (
-                label.dtype not in (np.uint8, np.int32)):
-            raise ValueError('maps of another form')
         check_labels(label, path, editor.config.n_labels)
         styles = {int(key): Style(number, tuple(features))
                   for key, (number, features) in json.loads(str(text)).items()}
         ids = np.unique(label if editor.by_label else inst).tolist() if editor.run.E else []
-        if styles.keys() != set(ids) or not all(
-                len(style.features) == editor.config.feat
-                and (style.number or 0) < editor.clusters['counts'].shape[1]
-                for style in styles.values()):
-            raise ValueError('styles of another run')
+        if (label.ndim != 2 or label.shape != inst.shape or inst.dtype != np.int32
+                or label.dtype not in (np.uint8, np.int32) or styles.keys() != set(ids)
+                or any(len(style.features) != editor.config.feat
+                       or (style.number or 0) >= editor.clusters['counts'].shape[1]
+                       for style in styles.values())):
+            raise ValueError('maps or styles of another run')
     return State(label, inst, styles), int(noise)
 
 
+def warn_about_styles(editor):
+    """Warn about the labels whose objects get the mean of all features, as `generate` does."""
+    mean = editor.clusters and cluster_style(editor.clusters, 0, None)
+    labels = {key if editor.by_label else editor.label_of(key)
+              for key, style in editor.state.styles.items() if style == mean}
+    if labels:
+        warn(f'warning: no styles for {", ".join(editor.label_names[i] for i in sorted(labels))}, '
+             'which the training data lacks; they get the mean of all features')
+
+
 def run_script(editor, path, folder, name, final_only=False):
-    """Apply the edits in a JSON file and save the scene; yield the path of each file written.
-    final_only: write only the picture of the final scene, not one after each edit.
-    Raises UserError at the first edit that is not possible. The pictures before it stay."""
+    """Apply the edits in a JSON file and save the scene; yield the path of each file written, with
+    the picture after each edit unless `final_only`. UserError at the first edit that is not
+    possible; the pictures before it stay."""
     edits, name = read_json(path), free_name(folder, name)
     if not isinstance(edits, list) or not edits:
         raise UserError(f'{path}: expected a list of edits [{{"do": ...}}, ...]')
+    require_folder(folder)
     for i, edit in enumerate(edits, 1):
         try:
             editor.edit([edit])
         except UserError as error:
             raise UserError(f'{path}: edit {i} of {len(edits)}: {error}') from None
-        if not final_only:
+        if i == len(edits) or not final_only:
             image = editor.picture()
-            yield write_picture(folder / f'{name}_{i:03d}.png', image)
-    yield from save(editor, folder, name, editor.picture() if final_only else image)
+            make_folder(folder)
+            if not final_only:
+                yield write_picture(folder / f'{name}_{i:03d}.png', image)
+    warn_about_styles(editor)
+    yield from save(editor, folder, name, image)

@@ -14,7 +14,7 @@ from PIL import Image
 from app.common.console import warn_on_error
 from app.common.errors import UserError
 from app.datasets.scenes import read_photo
-from app.editor import operations, scene_files
+from app.editor import scene_files
 from app.editor.arguments import (boolean, edit_list, number_between, object_id, string,
                                   style_choice)
 from app.runs import pictures
@@ -28,10 +28,9 @@ class Refused(Exception):
 
 
 class Session:
-    """An operations.Editor and the requests that the page makes.
-    A request runs while its thread holds `lock`. A request that needs a picture returns a function,
-    which is called without the lock and waits for the one thread that computes pictures.
-    Scenes are saved as <folder>/<name>-<number>, edits that are not saved in a recovery file."""
+    """An operations.Editor and the requests of the page. They run with `lock`; one that needs a
+    picture returns a function, which runs without it and waits for the one thread that computes
+    pictures. Scenes are saved as <folder>/<name>-<number>, unsaved edits in a recovery file."""
 
     def __init__(self, editor, folder, name, title):
         self.editor, self.folder, self.name, self.title = editor, folder, name, title
@@ -57,17 +56,15 @@ class Session:
         if self.closing or self.computing not in (None, self.editor.version):
             raise Refused(409, 'the scene has changed since')
 
-    def compute(self, version, make_inputs, key=None):
-        """Return the picture of make_inputs(), which returns what generate.synthesise takes, and
-        keep it as `key`. Raises Refused if the scene is no longer at `version`."""
+    def compute(self, version, inputs, key=None):
+        """Return the picture of what generate.synthesise takes, and keep it as `key`. Raises
+        Refused if the scene is no longer at `version`."""
         def job():
             self.computing, self.layers_done = version, 0
             try:
-                with self.lock:
-                    self.before_layer()
-                    if key in self.pictures:
-                        return self.pictures[key]
-                    inputs = make_inputs()
+                self.before_layer()
+                if key in self.pictures:
+                    return self.pictures[key]
                 image = generate.synthesise(self.editor.run, *inputs).cpu()
                 if key is not None:
                     self.pictures = dict([*self.pictures.items(), (key, image)][-2:])
@@ -98,9 +95,8 @@ class Session:
 
     def maps(self):
         """Return the label of every pixel as uint16, row by row, then its instance as int32."""
-        label, inst, _ = self.editor.state
-        return ('application/octet-stream', label.astype('<u2').tobytes()
-                + inst.astype('<i4').tobytes())
+        label, inst = self.editor.state.label.astype('<u2'), self.editor.state.inst.astype('<i4')
+        return 'application/octet-stream', label.tobytes() + inst.tobytes()
 
     def edit(self, edits: edit_list):
         """Apply a list of edits, all or none. Return the state."""
@@ -122,56 +118,53 @@ class Session:
         """Return the picture of the present version as PNG, or that of the scene as it was opened.
         preview: at half the size, which is faster and a different picture."""
         e = self.editor
-        key, make_inputs = version, e.inputs
-        if opened:
-            key, make_inputs = e.opened.version, lambda: e.inputs(operations.reset(e))
-        elif preview:
-            key, make_inputs = None, lambda: e.inputs(window=np.s_[::2, ::2])
-        return lambda: png(self.compute(version, make_inputs, key))
+        step = 2 if preview else 1
+        inputs = e.inputs(e.reset() if opened else e.state, np.s_[::step, ::step])
+        key = None if preview else e.opened.version if opened else version
+        return lambda: png(self.compute(version, inputs, key))
 
     def progress(self):
         """Return the share of the layers that are computed, 0 to 1, or null between pictures."""
-        return {'progress': None if self.computing is None else
-                min(self.layers_done / self.n_layers, 1)}
+        share = min(self.layers_done / self.n_layers, 1)
+        return {'progress': None if self.computing is None else share}
 
     def thumbnail(self, object: object_id, style: style_choice):
         """Return a PNG of an object in a style; only its surroundings are computed."""
         e = self.editor
-        version, state = e.version, operations.style(e, style, object)
+        version, state = e.version, e.style(style, object)
         x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
         # The network sees the surroundings; the object alone is shown.
         edge = max(16, (x1 - x0) // 4, (y1 - y0) // 4)
         left, top = max(0, x0 - edge), max(0, y0 - edge)
         step = int(np.ceil(((x1 + edge - left) * (y1 + edge - top) / THUMBNAIL_PIXELS) ** 0.5))
-        window = np.s_[top:y1 + edge:step, left:x1 + edge:step]
-        rows = slice((y0 - top) // step, -(-(y1 - top) // step))
-        columns = slice((x0 - left) // step, -(-(x1 - left) // step))
-        return lambda: png(self.compute(version, lambda: e.inputs(state, window))[
-            ..., rows, columns])
+        inputs = e.inputs(state, np.s_[top:y1 + edge:step, left:x1 + edge:step])
+        shown = np.s_[..., (y0 - top) // step:-(-(y1 - top) // step),
+                      (x0 - left) // step:-(-(x1 - left) // step)]
+        return lambda: png(self.compute(version, inputs)[shown])
 
     def photo(self, data: string):
         """Use a photograph of the scene (base64) for the style 'photo'. Return the state."""
         e = self.editor
         e.require_encoder()
-        with uploaded_files(self.folder, photo=data) as paths:
+        with uploaded_files(self.folder, {'photo': data}) as paths:
             e.opened.photo = read_photo(e.config, paths['photo'], e.inputs()[0])
         return self.state()
 
     def open(self, label: string, inst: string = None, styles: string = None):
         """Open the scene of a label map, an instance map and styles (base64). Return the state."""
         e = self.editor
-        with uploaded_files(self.folder, label=label, inst=inst, styles=styles) as paths:
-            new = scene_files.open_scene(e.run, e.clusters, paths['label'], paths.get('inst'),
-                                         styles_path=paths.get('styles'))
+        files = {'label_path': label, 'inst_path': inst, 'styles_path': styles}
+        with uploaded_files(self.folder, files) as paths:
+            new = scene_files.open_scene(e.run, e.clusters, **paths)
         e.open(new.state, noise=new.opened.noise, size=new.opened.size)
         return self.changed()
 
     def save(self):
         """Write the scene and its picture under a free name. Return the state and the paths."""
-        version = self.editor.version
+        version, inputs = self.editor.version, self.editor.inputs()
 
         def write():
-            image = self.compute(version, self.editor.inputs, version)
+            image = self.compute(version, inputs, version)
             with self.lock:
                 if version != self.editor.version:
                     raise Refused(409, 'the scene has changed since')
@@ -208,11 +201,11 @@ REQUESTS = {f'/{f.__name__}': f for f in (
 
 
 @contextmanager
-def uploaded_files(folder, **files):
-    """Write the files of a request, base64 or None, to a temporary folder; yield {role: path}."""
+def uploaded_files(folder, files):
+    """Write {role: file in base64, or None} to a temporary folder; yield {role: path or None}."""
     with tempfile.TemporaryDirectory(prefix='.upload-', dir=folder) as temporary:
-        paths = {}
         try:
+            paths = dict.fromkeys(files)
             for role, encoded in files.items():
                 if encoded is not None:
                     content = base64.b64decode(encoded, validate=True)

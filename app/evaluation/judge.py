@@ -51,21 +51,11 @@ class Judge:
         total = F.cross_entropy(self.logits(image), target, reduction='sum')
         return total / (target >= 0).sum().clamp(min=1)
 
-    @torch.inference_mode()
-    def validate(self, dataset, device):
-        """Return the mean cross-entropy and the pixel accuracy on a data.PairedDataset."""
-        losses, counts = [], []
-        for batch in data.batches(dataset, device, sampler=[(0, i) for i in range(len(dataset))]):
-            label, _, image, _ = data.to_device(batch, device)
-            losses.append(self.cross_entropy(label, image))
-            counts.append(count_pixels(self(image[0]), label[0, 0], self.void, dataset.n_labels))
-        return float(torch.stack(losses).mean()), segmentation_scores(counts, [])['pixel_accuracy']
-
 
 def load_or_train_judge(evaluation, pairs, device, folder, path=None):
-    """Return the Judge of a scoring.Evaluation and a description of it. If its file is missing,
-    train it on `pairs` and write the file: in `folder`, or `path` instead. UserError if there are
-    fewer than two pairs, or if the file is no judge for these labels."""
+    """Return the Judge of a scoring.Evaluation and a description of it. If its file (`path`, or one
+    in `folder`) is missing, train it on `pairs`. UserError if these are fewer than two, or if the
+    file is no judge for these labels."""
     config, size, void = evaluation.config, evaluation.size, evaluation.void
     # All that a judge depends on. A checksum of it names the file, so keys and order must stay.
     files = [(pair.name, pair.image.is_file() and pair.image.stat().st_size) for pair in pairs]
@@ -116,35 +106,42 @@ def read_judge(path, config, void, device):
 
 
 def make_network(config, size):
-    """Return a U-Net with as many levels as reduce `size` to a few pixels."""
-    n_levels = max(2, min(7, int(math.log2(min(size) / 3))))
+    n_levels = max(2, min(7, int(math.log2(min(size) / 3))))    # which leave a few pixels
     return UNet(config.out_channels, config.n_labels, WIDTH, n_levels, 'bilinear', dropout=0,
                 tanh=False)
 
 
 def train_judge(judge, config, pairs, size, device):
-    """Train with cross-entropy on nine tenths of the photographs, and validate on one tenth. After
-    an epoch without improvement go back to the best weights and halve the learning rate."""
+    """Train on nine tenths of the photographs, and validate on one tenth. After an epoch without
+    improvement go back to the best weights and halve the learning rate."""
     trained, held = inspection.hold_out(pairs, max(1, len(pairs) // 10))
     reader, workers = PairReader(config, size, 'none'), getattr(config.training, 'workers', 0)
     dataset = open_dataset(trained, reader, flip=True, jitter=1.2, workers=workers)
     validation = open_dataset(held, reader, workers=workers)
+    validation_keys = [(0, i) for i in range(len(held))]
     optimizer = torch.optim.Adam(judge.net.parameters(), LEARNING_RATE)
     batch = min(BATCH, len(trained))
     steps = max(EPOCH_STEPS, len(trained) // batch)
     batches = data.batches(dataset, device, batch_sampler=data.ResumableBatchSampler(
         len(trained), batch, 0, steps * MAX_EPOCHS, 0))
-    best_loss, halvings, epoch = None, 0, 0
-    while halvings < MAX_HALVINGS and epoch < MAX_EPOCHS:
-        epoch += 1
+    best_loss, halvings = None, 0
+    for epoch in range(1, MAX_EPOCHS + 1):
         progress = Progress(f'judge: steps of epoch {epoch}', steps)
-        for step in range(steps):
+        for step in range(1, steps + 1):
             label, _, image, _ = data.to_device(next(batches), device)
             optimizer.zero_grad()
             judge.cross_entropy(label, image).backward()
             optimizer.step()
-            progress(step + 1)
-        loss, accuracy = judge.validate(validation, device)
+            progress(step)
+        losses, counts = [], []
+        with torch.inference_mode():
+            for item in data.batches(validation, device, sampler=validation_keys):
+                label, _, image, _ = data.to_device(item, device)
+                losses.append(judge.cross_entropy(label, image))
+                counts.append(count_pixels(judge(image[0]), label[0, 0], judge.void,
+                                           config.n_labels))
+        loss = float(torch.stack(losses).mean())
+        accuracy = segmentation_scores(counts, [])['pixel_accuracy']
         log_info(f'judge: epoch {epoch}: cross-entropy {loss:.3f}, pixel accuracy '
                  f'{100 * accuracy:.1f} % on {plural(len(held), "photograph")} not trained on')
         if best_loss is None or loss < best_loss:
@@ -154,6 +151,8 @@ def train_judge(judge, config, pairs, size, device):
             halvings += 1
             judge.net.load_state_dict(best_weights)
             optimizer.param_groups[0]['lr'] /= 2
+        if halvings == MAX_HALVINGS:
+            break
     batches.close()
     judge.net.eval()
     judge.about |= {'held_out': best_accuracy, 'epochs': epoch}

@@ -13,9 +13,9 @@ RESAMPLES = 1000                            # of the bootstrap
 
 
 def reconstruction(picture, photo):
-    """Compare a picture and its photograph, (C, H, W) uint8 or float in [-1, 1]. Return {'l1': in
-    grey levels, 'psnr': in dB, inf if they are equal, 'ssim': of Wang et al. (2004) with 11x11
-    Gaussian windows, 1x1 if the picture is smaller}."""
+    """Compare a picture and its photograph, (C, H, W) uint8 or float in [-1, 1]: {'l1': in grey
+    levels, 'psnr': in dB, inf if they are equal, 'ssim': of Wang et al. (2004) with 11x11 Gaussian
+    windows, 1x1 if the picture is smaller}."""
     x, y = ((data.to_float(image).cpu()[:, None].double() + 1) * 127.5
             for image in (picture, photo))
     difference = (x - y).abs()
@@ -54,9 +54,9 @@ def is_counted(label, void):
 
 
 def count_pixels(predicted, label, void, n_labels):
-    """Compare a predicted and a true label map, (H, W) integer tensors. Return the correct, true
-    and predicted pixels of each label, without those whose true label is void; in the last row
-    the correct and all pixels, with void ones: (4, max(n_labels, 2)) int64 ndarray."""
+    """Compare two label maps, (H, W) integer tensors. Return the correct, true and predicted pixels
+    of each label, without those whose true label is void; in the last row the correct and all
+    pixels, with void ones: (4, max(n_labels, 2)) int64 ndarray."""
     predicted, label = predicted.long().cpu(), label.long().cpu()
     correct, counted = predicted == label, is_counted(label, void)
     counts = np.zeros((4, max(n_labels, 2)), np.int64)
@@ -69,32 +69,23 @@ def count_pixels(predicted, label, void, n_labels):
 def segmentation_scores(counts, label_names):
     """Return the scores of a list of count_pixels' arrays, one for each picture: {'pixel_accuracy',
     'class_accuracy', 'mean_iou', 'pixel_accuracy_with_void': 0 to 1, 'bounds': {score: 95 %
-    interval of a bootstrap over the pictures}, 'iou': {label name: IoU}}.
-
-    Labels that are in no true map (or in none of a resample, so with few pictures the bounds are
-    too high) do not count. Raises: UserError if every pixel is void.
-    """
-    counts = np.stack(counts).astype(np.float64)            # (pictures, 4, labels)
-    correct, true, predicted, _ = total = counts.sum(0)
-    if not true.any():
-        raise UserError('every pixel of the label maps is void; name fewer labels with --void')
-    iou = correct / np.maximum(true + predicted - correct, 1)
-    n = len(counts)
+    interval of a bootstrap over the pictures}, 'iou': {label name: IoU}}. Labels that are in no
+    true map (or in none of a resample, so with few pictures the bounds are too high) do not count.
+    Raises UserError if every pixel is void."""
+    counts, n = np.stack(counts).astype(np.float64), len(counts)    # (pictures, 4, labels)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    resampled = mean_scores((weights @ counts.reshape(n, -1)).reshape(RESAMPLES, *total.shape))
-    return {**{name: float(value[0]) for name, value in mean_scores(total[None]).items()},
-            'bounds': {name: np.nanpercentile(resampled[name], (2.5, 97.5)).tolist()
-                       for name in ('pixel_accuracy', 'class_accuracy', 'mean_iou')},
-            'iou': {name: float(iou[i]) for i, name in enumerate(label_names) if true[i]}}
-
-
-def mean_scores(counts):
-    """Return {score: (B,)} for B sums of counts (B, 4, labels)."""
-    correct, true, predicted, with_void = counts.transpose(1, 0, 2)
+    weights = np.concatenate([np.ones((1, n)), weights])    # first all pictures, then the resamples
+    sums = (weights @ counts.reshape(n, -1)).reshape(len(weights), *counts.shape[1:])
+    correct, true, predicted, with_void = sums.transpose(1, 0, 2)
+    if not true[0].any():
+        raise UserError('every pixel of the label maps is void; name fewer labels with --void')
+    recall, iou = correct / np.maximum(true, 1), correct / np.maximum(true + predicted - correct, 1)
     n_present = np.maximum((true > 0).sum(1), 1)
-    recall, iou = ((correct / np.maximum(pixels, 1)).sum(1) / n_present
-                   for pixels in (true, true + predicted - correct))
     with np.errstate(invalid='ignore'):                     # all pixels of a resample may be void
-        accuracy = correct.sum(1) / true.sum(1)
-    return {'pixel_accuracy': accuracy, 'class_accuracy': recall, 'mean_iou': iou,
-            'pixel_accuracy_with_void': with_void[:, 0] / with_void[:, 1]}
+        scores = {'pixel_accuracy': correct.sum(1) / true.sum(1),
+                  'class_accuracy': recall.sum(1) / n_present, 'mean_iou': iou.sum(1) / n_present}
+    return {**{name: float(values[0]) for name, values in scores.items()},
+            'pixel_accuracy_with_void': float(with_void[0, 0] / with_void[0, 1]),
+            'bounds': {name: np.nanpercentile(values[1:], (2.5, 97.5)).tolist()
+                       for name, values in scores.items()},
+            'iou': {name: float(iou[0, i]) for i, name in enumerate(label_names) if true[0, i]}}

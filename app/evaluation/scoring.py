@@ -32,9 +32,8 @@ TRAINING_SCORE_PICTURES = 100               # at most, to score during training
 
 @dataclass
 class Evaluation:
-    """The readable pairs of a split, at one size, and how pictures of them are scored. Iterating
-    gives (layouts.Pair, label map (H, W) or (C, H, W), photograph (C, H, W) uint8 or float in
-    [-1, 1]). UserError if the data set does not fit the configuration, or no pair is readable."""
+    """The readable pairs of a split, at one size, and how pictures of them are scored. UserError if
+    the data set does not fit the configuration, or no pair is readable."""
     config: object                          # of a run with the same labels
     root: str                               # the data set
     split: str
@@ -52,7 +51,7 @@ class Evaluation:
 
     def __post_init__(self):
         config, root, split, pairs, problems = self.config, self.root, self.split, self.pairs, {}
-        self.label_names = config.label_names or [str(i) for i in range(config.n_labels)]
+        self.label_names = config.label_names or [*map(str, range(config.n_labels))]
         if pairs is None:
             layout, pairs, problems = layouts.find_pairs(root, split)
             if (layout.n_labels == 0) != (config.n_labels == 0):
@@ -73,47 +72,39 @@ class Evaluation:
         shown = np.linspace(0, len(self.pairs) - 1, SHEET_ROWS).astype(int)
         self.shown = {self.pairs[i].name for i in shown}        # on the sheet
 
-    def __iter__(self):
-        pairs = distributed.shard(self.pairs) if self.shared else self.pairs
-        progress = Progress('scoring pictures', len(pairs))
-        for done, pair in enumerate(pairs, 1):
-            label, photo = self.read(pair)
-            yield pair, label.squeeze(0), photo
-            progress(done)
-
     def read(self, pair):
-        """Return the label map (1, H, W) or (C, H, W) and the photograph (C, H, W) of a pair."""
+        """Return the label map (1, H, W), or (C, H, W) where it is a picture, and the photograph
+        (C, H, W), uint8 or float in [-1, 1], of a pair."""
         arrays = self.reader(pair)
         return data.to_tensor(arrays['label']), data.to_tensor(arrays['image'])
 
 
 def score_pictures(evaluation, title, folder, render):
     """Score a picture for each pair. Return a row of scores.json, {'name': title, measure: mean,
-    ...}, and {name: picture} of those for the sheet.
-
-    render: a function (pair, label, photograph) that returns the picture (C, H, W), of the
-        photograph's dtype, and {measure: number}.
-    folder: the subfolder of evaluation.write for the pictures, '' to write none."""
-    results = []
-    for pair, label, photo in evaluation:
+    ...}, and {name: picture} of those for the sheet. render(pair, label, photograph) returns the
+    picture (C, H, W), of the photograph's dtype, and {measure: number}. folder: the subfolder of
+    evaluation.write for the pictures, '' to write none."""
+    e = evaluation
+    pairs = distributed.shard(e.pairs) if e.shared else e.pairs
+    results, progress = [], Progress('scoring pictures', len(pairs))
+    for done, pair in enumerate(pairs, 1):
+        label, photo = e.read(pair)
+        label = label.squeeze(0)
         picture, values = render(pair, label, photo)
-        counts = evaluation.recognise and measures.count_pixels(
-            evaluation.recognise(picture, f'{folder}/{pair.name}'), label, evaluation.void,
-            evaluation.config.n_labels)
-        shown = {pair.name: picture} if pair.name in evaluation.shown else {}
-        results.append((values, counts, shown))
-        if evaluation.write and folder:
-            make_folder(evaluation.write / folder)
-            write_picture(evaluation.write / folder / f'{pair.name}.png',
-                          data.to_float(picture[None]))
-    if evaluation.shared:
+        counts = e.recognise and measures.count_pixels(
+            e.recognise(picture, f'{folder}/{pair.name}'), label, e.void, e.config.n_labels)
+        results.append((values, counts, pair.name, picture if pair.name in e.shown else None))
+        if e.write and folder:
+            make_folder(e.write / folder)
+            write_picture(e.write / folder / f'{pair.name}.png', data.to_float(picture[None]))
+        progress(done)
+    if e.shared:
         results = sum(distributed.all_gather(results), [])
-    values, counts, shown = zip(*results)
-    row = {'name': title, **{name: float(np.mean([value[name] for value in values]))
-                             for name in values[0]}}
-    if evaluation.recognise:
-        row |= measures.segmentation_scores(counts, evaluation.label_names)
-    return row, {name: picture for part in shown for name, picture in part.items()}
+    values, counts, names, shown = zip(*results)
+    row = {'name': title, **{key: float(np.mean([x[key] for x in values])) for key in values[0]}}
+    if e.recognise:
+        row |= measures.segmentation_scores(counts, e.label_names)
+    return row, dict(zip(names, shown))
 
 
 def score_run(evaluation, run, title, folder, clusters):
@@ -126,18 +117,18 @@ def score_run(evaluation, run, title, folder, clusters):
         scene = scenes.read_scene(config, pair.label, inst, config.size or size)
 
         def synthesise(style_source, number=0):
+            encoded = scenes.read_photo(config, pair.image, scene) if (
+                style_source == 'encoded') else None
             seed = picture_seed(evaluation.seed, pair.name, number)
-            vectors = generate.choose_vectors(
-                run, scene, clusters,
-                scenes.read_photo(config, pair.image, scene) if style_source == 'encoded' else None,
-                seed if style_source == 'sampled' else None)
+            vectors = generate.choose_vectors(run, scene, clusters, encoded,
+                                              seed if style_source == 'sampled' else None)
             fake = generate.synthesise(run, scene, vectors, seed)
             fake = fake if photo.is_floating_point() else data.to_uint8(fake)
             return data.to_tensor(data.resize(fake[0].permute(1, 2, 0).cpu().numpy(), size))
 
         picture = synthesise(evaluation.style_source)
-        encoded = run.E and evaluation.style_source != 'encoded'
-        values = measures.reconstruction(synthesise('encoded') if encoded else picture, photo)
+        values = measures.reconstruction(synthesise('encoded') if (
+            run.E and evaluation.style_source != 'encoded') else picture, photo)
         if evaluation.n_samples and (run.E or config.model == 'unet'):
             samples = [synthesise('sampled', number) for number in range(evaluation.n_samples)]
             regions = label if config.n_labels else torch.zeros(label.shape[-2:])
@@ -168,9 +159,9 @@ def score_flat_colours(evaluation, training_pairs):
 
 
 def training_scorer(config, pairs, folder, device):
-    """Return score(run, clusters), which returns {measure: number} during training; the checkpoint
-    with the highest first number is the best. None without --evaluate-every. UserError if there
-    are no pictures to score. pairs: all of the training split. folder: the run's."""
+    """Return score(run, clusters), which returns {measure: number} during training; the highest
+    first number is of the best checkpoint. None without --evaluate-every. pairs: all of the
+    training split. folder: the run's. UserError if there are no pictures to score."""
     if not config.training.evaluate_every:
         return None
     trained, held = inspection.train_and_heldout(config, pairs)
@@ -195,13 +186,17 @@ def training_scorer(config, pairs, folder, device):
 def evaluate_runs(folders, device, which, average, root, split, size, style_source, void, judge,
                   predictions, seed, vgg, write, out, n_labels):
     """Score the runs in `folders` side by side, between real photographs and flat colours. Print
-    the table; write scores.json and sheet.png. UserError if they cannot be compared.
-
-    The arguments are the flags of the command; which: --checkpoint, root: --data, style_source:
-    --styles, n_labels: --official-labels, vgg: nets.VGG19 or None."""
+    the table; write scores.json and sheet.png. UserError if they cannot be compared. The arguments
+    are the flags of the command; which: --checkpoint, root: --data, style_source: --styles,
+    n_labels: --official-labels, vgg: nets.VGG19 or None."""
     out, write = Path(out or folders[0] / 'evaluation'), write and Path(write)
     require_folder(out)
-    names = unique_names(folders)
+    paths = [resolve_path(folder) for folder in folders]
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise UserError(f'--run: {twice[0]} is named twice; name it once')
+    names = [path.name for path in paths]
+    if len({*names}) < len(names):
+        names = ['-'.join(path.parts[1:]) for path in paths]
     opened = [runs.read_run(folder, which=which, n_labels=n_labels, generator_only=average)
               for folder in folders]
     configs = [checkpoint['config'] for _, checkpoint in opened]
@@ -243,17 +238,7 @@ def evaluate_runs(folders, device, which, average, root, split, size, style_sour
     if distributed.IS_MAIN:
         write_results(out, evaluation, results, which)
         if config.training and out == folders[0] / 'evaluation':
-            report.try_write_run_page(folders[0], config, 'the scores are written')
-
-
-def unique_names(folders):
-    """Return a name for each run: its folder's, or the whole path if two have the same name."""
-    paths = [resolve_path(folder) for folder in folders]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UserError(f'--run: {path} is named twice; name it once')
-    names = [path.name for path in paths]
-    return names if len({*names}) == len(names) else ['-'.join(path.parts[1:]) for path in paths]
+            report.try_write_run_page(folders[0], config)
 
 
 def check_flags(folders, configs, style_source, void, judge, predictions):
@@ -301,10 +286,10 @@ def check_pictures(evaluation, folders, configs):
     scored = {pair.image for pair in evaluation.pairs}
     for folder, config in zip(folders, configs):
         if config.training and resolve_path(config.training.data) == resolve_path(evaluation.root):
-            trained = scored & {pair.image for pair in training_pairs(config, evaluation.root)[0]}
-            if trained:
-                warn(f'warning: {folder}: was trained on {len(trained)} of the {len(scored)} '
-                     'pictures that are scored')
+            trained = {pair.image for pair in training_pairs(config, evaluation.root)[0]}
+            if n := len(scored & trained):
+                warn(f'warning: {folder}: was trained on {n} of the {len(scored)} pictures that '
+                     'are scored')
     names, write = {pair.name for pair in evaluation.pairs}, evaluation.write
     others = write and [path for path in write.glob('real/*.png') if path.stem not in names]
     if others:
@@ -315,9 +300,8 @@ def check_pictures(evaluation, folders, configs):
 def write_results(out, evaluation, results, which):
     """Print the table; write scores.json and sheet.png, with a row for each shown label map: the
     map, the photograph, the picture of each run, flat colours. results: of score_pictures."""
-    rows, columns = zip(*results)
     rows = [{name: report.finite_or_none(value) if isinstance(value, float) else value
-             for name, value in row.items()} for row in rows]
+             for name, value in row.items()} for row, _ in results]
     void = ', '.join(evaluation.label_names[i] for i in sorted(evaluation.void))
     description = (f'judge {evaluation.recogniser}; {format_value(evaluation.size)}; '
                    f'void {f"{void}, whose pixels do not count" if void else "none"}'
@@ -339,6 +323,6 @@ def write_results(out, evaluation, results, which):
     write_text(out / 'scores.json', json.dumps({'protocol': description, 'rows': rows}, indent=1))
     write_png(out / 'sheet.png', np.concatenate([
         strip(evaluation.config, evaluation.read(pair)[0],
-              [data.to_float(column[pair.name])[None] for column in columns])
+              [data.to_float(shown[pair.name])[None] for _, shown in results])
         for pair in evaluation.pairs if pair.name in evaluation.shown]))
     log_info(f'{out / "scores.json"}\n{out / "sheet.png"}')

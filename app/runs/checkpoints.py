@@ -1,15 +1,13 @@
-"""Checkpoints: files that hold all of a run, to use it and to resume it.
-
-A run folder holds checkpoint-0001000.pt, checkpoint-0002000.pt ..., numbered by their steps. Each
-is what torch.save writes, tensors and builtins only, followed by a seal (seals.py);
-torch.load(path, weights_only=True) reads it as it is.
-"""
+"""Checkpoints: files that hold all of a run, to use it and to resume it: checkpoint-0001000.pt ...,
+numbered by steps. Each is what torch.save writes, tensors and builtins only, followed by a seal of
+two lines, which reveals damage. torch.load(path, weights_only=True) reads it as it is."""
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+import hashlib
 import os
 from pathlib import Path
+import re
 import shutil
-import sys
 import time
 import zipfile
 
@@ -18,22 +16,29 @@ import torch
 from app.common.console import warn, warn_on_error
 from app.common.errors import UserError, as_user_error, did_you_mean
 from app.common.files import write_atomically
-from app.runs import seals
 from app.runs.folders import list_checkpoints
-from app.runs.seals import Damaged
+
+FORMAT = 6                                          # raised when what is in a checkpoint changes
+READABLE = (5, 6)                                   # the formats that this version reads
+
+# The lines of a seal, without the 64 digits of their hashes. SEAL hashes all bytes before its
+# digits; GENERATOR the SEAL and all that generating uses, without a range of bytes: the optimizers,
+# the discriminators, and weights that have a moving average. Files of format 5 lack GENERATOR.
+GENERATOR = '\ngenerator: all bytes but {} to {}, sha256 of 4 MiB blocks '
+SEAL = '\np2phd checkpoint, format {:4d}, sha256 '
+SEAL_BYTES = len(SEAL.format(0)) + 64 + 1
+BLOCK = 1 << 22
 
 
-# -------------------------------------------------------------------------------------- tensors
+class Damaged(UserError):
+    """A file is not what was written: it is cut short, or some of its bits have changed."""
+
 
 def copy_tree(tree, device):
-    """Return nested dicts, lists and tensors with every tensor copied to `device`."""
-    if isinstance(tree, torch.Tensor):
-        return tree.detach().to(device, copy=True)
+    """Return nested dicts with every tensor copied to `device`."""
     if isinstance(tree, dict):
         return {key: copy_tree(value, device) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(copy_tree(value, device) for value in tree)
-    return tree
+    return tree.detach().to(device, copy=True) if isinstance(tree, torch.Tensor) else tree
 
 
 def iterate_tensors(tree):
@@ -50,6 +55,15 @@ def iterate_tensors(tree):
             stack.extend(reversed(item.values() if isinstance(item, dict) else item))
 
 
+def check_tensors(tree, path):
+    """Raise ValueError for tensors read from a file that claim to be larger than the file."""
+    tensors = list(iterate_tensors(tree))
+    if not (all(tensor.layout == torch.strided and tensor.device.type == 'cpu'
+                for tensor in tensors)
+            and sum(tensor.nbytes for tensor in tensors) <= os.path.getsize(path)):
+        raise ValueError('tensors that are not dense, or larger than the file')
+
+
 def generator_part(checkpoint):
     """Return what generating needs of a checkpoint, in the same form: configuration, step, and as
     weights of G and E the moving averages, or the weights themselves where there are none."""
@@ -62,19 +76,42 @@ def generator_part(checkpoint):
 
 def write_sealed(checkpoint, file):
     """Write a checkpoint and its seal to a file that is open for writing."""
-    hashing = seals.HashingFile(file)
-    torch.save(checkpoint, hashing)
-    n_storages = sys.maxsize                        # all, if it is not a whole checkpoint
-    with suppress(AttributeError, KeyError, NotImplementedError, TypeError, ValueError):
-        used = set(storage_ids(generator_part(checkpoint)))
-        in_order = dict.fromkeys(storage_ids(checkpoint))
-        n_storages = 1 + max(i for i, storage in enumerate(in_order) if storage in used)
-    seals.write_seal(hashing, n_storages)
+    def storages(tree):
+        return [tensor.untyped_storage()._cdata for tensor in iterate_tensors(tree)]
+
+    torch.save(checkpoint, file)
+    n_used = float('inf')                           # all storages, if it is not a whole checkpoint
+    with suppress(AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
+        in_order = list(dict.fromkeys(storages(checkpoint)))
+        n_used = 1 + max(map(in_order.index, storages(generator_part(checkpoint))))
+    with zipfile.ZipFile(file.name) as archive:         # torch.save has flushed the file
+        records = sorted(archive.infolist(), key=lambda record: record.header_offset)
+    numbers = [re.fullmatch(r'.*/data/(\d+)', record.filename) for record in records]
+    unused = [i for i, number in enumerate(numbers) if number and int(number[1]) >= n_used]
+    start = stop = 0
+    if unused and unused == list(range(unused[0], unused[-1] + 1)):     # nothing lies between them
+        start, stop = (records[i].header_offset for i in (unused[0], unused[-1] + 1))
+    line, seal = GENERATOR.format(start, stop).encode(), SEAL.format(FORMAT).encode()
+    digest = hash_generator(file.name, start, stop, os.path.getsize(file.name), line + seal)
+    file.write(line + digest + seal)
+    file.flush()
+    with open(file.name, 'rb') as written:
+        file.write(f'{hashlib.file_digest(written, "sha256").hexdigest()}\n'.encode())
 
 
-def storage_ids(tree):
-    """Return a number for the storage of each tensor in nested dicts and lists."""
-    return [tensor.untyped_storage()._cdata for tensor in iterate_tensors(tree)]
+def hash_generator(path, start, stop, end, seal):
+    """Return the hash, as 64 digits, of a file's bytes up to `end`, without those from `start` to
+    `stop`, and of the text of the seal. Blocks are hashed in several threads."""
+    def hash_block(at, end):
+        with open(path, 'rb') as file:
+            file.seek(at)
+            return hashlib.sha256(file.read(end - at)).digest()
+
+    blocks = [(at, min(at + BLOCK, last)) for first, last in ((0, start), (stop, end))
+              for at in range(first, last, BLOCK)]
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(hash_block, *zip(*blocks))
+        return hashlib.sha256(b''.join([*digests, seal])).hexdigest().encode()
 
 
 def write_checkpoint(folder, checkpoint, keep):
@@ -107,14 +144,13 @@ class BackgroundWriter:
 
     def save(self, checkpoint):
         """Start to write a copy. If that fails, a warning says so."""
-        self.pending = self.pool.submit(self.write, copy_tree(checkpoint, 'cpu'))
-
-    def write(self, checkpoint):
-        started = time.monotonic()
-        warn_on_error(lambda: write_checkpoint(self.folder, checkpoint, self.keep),
-                      'training goes on')
-        self.ended = time.monotonic()
-        self.duration = self.ended - started
+        def write(copy):
+            started = time.monotonic()
+            warn_on_error(lambda: write_checkpoint(self.folder, copy, self.keep),
+                          'training goes on')
+            self.ended = time.monotonic()
+            self.duration = self.ended - started
+        self.pending = self.pool.submit(write, copy_tree(checkpoint, 'cpu'))
 
     def wait(self):
         """Wait until the last checkpoint is written."""
@@ -123,7 +159,7 @@ class BackgroundWriter:
 
     @property
     def busy(self):
-        return self.pending is not None and not self.pending.done()
+        return self.pending and not self.pending.done()
 
     @property
     def rested(self):
@@ -133,99 +169,95 @@ class BackgroundWriter:
 
 # -------------------------------------------------------------------------------------- reading
 
+def check_seal(path, generator_only=False):
+    """Raise Damaged if a checkpoint is not as it was written, UserError for another format. With
+    generator_only, it is enough that the part which generating uses is as it was written."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise Damaged(f'{path}: not a regular file')        # a pipe, which a reader would wait for
+    with open(path, 'rb') as file:
+        size, sha256 = os.fstat(file.fileno()).st_size, hashlib.sha256()
+        tail_start = file.seek(max(0, size - 400))
+        match = re.search(f'({GENERATOR.format("([0-9]+)", "([0-9]+)")})([0-9a-f]{{64}})'
+                          f'({SEAL.format(FORMAT)})[0-9a-f]{{64}}\n$'.encode(), file.read())
+        if generator_only and match:
+            line, start, stop, digest, seal = match.groups()
+            start, stop, end = int(start), int(stop), tail_start + match.start()
+            if start <= stop <= end and digest == hash_generator(path, start, stop, end,
+                                                                 line + seal):
+                return
+        file.seek(0)
+        sealed = size - 65                          # all but the digits and the line's end
+        for at in range(0, sealed, BLOCK):
+            sha256.update(file.read(min(BLOCK, sealed - at)))
+        if size < SEAL_BYTES or file.read() != f'{sha256.hexdigest()}\n'.encode():
+            raise Damaged(f'{path}: damaged or cut short, or no checkpoint: its checksum does not '
+                          'match')
+        file.seek(size - SEAL_BYTES)
+        seal = re.match(SEAL.replace('{:4d}', r' *(\d+)').encode(), file.read())
+    if not seal:
+        raise Damaged(f'{path}: not sealed by this program')
+    if int(seal[1]) not in READABLE:
+        raise UserError(f'{path}: is of format {int(seal[1])}; this version of the program reads '
+                        f'formats {READABLE[0]} to {FORMAT}. Use the version that wrote it')
+
+
 def read_checkpoint(path, generator_only=False):
-    """Return the contents of a checkpoint, its tensors mapped from the file.
+    """Return the contents of a checkpoint, its tensors mapped from the file. Raises Damaged if it
+    cannot be read or its seal does not match, UserError if it does and this is no checkpoint.
 
     generator_only: check and return no more than generator_part.
-
-    Raises: Damaged if it cannot be read or its seal does not match, UserError if the seal matches
-    and the contents are no checkpoint.
     """
     try:
-        part_only = generator_only and seals.generator_is_whole(path)
-        if not part_only:
-            seals.check_seal(path)
+        check_seal(path, generator_only)
         try:
-            return load_mapped(path, generator_only)
-        except Exception:
-            if part_only:                           # the rest of the file may be the reason
-                seals.check_seal(path)
+            with as_user_error(path, 'not a checkpoint of this program'):
+                # torch.save does not compress; a compressed file may expand beyond the memory.
+                with zipfile.ZipFile(path) as archive:
+                    if any(record.compress_type for record in archive.infolist()):
+                        raise ValueError('compressed')
+                checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+                if not isinstance(checkpoint, dict):
+                    raise ValueError(type(checkpoint).__name__)
+                check_tensors(checkpoint, path)
+                return generator_part(checkpoint) if generator_only else checkpoint
+        except UserError:
+            check_seal(path)                        # damage to other parts may be the reason
             raise
     except OSError as error:
-        raise Damaged(error.strerror) from None
-
-
-def load_mapped(path, generator_only):
-    """Read a checkpoint whose seal has been checked, as read_checkpoint returns it."""
-    with as_user_error(path, 'not a checkpoint of this program'):
-        # torch.save does not compress; a compressed file may expand beyond the memory.
-        with zipfile.ZipFile(path) as archive:
-            if any(record.compress_type for record in archive.infolist()):
-                raise ValueError('compressed')
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-        if not isinstance(checkpoint, dict):
-            raise ValueError(type(checkpoint).__name__)
-        check_tensors(checkpoint, path)
-        return generator_part(checkpoint) if generator_only else checkpoint
-
-
-def check_tensors(tree, path):
-    """Raise ValueError for tensors read from a file that claim to be larger than the file."""
-    if not all(tensor.layout == torch.strided and tensor.device.type == 'cpu'
-               for tensor in iterate_tensors(tree)):
-        raise ValueError('a tensor that is not dense')
-    if sum(tensor.nbytes for tensor in iterate_tensors(tree)) > os.path.getsize(path):
-        raise ValueError('tensors larger than the file')
-
-
-def best_checkpoint(folder, generator_only=False):
-    """Return path and contents of the best checkpoint in a run's folder. UserError if there is
-    none, or if it is damaged."""
-    path = folder / 'best.pt'
-    if not path.exists():
-        raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best checkpoint')
-    try:
-        return path, read_checkpoint(path, generator_only)
-    except Damaged as error:
-        raise UserError(f'{path}: {error}; leave out --checkpoint best') from None
+        raise Damaged(f'{path}: {error.strerror}') from None
 
 
 def newest_checkpoint(folder, set_aside=False, generator_only=False):
     """Return path and contents of the newest whole checkpoint in a run's folder. A warning names
-    every newer one that is damaged.
-
-    set_aside: rename the damaged ones to .damaged.
-
-    Raises: UserError if there is no whole checkpoint.
-    """
+    every newer one that is damaged; set_aside: rename it to .damaged, too. UserError if there is no
+    whole checkpoint."""
     damaged = {}
     for path in reversed(list_checkpoints(folder)):
         try:
             checkpoint = read_checkpoint(path, generator_only)
-        except (Damaged, UserError) as error:
+        except UserError as error:
             if not os.path.lexists(path):           # a trainer has just replaced it
                 return newest_checkpoint(folder, set_aside, generator_only)
-            if isinstance(error, UserError):
+            if not isinstance(error, Damaged):
                 raise
             damaged[path] = error
             continue
         for broken, error in damaged.items():
-            warn(f'warning: {broken}: {error}; going back to {path.name}')
+            warn(f'warning: {error}; going back to {path.name}')
             if set_aside:
                 with suppress(OSError):
                     broken.rename(broken.with_suffix('.damaged'))
         return path, checkpoint
-    for path, error in damaged.items():
-        raise UserError(f'{path}: {error}, and there is no whole checkpoint before it')
-    raise no_checkpoint(folder)
-
-
-def no_checkpoint(folder):
-    """Return the UserError for a folder without checkpoints. It suggests what was meant."""
+    for error in damaged.values():
+        raise UserError(f'{error}, and there is no whole checkpoint before it')
     if folder.is_file():
-        return UserError(f'{folder}: is a file; expected the folder of a run'
-                         + (f', as {folder.parent}' if list_checkpoints(folder.parent) else ''))
+        raise UserError(f'{folder}: is a file; expected the folder of a run'
+                        + (f', as {folder.parent}' if list_checkpoints(folder.parent) else ''))
+    log = folder / 'log.csv'
+    if log.is_file() and not log.stat().st_size:    # as prepare_run_folder leaves it
+        raise UserError(f'{folder}: no checkpoint there, because training stopped before its first '
+                        'one; start it again as before')
     runs = {path.name: path for parent in (folder.parent, Path('runs'))
             for path in parent.glob('*') if list_checkpoints(path)}
-    return UserError(f'{folder}: no checkpoint there; expected the folder of a run that train has '
-                     f'made{did_you_mean(folder.name, runs)}')
+    raise UserError(f'{folder}: no checkpoint there; expected the folder of a run that train has '
+                    f'made{did_you_mean(folder.name, runs)}')

@@ -1,5 +1,4 @@
-"""The configuration of a new run: what the command line gives, what the data set holds, and what
-follows from both."""
+"""The configuration of a new run: flags, what the data set holds, and what follows from both."""
 from pathlib import Path
 import re
 
@@ -19,11 +18,8 @@ def select(values, table):
 
 
 def make_config(given, found):
-    """Make the configuration of a new run, without its schedule.
-
-    given: {field: value} of the command line. found: what inspection.inspect_dataset returned.
-    Raises UserError for flags that have no effect or contradict each other.
-    """
+    """Make the configuration of a new run, without its schedule. given: {field: value} of the
+    command line. found: see inspection.inspect_dataset. Raises UserError for useless flags."""
     wishes = ({**configuration.PIX2PIX, **given, 'model': 'unet'}
               if given.get('model') == 'pix2pix' else given)
     network = {**configuration.default_values(NETWORK), **select(wishes, NETWORK),
@@ -44,8 +40,8 @@ def make_config(given, found):
     config = configuration.with_defaults(network, {
         'fix_global': 0, **select(wishes, TRAINING),
         'left_out': sorted(found.problems), 'pictures': inspection.fingerprint(found.pairs)})
-    _, heldout = inspection.hold_out(found.pairs, config.training.hold_out)
-    config.training.held = [pair.name for pair in heldout]
+    config.training.held = [pair.name for pair in inspection.hold_out(
+        found.pairs, config.training.hold_out)[1]]
     configuration.check_flags_used(given, config)
     if 'size' not in given:
         config.size = default_size(config, list(found.sizes.values()))
@@ -57,39 +53,33 @@ def make_config(given, found):
 
 
 def make_finetune_config(base, path, given):
-    """Make the configuration of a local enhancer around a trained generator, with half its channels
-    and at twice its size (paper section 3.2), without its schedule.
-
-    base: the configuration of the generator's run, read from `path`.
-    given: {field: value} of the command line.
-    Raises UserError where no enhancer fits, or the data set is missing.
-    """
+    """Make the configuration of a local enhancer around a generator, with half its channels and at
+    twice its size (paper section 3.2), without its schedule. base: the generator's configuration,
+    read from `path`. given: {field: value} of the command line. Raises UserError."""
     before = vars(base.training) if base.training else {}
-    root, hold_out = given.get('data', before.get('data')), before.get('hold_out', 0)
-    if not root:
-        raise UserError(f'{path}: does not say what it was trained on; name it with --data DIR')
-    if not Path(root).exists():
-        raise UserError(f'{root}: the data set of {path} is not there; say with --data DIR where '
-                        'it is now')
-    if given.get('hold_out', hold_out) != hold_out:
-        raise UserError(f'--hold-out {given["hold_out"]}: {path} was trained with --hold-out '
-                        f'{hold_out}, and has seen the others; leave it out')
-    if base.model == 'unet':
-        raise UserError(f'{path}: its generator is a U-Net; local enhancers go around a global '
-                        'generator')
-    if base.ngf % 2:
-        raise UserError(f'{path}: --ngf {base.ngf} is odd; the enhancer around it has half as many '
-                        'channels')
-    if 'size' not in given and not base.size:
-        raise UserError(f'{path} was trained at native size; say with --size WxH (or native) what '
-                        'to finetune at')
-    network = {'size': base.size and tuple(2 * side for side in base.size),
+    root, held_out = given.get('data', before.get('data')), before.get('hold_out', 0)
+    network = {**select(vars(base), NETWORK),
+               'size': base.size and tuple(2 * side for side in base.size),
                **select(given, NETWORK), 'model': 'local', 'ngf': base.ngf // 2,
                'n_enhancers': base.n_enhancers + 1, 'encoder_scale': 2 * base.encoder_scale}
-    network = {**select(vars(base), NETWORK), **network}
-    if base.model == 'local' and network['n_blocks_local'] != base.n_blocks_local:
-        raise UserError(f'--n-blocks-local {network["n_blocks_local"]}: {path} has '
-                        f'{base.n_blocks_local}, and all its enhancers are alike; leave it out')
+    hold_out, n_blocks = given.get('hold_out', held_out), network['n_blocks_local']
+    for is_wrong, problem in (
+            (not root, f'{path}: does not say what it was trained on; name it with --data DIR'),
+            (root and not Path(root).exists(), f'{root}: the data set of {path} is not there; say '
+             'with --data DIR where it is now'),
+            (hold_out != held_out, f'--hold-out {hold_out}: {path} was trained with --hold-out '
+             f'{held_out}, and has seen the others; leave it out'),
+            (base.model == 'unet', f'{path}: its generator is a U-Net; local enhancers go around a '
+             'global generator'),
+            (base.ngf % 2, f'{path}: --ngf {base.ngf} is odd; the enhancer around it has half as '
+             'many channels'),
+            ('size' not in given and not base.size, f'{path} was trained at native size; say with '
+             '--size WxH (or native) what to finetune at'),
+            (base.model == 'local' and n_blocks != base.n_blocks_local,
+             f'--n-blocks-local {n_blocks}: {path} has {base.n_blocks_local}, and all its '
+             'enhancers are alike; leave it out')):
+        if is_wrong:
+            raise UserError(problem)
     return configuration.with_defaults(network, {
         **select(before, configuration.INHERITED), **select(given, TRAINING),
         'data': str(resolve_path(root))})
@@ -102,35 +92,19 @@ def finetune_name(base, config):
 
 
 def complete_config(config, pairs, sizes):
-    """Check the sizes {scene: (width, height)} of the layouts.Pairs `pairs`, set the schedule, and
-    check the configuration as a whole."""
-    check_sizes(config, {pair.name: sizes[pair.name] for pair in pairs})
-    trained_on, _ = inspection.train_and_heldout(config, pairs)
-    train.set_schedule(config, len(trained_on))
-    configuration.check_config(config)
-
-
-def min_training_side(config):
-    """Return the smallest width and height of a picture that can be trained on."""
-    vgg = 16 if config.training and config.training.vgg else 1      # VGG-19 halves it four times
-    return max(min_input_side(config), 1 << config.n_scales, vgg)
-
-
-def check_sizes(config, sizes):
-    """Raise UserError where --size, --crop or a picture, {scene: (width, height)}, does not fit the
-    networks."""
-    t, size = config.training, config.size
+    """Set the schedule of a run on the layouts.Pairs `pairs`, of sizes {scene: (width, height)}.
+    Raises UserError where the configuration, --size, --crop or a picture does not fit."""
+    t, size, multiple = config.training, config.size, network_multiple(config)
+    sizes, least = {pair.name: sizes[pair.name] for pair in pairs}, min_training_side(config)
     if t.crop and size and (t.crop[0] > size[0] or t.crop[1] > size[1]):
         raise UserError(f'--crop {format_value(t.crop)} is larger than --size '
                         f'{format_value(size)}')
-    multiple, least = network_multiple(config), min_training_side(config)
-    flag, trained_size = ('--crop', t.crop) if t.crop else ('--size', size)
-    if trained_size:
-        w, h = trained_size
+    if t.crop or size:
+        w, h = t.crop or size
         if w % multiple or h % multiple or min(w, h) < least:
-            raise UserError(f'{flag} {w}x{h}: these networks need multiples of {multiple}, at '
-                            f'least {least}; {format_value(round_size((w, h), multiple, least))} '
-                            'fits')
+            raise UserError(f'{"--crop" if t.crop else "--size"} {w}x{h}: these networks need '
+                            f'multiples of {multiple}, at least {least}; '
+                            f'{format_value(round_size((w, h), multiple, least))} fits')
     require_large_pictures(config, t.data, sizes)
     for scene, (w, h) in sizes.items():
         if t.crop and not size and (t.crop[0] > w or t.crop[1] > h):
@@ -144,6 +118,14 @@ def check_sizes(config, sizes):
     if t.vgg and config.out_channels != 3:
         raise UserError(f'--vgg: VGG-19 looks at RGB, these pictures have {config.out_channels} '
                         'channels')
+    train.set_schedule(config, len(inspection.train_and_heldout(config, pairs)[0]))
+    configuration.check_config(config)
+
+
+def min_training_side(config):
+    """Return the smallest width and height of a picture that can be trained on."""
+    vgg = 16 if config.training and config.training.vgg else 1      # VGG-19 halves it four times
+    return max(min_input_side(config), 1 << config.n_scales, vgg)
 
 
 def require_large_pictures(config, root, sizes):
@@ -161,8 +143,7 @@ def round_size(size, multiple, least):
 
 
 def default_size(config, sizes):
-    """Return the most frequent of `sizes`, reduced to a width of at most 1024 pixels and rounded to
-    what the networks take."""
+    """Return the most frequent of `sizes`, at most 1024 pixels wide, as the networks take it."""
     frequent = max(dict.fromkeys(sizes), key=sizes.count)
     shrink = min(1, 1024 / frequent[0])
     return round_size([side * shrink for side in frequent], network_multiple(config),
@@ -170,7 +151,7 @@ def default_size(config, sizes):
 
 
 def check_cache_folder(config, folder, given):
-    """Forget the cache that a checkpoint names where there is none, unless the command line gave
+    """Forget the cache that a checkpoint names if there is none and the command line did not give
     it: a stranger's file must not choose the folder that is written to."""
     t = config.training
     if t.cache and not given and not (Path(t.cache) / 'index.json').is_file():

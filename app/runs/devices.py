@@ -17,29 +17,24 @@ import nets
 def pick_device(name):
     """Return the torch.device of this process and connect it to the others. name: 'auto' (CUDA if
     there is any), 'cpu' or 'cuda'. Raises UserError if there is no such device."""
-    if name == 'cuda' and not torch.cuda.is_available():
+    has_cuda = name != 'cpu' and torch.cuda.is_available()
+    if name == 'cuda' and not has_cuda:
         raise UserError('--device cuda: PyTorch finds no CUDA device here; leave the flag out to '
                         'use the CPU')
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if name == 'cpu':
+    if not has_cuda:
         keep_memory()
-    return distributed.initialise(torch.device(name))
+    return distributed.initialise(torch.device('cuda' if has_cuda else 'cpu'))
 
 
 def has_bf16(device):
-    """Return whether a device computes in bf16. A CPU that has only AVX2, or no vector unit that
-    PyTorch knows, emulates it, which takes a hundred times as long."""
+    """Return whether a device computes in bf16. CPUs with AVX2 or less emulate it, slowly."""
     return device.type != 'cpu' or torch.backends.cpu.get_cpu_capability() not in (
         'AVX2', 'DEFAULT', 'NO AVX')
 
 
 def pick_precision(config, device, clock=time.perf_counter):
-    """Return 'bf16' if this network is at least 20 % faster in it on this device, else 'fp32'.
-
-    Both compute a residual block (or a convolution as wide, for a U-Net) in turns, so that another
-    program slows down both. The first to win three turns is chosen.
-    """
+    """Return 'bf16' if this network is at least 20 % faster in it on this device, else 'fp32': what
+    first wins three turns. Turns, because other programs then slow down both."""
     if not has_bf16(device):
         return 'fp32'
     down = 3 if config.model == 'unet' else config.n_enhancers + config.n_down
@@ -47,18 +42,15 @@ def pick_precision(config, device, clock=time.perf_counter):
     x = torch.zeros(1, config.ngf << down, max(2, h >> down), max(2, w >> down), device=device)
     block = nets.ResidualBlock(x.shape[1]).to(device)
 
-    def run_block(x, precision):
+    def measure(precision, x=x, clock=clock):
+        started = clock()
         with torch.no_grad(), nets.arithmetic(device, precision):
             block(x).flatten()[0].item()            # waits for the device
-
-    def measure(precision):
-        started = clock()
-        run_block(x, precision)
         return clock() - started
 
     wins = {'fp32': 0, 'bf16': 0}
     for precision in wins:                          # the first call of each takes longer
-        run_block(x[..., :2, :2], precision)
+        measure(precision, x[..., :2, :2], time.perf_counter)
     while max(wins.values()) < 3:
         fp32, bf16 = measure('fp32'), measure('bf16')
         wins['bf16' if bf16 <= 0.8 * fp32 else 'fp32'] += 1
@@ -66,12 +58,11 @@ def pick_precision(config, device, clock=time.perf_counter):
 
 
 def set_precision(config, device, given=None, before=()):
-    """Set the arithmetic of a new run to the faster one, unless --precision gives it or it is among
-    the fields of the run `before`. Raises UserError if the device lacks what is given."""
+    """Set the arithmetic of a new run to the faster one, unless `given` or `before` has one."""
     if given == 'tf32' and device.type != 'cuda':
         raise UserError('--precision tf32: the CPU has no such arithmetic; fp32, or bf16')
     if given is None and 'precision' not in before:
-        config.training.precision = distributed.broadcast_object(pick_precision(config, device))
+        config.training.precision = distributed.all_gather(pick_precision(config, device))[0]
 
 
 def compile_generator(run):

@@ -1,6 +1,5 @@
 """Several processes that train or generate as one, started by torchrun. Each computes its shard;
-all hold the same weights, because gradients are averaged. Only the main process writes and logs.
-Without torchrun there is one process, and the functions here do nothing."""
+only the main process writes and logs. In a single process, the functions here do nothing."""
 from contextlib import contextmanager
 from datetime import timedelta
 import os
@@ -37,12 +36,6 @@ def initialise(device):
     return device
 
 
-def is_connection_error(error):
-    """Whether an exception says that another process has ended. Gloo only says so in words."""
-    words = ('gloo', 'NCCL', 'Connection', 'Broken pipe')
-    return type(error).__name__.startswith('Dist') or any(word in str(error) for word in words)
-
-
 def shut_down():
     """Wait for the other processes and disconnect."""
     global cpu_group
@@ -53,8 +46,7 @@ def shut_down():
 
 
 def shard(items):
-    """The items of a list that this process takes. Where all must take the same number, its length
-    is a multiple of WORLD_SIZE."""
+    """Return the part of a list that this process takes."""
     each = -(-len(items) // WORLD_SIZE)
     return items[RANK * each:(RANK + 1) * each]
 
@@ -79,11 +71,6 @@ def all_gather(value):
     return values
 
 
-def broadcast_object(value):
-    """Return the main process's value in every process."""
-    return all_gather(value)[0]
-
-
 def broadcast(tensors):
     """Copy the main process's tensors into those of every process."""
     for tensor in tensors if WORLD_SIZE > 1 else ():
@@ -91,20 +78,18 @@ def broadcast(tensors):
 
 
 def all_reduce(tensors, operation='mean'):
-    """Combine each tensor over all processes, in place: operation 'mean', 'min' or 'max'. Only the
-    device waits."""
-    if WORLD_SIZE == 1:
-        return
-    kind = {'mean': dist.ReduceOp.SUM, 'min': dist.ReduceOp.MIN, 'max': dist.ReduceOp.MAX}
-    for work in [dist.all_reduce(tensor, kind[operation], async_op=True) for tensor in tensors]:
-        work.wait()
-    if operation == 'mean':
-        torch._foreach_div_(tensors, WORLD_SIZE)
+    """Combine each tensor over all processes, in place, by 'mean', 'min' or 'max'."""
+    if WORLD_SIZE > 1:
+        kind = {'mean': dist.ReduceOp.SUM, 'min': dist.ReduceOp.MIN, 'max': dist.ReduceOp.MAX}
+        for work in [dist.all_reduce(tensor, kind[operation], async_op=True) for tensor in tensors]:
+            work.wait()
+        if operation == 'mean':
+            torch._foreach_div_(tensors, WORLD_SIZE)
 
 
 class Agreement:
-    """Called with a number, returns the largest number that any process gave at the call before.
-    So nobody waits for it, and all processes get the same."""
+    """Called with a number, returns the largest number that any process gave at the call before:
+    nobody waits for it, and all processes get the same."""
     work, number = None, 0
 
     def __call__(self, number):

@@ -1,5 +1,6 @@
 """Runs for use without this program: the generator as one program (torch.export or ONNX), or files
 as the official code reads them."""
+from functools import partial
 import logging
 from pathlib import Path
 import warnings
@@ -12,22 +13,20 @@ from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, write_atomically, write_text
 from app.datasets import palettes
-from app.runs import configurations, runs
+from app.runs import configurations
 from app.runs.folders import list_checkpoints
 import data
 from generate import min_input_side, network_multiple
 
 
 class ExportedGenerator(nn.Module):
-    """The generator with all that comes before and after it.
+    """The generator with all that comes before and after it. forward takes three (H, W) int64 maps
+    and returns the picture (H, W, C) uint8; multiples: docs/differences.md, 13.
 
-    forward takes three (H, W) int64 maps and returns the picture (H, W, C) uint8:
     label: ids as in the label maps of the data set, or labels where those maps are colours.
     inst: ids of instances; ignored if the run has none.
-    style: for each pixel the index of its style among those of its label; ignored without an
-        encoder. An index that its label does not have means style 0.
-
-    H and W are multiples of what the networks take (docs/differences.md, 13).
+    style: of each pixel, the index of its style among those of its label, 0 for those that the
+        label does not have; ignored without an encoder.
     """
 
     def __init__(self, run, clusters):
@@ -57,14 +56,12 @@ class ExportedGenerator(nn.Module):
 
 def export_program(folder, run, clusters, kind=None, size=None, path=None):
     """Write the program of the run in `folder` into a file. Returns a line that says what the
-    program takes.
+    program takes. UserError where the run cannot be exported.
 
     clusters: the run's styles, see run_styles.cluster_dataset; None without an encoder.
     kind: 'pt2' (torch.export), the default, or 'onnx'.
-    size: (width, height) of the maps to trace it with, by default the run's. Others may be used
-        where the format allows it.
+    size: (width, height) to trace it with, by default the run's; most programs take others, too.
     path: of the file, by default <folder>/exported.<kind>.
-    Raises UserError where the run cannot be exported.
     """
     size, kind = size or run.config.size, kind or 'pt2'
     path = Path(path or folder / f'exported.{kind}')
@@ -81,108 +78,84 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
     if path.is_dir():
         raise UserError(f'--out {path}: is a folder, expected a file to write')
     make_folder(path.parent)
+    model = ExportedGenerator(run, clusters).eval().to('cpu').requires_grad_(False)
+    maps = tuple(torch.zeros(size[::-1], dtype=torch.int64) for _ in range(3))
+    bounds = {'min': -(-least // multiple), 'max': (1 << 15) // multiple}
+    shapes = ({i: multiple * torch.export.Dim(name, **bounds)
+               for i, name in enumerate(('rows', 'columns'))},) * 3
+    sizes = f'sizes that are multiples of {multiple}'
     with torch.no_grad(), as_user_error(path, 'cannot be exported'), warnings.catch_warnings():
         warnings.simplefilter('ignore')             # of PyTorch about itself
-        program, any_size = trace(ExportedGenerator(run, clusters), size, multiple, least)
-        if kind == 'pt2':
-            write_atomically(path, lambda file: torch.export.save(program, file))
-        else:
+        try:
+            program = torch.export.export(model, maps, dynamic_shapes=shapes)
+        except torch._dynamo.exc.UserError:         # the rules differ between versions of PyTorch
+            program, sizes = torch.export.export(model, maps), f'{size[0]}x{size[1]}'
+        if kind == 'onnx':
             write_onnx(program, path)
-    sizes = f'sizes that are multiples of {multiple}' if any_size else f'{size[0]}x{size[1]}'
+        else:
+            write_atomically(path, partial(torch.export.save, program))
     return (f'{path}: label, inst, style (rows, columns) int64 -> picture (rows, columns, '
             f'channels) uint8; {sizes}')
 
 
-def trace(model, size, multiple, least):
-    """Return a model's torch.export program, and whether it takes other sizes than `size`: those
-    that are multiples of `multiple` and not below `least`."""
-    model = model.eval().to('cpu').requires_grad_(False)
-    maps = tuple(torch.zeros(size[::-1], dtype=torch.int64) for _ in range(3))
-    h, w = (multiple * torch.export.Dim(name, min=-(-least // multiple), max=(1 << 15) // multiple)
-            for name in ('rows', 'columns'))
-    try:
-        return torch.export.export(model, maps, dynamic_shapes=({0: h, 1: w},) * 3), True
-    except torch._dynamo.exc.UserError:             # the rules differ between versions of PyTorch
-        return torch.export.export(model, maps), False
-
-
 def write_onnx(program, path):
     """Write a torch.export program as ONNX."""
+    logging.disable(logging.WARNING)                # it warns that torchvision is missing
     try:
         import onnx                                 # noqa: F401
         import onnxscript                           # noqa: F401
-    except ImportError as error:
-        raise UserError(f'--format onnx: {error}; pip install onnx onnxscript') from None
-    logging.disable(logging.WARNING)                # it warns that torchvision is missing
-    try:
         converted = torch.onnx.export(program, (), dynamo=True, verbose=False,
                                       input_names=['label', 'inst', 'style'],
                                       output_names=['picture'])
+    except ImportError as error:
+        raise UserError(f'--format onnx: {error}; pip install onnx onnxscript') from None
     finally:
         logging.disable(logging.NOTSET)
     write_atomically(path, lambda file: file.write(converted.model_proto.SerializeToString()))
 
 
-# ------------------------------------------------------------------------------ the official code
-
 def export_official(folder, run, D, clusters, out):
-    """Write a run as the official code reads it: latest_net_G.pth, _D.pth and _E.pth,
-    features_clustered_<k>.npy, and opt.txt, the options that it needs. Returns the paths.
+    """Write a run into the folder `out` as the official code reads it, with an opt.txt of the
+    options that it needs. Returns the paths. UserError if the official code has no such network.
 
-    D: the discriminators' state dict, or None.
-    clusters: as in export_program.
-    out: the folder to write.
-    Raises UserError if the official code has no such network.
+    D: the discriminators' state dict, or None. clusters: as in export_program.
     """
     c, out = run.config, Path(out)
-    check_official(folder, c)
+    boundary, of_instances = c.boundary and c.instances != 'none', c.features_of == 'instance'
+    for lacks, what in (
+            (c.model == 'unet', 'U-Net; use generate'),
+            (c.up != 'transposed', f'--up {c.up}; --format pt2 writes it'),
+            (c.spectral_norm, '--spectral-norm; --format pt2 writes it'),
+            (not c.n_labels and c.in_channels != 3,
+             f'maps of {c.in_channels} channels; use generate'),
+            (c.features and of_instances and not boundary,
+             'features of instances without their boundary map; --format pt2 writes it')):
+        if lacks:
+            raise UserError(f'{folder}: the official code has no {what}')
     if c.label_table:
         warn(f'note: the official code takes labels from 0 to {c.n_labels - 1}; ids of the maps '
              'that this run makes into those have to be mapped first')
     if list_checkpoints(out):
         raise UserError(f'--official {out}: holds a run of this program; choose another folder')
     make_folder(out)
+    options = {
+        'label_nc': c.n_labels, 'no_instance': not boundary, 'output_nc': c.out_channels,
+        'instance_feat': c.features and of_instances,
+        'label_feat': c.features and not of_instances, 'feat_num': c.feat,
+        'netG': c.model, 'ngf': c.ngf, 'n_downsample_global': c.n_down,
+        'n_blocks_global': c.n_blocks, 'n_local_enhancers': c.n_enhancers,
+        'n_blocks_local': c.n_blocks_local, 'nef': c.nef, 'n_downsample_E': c.n_down_encoder,
+        'ndf': c.ndf, 'num_D': c.n_scales, 'n_layers_D': c.n_layers}
+    write_text(out / 'opt.txt', ''.join(f'{name}: {value}\n' for name, value in options.items()))
     paths = [out / 'opt.txt']
-    options = official_options(c)
-    write_text(paths[0], ''.join(f'{name}: {value}\n' for name, value in options.items()))
-    states = {'G': run.G.state_dict(), 'D': D, 'E': run.E and run.E.state_dict()}
-    for name, state in states.items():
+    for name, state in (('G', run.G.state_dict()), ('D', D), ('E', run.E and run.E.state_dict())):
         if state is not None:
+            state = {key: value.clone() for key, value in state.items()}
             paths.append(out / f'latest_net_{name}.pth')
-            write_atomically(paths[-1], lambda file, state=state: torch.save(
-                {key: value.clone() for key, value in state.items()}, file))
+            write_atomically(paths[-1], partial(torch.save, state))
     if clusters:
         centres = {label: clusters['centres'][label][counts > 0]
                    for label, counts in enumerate(clusters['counts']) if counts.any()}
         paths.append(out / f'features_clustered_{clusters["counts"].shape[1]:03d}.npy')
         write_atomically(paths[-1], lambda file: np.save(file, centres, allow_pickle=True))
     return paths
-
-
-def check_official(folder, config):
-    """Raise UserError if the official code lacks a network of this configuration."""
-    c = config
-    for lacks, what in (
-            (c.model == 'unet', 'U-Net'), (c.up != 'transposed', f'--up {c.up}'),
-            (c.spectral_norm, '--spectral-norm'),
-            (not c.n_labels and c.in_channels != 3, f'maps of {c.in_channels} channels'),
-            (c.features and c.features_of == 'instance' and not runs.has_boundary(c),
-             'features of instances without their boundary map')):
-        if lacks:
-            raise UserError(f'{folder}: the official code has no {what}'
-                            + ('; use generate' if c.model == 'unet' else
-                               '; --format pt2 writes it'))
-
-
-def official_options(config):
-    """Return the options of the official code that describe a configuration: {name: value}."""
-    c = config
-    return {
-        'label_nc': c.n_labels, 'no_instance': not runs.has_boundary(c),
-        'output_nc': c.out_channels,
-        'instance_feat': c.features and c.features_of == 'instance',
-        'label_feat': c.features and c.features_of == 'label', 'feat_num': c.feat,
-        'netG': c.model, 'ngf': c.ngf, 'n_downsample_global': c.n_down,
-        'n_blocks_global': c.n_blocks, 'n_local_enhancers': c.n_enhancers,
-        'n_blocks_local': c.n_blocks_local, 'nef': c.nef, 'n_downsample_E': c.n_down_encoder,
-        'ndf': c.ndf, 'num_D': c.n_scales, 'n_layers_D': c.n_layers}

@@ -1,7 +1,5 @@
 """Folders of runs: their names, the checkpoints in them, and whether a run may begin there.
-
-This module does not import torch.
-"""
+This module does not import torch."""
 from contextlib import suppress
 from pathlib import Path
 import re
@@ -13,28 +11,25 @@ from app.common.files import require_folder, resolve_path
 
 def list_checkpoints(folder):
     """Return the paths of the checkpoints in a run's folder, oldest first."""
-    steps = {path: re.fullmatch(r'checkpoint-(\d{7,18})', path.stem)
-             for path in Path(folder).glob('checkpoint-*.pt')}
-    return sorted((path for path, step in steps.items() if step),
-                  key=lambda path: int(steps[path][1]))
+    paths = [path for path in Path(folder).glob('checkpoint-*.pt')
+             if re.fullmatch(r'checkpoint-\d{7,18}', path.stem)]
+    return sorted(paths, key=lambda path: int(path.stem.removeprefix('checkpoint-')))
 
 
 def newest_run():
     """Return the folder in runs/ that was trained last. UserError if there is none."""
-    def last_save(folder):
-        with suppress(FileNotFoundError):           # a trainer may be replacing it
-            return max((path.stat().st_mtime for path in list_checkpoints(folder)), default=0)
-        return 0
-
-    times = {folder: last_save(folder) for folder in Path('runs').glob('*')}
-    if not any(times.values()):
+    times = {}
+    for folder in Path('runs').glob('*'):
+        for path in list_checkpoints(folder):
+            with suppress(FileNotFoundError):       # a trainer may be replacing it
+                times[path.stat().st_mtime] = folder
+    if not times:
         raise UserError('runs/: no trained run there; train one, or name one with --run')
-    return max(times, key=times.get)
+    return times[max(times)]
 
 
 def new_folder(folder, name, dry_run=False):
-    """Return the folder of a new run: `folder` if it is given, else runs/<name>. UserError if it
-    holds a run already, unless dry_run."""
+    """Return `folder`, or runs/<name>. UserError if it holds a run already, unless dry_run."""
     folder = Path(folder or Path('runs') / name)
     if not dry_run:
         check_new(folder)
@@ -56,11 +51,7 @@ def check_new(folder):
 
 
 def resumed_folder(resume, folder, data):
-    """Return the folder of the run to continue.
-
-    resume, folder: the values of --resume and --run, or None; the first one given is returned.
-    data: the value of --data, whose run is the next choice. The newest run is the last one.
-    """
+    """Return the folder of the run to continue: of --resume or --run, of --data, the newest."""
     if resume and folder and resolve_path(folder) != resolve_path(resume):
         raise UserError(f'--run {folder}: --resume {resume} goes on in its own folder; leave --run '
                         'out')

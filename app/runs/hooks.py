@@ -1,5 +1,4 @@
 """The hook of the training loop: status line, log, sheets of pictures, scores, checkpoints."""
-from datetime import timedelta
 import json
 import math
 import re
@@ -21,16 +20,15 @@ import styles
 import train
 
 MOST_SHOWN = 32                             # pictures on sheets that are not trained on
+MOST_CLUSTERED = 200                        # training pictures whose styles are clustered for them
 D_SATURATED_STEPS = 1000                    # after so many steps a warning says so
 
 
 def prepare_run_folder(run, folder):
-    """Bring the files in a run's folder to the step of its checkpoint. A new run is saved at once,
-    so that one knows that it can be saved before days are spent on it."""
+    """Bring the files in a run's folder to the step of its checkpoint; save a new run at once."""
     for path in (*folder.glob('*.partial'), *folder.glob('samples/*.partial')):
-        # Of a trainer that was killed, see write_atomically.
         if re.fullmatch(r'.+\.(pt|csv|json|html|npz|png)\.\d+\.partial', path.name):
-            path.unlink()
+            path.unlink()                       # of a trainer that was killed
     write_text(folder / 'config.json', json.dumps(configuration.to_dict(run.config), indent=1))
     write_text(folder / 'log.csv', run.log.rows)            # without rows past the checkpoint
     if run.log.scores or (folder / 'scores.csv').exists():
@@ -43,10 +41,8 @@ def prepare_run_folder(run, folder):
 
 
 def make_hook(run, folder, loaded, writer, score=None):
-    """Make the hook of train.fit. The caller saves the last step.
-
-    loaded: training.TrainingData. writer: checkpoints.BackgroundWriter. score: see training.fit.
-    """
+    """Make the hook of train.fit; its caller saves the last step. loaded: training.TrainingData.
+    writer: checkpoints.BackgroundWriter. score: see training.fit."""
     t, n, started = run.config.training, len(loaded.dataset), run.step
     state = SimpleNamespace(step=run.step, time=time.monotonic(), losses='',    # of the last row
                             shown=0, save_is_due=False)
@@ -75,7 +71,9 @@ def make_hook(run, folder, loaded, writer, score=None):
         evaluate = score and (is_last or run.step % t.evaluate_every == 0)
         if draw or evaluate:
             average = train.with_averages(run)
-            clusters = run_styles.current_styles(average, loaded.dataset)
+            clusters = run.E and run_styles.cluster_dataset(
+                average, loaded.dataset.without_augmentation(),
+                indices=evenly_spaced(range(n), MOST_CLUSTERED))
             if draw:
                 warn_on_error(lambda: save_sheet(average, clusters, loaded, folder),
                               'training goes on')
@@ -92,82 +90,62 @@ def make_hook(run, folder, loaded, writer, score=None):
 
 
 def show_step(run, n, state):
-    """Show in the status line how far a run is, with the losses of the last row of the log: newer
-    ones would have to wait for the device."""
+    """Show in the status line how far a run is, with the losses of the last row of the log."""
     now, t = time.monotonic(), run.config.training
-    if now - state.shown < 0.2 or now == state.time:
-        return
-    state.shown = now
-    rate = (run.step - state.step) / (now - state.time)
-    left = f', {format_duration((t.total_steps - run.step) / rate)} left' if rate else ''
-    peak = memory.peak_memory(run.device)
-    status_line(f'step {run.step}/{t.total_steps}, epoch {run.step * t.batch / n:.1f}{left}, '
-                f'{rate:.2f} steps/s'
-                + (f', {peak / 2 ** 30:.1f} GiB' if peak else '') + f'  {state.losses}')
+    if now - state.shown > 0.2 and now > state.time and run.step > state.step:
+        state.shown, rate = now, (run.step - state.step) / (now - state.time)
+        left = format_duration((t.total_steps - run.step) / rate)
+        status_line(f'step {run.step}/{t.total_steps}, epoch {run.step * t.batch / n:.1f}, '
+                    f'{left} left, {rate:.2f} steps/s  {state.losses}')
 
 
 def accumulate_terms(sums, terms):
-    """Add what train_step returned to `sums`, {name: tensor} since the last row of the log: sums of
-    losses, extremes `map_min` and `map_max`, numbers of steps `learned` and `skipped`. A skipped
-    step only counts as skipped."""
+    """Return `sums`, {name: tensor} since the last row of the log, with the terms of a step; if it
+    was skipped, that is only counted."""
     skipped, neutral = terms['skipped'], {'map_min': math.inf, 'map_max': -math.inf}
     terms = {name: torch.where(skipped > 0, neutral.get(name, 0.0), value.float())
              for name, value in terms.items()} | {'skipped': skipped, 'learned': 1 - skipped}
-    return {**sums, **{name: train.merge_term(name, sums.get(name), value)
-                       for name, value in terms.items()}}
+    return sums | {name: train.merge_term(name, sums.get(name), value)
+                   for name, value in terms.items()}
 
 
 def log_row(run, folder, n, state):
-    """Write a row of log.csv and of speed.csv, and print it: mean losses since the last row, the
-    extremes of the last feature map."""
-    t = run.config.training
-    sums = dict(zip(run.log.sums, torch.stack(list(run.log.sums.values())).tolist()))
-    run.log.sums = {}
+    """Write and print a row of the log: mean losses since the last row, extremes, speed."""
+    t, log = run.config.training, run.log
+    sums = dict(zip(log.sums, torch.stack(list(log.sums.values())).tolist()))
+    log.sums = {}
     learned = sums.pop('learned')
     extremes = {name: sums.pop(name) for name in ('map_min', 'map_max', 'skipped')}
     means = {name: total / learned if learned else math.nan for name, total in sums.items()}
-    run.log.rows = add_csv_row(folder / 'log.csv', run.log.rows, {
+    log.rows = add_csv_row(folder / 'log.csv', log.rows, {
         'step': run.step, 'pictures': run.step * t.batch,
         'lr': train.learning_rate(run.step - 1, t), **means, **extremes})
     last_step, now = state.step, time.monotonic()
     rate = (run.step - last_step) / (now - state.time)
     state.step, state.time = run.step, now
     state.losses = '  '.join(f'{name} {value:.3f}' for name, value in means.items())
-    left = timedelta(seconds=round((t.total_steps - run.step) / rate))
-    warn_on_error(lambda: append_speed(run, folder, rate), 'training goes on')
+    speed = folder / 'speed.csv'        # a file of its own: it differs when a run is repeated
+    warn_on_error(lambda: add_csv_row(speed, speed.read_text() if speed.exists() else '', {
+        'step': run.step, 'steps_per_second': rate,
+        'memory': (memory.peak_memory(run.device) or math.nan) / 2 ** 30}), 'training goes on')
     log_info(f'step {run.step}/{t.total_steps}  epoch {run.step * t.batch / n:.1f}  '
              f'{state.losses}  map {extremes["map_min"]:.1f} to {extremes["map_max"]:.1f}'
              + (f'  skipped {extremes["skipped"]:.0f}' if extremes['skipped'] else '')
-             + f'  {rate:.2f} steps/s  {left} left')
-    warn_of_saturated_discriminator(run, folder, means, last_step)
+             + f'  {rate:.2f} steps/s  {format_duration((t.total_steps - run.step) / rate)} left')
 
-
-def warn_of_saturated_discriminator(run, folder, means, last_step):
-    """Warn once where the discriminator has been right about nearly everything for long."""
-    chance = losses.chance_level_loss(run.config.n_scales, run.config.training.gan)
+    chance = losses.chance_level_loss(run.config.n_scales, t.gan)
     saturated = means['d_fake'] + means['d_real'] < 0.05 * chance
-    run.log.d_saturated_since = (run.log.d_saturated_since or run.step) if saturated else None
-    if saturated and (last_step - run.log.d_saturated_since < D_SATURATED_STEPS
-                      <= run.step - run.log.d_saturated_since):
+    log.d_saturated_since = (log.d_saturated_since or run.step) if saturated else None
+    if saturated and (last_step - log.d_saturated_since < D_SATURATED_STEPS
+                      <= run.step - log.d_saturated_since):
         warn(f'warning: {folder}: for {D_SATURATED_STEPS} steps the discriminator has been right '
              'about nearly everything, so the generator learns little from it; more data or a '
              'smaller --ndf help')
 
 
-def append_speed(run, folder, rate):
-    """Append a row to speed.csv. Its numbers differ when a run is repeated, unlike log.csv's."""
-    peak = (memory.peak_memory(run.device) or math.nan) / 2 ** 30
-    with open(folder / 'speed.csv', 'a') as file:
-        if not file.tell():
-            file.write('step,steps_per_second,memory\n')
-        file.write(f'{run.step},{rate:.6g},{peak:.4g}\n')
-
-
 def add_csv_row(path, text, values):
-    """Append a row {name: number}, and before the first row the names, to the file `path`, which
-    holds `text`. Returns its new text. A name that is not in the first line is left out, as that of
-    a term of a later version."""
-    names = text.splitlines()[0].split(',') if text else list(values)
+    """Append a row {name: number} to the file `path`, which holds `text`. Return its new text."""
+    names = text.splitlines()[0].split(',') if text else list(values)   # others are left out
     numbers = (values.get(name, math.nan) for name in names)
     row = [str(value) if isinstance(value, int) else f'{value:.6g}' for value in numbers]
     text = (text or ','.join(names) + '\n') + ','.join(row) + '\n'
@@ -190,10 +168,15 @@ def add_scores(run, folder, scores):
                       'training goes on')
 
 
+def evenly_spaced(items, most):
+    """Return at most `most` of a list or range, evenly spaced from the first."""
+    return items[::max(1, -(-len(items) // most))]
+
+
 @torch.inference_mode()
 def render(run, item, clusters):
-    """Make the pictures [(1, C, H, W)] of an item of a data.PairedDataset: in the styles of its
-    photograph and in the most frequent ones; without an encoder the only one."""
+    """Make the pictures [(1, C, H, W)] of an item of a data.PairedDataset: with the styles of its
+    photograph and with the most frequent ones; without an encoder the only one."""
     label, inst, image, _ = data.to_device(
         {role: tensor[None] for role, tensor in item.items()}, torch.device('cpu'))
     scene = generate.make_scene(run.config, label, inst)
@@ -204,10 +187,10 @@ def render(run, item, clusters):
 
 def save_sheet(run, clusters, loaded, folder):
     """Write samples/<step>.png: two training pictures and two others, a row each: label map |
-    picture in the styles of the photograph | in the most frequent ones | photograph."""
+    picture with the styles of the photograph | with the most frequent ones | photograph."""
     n = len(loaded.dataset)
-    items = [*(loaded.dataset[0, i] for i in run_styles.evenly_spaced(range(n), 2)),
-             *run_styles.evenly_spaced(loaded.shown, 2)]
+    items = [*(loaded.dataset[0, i] for i in evenly_spaced(range(n), 2)),
+             *evenly_spaced(loaded.shown, 2)]
     strips = [pictures.strip(run.config, item['label'], [
         *render(run, item, clusters), data.to_float(item['image'][None])]) for item in items]
     width = max(strip.shape[1] for strip in strips)
@@ -217,18 +200,19 @@ def save_sheet(run, clusters, loaded, folder):
 
 
 def report_distances(run, clusters, loaded, most):
-    """Print the mean distance of pictures from their photographs, for at most `most` pictures that
-    were trained on and as many that were not."""
+    """Print how far at most `most` training pictures and others are from their photographs."""
     most = min(most, MOST_SHOWN)
     if not most or not loaded.shown:
         return
+    log_info('how far the pictures are from their photographs, as the mean difference of pixels '
+             '(0: equal, 255: black in place of white):')
     plain = loaded.dataset.without_augmentation()
-    trained = (plain[0, i] for i in run_styles.evenly_spaced(range(len(plain)), most))
-    names = [' styles of the photograph', ' main styles'] if run.E else ['']
-    for which, items in (('trained on', trained),
-                         ('not trained on', run_styles.evenly_spaced(loaded.shown, most))):
+    trained = [plain[0, i] for i in evenly_spaced(range(len(plain)), most)]
+    names = [' with the styles of the photograph', ' with the most frequent styles']
+    for which, items in (('training pictures', trained),
+                         ('other pictures', evenly_spaced(loaded.shown, most))):
         distances = np.mean([[
             float((fake.cpu().float() - data.to_float(item['image'])).abs().mean()) * 127.5
             for fake in render(run, item, clusters)] for item in items], 0)
-        log_info(f'pictures {which}: mean distance from the photograph in grey levels '
-                 + ', '.join(f'{value:.1f}{name}' for value, name in zip(distances, names)))
+        log_info(f'  {len(items)} {which}: ' + ', '.join(
+            f'{value:.1f}{name}' for value, name in zip(distances, names if run.E else [''])))

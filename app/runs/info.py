@@ -4,64 +4,60 @@ from pathlib import Path
 from app.common import config as configuration
 from app.common.console import plural
 from app.common.errors import UserError
-from app.runs import run_styles, runs, seals
+from app.runs import checkpoints, run_styles, runs
 from app.runs.folders import list_checkpoints
 from app.runs.report import (
     finite_or_none, format_number, read_csv_columns, read_evaluation, score_table)
 
 
 def run_facts(path, n_labels=None):
-    """Return all facts about a run as a dict for JSON.
-
-    path: the folder of a run, also of the official code, or a single checkpoint.
-    n_labels: see official.infer_labels.
-    Raises UserError if there is no whole checkpoint.
-    """
+    """Return all facts about a run as a dict for JSON. UserError if there is no whole checkpoint.
+    path: of a run, also of the official code, or of a checkpoint. n_labels: see infer_labels."""
     path = Path(path)
-    is_folder = path.is_dir()
     newest, checkpoint = runs.read_run(path, which='file' if path.is_file() else 'newest',
                                        n_labels=n_labels)
-    c = checkpoint['config']
-    t = c.training
-    clusters = run_styles.load_styles(path, c) if is_folder else None
-    scores = read_csv_columns(path / 'scores.csv')
+    c, t = checkpoint['config'], checkpoint['config'].training
+    clusters = run_styles.load_styles(path, c)
+    counts = clusters and clusters['counts']
     return {
         'run': str(path), 'checkpoint': str(newest), 'official': t is None,
-        'step': checkpoint['step'], 'of_steps': t.total_steps if t else None,
-        'data': t.data if t else None, 'layout': c.layout, 'labels': c.n_labels,
-        'instances': c.instances, 'size': c.size and list(c.size),
+        'step': checkpoint['step'], 'of_steps': t and t.total_steps, 'data': t and t.data,
+        'layout': c.layout, 'labels': c.n_labels, 'instances': c.instances,
+        'size': c.size and list(c.size),
         'model': {'global': 'G1', 'local': f'G1 and {plural(c.n_enhancers, "enhancer")}',
                   'unet': 'U-Net'}[c.model],
         'parameters': {name: sum(x.numel() for x in checkpoint['weights'][name].values())
                        for name in 'GDE' if name in checkpoint['weights']},
-        'precision': t.precision if t else None, 'average': t.ema if t else None,
-        'batch': t.batch if t else None,
+        'precision': t and t.precision, 'average': t and t.ema, 'batch': t and t.batch,
         'given': {name: value for name, value in t.flags.items() if name != 'data'} if t else {},
-        'styles': {'labels': int((clusters['counts'] > 0).any(1).sum()),
-                   'styles': int((clusters['counts'] > 0).sum()),
-                   'instances': int(clusters['counts'].sum()) if t else None} if clusters else None,
-        'scores': {name: finite_or_none(values[-1]) for name, values in scores.items()},
-        'evaluation': read_evaluation(path) if is_folder else None,
+        'styles': clusters and {
+            'labels': int((counts > 0).any(1).sum()), 'styles': int((counts > 0).sum()),
+            'instances': int(counts.sum()) if t else None},     # the official code has no counts
+        'scores': {name: finite_or_none(values[-1])
+                   for name, values in read_csv_columns(path / 'scores.csv').items()},
+        'evaluation': read_evaluation(path),
         'checkpoints': {file.name: 'whole' if file == newest else checkpoint_state(file)
-                        for file in (list_checkpoints(path) if is_folder else [path])}}
+                        for file in ([path] if path.is_file() else list_checkpoints(path))}}
 
 
 def checkpoint_state(path):
     """Return 'whole', or what is wrong with a checkpoint."""
     try:
-        seals.check_seal(path)
-        return 'whole'
-    except (seals.Damaged, OSError, UserError) as error:
-        return str(error)
+        checkpoints.check_seal(path)
+    except (OSError, UserError) as error:
+        return str(error).removeprefix(f'{path}: ')
+    return 'whole'
 
 
 def describe_facts(facts):
     """Yield the lines of what run_facts returned."""
-    size = configuration.format_value(facts['size'] or 'native size')
+    instances = {'files': 'instance maps', 'components': 'connected components as instances',
+                 'none': 'no instances'}[facts['instances']]
     yield f'{facts["run"]}: ' + ('a run of the official code' if facts['official'] else
                                  f'step {facts["step"]} of {facts["of_steps"]}')
-    yield (f'  pictures    {facts["layout"]}, {size}, {facts["labels"]} labels, instances '
-           f'{facts["instances"]}' + (f', {facts["data"]}' if facts['data'] else ''))
+    yield '  pictures    ' + ', '.join([
+        facts['layout'], configuration.format_value(facts['size'] or 'native size'),
+        f'{facts["labels"]} labels', instances, *([facts['data']] if facts['data'] else [])])
     yield f'  networks    {facts["model"]}; ' + ', '.join(
         f'{name} {n / 1e6:.1f}M' for name, n in facts['parameters'].items())
     if not facts['official']:

@@ -12,13 +12,11 @@ from app.common.console import log_info, warn
 from app.runs import distributed
 import train
 
-KEPT_PIXELS = 2048 * 1024       # of the largest map for which keeping memory pays: for larger ones
-                                # the gaps between kept pieces would take too much
+KEPT_PIXELS = 2048 * 1024       # for larger maps, gaps between kept pieces would take too much
 
 
 def keep_memory(keep=True):
-    """Let this process keep the memory that it frees (Linux). Every layer makes and frees maps of
-    the size of the picture; fetching their pages anew takes a fifth of the time of a step."""
+    """Let this process keep the memory that it frees (Linux), which saves a fifth of the time."""
     with suppress(OSError, AttributeError, TypeError):      # other systems; TypeError: Windows
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0 if keep else 1 << 16)    # M_MMAP_MAX, and its default
@@ -46,8 +44,8 @@ def peak_memory(device):
 
 
 class PeakMemory(TorchDispatchMode):
-    """A context that counts the bytes of all tensors made in it: `now` those that are alive, `peak`
-    the most that were alive at once. Fake tensors count as true ones."""
+    """A context that counts the bytes of the tensors made in it, also fake ones: `now` those that
+    are alive, `peak` the most that were alive at once."""
 
     def __init__(self):
         super().__init__()
@@ -57,16 +55,16 @@ class PeakMemory(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for x in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(x, torch.Tensor) and x.untyped_storage() not in self.seen:
-                storage = x.untyped_storage()
+            storage = x.untyped_storage() if isinstance(x, torch.Tensor) else None
+            if storage is not None and storage not in self.seen:
                 self.seen.add(storage)
-                weakref.finalize(storage, self.subtract, storage.nbytes())
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
+                self.add(storage.nbytes())
+                weakref.finalize(storage, self.add, -storage.nbytes())
         return result
 
-    def subtract(self, n):
-        self.now -= n
+    def add(self, n):
+        self.now += n
+        self.peak = max(self.peak, self.now)
 
 
 def checkpoint_bytes(run):
@@ -77,15 +75,13 @@ def checkpoint_bytes(run):
 
 
 def memory_needed(run):
-    """Estimate the bytes that training takes, by passing fake tensors, which have no values,
-    through the networks: on a GPU those of this process, on the CPU those of all processes on this
-    machine. Returns None if the pictures keep their own sizes."""
+    """Estimate the bytes that training takes, by a step on tensors without values: on the CPU of
+    all processes here, on a GPU of this one. None if the pictures keep their own sizes."""
     from torch._subclasses.fake_tensor import FakeTensorMode     # takes long to import
     c, t = run.config, run.config.training
     if not (t.crop or c.size):
         return None
-    w, h = t.crop or c.size
-    n = t.batch // t.accumulate // distributed.WORLD_SIZE
+    (w, h), n = t.crop or c.size, t.batch // t.accumulate // distributed.WORLD_SIZE
     step, run.step = run.step, t.total_steps        # when everything is trained
     train.freeze_inner(run)
     with FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory:
@@ -94,14 +90,13 @@ def memory_needed(run):
                 (1 if c.n_labels else c.in_channels, torch.uint8), (1, torch.int32),
                 (c.out_channels, torch.float32)))
         train.forward_backward(run, label, None if c.instances == 'none' else inst, image, None, 0)
-        for optimizer in (run.opt_G, run.opt_D):
-            optimizer.zero_grad()
-    run.last_map = ()
+        run.opt_G.zero_grad()
+        run.opt_D.zero_grad()
     kept = checkpoint_bytes(run)
     needed = memory.peak + kept
     if run.vgg:
         needed += sum(p.nbytes for p in run.vgg.parameters())
-    run.step = step
+    run.step, run.last_map = step, ()
     train.freeze_inner(run)
     if run.device.type == 'cpu':                    # and the main process copies each checkpoint
         needed = distributed.LOCAL_WORLD_SIZE * needed + kept
@@ -109,15 +104,14 @@ def memory_needed(run):
 
 
 def compare_memory(run):
-    """Print how much memory a run needs, and warn if less is free. Returns whether there is enough;
-    True if that is not known."""
+    """Print how much memory a run needs, and warn if less is free. Return whether it is enough."""
     needed, free = memory_needed(run), free_memory(run.device)
     if needed is None or free is None:
         return True
-    message = f'memory: about {needed / 2 ** 30:.1f} GiB needed, {free / 2 ** 30:.1f} GiB free'
+    message = f'about {needed / 2 ** 30:.1f} GiB needed, {free / 2 ** 30:.1f} GiB free'
     if needed < free:
-        log_info(message)
+        log_info(f'  memory    {message}')
     else:
-        warn(f'warning: {message}; --precision bf16, --recompute, --accumulate (of a larger '
-             '--batch), --crop, a smaller --size or --ngf take less')
+        warn(f'warning: memory: {message}; --precision bf16, --recompute, --accumulate (of a '
+             'larger --batch), --crop, a smaller --size or --ngf take less')
     return needed < free

@@ -1,6 +1,5 @@
 """Runs of the official code of 2018 (github.com/NVIDIA/pix2pixHD): state dicts without a
 configuration, and clustered features in a pickle."""
-from pathlib import Path
 import pickle
 import re
 
@@ -13,12 +12,12 @@ from app.datasets.layouts import CITYSCAPES, LAYOUTS
 from app.runs import checkpoints
 
 
-def read_weights(folder):
-    """Return {'G', 'D', 'E': state dict} of latest_net_G.pth, latest_net_D.pth and
-    latest_net_E.pth, without those that are missing. UserError if one cannot be read."""
+def read_checkpoint(folder, n_labels=None):
+    """Return a run as runs.checkpoint_dict does, without what only training needs. E and D may be
+    missing. n_labels: see infer_labels. UserError if it cannot be read."""
     weights = {}
     for name in 'GDE':
-        path = Path(folder) / f'latest_net_{name}.pth'
+        path = folder / f'latest_net_{name}.pth'
         if path.exists():
             require_regular_file(path)
             with as_user_error(path):
@@ -27,18 +26,14 @@ def read_weights(folder):
                 # PyTorch before 0.4 wrote statistics of InstanceNorm, which are not used.
                 weights[name] = {key: tensor for key, tensor in state.items()
                                  if not re.search(r'running_(mean|var)$', key)}
-    return weights
+    with as_user_error(folder, 'not the networks of an official pix2pixHD run'):
+        network = infer_config(folder, **weights, n_labels=n_labels)
+    return {'config': {**network, 'training': None}, 'step': 0, 'weights': weights, 'average': {}}
 
 
 def infer_config(folder, G, D=None, E=None, n_labels=None):
-    """Infer the network fields of a configuration from the shapes of state dicts: {field: value}.
-
-    n_labels: see infer_labels.
-    Raises UserError if the networks do not fit one another.
-
-    As in the official scripts, the encoder gets pictures at the size of G1 for any number of local
-    enhancers.
-    """
+    """Return the network fields of a configuration, {field: value}, from the shapes of state dicts
+    and from opt.txt. As in the official scripts, the encoder gets pictures at the size of G1."""
     def convolutions(state, module):
         return [weight for name, weight in state.items()
                 if re.fullmatch(rf'{module}\.\d+\.weight', name)]
@@ -47,26 +42,34 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
         return len({name.split('.')[1] for name in G
                     if re.match(rf'{module}\.\d+\.conv_block', name)})
 
+    opt = folder / 'opt.txt'
+    options = dict(re.findall(r'^(\w+): (.*?)\s*$', read_text(opt), re.M)) if opt.exists() else {}
     n_enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
     stem = G[f'model{n_enhancers}_1.1.weight' if n_enhancers else 'model.1.weight']
-    layers = convolutions(E, 'model') if E else []
-    feat = len(layers[-1]) if E else 0
     out_channels = next(len(weight) for weight in reversed(G.values()) if weight.ndim == 4)
-    check_channels(folder, stem.shape[1], feat, D, out_channels)
-    options = read_options(folder)
-    n_labels, boundary = infer_labels(folder, stem.shape[1] - feat, n_labels, options)
+    layers = convolutions(E, 'model') if E else []
+    channels = stem.shape[1] - (len(layers[-1]) if E else 0)
+    if D:                       # it gets all that G gets, except for features
+        extra = channels - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
+    else:                       # 35 labels, boundary map and 3 features
+        extra = 3 if channels == len(CITYSCAPES) + 1 + 3 else 0
+    if extra:                   # the encoder is in the folder of another stage
+        raise UserError(f'{folder}: G takes {stem.shape[1]} channels, {extra} more than label and '
+                        'boundary maps have: features; copy latest_net_E.pth of the run that its '
+                        'encoder comes from into the folder')
+    n_labels, boundary = infer_labels(folder, channels, n_labels, options.get('label_nc', ''))
     layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
-    config = {'model': 'local' if n_enhancers else 'global', 'ngf': len(stem),
-              'n_enhancers': n_enhancers, 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
-              'out_channels': out_channels,
+    config = {'model': 'local' if n_enhancers else 'global', 'n_enhancers': n_enhancers,
+              'ngf': len(stem), 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
               'n_blocks': n_blocks('model'), 'n_blocks_local': n_blocks('model1_2'),
-              'features': E is not None, 'encoder_scale': 1 << n_enhancers,
+              'out_channels': out_channels, 'encoder_scale': 1 << n_enhancers,
               'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
-              'instances': 'files' if boundary else 'none', 'n_labels': n_labels,
-              'layout': layout, 'label_names': LAYOUTS[layout].names(Path(folder)),
-              'void': list(LAYOUTS[layout].void)}
+              'features': E is not None, 'instances': 'files' if boundary else 'none',
+              'n_labels': n_labels, 'layout': layout, 'void': list(LAYOUTS[layout].void),
+              'label_names': LAYOUTS[layout].names(folder)}
     if E:
-        config |= {'feat': feat, 'nef': len(layers[0]), 'n_down_encoder': (len(layers) - 1) // 2}
+        config |= {'feat': len(layers[-1]), 'nef': len(layers[0]),
+                   'n_down_encoder': (len(layers) - 1) // 2}
     if D:
         scores = {name.split('.')[0] for name in D}         # scale0_layer0, scale0_layer1 ...
         n_scales = len({name.split('_')[0] for name in scores})
@@ -75,48 +78,22 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
     return config
 
 
-def read_options(folder):
-    """Return the options of a run, {name: text}, from the opt.txt that the official code writes; {}
-    without that file."""
-    path = Path(folder) / 'opt.txt'
-    return dict(re.findall(r'^(\w+): (.*?)\s*$', read_text(path), re.M)) if path.exists() else {}
-
-
-def infer_labels(folder, channels, n_labels, options):
-    """Return (number of labels, whether there is a boundary map); 0 labels stand for a picture.
-
-    channels: those of G's input, without the features.
-    n_labels: what the user says, or None. Then opt.txt decides, and without it the defaults of the
-        official scripts: 36 channels are Cityscapes' labels and a boundary map, 3 are a picture.
-    options: of read_options.
-    Raises UserError if the number of labels is not known or does not fit the channels.
-    """
-    label_nc = options.get('label_nc', '')
-    default = {len(CITYSCAPES) + 1: len(CITYSCAPES), 3: 0}.get(channels)
+def infer_labels(folder, channels, n_labels, label_nc):
+    """Return (number of labels, 0 for a picture; whether there is a boundary map) of G's channels
+    without features. n_labels is what the user says; if None, label_nc of opt.txt decides, then the
+    defaults of the official scripts: 36 channels are Cityscapes' labels and a boundary map, 3 are a
+    picture. UserError if the number is not known or does not fit the channels."""
     if n_labels is None:
-        n_labels = int(label_nc) if label_nc.isdecimal() and len(label_nc) < 10 else default
+        n_labels = (int(label_nc) if label_nc.isdecimal() and len(label_nc) < 10 else
+                    {len(CITYSCAPES) + 1: len(CITYSCAPES), 3: 0}.get(channels))
     boundary = {channels: False, channels - 1: True, **({0: False} if channels == 3 else {})}
     if n_labels not in boundary:
         raise UserError(
             f'{folder}: G takes {channels} channels besides features, and '
             + ('nothing says what they are' if n_labels is None else f'not {n_labels} labels')
             + f': {channels} labels (--n-labels {channels}), or {channels - 1} and a boundary map '
-            f'(--n-labels {channels - 1})'
-            + ', or a picture (--n-labels 0)' * (channels == 3))
+            f'(--n-labels {channels - 1})' + ', or a picture (--n-labels 0)' * (channels == 3))
     return n_labels, boundary[n_labels]
-
-
-def check_channels(folder, inputs, feat, D, out_channels):
-    """Raise UserError if G has input channels that neither D gets nor E makes: features of an
-    encoder that is in the folder of another stage."""
-    if D:
-        extra = inputs - feat - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
-    else:                                                   # 35 labels, boundary and 3 features
-        extra = 3 if inputs - feat == len(CITYSCAPES) + 1 + 3 else 0
-    if extra:
-        raise UserError(f'{folder}: G takes {inputs} channels, {extra} more than label and '
-                        'boundary maps have: features; copy latest_net_E.pth of the run that its '
-                        'encoder comes from into the folder')
 
 
 class Dtype:
@@ -129,7 +106,6 @@ class Dtype:
         self.order = state[1]
 
     def to_array(self, raw):
-        """Return bytes as an ndarray (n,)."""
         if not re.fullmatch('[fiu][1248]', self.code):
             raise pickle.UnpicklingError(f'an array of {self.code}')
         raw = raw.encode('latin1') if isinstance(raw, str) else raw
@@ -139,52 +115,41 @@ class Dtype:
 class Array:
     """Replaces numpy.ndarray while a pickle is read: `values` is an array, or a list of objects."""
 
-    def __init__(self, *empty):
-        self.values = None
-
     def __setstate__(self, state):
         _, shape, dtype, fortran, raw = state
-        self.values = raw
-        if not isinstance(raw, list):
-            self.values = dtype.to_array(raw).reshape(shape, order='F' if fortran else 'C')
+        self.values = raw if isinstance(raw, list) else dtype.to_array(raw).reshape(
+            shape, order='F' if fortran else 'C')
 
 
 class ArraysOnly(pickle.Unpickler):
-    """Reads the dicts, numbers and arrays of a pickle, and refuses to import anything else.
-
-    It calls nothing of numpy with values from the pickle, because numpy.ndarray would make an
-    object of any address.
-    """
+    """Reads the dicts, numbers and arrays of a pickle, and refuses to import anything else. It
+    calls nothing of numpy with values from the pickle: numpy.ndarray would make an object of any
+    address."""
     ALLOWED = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): Dtype,
-               ('multiarray', '_reconstruct'): Array,
+               ('multiarray', '_reconstruct'): lambda *empty: Array(),
                ('multiarray', 'scalar'): lambda dtype, raw: dtype.to_array(raw)[0].item()}
 
     def find_class(self, module, name):
-        module = module.removeprefix('numpy.core.').removeprefix('numpy._core.')
-        try:
-            return self.ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}') from None
+        key = re.sub(r'^numpy\._?core\.', '', module), name
+        if key not in self.ALLOWED:
+            raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+        return self.ALLOWED[key]
 
 
 def read_styles(path, config):
-    """Read features_clustered_010.npy, a pickled {label: (k, feat) centres}.
-
-    Returns a dict as of styles.cluster; every centre has the count 1, because the file has no
-    counts. Raises UserError if the file holds anything else.
-    """
+    """Read features_clustered_010.npy, a pickled {label: (k, feat) centres}: a dict as of
+    styles.cluster. Every centre has the count 1, because the file has no counts. Raises UserError
+    if the file holds anything else."""
     require_regular_file(path)
     with as_user_error(path, 'not clustered features of the official code'):
         with open(path, 'rb') as file:
-            version = np.lib.format.read_magic(file)
-            {1: np.lib.format.read_array_header_1_0,
-             2: np.lib.format.read_array_header_2_0}[version[0]](file)
+            version, _ = np.lib.format.read_magic(file)
+            getattr(np.lib.format, f'read_array_header_{version}_0')(file)
             pickled, = ArraysOnly(file, encoding='latin1').load().values
         clusters = {label: array.values for label, array in pickled.items()}
-        k = max(len(centres) for centres in clusters.values())
         if not set(clusters) <= set(range(config.n_labels)):
             raise ValueError(f'labels {min(clusters)} to {max(clusters)}')
-
+        k = max(map(len, clusters.values()))
         centres = np.zeros((config.n_labels, k, config.feat), np.float32)
         counts = np.zeros((config.n_labels, k), np.int64)
         for label, values in clusters.items():

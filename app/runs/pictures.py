@@ -48,8 +48,8 @@ def strip(config, label, pictures):
 
 
 def label_colours(config):
-    """The colours (n_labels, 3) uint8 in which a run's labels are shown: those of its palette, else
-    of its layout, else of PASCAL VOC, which deals the bits of an id to the channels."""
+    """Return the colours (n_labels, 3) uint8 of a run's labels: those of its palette, else of its
+    layout, else of PASCAL VOC, which deals the bits of an id to the channels."""
     ids = np.arange(config.n_labels)[:, None]
     colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(8))
     listed = {label: rgb for *rgb, label, _ in config.palette} if config.palette else dict(

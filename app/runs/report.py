@@ -1,14 +1,10 @@
 """Pages: index.html in the folder of a run, and galleries of pictures.
 
-The page of a run is made from the files in its folder: curves, sheets by step, scores, styles and
-settings. It needs no server and no network.
-"""
+The page of a run is made from the files in its folder. It needs no server and no network."""
 import base64
 from contextlib import suppress
-import csv
 from html import escape
 import io
-import math
 import os
 from pathlib import Path
 import re
@@ -18,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from app.common import config as configuration
-from app.common.console import format_duration, warn_on_error
+from app.common.console import warn_on_error
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_json, read_text, write_text
 from app.runs import run_styles
@@ -40,32 +36,17 @@ MEASURES = {'pixel_accuracy': ('pixel accuracy %', 100, '.1f'),
             'diversity': ('diversity', 1, '.1f'), 'vgg_diversity': ('in VGG-19', 1, '.3f')}
 
 
-# ------------------------------------------------------------------------- files of a run's folder
-
 def read_csv_columns(path):
     """Return the columns of a .csv of numbers, {name: ndarray}; {} without the file. Incomplete
-    rows are skipped; a later row replaces an earlier one of the same step."""
-    if not path.is_file():
-        return {}
-    rows, text = {}, read_text(path)
-    for row in csv.DictReader(io.StringIO(text)):
-        with suppress(KeyError, TypeError, ValueError):     # of a trainer that was killed
-            rows[int(row['step'])] = [float(value) for value in row.values()]
-    names = text.split('\n', 1)[0].strip().split(',')
-    complete = [rows[step] for step in sorted(rows) if len(rows[step]) == len(names)]
-    return dict(zip(names, np.array(complete).T)) if complete else {}
-
-
-def read_newest_styles(folder, config):
-    """Return [(label name, centres (k, feat), counts (k,))] of the newest styles in a run's folder
-    that can be read."""
-    names = config.label_names or range(config.n_labels)
-    for path in sorted(folder.glob('styles*.npz'), key=lambda path: -path.stat().st_mtime):
-        with suppress(UserError):
-            clusters = run_styles.load_styles(folder, config, path.stem.removeprefix('styles'))
-            return [(str(names[i]), clusters['centres'][i], clusters['counts'][i])
-                    for i in clusters['counts'].any(1).nonzero()[0]]
-    return []
+    rows are skipped; of several rows of a step the last one counts."""
+    names, *lines = read_text(path).split('\n') if path.is_file() else ['']
+    names, rows = names.strip().split(','), {}
+    for line in lines:
+        with suppress(ValueError):                          # of a trainer that was killed
+            row = [float(value) for value in line.split(',')]
+            if names[0] == 'step' and len(row) == len(names):
+                rows[int(row[0])] = row
+    return dict(zip(names, np.array([rows[step] for step in sorted(rows)]).T)) if rows else {}
 
 
 def read_evaluation(folder):
@@ -95,57 +76,41 @@ def score_table(rows):
 
 def finite_or_none(value):
     """Return a number as JSON knows it: None for inf and nan."""
-    return float(value) if math.isfinite(value) else None
-
-
-# ------------------------------------------------------------------------------------- the curves
-
-def plot(title, step, values, marks, note=''):
-    """Return the plot of a curve as HTML, '' if there is nothing to draw.
-
-    marks: [(step, what begins there)]. note: HTML for the caption.
-    """
-    n = min(len(step), POINTS)
-    means = [finite_mean(part) for part in np.array_split(values, n)] if n else []
-    finite = [value for value in means if math.isfinite(value)]
-    if n < 2 or not finite:
-        return ''
-    low, high, first, last = min(finite), max(finite), step[0], max(step[-1], step[0] + 1)
-    points = ' '.join(f'{100 * (part[-1] - first) / (last - first):.1f},'
-                      f'{100 * (high - value) / ((high - low) or 1):.1f}'
-                      for part, value in zip(np.array_split(step, n), means)
-                      if math.isfinite(value))
-    lines = ''.join(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="100"><title>{what}, step {at}'
-                    '</title></line>' for at, what in marks if first <= at <= last
-                    for x in [100 * (at - first) / (last - first)])
-    newest = format_number(values[np.isfinite(values)][-1])
-    return (f'<figure><figcaption><b>{escape(title)}</b> {newest}{note}</figcaption>'
-            f'<small>{format_number(high)}</small><svg viewBox="0 0 100 100" '
-            f'preserveAspectRatio="none" role="img" aria-label="{escape(title)}">'
-            f'<polyline points="{points}"/>{lines}</svg><small>{format_number(low)}</small>'
-            '</figure>')
-
-
-def finite_mean(values):
-    values = values[np.isfinite(values)]
-    return values.mean() if len(values) else math.nan
+    return float(value) if np.isfinite(value) else None
 
 
 def format_number(value):
     return f'{value:.3g}' if abs(value) < 1e5 else f'{value:.2e}'
 
 
-def schedule_marks(config):
-    """Return [(step, what begins there)] of a run's schedule."""
-    t = config.training
-    marks = [(t.fix_global_steps, 'all of the generator is trained'),
-             (t.decay_start, 'the learning rate decays')] if t else []
-    return [(step, what) for step, what in marks if step]
+def plot(title, step, values, marks, note=''):
+    """Return the plot of a curve as HTML, '' if there is nothing to draw. At marks, a list of
+    (step, what begins there), lines are dashed; note is HTML for the caption."""
+    finite = np.isfinite(values)
+    step, values = step[finite], values[finite]
+    if len(step) < 2:
+        return ''
+    n, first, last = min(len(step), POINTS), step[0], step[-1]
+    means = [part.mean() for part in np.array_split(values, n)]
+    ends = [part[-1] for part in np.array_split(step, n)]
+    low, high = min(means), max(means)
+    scale = 100 / ((high - low) or 1)
+    points = ' '.join(f'{at - first:.0f},{scale * (high - y):.1f}' for at, y in zip(ends, means))
+    lines = ''.join(f'<line x1="{at - first}" x2="{at - first}" y1="0" y2="100"><title>{what}, '
+                    f'step {at}</title></line>' for at, what in marks if first <= at <= last)
+    return (f'<figure><figcaption><b>{escape(title)}</b> {format_number(values[-1])}{note}'
+            f'</figcaption><small>{format_number(high)}</small><svg preserveAspectRatio="none" '
+            f'viewBox="0 0 {last - first:.0f} 100" role="img" aria-label="{escape(title)}">'
+            f'<polyline points="{points}"/>{lines}</svg><small>{format_number(low)}</small>'
+            '</figure>')
 
 
-def plot_columns(tables, marks):
-    """Return the plots of all columns of log.csv, speed.csv and scores.csv as HTML."""
-    plots = []
+def curves_section(tables, config, done):
+    """Return the plots of all columns of log.csv, speed.csv and scores.csv."""
+    t, plots = config.training, []
+    marks = [(step, what) for step, what in (
+        (t.fix_global_steps, 'all of the generator is trained'),
+        (t.decay_start, 'the learning rate decays')) if step] if t else []
     for table in tables:
         for name in [name for name in table if name not in ('step', 'pictures')]:
             values, note = table[name], ''
@@ -154,110 +119,100 @@ def plot_columns(tables, marks):
                 note = ' <em>its peak grows: bright blobs may follow</em>'
             plots.append(plot(COLUMNS.get(name, name.replace('_', ' ')), table['step'], values,
                               marks, note))
-    return ''.join(plots)
+    dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks if at <= done)
+    return (f'<h2>Curves</h2><p>Steps up to {done}{dashed}.</p><div class="plots">'
+            f'{"".join(plots)}</div>' if any(plots) else '')
 
-
-# ----------------------------------------------------------------------------------- the sections
 
 def html_table(rows):
+    """Return rows of HTML as a table."""
+    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+
+
+def text_table(rows):
     """Return lists of texts as a table, the first as its titles."""
-    return '<div class="wide"><table>' + ''.join(
-        '<tr>' + ''.join(f'<{cell}>{escape(text)}</{cell}>' for text in row) + '</tr>'
-        for cell, row in zip(['th', *['td'] * len(rows)], rows)) + '</table></div>'
+    return html_table('<tr>' + ''.join(f'<{cell}>{escape(text)}</{cell}>' for text in row) + '</tr>'
+                      for cell, row in zip(['th', *['td'] * len(rows)], rows))
 
 
 def settings_section(config):
     """Return the table of all settings; those that the command line gave are bold."""
-    given, rows = config.training.flags if config.training else {}, []
-    for fields, values in ((configuration.NETWORK, config),
-                           (configuration.TRAINING, config.training)):
-        for name, field in fields.items() if values else ():
-            value = getattr(values, name, None)
-            if field.help:
-                text = (('no', 'yes')[value] if isinstance(value, bool) else
-                        'none' if value is None else configuration.format_value(value))
-                rows.append(f'<tr{" class=given" if name in given else ""}>'
-                            f'<th>{name.replace("_", " ")}</th><td>{escape(text)}</td>'
-                            f'<td class="help">{escape(field.help)}</td></tr>')
-    return ('<h2>Settings</h2><p>Those that were given are bold.</p><div class="wide"><table>'
-            f'{"".join(rows)}</table></div>')
+    training, rows = vars(config.training) if config.training else {'flags': {}}, []
+    for name, field in {**configuration.NETWORK, **configuration.TRAINING}.items():
+        if field.help and (name in training or hasattr(config, name)):
+            value = training.get(name, getattr(config, name, None))
+            text = (('no', 'yes')[value] if isinstance(value, bool) else
+                    'none' if value is None else configuration.format_value(value))
+            rows.append(f'<tr{" class=given" if name in training["flags"] else ""}>'
+                        f'<th>{name.replace("_", " ")}</th><td>{escape(text)}</td>'
+                        f'<td class="help">{escape(field.help)}</td></tr>')
+    return '<h2>Settings</h2><p>Those that were given are bold.</p>' + html_table(rows)
 
 
-def styles_section(styles):
-    """Return the table of what read_newest_styles returned."""
+def styles_section(folder, config):
+    """Return the table of the newest styles in a run's folder that can be read, '' without any."""
+    names, clusters = config.label_names or range(config.n_labels), None
+    for path in sorted(folder.glob('styles*.npz'), key=lambda path: path.stat().st_mtime):
+        with suppress(UserError):
+            clusters = run_styles.load_styles(folder, config, path.stem.removeprefix('styles'))
     rows = []
-    for name, centres, counts in styles:
+    for label in clusters['counts'].any(1).nonzero()[0] if clusters else ():
+        centres, counts = clusters['centres'][label], clusters['counts'][label]
         low, high = centres[counts > 0].min(0), centres[counts > 0].max(0)
         rgb = (centres - low) / np.where(high > low, high - low, 1) * 190 + 40
-        rgb = np.resize(rgb[:, :3], (len(rgb), 3)) if rgb.shape[1] < 3 else rgb[:, :3]
+        rgb = rgb[:, np.arange(3) % rgb.shape[1]]           # there may be fewer features
         cells = ''.join(
             f'<i style="flex-grow:{count};background:rgb({r:.0f},{g:.0f},{b:.0f})" '
             f'title="style {k}: {count} instances">{k}</i>'
             for k, ((r, g, b), count) in enumerate(zip(rgb, counts.tolist())) if count)
-        rows.append(f'<tr><th>{escape(name)}</th><td class="styles">{cells}</td>'
+        rows.append(f'<tr><th>{escape(str(names[label]))}</th><td class="styles">{cells}</td>'
                     f'<td>{counts.sum()}</td></tr>')
     return ('<h2>Styles</h2><p>The styles of each label. The width of a style is its frequency; '
-            f'its colour stands for its features.</p><div class="wide"><table>{"".join(rows)}'
-            '</table></div>')
+            f'its colour stands for its features.</p>{html_table(rows)}' if rows else '')
 
 
 def evaluation_section(evaluation):
     """Return the tables of what read_evaluation returned."""
     rows = evaluation['rows']
     labels = dict.fromkeys(label for row in rows for label in row.get('iou', ()))
-    per_label = html_table([['', *(row['name'] for row in rows)], *(
+    per_label = text_table([['', *(row['name'] for row in rows)], *(
         [label, *(f'{100 * row["iou"][label]:.1f}' if label in row.get('iou', ()) else '-'
                   for row in rows)] for label in labels)])
     return (f'<h2>Evaluation</h2><p>{escape(evaluation["protocol"])}; '
-            f'<a href="evaluation/sheet.png">sheet</a></p>{html_table(score_table(rows))}'
+            f'<a href="evaluation/sheet.png">sheet</a></p>{text_table(score_table(rows))}'
             + (f'<details><summary>IoU of each label, %</summary>{per_label}</details>' if labels
                else ''))
 
 
-def sheets_section(names, config):
-    """Return the sheets, which a slider turns. names: of the files in samples/."""
+def sheets_section(folder, config):
+    """Return the sheets in the folder of a run, which a slider turns."""
+    names = sorted(path.name for path in (folder / 'samples').glob('*.png')
+                   if path.stem.isdecimal())
     made = ('in the styles of the photograph, as generate would choose them' if config.features
             else 'as generate makes it')
     return ('<h2>Sheets</h2><p>At most two training pictures and two others, one in each row: '
             f'label map, picture {made}, photograph.</p>'
-            f'<div id="sheets" data-names="{" ".join(names)}">'
-            '<input type="range" min="0" aria-label="Sheet"> <output></output>'
-            '<a><img alt="sheet of pictures"></a></div>')
+            f'<div id="sheets" data-names="{" ".join(names)}"></div>' if names else '')
 
-
-# -------------------------------------------------------------------------------------- the pages
 
 def run_page(folder, config):
     """Return the body of a run's page."""
-    log, speed, scores = (read_csv_columns(folder / f'{name}.csv')
-                          for name in ('log', 'speed', 'scores'))
+    log, _, scores = tables = [read_csv_columns(folder / f'{name}.csv')
+                               for name in ('log', 'speed', 'scores')]
     done = int(log['step'][-1]) if log else 0
     total = config.training.total_steps if config.training else 0
     summary = [config.layout, configuration.format_value(config.size or 'native size'),
                *([f'{config.n_labels} labels'] if config.n_labels else []),
                f'step {done} of {total}']
-    if speed and done < total and np.isfinite(speed['steps_per_second'][-1]):
-        rate = max(speed['steps_per_second'][-1], 1e-9)
-        summary.append(f'{format_duration((total - done) / rate)} left')
-    parts = [f'<p>{escape(", ".join(summary))}</p>']
-    sheets = sorted(path.name for path in (folder / 'samples').glob('*.png')
-                    if path.stem.isdecimal())
-    if sheets:
-        parts.append(sheets_section(sheets, config))
-    marks = schedule_marks(config)
-    if plots := plot_columns((log, speed, scores), marks):
-        dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks if at <= done)
-        parts.append(f'<h2>Curves</h2><p>Steps up to {done}{dashed}.</p>'
-                     f'<div class="plots">{plots}</div>')
+    parts = [f'<p>{escape(", ".join(summary))}</p>', sheets_section(folder, config),
+             curves_section(tables, config, done)]
     if scores:
-        parts.append('<h2>Scores while training</h2>' + html_table(
+        parts.append('<h2>Scores while training</h2>' + text_table(
             [[name.replace('_', ' ') for name in scores],
              *([f'{value:.6g}' for value in row] for row in list(zip(*scores.values()))[-20:])]))
     if evaluation := read_evaluation(folder):
         parts.append(evaluation_section(evaluation))
-    if styles := read_newest_styles(folder, config):
-        parts.append(styles_section(styles))
-    return ''.join([*parts, settings_section(config)])
+    return ''.join([*parts, styles_section(folder, config), settings_section(config)])
 
 
 def write_page(folder, body):
@@ -267,17 +222,14 @@ def write_page(folder, body):
     write_text(folder / 'index.html', page.encode(errors='replace').decode())
 
 
-def write_run_page(folder, config):
-    """Write the page of the run in `folder`. UserError if that is not possible."""
-    write_page(Path(folder), run_page(Path(folder), config))
-
-
-def try_write_run_page(folder, config, otherwise='training goes on'):
-    """Write the page of the run in `folder`, or warn that it is missing and what happens then."""
+def try_write_run_page(folder, config):
+    """Write the page of the run in `folder`, or warn that it is missing. Runs of the official code
+    have none."""
     def write():
-        with as_user_error(Path(folder) / 'index.html', 'cannot be made'):
-            write_run_page(folder, config)
-    warn_on_error(write, otherwise)
+        with as_user_error(folder / 'index.html', 'cannot be made'):
+            write_page(folder, run_page(folder, config))
+    if config.training:
+        warn_on_error(write, 'all else goes on')
 
 
 def thumbnail(rgb, width=240):
@@ -290,17 +242,15 @@ def thumbnail(rgb, width=240):
 
 
 def write_gallery(folder, rows):
-    """Write folder/index.html with a row for each label map. UserError if a run is in the folder.
-
-    rows: [(name, address of the label map's picture, [names of picture files in the folder])].
-    """
+    """Write folder/index.html with rows [(name of a label map, address of its picture, [names of
+    picture files in the folder])]. UserError if a run is in the folder."""
     if list_checkpoints(folder):
         raise UserError(f'{folder}: is the folder of a run, whose page stays; --out names another '
                         'for a gallery')
     parts = []
     for name, label, files in rows:
         pictures = ''.join(
-            f'<a href="{address}"><img loading="lazy" src="{address}" alt="{escape(file)}" '
+            f'<a href="{address}"><img loading="lazy" src="{address}" alt="" '
             f'title="{escape(file)}"></a>' for file in files
             for address in [quote(os.fsencode(file))])
         parts.append(f'<section><h3>{escape(name)}</h3><div class="row"><img src="{label}" '

@@ -22,18 +22,13 @@ import data
 import generate
 import styles
 
-CLUSTERED_WHILE_TRAINING = 200                      # training pictures, at most
-
 
 def cluster_dataset(run, dataset, k=configuration.STYLES, min_pixels=1, seed=0, indices=None,
                     shared=False):
     """Encode and cluster the instances of a data.PairedDataset: styles.cluster's dict, with
-    label_names, step (of the run), min_pixels and seed, all ndarrays.
-
-    indices: of the pictures, or None for all. shared: all processes of torchrun call this, and
-    each encodes a part. Raises UserError where no instance has `min_pixels`.
-    """
-    indices = range(len(dataset)) if indices is None else indices
+    label_names, step (of the run), min_pixels and seed, all ndarrays. indices: of the pictures, or
+    None for all. shared: all processes of torchrun call this, and each encodes a part."""
+    indices = indices or range(len(dataset))
     indices = distributed.shard(indices) if shared else indices
     part = styles.encode_all(run, dataset, min_pixels, indices,
                              Progress('encoding pictures', len(indices)))
@@ -48,24 +43,19 @@ def cluster_dataset(run, dataset, k=configuration.STYLES, min_pixels=1, seed=0, 
 
 
 def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
-    """Cluster the styles of the whole pictures that the run in `folder` was trained on: see
-    cluster_dataset for arguments, result and errors. root: the data set, or None for the one that
-    the run remembers."""
+    """Cluster the styles of a run, see cluster_dataset. root: the data set, if it has moved."""
     c = run.config
     t = c.training or configuration.with_defaults({}, {'data': None}).training
     root = root or t.data
     if not root or not Path(root).exists():
-        problem = f'its training data is not at {root}' if root else (
-            'does not say what it was trained on')
-        raise UserError(f'{folder}: {problem}; run python p2phd.py cluster --run {quote(folder)} '
-                        '--data DIR')
+        raise UserError(f'{folder}: its training data is not at {root or "a known place"}; run '
+                        f'python p2phd.py cluster --run {quote(folder)} --data DIR')
     layout, pairs, sizes = inspection.pairs_for_config(c, root, t.left_out, t.split)
     pairs, _ = inspection.train_and_heldout(c, pairs)
     if not c.size:
         configurations.require_large_pictures(c, root, sizes)
     read = PairReader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size)
     dataset = open_dataset(pairs, read, multiple=generate.network_multiple(c), workers=t.workers)
-
     clusters = cluster_dataset(run, dataset, k, min_pixels, seed, shared=shared)
     per_label = (clusters['counts'] > 0).sum(1)
     log_info(f'{folder}: {per_label.sum()} styles of {(per_label > 0).sum()} labels from '
@@ -73,17 +63,16 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
     return clusters
 
 
+@distributed.main_process_first()
 def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, config: None):
-    """Load the styles of the run in `folder`. Cluster them now where there are none, or where they
-    are of an earlier step. None without an encoder. root: the data set, where the one that the run
-    remembers is not there. after_save: called with folder and configuration of newly saved ones."""
+    """Load the styles of the run in `folder`; None without an encoder. Where there are none, or
+    those of an earlier step, cluster and save them. root: the data set, if it has moved."""
     if not run.E:
         return None
     t = run.config.training
-    data_is_there = t and Path(t.data).exists()
-    clusters = load_styles(folder, run.config, run.log.variant)
     k, min_pixels, seed = configuration.STYLES, 1, t.seed if t else 0
-    if clusters:
+    data_is_there = t and Path(t.data).exists()
+    if clusters := load_styles(folder, run.config, run.log.variant):
         if clusters.get('step', run.step) == run.step:
             return clusters
         warn(f'note: {folder}: its styles are of step {clusters["step"]}, and the run is at '
@@ -96,72 +85,50 @@ def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, con
         root = t.data
         log_info(f'{folder}: clustering {root}')
     clusters = cluster_run(run, folder, root, k, min_pixels, seed)
-
-    def save():
-        save_styles(clusters, folder, run.log.variant)
-        after_save(folder, run.config)
-    warn_on_error(save, 'the styles are not kept')          # the folder may be read-only
+    warn_on_error(lambda: save_styles(clusters, folder, run), 'the styles are not kept')
+    after_save(folder, run.config)
     return clusters
 
 
-def current_styles(run, dataset):
-    """Cluster the styles of a few hundred pictures of the data.PairedDataset at this moment of
-    training; None without an encoder."""
-    few = evenly_spaced(range(len(dataset)), CLUSTERED_WHILE_TRAINING)
-    return cluster_dataset(run, dataset.without_augmentation(), indices=few) if run.E else None
-
-
-def evenly_spaced(items, most):
-    """At most `most` of a list or range, evenly spaced from the first."""
-    return items[::max(1, -(-len(items) // most))]
-
-
-def save_styles(clusters, folder, variant=''):
-    """Write folder/styles.npz. variant: see runs.Log; it is part of the name. Returns the path."""
-    path = folder / f'styles{variant}.npz'
+def save_styles(clusters, folder, run):
+    """Write styles.npz, or styles-<variant>.npz, into a run's folder. Return the path."""
+    path = folder / f'styles{run.log.variant}.npz'
     write_atomically(path, partial(np.savez, **clusters))
     return path
 
 
 def load_styles(folder, config, variant=''):
-    """Load the styles in a run's folder: cluster_dataset's dict, or of features_clustered_*.npy of
-    the official code, without a step; None where there are none. Raises UserError where the file
-    does not fit the run, before it takes much memory."""
-    path = folder / f'styles{variant}.npz'
+    """Load the styles in a run's folder, see cluster_dataset; those of the official code have no
+    step. None where there are none. Raises UserError where the file does not fit the run."""
+    path, clusters = folder / f'styles{variant}.npz', {}
     if not path.exists():
         clustered = sorted(folder.glob('features_clustered_*.npy'))
         return official.read_styles(clustered[-1], config) if clustered else None
     require_regular_file(path)
     with as_user_error(path, 'not a whole file of styles; delete it and run cluster again'):
-        return read_styles_file(path, config)
-
-
-def read_styles_file(path, config):
-    """Read styles.npz. Raises ValueError where arrays do not fit the configuration."""
-    with zipfile.ZipFile(path) as archive:
-        if sum(item.file_size for item in archive.infolist()) > 1 << 28:
-            raise ValueError('too large')
-    clusters = {}
-    with np.load(path, allow_pickle=False) as file:
-        k = file['counts'].shape[-1]
-        for name, kind, shape in (
-                ('centres', 'f', (config.n_labels, k, config.feat)),
-                ('counts', 'i', (config.n_labels, k)), ('mean', 'f', (config.feat,)),
-                ('label_names', 'U', (len(config.label_names or []),)),
-                ('step', 'i', ()), ('min_pixels', 'i', ()), ('seed', 'i', ())):
-            if name == 'seed' and name not in file:         # of an earlier version
-                continue
-            value = file[name]
-            if value.shape != shape or not k or value.size and value.dtype.kind != kind or (
-                    kind == 'f' and not np.isfinite(value).all()
-                    or kind == 'i' and (value < 0).any()):
-                raise ValueError(f'{name}: {value.dtype} of shape {value.shape}')
-            clusters[name] = value.astype(np.float32) if kind == 'f' else value
+        with zipfile.ZipFile(path) as archive:
+            if sum(item.file_size for item in archive.infolist()) > 1 << 28:
+                raise ValueError('too large')
+        with np.load(path, allow_pickle=False) as file:
+            k = file['counts'].shape[-1]
+            for name, kind, shape in (
+                    ('centres', 'f', (config.n_labels, k, config.feat)),
+                    ('counts', 'i', (config.n_labels, k)), ('mean', 'f', (config.feat,)),
+                    ('label_names', 'U', (len(config.label_names or []),)),
+                    ('step', 'i', ()), ('min_pixels', 'i', ()), ('seed', 'i', ())):
+                if name == 'seed' and name not in file:     # of an earlier version
+                    continue
+                value = file[name]
+                if value.shape != shape or not k or value.size and value.dtype.kind != kind or (
+                        kind == 'f' and not np.isfinite(value).all()
+                        or kind == 'i' and (value < 0).any()):
+                    raise ValueError(f'{name}: {value.dtype} of shape {value.shape}')
+                clusters[name] = value.astype(np.float32) if kind == 'f' else value
     return clusters
 
 
 def picture_seed(seed, name, i):
-    """The seed of picture i of the scene of that name. It does not depend on other scenes."""
+    """Return the seed of picture i of the scene of that name."""
     return data.derive_seed(seed, zlib.crc32(name.encode(errors='surrogateescape')), i)
 
 
@@ -171,30 +138,28 @@ def parse_style_flags(choices, clusters):
     chosen = {}
     for choice in choices or ():
         names = clusters['label_names'].tolist()
+        n_styles = (clusters['counts'] > 0).sum(1).tolist()
         name, equals, k = choice.rpartition('=')
-        if not equals:
-            raise UserError(f'--style {choice}: expected LABEL=K, a label and the number of one of '
-                            'its styles')
         label = parse_label(name, names)
-        if not 0 <= label < len(clusters['counts']):
-            with_styles = clusters['counts'].any(1).nonzero()[0]
-            with_styles = ', '.join(names[i] if names else str(i) for i in with_styles)
-            raise UserError(f'--style {choice}: no label {name!r}; there are styles of '
-                            f'{with_styles}' + did_you_mean(name, names))
-        n_styles = int((clusters['counts'][label] > 0).sum())
-        if not k.isdecimal() or len(k) > 9 or int(k) >= n_styles:
-            raise UserError(f'--style {choice}: {name} has the styles 0 to {n_styles - 1}'
-                            if n_styles else f'--style {choice}: {name} has no styles, because it '
-                            'is not in the training data')
-        chosen[label] = int(k)
+        if not equals:
+            problem = 'expected LABEL=K, a label and the number of one of its styles'
+        elif not 0 <= label < len(n_styles):
+            styled = ', '.join(names[i] if names else str(i) for i, n in enumerate(n_styles) if n)
+            problem = f'no label {name!r}; there are styles of {styled}{did_you_mean(name, names)}'
+        elif not n_styles[label]:
+            problem = f'{name} has no styles, because it is not in the training data'
+        elif not k.isdecimal() or len(k) > 9 or int(k) >= n_styles[label]:
+            problem = f'{name} has the styles 0 to {n_styles[label] - 1}'
+        else:
+            chosen[label] = int(k)
+            continue
+        raise UserError(f'--style {choice}: {problem}')
     return chosen
 
 
 def write_scene_styles(path, config, region_styles, noise):
     """Write the styles of a scene as JSON. noise: see generate.synthesise.
-
-    region_styles: {id of a region: (index among its label's styles or None, features)}.
-    """
+    region_styles: {id of a region: (index among its label's styles or None, features)}."""
     write_text(path, json.dumps({
         'format': 1, 'styles_of': config.features_of, 'noise': noise, 'styles': {
             str(i): {'style': k, 'features': list(features)}
@@ -205,20 +170,22 @@ def read_scene_styles(path, run, scene):
     """Read the styles of a scene that write_scene_styles wrote: (K, feat), or None without an
     encoder, and noise. Raises UserError where they are of another scene or kind of run."""
     stored = read_json(path)
-    with as_user_error(path, 'not the styles of a scene as edit saves them'):
-        if stored['format'] != 1 or type(stored['noise']) is not int or not (
-                0 <= stored['noise'] < 1 << 63):
-            raise ValueError('another format')
+    try:
         vectors = {int(i): torch.tensor(style['features'], dtype=torch.float32)
                    for i, style in stored['styles'].items()}
-        if not all(vector.shape == (run.config.feat,) and vector.isfinite().all()
-                   for vector in vectors.values()):
-            raise ValueError(f'expected {run.config.feat} features of each')
-        features_of = stored['styles_of']
+        features_of, noise = stored['styles_of'], stored['noise']
+        is_valid = (stored['format'] == 1 and type(noise) is int and 0 <= noise < 1 << 63
+                    and all(vector.shape == (run.config.feat,) and vector.isfinite().all()
+                            for vector in vectors.values()))
+    except Exception:                               # the JSON file of something else
+        is_valid = False
+    if not is_valid:
+        raise UserError(f'{path}: not the styles of a scene; give the file that edit saves as '
+                        'NAME_styles.json')
     ids = scene.ids.tolist() if run.E else []
     if vectors.keys() != set(ids) or ids and features_of != run.config.features_of:
         mismatch = sorted(vectors.keys() ^ set(ids))
-        raise UserError(f'{path}: the styles of another scene or run'
-                        + (f', because {mismatch[0]} is not in both' if mismatch else '')
-                        + '; take the maps that were saved with it, and its run')
-    return torch.stack([vectors[i] for i in ids]) if run.E else None, stored['noise']
+        why = f', because {mismatch[0]} is not in both' if mismatch else ''
+        raise UserError(f'{path}: the styles of another scene or run{why}; take the maps that were '
+                        'saved with it, and its run')
+    return torch.stack([vectors[i] for i in ids]) if run.E else None, noise

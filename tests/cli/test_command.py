@@ -28,7 +28,8 @@ def weights(run):
 def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
     log = p2phd('train', '--data', f'{scenes}/', '--steps', 6, '--sample-every', 4, *TINY)
     run = tmp_path / 'runs' / 'street'
-    assert '6 training pairs, 35 labels, instance maps, encoder trained along' in log
+    assert ('6 pairs of the split train, 35 labels, instance maps, the encoder is trained as well'
+            in log)
     assert 'step 6/6' in log
     config = json.loads((run / 'config.json').read_text())
     assert config['size'] == [64, 32] and config['features'] is True
@@ -151,7 +152,8 @@ def test_labels_without_styles_are_named(trained, scenes, tmp_path):
                            '--label', 'train.png', '--out', '.'], cwd=tmp_path,
                           capture_output=True, text=True)
     assert done.returncode == 0
-    assert 'no styles for train, which the training data lacks' in done.stderr
+    assert 'train.png: no styles for train, which the training data lacks' in done.stderr
+    assert 'other ids' in done.stderr
 
 
 def test_log_means_are_of_the_steps_since_the_last_row(p2phd, scenes, tmp_path):
@@ -269,7 +271,7 @@ def test_other_kinds_of_data(p2phd, tmp_path):
     native[native.index('--size') + 1] = 'native'
     log = p2phd('train', '--data', 'flat', '--instances', 'components', '--steps', 3, *native,
                 '--run', 'runs/components')
-    assert 'connected components as instances, encoder trained along' in log
+    assert 'connected components as instances, the encoder is trained as well' in log
     p2phd('generate', '--label', 'flat/train_label', '--run', 'runs/components', '--sample')
 
     p2phd('train', '--data', 'flat', '--steps', 2, '--model', 'local', '--n-blocks-local', 1,
@@ -302,7 +304,7 @@ def test_cityscapes(p2phd, real, tmp_path):
     city = real / 'cityscapes'
     networks = TINY[2:]
     log = p2phd('train', '--data', city, '--size', '256x128', '--steps', 4, *networks)
-    assert 'Cityscapes: 5 training pairs, 35 labels, instance maps' in log
+    assert 'Cityscapes: 5 pairs of the split train, 35 labels, instance maps' in log
     p2phd('finetune', '--from', 'runs/cityscapes', '--steps', 2, '--fix-global', 0,
           '--n-blocks-local', 1)
     p2phd('cluster', '--run', 'runs/cityscapes-512x256', '--data', city)

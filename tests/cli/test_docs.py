@@ -243,7 +243,7 @@ def test_commands_are_listed():
 
 def test_edits_are_listed():
     """The table of edits has every operation with its arguments; the example has no others."""
-    arguments = {name: set(signature(function).parameters) - {'editor'}
+    arguments = {name: set(signature(function).parameters) - {'self'}
                  for name, function in operations.OPERATIONS.items()}
     arguments |= {'undo': set(), 'redo': set(), 'reset': set()}
     written = {name: set(re.findall(r'`(\w+)`', cell))

@@ -177,7 +177,8 @@ ROWS = [
     ('TRAIN --n-down 12', 2, '--size 16x16, multiples of 4096, 8192x8192'),
     ('TRAIN --n-down-encoder 5', 2, '--size 16x16, multiples of 32, at least 64, 64x64'),
     ('TRAIN --jitter 2', 0, 'runs/own/checkpoint-0000001.pt'),
-    ('PICTURE maps/fine.png --size 7x9', 0, 'made/fine_generated.png 7x9'),
+    ('PICTURE maps/fine.png --size 7x9', 0,
+     'note: --size 7x9, run, 16x16, --size 18x15, made/fine_generated.png 7x9'),
     ('PICTURE maps/fine.png --size 1x1', 0, 'made/fine_generated.png 1x1'),
 
     # ---- contradictions
@@ -597,7 +598,7 @@ ROWS = [
     ('PICTURE maps/1x1.png', 0, 'made/1x1_generated.png 1x1'),
     ('PICTURE maps/2x1.png', 0, 'made/2x1_generated.png 2x1'),
     ('PICTURE maps/1x300.png', 0, 'made/1x300_generated.png 1x300'),
-    ('PICTURE maps/large.png', 0, 'note: maps/large.png, 72x96, run, --size 16x16'),
+    ('PICTURE maps/large.png', 0, 'note: maps/large.png, 72x96, run, 16x16, --size 14x18'),
     ('PICTURE maps/high.png', 2, 'maps/high.png: , label 77 at x=0, y=0, 0 to 4'),
     ('PICTURE maps/unknown.png', 2, 'maps/unknown.png: , label 255 at x=8, y=1, 0 to 4'),
     *each('PICTURE maps/{}', 2, 'maps/{}: , no pictures', 'folder.png none text_only'),
@@ -878,7 +879,7 @@ def test_odd_command(words, code, facts, odd_files, command, monkeypatch, tmp_pa
     assert not missing, answer
     assert not recwarn.list                                         # they would be lines, too
     if code == PROBLEMS:
-        assert re.fullmatch(r'\d+ problems?', out.splitlines()[-1])
+        assert re.fullmatch(r'\d+ problems?: .*', out.splitlines()[-1])
     elif exit_code == 2:
         lines = [line for line in err.splitlines() if not re.match(
             r'warning: |note: |(headers|labels|pixels): \d+ of \d+$', line)]

@@ -39,31 +39,42 @@ def parse(words):
     return parser.parse(words.split(), '')
 
 
-@pytest.mark.parametrize('check, words, message', [
-    (checks.check_train, 'train --data x --hours 1 --steps 5', '--hours 1 and --steps 5'),
-    (checks.check_finetune, 'finetune', 'finetune needs --from RUN'),
-    (checks.check_finetune, 'finetune --from x --hours 1 --steps 5', '--hours 1 and --steps 5'),
-    (checks.check_resume, 'train --resume --hours 1', '--hours, .* apply only to new runs'),
-    (checks.check_resume, 'train --resume --dry-run', '--dry-run, .* use --steps or --epochs'),
-    (checks.check_resume, 'train --resume --preset small', '--preset'),
-    (checks.check_resume, 'finetune --resume --n-labels 0', '--n-labels'),
-    (checks.check_edit, 'edit --label x --final-only', '--final-only: .*--script'),
-    (checks.check_evaluate, 'evaluate --judge a --predictions b', '--judge and --predictions'),
-    (checks.check_export, 'export --official a --out b', '--official and --out'),
-    (checks.check_export, 'export --official a --size 8x8', '--official and --size')])
-def test_flags_that_exclude_each_other(check, words, message):
+@pytest.mark.parametrize('words, message', [
+    ('train --data x --hours 1 --steps 5', '--hours and --steps'),
+    ('finetune', 'finetune needs --from RUN'),
+    ('finetune --from x --hours 1 --steps 5', '--hours and --steps'),
+    ('train --resume --hours 1', '--hours, .* apply only to new runs'),
+    ('train --resume --dry-run', '--dry-run, .* use --steps or --epochs'),
+    ('train --resume --preset small', '--preset'),
+    ('finetune --resume --n-labels 0', '--n-labels'),
+    ('generate --label x --n 2', '--n 2: .*--sample'),
+    ('generate --label x --sample --encode y', '--sample and --encode'),
+    ('generate --label x --styles y --style 1=0', '--styles and --style'),
+    ('edit --label x --final-only', '--final-only: .*--script'),
+    ('evaluate --judge a --predictions b', '--judge and --predictions'),
+    ('export --official a --out b', '--official and --out'),
+    ('export --official a --size 8x8', '--official and --size')])
+def test_flags_that_exclude_each_other(words, message):
     with pytest.raises(UserError, match=message):
-        check(parse(words))
+        checks.check_flags(parse(words))
 
 
-def test_flags_that_go_together():
-    checks.check_train(parse('train --data x --steps 5'))
-    checks.check_train(parse('train --data x --hours 2 --epochs 3'))
-    checks.check_finetune(parse('finetune --from x'))
-    checks.check_resume(parse('train --resume runs/a --steps 9'))
-    checks.check_edit(parse('edit --label x --final-only --script y'))
-    checks.check_evaluate(parse('evaluate --predictions b'))
-    checks.check_export(parse('export --official a'))
+@pytest.mark.parametrize('words', [
+    'train --data x --steps 5', 'train --data x --hours 2 --epochs 3', 'finetune --from x',
+    'train --resume runs/a --steps 9', 'edit --label x --final-only --script y',
+    'generate --label x --n 2 --sample', 'generate --label x --encode y --style 1=0',
+    'evaluate --predictions b', 'export --official a', 'check', 'info', 'demo'])
+def test_flags_that_go_together(words):
+    checks.check_flags(parse(words))
+
+
+def test_flags_that_a_command_does_not_use_are_not_in_its_help():
+    commands = parser.make_parser('').commands
+    assert '--device' in commands['train'].format_help()
+    for name in ('check', 'info'):
+        assert '--device' not in commands[name].format_help()
+        assert parse(f'{name} --device cpu').device == 'cpu'
+    assert '--skip-bad' not in commands['check'].format_help()
 
 
 def test_a_flag_without_a_use():

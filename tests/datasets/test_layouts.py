@@ -56,7 +56,7 @@ def train_and_generate(command, root, label, *flags, tiny=TINIEST):
     assert code == 0, err
     code, made, err = command('generate', '--run', 'run', '--label', label, '--device', 'cpu')
     assert code == 0, err
-    assert Image.open(made.splitlines()[-1]).size == layouts.read_header(label).size
+    assert Image.open(made.splitlines()[-1]).size == decoding.read_header(label).size
     return out
 
 
@@ -79,8 +79,9 @@ def test_cityscapes_layout(command, scenes):
 
     code, out, err = command('check', '--data', scenes)
     assert code == 0 and 'no problems' in out
-    assert 'Cityscapes: 6 train pairs, 35 labels, instance maps' in out
-    assert 'splits: train (6), val (2)' in out and 'sizes: 64x32 (6)' in out
+    assert 'Cityscapes: 6 pairs of the split train, 35 labels, instance maps' in out
+    assert 'splits: train (6), val (2); only train was read, --split val reads' in out
+    assert 'sizes: 64x32 (6)' in out
     assert re.search(r'labels: .*car \d', out)
     assert re.search(r'instances per picture: \d+ to \d+', out)
 
@@ -93,7 +94,7 @@ def test_pictures_to_pictures_of_any_channels(command, tmp_path):
         values = rng.uniform(-1, 1, (16, 16, 5)).astype(np.float32)
         np.save(tmp_path / 'ab' / 'train_B' / f'{i}.npy', values)
     code, out, err = command('train', '--data', 'ab', '--steps', 2, *NO_ENCODER)
-    assert code == 0 and 'A to B: 2 training pairs, no labels, no instances' in out, err
+    assert code == 0 and 'A to B: 2 pairs of the split train, no labels, no instances' in out, err
     code, out, err = command('generate', '--label', tmp_path / 'ab' / 'train_A' / '0.png',
                              '--device', 'cpu')
     assert code == 0 and np.load(out.splitlines()[-1]).shape == (16, 16, 5), err
@@ -124,7 +125,7 @@ def test_ade20k_scene_parsing(command, tmp_path):
     ade(tmp_path / 'ade', False, np.random.default_rng(0))
     label = tmp_path / 'ade' / 'annotations' / 'training' / 'ADE_train_1.png'
     out = train_and_generate(command, 'ade', label)
-    assert 'ADE20K scene parsing: 3 training pairs, 151 labels, instance maps' in out
+    assert 'ADE20K scene parsing: 3 pairs of the split train, 151 labels, instance maps' in out
     reader = PairReader(runs.load_run(Path('run'), torch.device('cpu')).config)
     ids = reader.read_instances(
         tmp_path / 'ade' / 'annotations_instance' / 'training' / 'ADE_train_1.png')
@@ -136,7 +137,7 @@ def test_ade20k_full_release(command, tmp_path):
     folder = tmp_path / 'ade' / 'images' / 'ADE' / 'training' / 'street'
     seg = folder / 'ADE_train_0_seg.png'
     out = train_and_generate(command, 'ade', seg)
-    assert 'ADE20K full: 3 training pairs, 2 labels, instance maps' in out
+    assert 'ADE20K full: 3 pairs of the split train, 2 labels, instance maps' in out
 
     c = runs.load_run(Path('run'), torch.device('cpu')).config
     assert c.label_table == {3: 0, 1000: 1}
@@ -167,7 +168,7 @@ def test_nyu_depth(command, tmp_path, monkeypatch):
     assert np.array_equal(reader.read_instances(pair.inst),
                           labels[2].astype(int) * 256 + instances[2])
     assert reader.read_photo(pair.image, (16, 16)).shape == (16, 16, 3)
-    with pytest.raises(UserError, match='is a photograph, expected a label map'):
+    with pytest.raises(UserError, match='one channel of integers, this array has 3'):
         reader.read_label(pair.image)
 
     scipy.io.savemat(root / 'splits.mat', {'trainNdxs': [[4.0], [1.0]]}, do_compression=True)
@@ -182,7 +183,7 @@ def test_nyu_depth(command, tmp_path, monkeypatch):
     assert np.array_equal(label, np.where(labels[0], 1 + (labels[0].astype(int) - 1) % 40, 0))
     out = train_and_generate(command, root, root / 'nyu_depth_v2_labeled.mat' / 'labels' / '1',
                              '--n-labels', 40)
-    assert 'NYU Depth v2: 2 training pairs, 41 labels, instance maps' in out
+    assert 'NYU Depth v2: 2 pairs of the split train, 41 labels, instance maps' in out
 
     for module in ('scipy.io', 'h5py'):
         monkeypatch.setitem(sys.modules, module, None)
@@ -206,24 +207,25 @@ def test_helen(command, tmp_path):
     (root / 'exemplars.txt').write_text('1 , 11_1\n2 , 22_1\n')
     (root / 'testing.txt').write_text('1 , 33_1\n')
     assert [pair.name for pair in layouts.find_pairs(root, 'test')[1]] == ['33_1']
-    label = layouts.read_helen_masks(root / 'labels' / '11_1')
+    label = layouts.decode_helen_masks(root / 'labels' / '11_1' / '11_1_lbl00.png')[0]
     assert (label[:16] == 5).all() and label.max() == 10
-    out = train_and_generate(command, root, root / 'labels' / '33_1', '--instances', 'components')
+    out = train_and_generate(command, root, root / 'labels' / '33_1' / '33_1_lbl00.png',
+                             '--instances', 'components')
     assert '2 to train on, 1 other to look' in command(*dry)[1]
-    assert 'Helen: 2 training pairs, 11 labels, connected components as instances' in out
+    assert 'Helen: 2 pairs of the split train, 11 labels, connected components as instances' in out
 
 
 @pytest.mark.parametrize('folder, label, flags, words', [
     ('cityscapes', 'gtFine/val/frankfurt/frankfurt_000000_000576_gtFine_labelIds.png', (),
-     'Cityscapes: 5 training pairs, 35 labels, instance maps'),
+     'Cityscapes: 5 pairs of the split train, 35 labels, instance maps'),
     ('camvid', 'val_label/0016E5_07959.png', (),
-     'flat: 367 training pairs, 12 labels, no instances'),
+     'flat: 367 pairs of the split train, 12 labels, no instances'),
     ('ade20k', 'annotations/validation/ADE_val_00000002.png', ('--split', 'val'),
-     'ADE20K scene parsing: 3 training pairs, 151 labels, no instances'),
+     'ADE20K scene parsing: 3 pairs of the split val, 151 labels, no instances'),
     ('coco_stuff', 'val_label/000000000139.png', ('--n-labels', 182),
-     'flat: 13 training pairs, 183 labels, instance maps'),
+     'flat: 13 pairs of the split train, 183 labels, instance maps'),
     ('faces', 'train_label/2.png', ('--jitter', 1.2, '--cache', 'cache'),
-     'flat: 4 training pairs, 19 labels, no instances')])
+     'flat: 4 pairs of the split train, 19 labels, no instances')])
 def test_real_data(command, real, folder, label, flags, words):
     root, label = real / folder, real / folder / label
     if folder == 'camvid':
@@ -397,6 +399,7 @@ def test_bad_input(command, flat, tmp_path, what):
 def test_a_label_above_their_number(command, flat):
     code, out, err = command('train', '--data', flat, '--steps', 1, '--n-labels', 4, *TINIEST)
     assert code == 2 and 'a.png: label 4 at x=0, y=0; this run has 4 labels (0 to 3)' in err, err
+    assert 'train with --n-labels 5 in place of 4' in err
 
 
 @pytest.mark.parametrize('what', ['a photograph is missing', 'a truncated map', 'an RGB label map',
@@ -405,7 +408,7 @@ def test_skip_bad_trains_on_the_rest(command, flat, what):
     BAD[what][0](flat)
     code, out, err = command('train', '--data', flat, '--steps', 2, '--run', 'run', '--skip-bad',
                              *TINIEST)
-    assert code == 0 and '3 training pairs' in out, out + err
+    assert code == 0 and '3 pairs of the split train' in out, out + err
     assert re.search('left out: .*' + BAD[what][1], out), out + err
     code, out, err = command('train', '--resume', '--run', 'run', '--steps', 4, '--device', 'cpu')
     assert code == 0 and 'going on at step 2 of 4' in out, err

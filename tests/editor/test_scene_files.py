@@ -1,5 +1,6 @@
 """Scenes that are opened, saved for `generate`, recovered, and edited by a script."""
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 import torch
 
 from app.common.errors import UserError
+from app.datasets import layouts
 from app.datasets.pairs import PairReader
 from app.datasets.scenes import read_scene
 from app.editor import scene_files
@@ -75,7 +77,9 @@ def test_styles_of_another_scene_are_refused(command, trained, scenes, tmp_path)
             '--out', 'out')
     styles, = (tmp_path / 'out').glob('*styles.json')
     for path, message in ((styles, 'the styles of another scene or run'),
-                          (label, 'cannot be read as JSON'), ('none.json', 'no such file')):
+                          (label, 'cannot be read as JSON'), ('none.json', 'no such file'),
+                          (tmp_path / 'edits.json', 'edits.json: not the styles of a scene; give '
+                           'the file that edit saves as NAME_styles.json\n')):
         code, _, err = command('generate', '--run', trained, '--label', label, '--inst', inst,
                                '--styles', path)
         assert code == 2 and message in err and err.count('\n') == 1
@@ -90,14 +94,37 @@ def test_a_script_stops_at_the_first_edit_that_fails(command, trained, scenes, t
     words = ['edit', '--run', trained, '--label', label, '--inst', inst, '--out', 'out',
              '--script', script]
     code, _, err = command(*words)
+    ids = np.unique(Image.open(inst))[-3:].tolist()
+    names = [layouts.CITYSCAPES[i // 1000 if i >= 1000 else i][0] for i in ids]
+    known = ', '.join(f'{i} ({name})' for i, name in zip(ids, names))
     assert code == 2 and err == (f'p2phd edit: {script}: edit 2 of 3: remove: 12345: expected the '
-                                 'number of an object in the picture, or a point [x, y] on it\n')
+                                 'number of an object in the picture, as '
+                                 f'{known}, or a point [x, y] on it\n')
     assert len(list((tmp_path / 'out').iterdir())) == 1
     for text, message in (('{}', 'expected a list of edits'), ('[', 'cannot be read as JSON'),
                           ('[' * 100_000, 'cannot be read as JSON'), ('[[]]', 'edit 1 of 1')):
         script.write_text(text)
         code, _, err = command(*words)
         assert code == 2 and message in err and err.count('\n') == 1
+
+
+def test_refused_scripts_leave_no_folder(command, trained, scenes, tmp_path):
+    label, inst = first_scene(scenes)
+    Path('edits.json').write_text('[{"do": "remove", "object": 12345}]')
+    for flags in ((), ('--final-only',)):
+        code, _, _ = command('edit', '--run', trained, '--label', label, '--inst', inst, '--out',
+                             'out', '--script', 'edits.json', *flags)
+        assert code == 2 and not Path('out').exists()
+
+
+def test_warnings_as_those_of_generate(command, trained, scenes, tmp_path):
+    """A map much larger than those of the training, and a label that these do not have."""
+    label, inst = first_scene(scenes)
+    Path('edits.json').write_text('[{"do": "relabel", "object": [3, 20], "label": "bus"}]')
+    code, _, err = command('edit', '--run', trained, '--label', label, '--inst', inst, '--out',
+                           'out', '--script', 'edits.json', '--size', '128x64')
+    assert code == 0 and f'{label} is 128x64. {trained} was trained at 64x32; try --size' in err
+    assert 'warning: no styles for bus, which the training data lacks; they get the mean' in err
 
 
 def test_ids_of_more_than_16_bits_are_replaced(trained, scenes, tmp_path):

@@ -11,7 +11,7 @@ import torch
 
 from app.datasets import inspection, layouts
 from app.evaluation import judge, measures
-from app.runs import checkpoints
+from app.runs import checkpoints, runs
 from conftest import BARE, TINY
 
 
@@ -273,7 +273,7 @@ def test_scores_while_training(quick, command, scenes, tmp_path):
     rows = list(csv.DictReader(open('runs/a/scores.csv')))
     assert [row['step'] for row in rows] == ['2', '4', '6']
     best = max(rows, key=lambda row: (float(row['mean_iou']), -int(row['step'])))
-    _, kept = checkpoints.best_checkpoint(tmp_path / 'runs' / 'a')
+    _, kept = runs.read_run(tmp_path / 'runs' / 'a', which='best')
     assert kept['step'] == int(best['step']) and 'optimizers' not in kept
     one = scenes / 'gtFine' / 'val' / 'toy' / 'toy_0000_gtFine_labelIds.png'
     code, out, err = command('generate', '--run', 'runs/a', '--checkpoint', 'best', '--label', one)

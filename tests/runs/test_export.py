@@ -170,12 +170,15 @@ def test_labels_and_boundary_of_an_official_run(command, network, channels, flag
     official scripts are understood."""
     run = make_run(CPU, **{**SMALL, 'features': False, **network})
     export.export_official(tmp_path, run, run.D.state_dict(), None, tmp_path / 'run')
-    expected = run.config.n_labels, runs.has_boundary(run.config)
+
+    def labels_and_boundary(config):
+        return config.n_labels, config.boundary and config.instances != 'none'
 
     def read(n_labels=None):
-        c = runs.read_run(tmp_path / 'run', n_labels=n_labels)[1]['config']
-        return c.n_labels, runs.has_boundary(c)
+        checkpoint = runs.read_run(tmp_path / 'run', n_labels=n_labels)[1]
+        return labels_and_boundary(checkpoint['config'])
 
+    expected = labels_and_boundary(run.config)
     assert read() == expected
     (tmp_path / 'run' / 'opt.txt').unlink()
     assert read(run.config.n_labels) == expected

@@ -16,7 +16,7 @@ import torch
 
 from app.common import config as configuration
 from app.common.errors import UserError
-from app.runs import checkpoints, official, runs, seals
+from app.runs import checkpoints, official, runs
 from app.runs.folders import list_checkpoints
 from conftest import TINY, equal
 
@@ -46,7 +46,7 @@ def make_run_folder(folder, checkpoint):
 
 def add_seal(blob):
     """Return bytes with a seal that matches."""
-    blob += seals.SEAL.format(seals.FORMAT).encode()
+    blob += checkpoints.SEAL.format(checkpoints.FORMAT).encode()
     return blob + f'{hashlib.sha256(blob).hexdigest()}\n'.encode()
 
 
