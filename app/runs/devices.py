@@ -1,14 +1,10 @@
 """The device that the networks of a run compute on, its arithmetic and its compiler."""
-from contextlib import suppress
-import os
-import shutil
-import sys
 import time
 
 import torch
 
 from app.common.console import warn
-from app.common.errors import UserError
+from app.common.errors import UserError, one_line
 from app.runs import distributed
 from app.runs.memory import keep_memory
 import nets
@@ -27,33 +23,39 @@ def pick_device(name):
 
 
 def has_bf16(device):
-    """Return whether a device computes in bf16. CPUs with AVX2 or less emulate it, slowly."""
-    return device.type != 'cpu' or torch.backends.cpu.get_cpu_capability() not in (
-        'AVX2', 'DEFAULT', 'NO AVX')
+    """Return whether a device computes in bf16. CPUs with AVX2 or less, and GPUs before Ampere,
+    emulate it, slowly."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.backends.cpu.get_cpu_capability() not in ('AVX2', 'DEFAULT', 'NO AVX')
 
 
 def pick_precision(config, device, clock=time.perf_counter):
-    """Return 'bf16' if this network is at least 20 % faster in it on this device, else 'fp32': what
-    first wins three turns. Turns, because other programs then slow down both."""
+    """Return 'bf16' if this network is at least 20 % faster in it on this device, else 'tf32' on a
+    GPU and 'fp32' on a CPU: what first wins three turns. Turns, because other programs then slow
+    down both."""
     if not has_bf16(device):
         return 'fp32'
+    exact = 'tf32' if device.type == 'cuda' else 'fp32'
     down = 3 if config.model == 'unet' else config.n_enhancers + config.n_down
     w, h = config.training.crop or config.size or (512, 256)
     x = torch.zeros(1, config.ngf << down, max(2, h >> down), max(2, w >> down), device=device)
-    block = nets.ResidualBlock(x.shape[1]).to(device)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    block = nets.ResidualBlock(x.shape[1]).to(device, memory_format=torch.channels_last)
 
-    def measure(precision, x=x, clock=clock):
+    def measure(precision, clock=clock):
         started = clock()
-        with torch.no_grad(), nets.arithmetic(device, precision):
-            block(x).flatten()[0].item()            # waits for the device
+        with nets.arithmetic(device, precision, tune=bool(config.size or config.training.crop)):
+            y = block(x)
+        torch.autograd.grad(y.float().sum(), x)[0].flatten()[0].item()      # waits for the device
         return clock() - started
 
-    wins = {'fp32': 0, 'bf16': 0}
+    wins = {exact: 0, 'bf16': 0}
     for precision in wins:                          # the first call of each takes longer
-        measure(precision, x[..., :2, :2], time.perf_counter)
+        measure(precision, time.perf_counter)
     while max(wins.values()) < 3:
-        fp32, bf16 = measure('fp32'), measure('bf16')
-        wins['bf16' if bf16 <= 0.8 * fp32 else 'fp32'] += 1
+        slow, fast = measure(exact), measure('bf16')
+        wins['bf16' if fast <= 0.8 * slow else exact] += 1
     return max(wins, key=wins.get)
 
 
@@ -66,13 +68,19 @@ def set_precision(config, device, given=None, before=()):
 
 
 def compile_generator(run):
-    """Compile run.G with torch.compile, or print a note that there is no compiler."""
-    compiler = os.environ.get('CXX', 'g++')
-    with suppress(ImportError):
-        if run.device.type == 'cuda':
-            import triton                           # noqa: F401
-            compiler = sys.executable
-    if not shutil.which(compiler):
-        warn(f'note: --compile: no compiler here ({compiler}); going on without')
+    """Compile run.G with torch.compile, or print a note that the compiler does not work."""
+    # A small function first, with a size that no earlier run has left in the compiler's cache.
+    try:
+        torch.compile(torch.sin)(torch.ones(8 + time.time_ns() % 100_000, device=run.device))
+    except Exception as error:                      # without triton, headers, a C compiler ...
+        warn(f'note: --compile: PyTorch cannot compile here ({compiler_error(error)}); going on '
+             'without')
         return
     run.G.compile()
+
+
+def compiler_error(error):
+    """Return the line of a long message that names the fault."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    faults = [line for line in lines if 'rror' in line or 'annot' in line or 'not found' in line]
+    return one_line((faults or lines or [type(error).__name__])[0])[:200]

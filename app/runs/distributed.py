@@ -1,5 +1,6 @@
 """Several processes that train or generate as one, started by torchrun. Each computes its shard;
 only the main process writes and logs. In a single process, the functions here do nothing."""
+from collections import Counter
 from contextlib import contextmanager
 from datetime import timedelta
 import os
@@ -85,6 +86,46 @@ def all_reduce(tensors, operation='mean'):
             work.wait()
         if operation == 'mean':
             torch._foreach_div_(tensors, WORLD_SIZE)
+
+
+class GradientReducer:
+    """Averages gradients over all processes while the backward pass still computes others.
+
+    Each parameter reports when its gradient is complete, after `parts` backward passes. Complete
+    gradients are collected, and every BUCKET bytes of them are sent as one tensor.
+    """
+    BUCKET = 25 << 20
+
+    def __init__(self, parameters, parts):
+        self.parts, self.counts, self.bucket, self.sent = parts, Counter(), [], []
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(self.add)
+
+    def add(self, parameter):
+        self.counts[id(parameter)] += 1
+        if self.counts[id(parameter)] == self.parts:
+            self.bucket.append(parameter.grad)
+            if sum(gradient.nbytes for gradient in self.bucket) >= self.BUCKET:
+                self.send()
+
+    def send(self):
+        flat = torch.cat([gradient.flatten() for gradient in self.bucket])
+        self.sent.append((dist.all_reduce(flat, async_op=True), flat, self.bucket))
+        self.bucket = []
+
+    def __call__(self, tensors, operation):
+        """As all_reduce. The first call after a backward pass is for all gradients."""
+        if not self.counts:
+            return all_reduce(tensors, operation)
+        if self.bucket:
+            self.send()
+        for work, flat, gradients in self.sent:
+            work.wait()
+            parts = flat.div_(WORLD_SIZE).split([gradient.numel() for gradient in gradients])
+            torch._foreach_copy_(gradients, [part.view(gradient.shape)
+                                             for part, gradient in zip(parts, gradients)])
+        self.counts.clear()
+        self.sent.clear()
 
 
 class Agreement:

@@ -5,7 +5,6 @@ import os
 import signal
 import time
 
-import torch
 
 from app.common import config as configuration
 from app.common.console import (format_duration, log_info, plural, quote, status_line, warn,
@@ -155,7 +154,6 @@ def fit(run, folder, loaded, score=None):
     locked. Returns the exit code. score: score(run, clusters) returns {name: number} every
     t.evaluate_every steps. The checkpoint with the largest first number is kept."""
     t, started, is_main = run.config.training, run.step, distributed.IS_MAIN
-    torch.backends.cudnn.benchmark = bool(t.crop or run.config.size)    # pays where sizes recur
     if is_main:
         prepare_run_folder(run, folder)
         memory.compare_memory(run)
@@ -166,6 +164,9 @@ def fit(run, folder, loaded, score=None):
     batches = load_batches(run, loaded, run.step, t.total_steps)
     writer, agree = checkpoints.BackgroundWriter(folder, t.keep), distributed.Agreement()
     hook = make_hook(run, folder, loaded, writer, score)
+    reduce = distributed.WORLD_SIZE > 1 and distributed.GradientReducer(
+        [*run.G.parameters(), *run.D.parameters(), *(run.E.parameters() if run.E else ())],
+        t.accumulate)
 
     def save():
         writer.wait()
@@ -175,8 +176,8 @@ def fit(run, folder, loaded, score=None):
         try:
             # If one process gets a signal, all stop after the same step.
             stop = train.fit(
-                run, batches, [hook], lambda: agree(max(caught, default=0)),
-                distributed.all_reduce if distributed.WORLD_SIZE > 1 else None, distributed.RANK)
+                run, batches, [hook], lambda: agree(max(caught, default=0)), reduce,
+                distributed.RANK)
             if is_main:
                 save()
         except ValueError:                          # of a picture; the step before it is whole

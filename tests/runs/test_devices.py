@@ -143,11 +143,18 @@ def test_compiled_generator_is_the_generator():
     assert_same_step(make_run(CPU, **SMALL), run, batch(), labels, 1e-4)
 
 
-def test_without_a_compiler_training_goes_on(monkeypatch, capsys):
-    monkeypatch.setenv('CXX', 'no-such-compiler')
-    devices.compile_generator(make_run(CPU, **SMALL))
-    assert capsys.readouterr().err == (
-        'note: --compile: no compiler here (no-such-compiler); going on without\n')
+def test_without_a_compiler_training_goes_on(monkeypatch, capsys, tmp_path):
+    broken = tmp_path / 'broken-compiler'
+    broken.write_text('#!/bin/sh\nexit 1\n')
+    broken.chmod(0o755)
+    for compiler in ('no-such-compiler', str(broken)):
+        monkeypatch.setattr('torch._inductor.config.cpp.cxx', (None, compiler))
+        run = make_run(CPU, **SMALL)
+        devices.compile_generator(run)
+        err = capsys.readouterr().err
+        assert err.startswith('note: --compile: PyTorch cannot compile here (')
+        assert compiler in err and err.endswith('; going on without\n') and err.count('\n') == 1
+        assert run.G._compiled_call_impl is None
 
 
 def test_bfloat16_follows_float32():

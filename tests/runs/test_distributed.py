@@ -1,4 +1,5 @@
 """Several processes that work as one, on the CPU."""
+from collections import Counter
 import os
 import signal
 import socket
@@ -75,6 +76,62 @@ def test_two_processes_train_as_one(p2phd, run_two, scenes, tmp_path):
     for run in ('one', 'two'):
         p2phd('train', '--resume', run, '--steps', 6)
     assert_same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
+
+
+def record_reductions(rank, port, folder):
+    """Compute gradients in one of two processes, by GradientReducer and plainly. Write to a file of
+    the folder: how many gradients were complete when each all-reduce began, whether both agree."""
+    os.environ.update(WORLD_SIZE='2', RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    sys.modules.pop('app.runs.distributed', None)           # it reads the environment
+    from app.runs import distributed
+    import torch.distributed as dist
+    distributed.initialise(torch.device('cpu'))
+    passes, seen = Counter(), []
+
+    def step(reduce):
+        net.zero_grad()
+        for part in range(2):
+            net(x[part]).square().sum().backward()
+        gradients = [p.grad for p in net.parameters()]
+        reduce(gradients, 'mean')
+        return [gradient.clone() for gradient in gradients]
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(*(torch.nn.Conv2d(4, 4, 3, padding=1) for _ in range(6)))
+    net.to(memory_format=torch.channels_last)
+    x = torch.randn(2, 1, 4, 8, 8) * (1 + rank)
+    plain = step(distributed.all_reduce)
+    for p in net.parameters():
+        p.register_post_accumulate_grad_hook(lambda p: passes.update([id(p)]))
+    all_reduce = dist.all_reduce
+
+    def record(*args, **more):
+        seen.append(sum(n == 2 for n in passes.values()))
+        return all_reduce(*args, **more)
+
+    dist.all_reduce = record
+    distributed.GradientReducer.BUCKET = 700                # a weight and a bias: 576 + 16 bytes
+    reduce = distributed.GradientReducer(net.parameters(), 2)
+    for _ in range(2):                                      # it can be used again
+        passes.clear()
+        overlapped = step(reduce)
+    torch.save({'seen': seen, 'same': all(map(torch.allclose, plain, overlapped))},
+               folder / f'{rank}.pt')
+    distributed.shut_down()
+
+
+def test_gradients_are_averaged_during_the_backward_pass(fork_server, tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = str(server.getsockname()[1])
+    processes = [fork_server.Process(target=record_reductions, args=(rank, port, tmp_path))
+                 for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60 * MINUTES)
+    for rank in (0, 1):
+        result = torch.load(tmp_path / f'{rank}.pt')
+        assert result['same'] and result['seen'][0] < 12 == result['seen'][-1]
 
 
 def test_two_processes_cluster_generate_and_evaluate_as_one(p2phd, run_two, trained, scenes,
