@@ -119,7 +119,7 @@ class PairedDataset(torch.utils.data.Dataset):
                  multiple=1,                # without a crop, trim to multiples of this
                  seed=0,
                  decoded=None,              # what `read` returns, by index; None: read each time
-                 workers=0):                # loader processes, see batches
+                 workers=None):             # loader processes; None: 4, for a GPU 16
         self.items, self.read, self.n_labels, self.decoded = items, read, n_labels, decoded
         self.crop, self.flip, self.jitter, self.multiple = crop, flip, jitter, multiple
         self.seed, self.workers = seed, workers
@@ -229,7 +229,8 @@ def batches(dataset, device, **order):
     # process is killed. Windows cannot fork, and macOS should not: there this process loads.
     can_fork = 'fork' in multiprocessing.get_all_start_methods() and sys.platform != 'darwin'
     prepared = dataset.decoded and device.type == 'cpu'     # a GPU should not wait for augmentation
-    workers = 0 if prepared or not can_fork else min(dataset.workers, count_cores())
+    workers = (16 if device.type == 'cuda' else 4) if dataset.workers is None else dataset.workers
+    workers = 0 if prepared or not can_fork else min(workers, count_cores())
     fork = 'fork' if workers else None
     iterator = iter(torch.utils.data.DataLoader(
         dataset, num_workers=workers, multiprocessing_context=fork,

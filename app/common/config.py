@@ -147,7 +147,7 @@ TRAINING = fields(
     flip=(BOOL, True, 'mirror half of the pictures, at random'),
     cache=(string('DIR'), None,                             # '': <run>-cache
            'folder that keeps decoded, resized pictures; without DIR: <run>-cache'),
-    workers=(integer(0, 1024), 4, 'processes that load pictures'),
+    workers=(integer(0, 1024), None, 'processes that load pictures', '4, on CUDA up to 16'),
     epochs=(EPOCHS, 100, 'epochs at the full learning rate'),       # paper appendix: 100, 100
     decay_epochs=(EPOCHS, 100, 'further epochs, in which the rate decays linearly to zero'),
     steps=(STEPS, None, 'steps in place of epochs: half at the full rate, half with decay'),

@@ -1,12 +1,13 @@
 """Pictures of many label maps: files are paired by name and read ahead, pictures are written in the
 background, with a gallery of all."""
-from collections import namedtuple
+from collections import deque, namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from app.common.console import Progress, log_info, status_line, warn, warn_on_error
 from app.common.errors import UserError
-from app.common.files import BackgroundQueue, read_ahead, resolve_path
+from app.common.files import read_ahead, resolve_path
 from app.datasets import layouts
 from app.datasets.scenes import read_photo, read_scene, warn_about_size
 from app.runs import distributed, memory, pictures, report, run_styles
@@ -52,14 +53,19 @@ def make_pictures(run, folder, files, out, choice, size=None):
             failed.add(name)
             report_problem(f'p2phd generate: {error}')
 
-    def write(name, path, picture):
-        with reporting_errors(name):
-            path = pictures.write_picture(path, picture)
-            log_info(path)
-            rows[name][1].append(path.name)
+    def finish_writing(but):
+        while len(writing) > but:
+            name, future = writing.popleft()
+            with reporting_errors(name):
+                path = future.result()
+                log_info(path)
+                rows[name][1].append(path.name)
 
-    # The next map is read, and the last pictures are written, while the networks compute.
-    queue, progress = BackgroundQueue(), Progress('pictures', len(names) * choice.n)
+    # The next map is read, and the last pictures are written, while the networks compute. A GPU
+    # makes pictures faster than one thread compresses them.
+    threads = 8 if run.device.type == 'cuda' else 1
+    pool, writing = ThreadPoolExecutor(threads), deque()
+    progress = Progress('pictures', len(names) * choice.n)
     scenes = read_ahead(lambda name: read_scene(
         c, files.labels[name], files.insts.get(name), size), names)
     for name, scene in scenes:
@@ -72,15 +78,13 @@ def make_pictures(run, folder, files, out, choice, size=None):
                 scene.labels, choice.clusters) - unstyled
             if missing:
                 unstyled |= missing
-                missing = ', '.join(str((c.label_names or range(c.n_labels))[i])
-                                    for i in sorted(missing))
-                report_problem(f'warning: {path}: no styles for {missing}, which the training data '
-                               'lacks; they get the mean of all features. Does the map use other '
-                               'ids than the training data, as trainIds in place of labelIds?')
+                report_problem(warning_of_unstyled(c, path, missing))
             for ending, picture in make_scene_pictures(run, scene, name, choice, photo):
-                queue(write, name, out / f'{name}_{ending}.png', picture)
+                path = out / f'{name}_{ending}.png'
+                writing.append((name, pool.submit(pictures.write_picture, path, picture)))
+                finish_writing(but=2 * threads)
                 progress(done := done + 1)
-    queue.end()
+    finish_writing(but=0)
     status_line('')
 
     parts = distributed.all_gather((len(failed), messages, rows))
@@ -95,8 +99,15 @@ def make_pictures(run, folder, files, out, choice, size=None):
     return failed
 
 
+def warning_of_unstyled(config, path, labels):
+    names = config.label_names or range(config.n_labels)
+    return (f'warning: {path}: no styles for {", ".join(str(names[i]) for i in sorted(labels))}, '
+            'which the training data lacks; they get the mean of all features. Does the map use '
+            'other ids than the training data, as trainIds in place of labelIds?')
+
+
 def make_scene_pictures(run, scene, name, choice, photo=None):
-    """Yield the ending of its file's name and each picture (1, C, H, W) of a scene, on the CPU."""
+    """Yield the ending of its file's name and each picture (1, C, H, W) of a scene."""
     memory.keep_memory(scene.label[0, 0].numel() <= memory.KEPT_PIXELS)
     for i in range(choice.n):
         seed = run_styles.picture_seed(choice.seed, name, i)
@@ -107,4 +118,4 @@ def make_scene_pictures(run, scene, name, choice, photo=None):
                                               seed if choice.sample else None, choice.chosen)
         ending = (f'seed{choice.seed}_{i + 1}' if choice.sample else
                   'generated' if photo is None else 'encoded')
-        yield ending, generate.synthesise(run, scene, vectors, seed).cpu()
+        yield ending, generate.synthesise(run, scene, vectors, seed)

@@ -104,14 +104,21 @@ def memory_needed(run):
 
 
 def compare_memory(run):
-    """Print how much memory a run needs, and warn if less is free. Return whether it is enough."""
-    needed, free = memory_needed(run), free_memory(run.device)
+    """Print how much memory a run needs, and warn if less is free. A new run that lacks memory
+    recomputes activations, unless the command line decides that. Return whether it is enough."""
+    t, needed, free = run.config.training, memory_needed(run), free_memory(run.device)
     if needed is None or free is None:
         return True
-    message = f'about {needed / 2 ** 30:.1f} GiB needed, {free / 2 ** 30:.1f} GiB free'
-    if needed < free:
+    enough = all(distributed.all_gather(needed < free))
+    if not (enough or run.step or t.recompute or 'recompute' in t.flags
+            or run.config.model == 'unet'):
+        t.recompute = run.G.recompute = True
+        return compare_memory(run)
+    message = (f'about {needed / 2 ** 30:.1f} GiB needed{" with --recompute" * t.recompute}, '
+               f'{free / 2 ** 30:.1f} GiB free')
+    if enough:
         log_info(f'  memory    {message}')
     else:
         warn(f'warning: memory: {message}; --precision bf16, --recompute, --accumulate (of a '
              'larger --batch), --crop, a smaller --size or --ngf take less')
-    return needed < free
+    return enough

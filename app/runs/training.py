@@ -100,7 +100,7 @@ def start(run, folder, loaded, make_score, dry_run=False):
                  f'(the newest {t.keep} stay); a sheet of pictures {drawn}; index.html'):
         log_info(line)
     if dry_run:
-        if distributed.all_gather(memory.compare_memory(run))[0]:       # or steps may not fit
+        if memory.compare_memory(run):              # otherwise steps may not fit
             seconds = measure_step(run, loaded)
             log_info(f'  time      {seconds:.3g} s a step, '
                      f'{format_duration(t.total_steps * seconds)} for {t.total_steps}')
@@ -154,9 +154,9 @@ def fit(run, folder, loaded, score=None):
     locked. Returns the exit code. score: score(run, clusters) returns {name: number} every
     t.evaluate_every steps. The checkpoint with the largest first number is kept."""
     t, started, is_main = run.config.training, run.step, distributed.IS_MAIN
+    memory.compare_memory(run)
     if is_main:
         prepare_run_folder(run, folder)
-        memory.compare_memory(run)
     distributed.broadcast(train.trainable_parameters(run) + [
         p for net in run.average.values() for p in net.parameters()])
     if t.compile:

@@ -119,6 +119,15 @@ def test_the_precision_that_wins_most_turns_is_chosen(turns, faster, monkeypatch
     assert devices.pick_precision(config, CPU, clock=None) == 'fp32'
 
 
+@pytest.mark.parametrize('given, free, recomputes', [
+    ({}, 1 << 40, False), ({}, 1 << 20, True), ({'recompute': False}, 1 << 20, False)])
+def test_activations_are_recomputed_where_memory_lacks(given, free, recomputes, monkeypatch):
+    run = make_run(CPU, **SMALL, size=(64, 32), training={'flags': given})
+    monkeypatch.setattr(memory, 'free_memory', lambda device: free)
+    memory.compare_memory(run)
+    assert run.config.training.recompute == run.G.recompute == recomputes
+
+
 def test_training_uses_the_precision_that_was_picked(monkeypatch):
     config = make_run(CPU, **SMALL).config
     for precision in ('bf16', 'fp32'):
