@@ -86,8 +86,14 @@ def make_pictures(run, folder, files, out, choice, size=None):
                 progress(done := done + 1)
     finish_writing(but=0)
     status_line('')
+    return finish(files, out, len(failed), messages, rows)
 
-    parts = distributed.all_gather((len(failed), messages, rows))
+
+def finish(files, out, failed, messages, rows):
+    """Print the messages of the other processes, and write the gallery of all. Returns the number
+    of scenes that failed."""
+    several = len(files.labels) > 1
+    parts = distributed.all_gather((failed, messages, rows))
     for text in [text for _, texts, _ in parts[1:] for text in texts]:
         warn(text)                              # of the other processes, whose stderr nobody sees
     rows = [(name, *row) for _, _, part in parts for name, row in part.items() if row[1]]
