@@ -17,6 +17,7 @@ from app.datasets.pairs import PairReader, check_labels, open_dataset
 from app.evaluation.measures import count_pixels, is_counted, segmentation_scores
 from app.runs import checkpoints
 import data
+import nets
 from nets import UNet
 
 VERSION = 1                                 # raise it when the same photographs give another judge
@@ -34,7 +35,8 @@ class Judge:
     def logits(self, image):
         """Return (N, n_labels, H, W) for pictures (N, C, H, W) of any size, float in [-1, 1]."""
         h, w = image.shape[-2:]
-        return self.net(data.pad_to_multiple(image, self.net.multiple))[..., :h, :w]
+        with nets.arithmetic(image.device, 'fp32'):         # in whatever arithmetic the run is
+            return self.net(data.pad_to_multiple(image, self.net.multiple))[..., :h, :w]
 
     @torch.inference_mode()
     def __call__(self, picture, name=None):
