@@ -50,8 +50,7 @@ class Street:
         return palette[self.colours[inst]], inst
 
     def polygon(self, points, colour, inst=None, light=1):
-        """Fill a polygon. Without `inst` the instance map does not change; `light` scales the
-        colour, and haze covers what is far away."""
+        """Fill a polygon, with haze if it is far away. Without `inst` the maps do not change."""
         xy = [(self.w * (self.vanish + FOCAL_LENGTH * x / z),
                self.h * (self.horizon + 2 * FOCAL_LENGTH * (CAMERA_HEIGHT - y) / z))
               for x, y, z in points]
@@ -62,8 +61,7 @@ class Street:
             ImageDraw.Draw(self.inst).polygon(xy, int(inst))
 
     def rectangle(self, x, y, z, *args, **kwargs):
-        """Fill the rectangle between (x[0], y[0], z[0]) and (x[1], y[1], z[1]): along the street if
-        both x are equal, else across it."""
+        """Fill the rectangle between two corners: along the street if both x are equal."""
         second, last = reversed(z) if x[0] == x[1] else z
         self.polygon([(x[0], y[0], z[0]), (x[1], y[0], second), (x[1], y[1], z[1]),
                       (x[0], y[1], last)], *args, **kwargs)
@@ -75,8 +73,7 @@ class Street:
         self.polygon([(x + a * u, y + b * v, z + c * (u if a == 0 else v)) for u, v in circle],
                      *args, **kwargs)
 
-    def building(self, side, near, far):
-        """Draw a building along the street. side: -1 left, 1 right. near, far: its distances."""
+    def building(self, side, near, far):            # side: -1 left, 1 right
         colour, inst = self.new_instance(BUILDING, BUILDING_COLOURS)
         x, top, storey = side * 9.5, self.rng.uniform(8, 18), self.rng.uniform(3, 3.8)
         self.rectangle((x, x + side * 12), (0, top), (near, near), colour, inst, 0.82)
@@ -97,7 +94,6 @@ class Street:
             self.ellipse(x + dx, 4 + dy + light, z, (r, r, 0), leaves, VEGETATION)
 
     def post(self, x, z):
-        """Draw a pole with a traffic light or a sign at (x, 0, z)."""
         self.rectangle((x - 0.09, x + 0.09), (0, 4.6), (z, z), METAL, POLE)
         kind = self.rng.integers(5)
         ink = [(70, 225, 120), (250, 190, 60), (240, 60, 50), (30, 90, 190), (200, 40, 44)][kind]
@@ -118,8 +114,8 @@ class Street:
         self.ellipse(x, 1.64, z, (0.14, 0.17, 0), (206, 160, 132), inst)
 
     def car(self, x, z, colour, inst):
-        """Draw a car from distance z on: on the left its front is near, on the right its rear."""
-        # side: towards the middle of the street. low, high: the ends of the near window.
+        # We see the front of cars on the left, the rear of others, and one side, towards the middle
+        # of the street. low, high: the ends of the near window.
         side, lamp, low, high = ((0.9, (250, 246, 214), z + 1.2, z + 1.9) if x < 0 else
                                  (-0.9, (224, 40, 30), z + 0.3, z + 0.7))
         roof = self.rng.uniform(1.42, 1.66)
@@ -161,16 +157,15 @@ class Street:
         for x in np.arange(-12, 13, 3) + rng.uniform(-1, 1, 9):
             self.tree(x, 75)
         for side in (-1, 1):
-            ends = 5 + rng.uniform(9, 15, 6).cumsum()
-            for near, far in zip(ends[-2::-1], ends[:0:-1]):
+            ends = 5 + rng.uniform(9, 15, 6).cumsum()[::-1]
+            for far, near in zip(ends, ends[1:]):
                 self.building(side, near, far - rng.choice([0, 3]))
         for side in (-1, 1):
             objects += [(self.tree, side * 8, z) for z in rng.uniform(13, 45, rng.integers(1, 4))]
-            objects += [(self.post, side * 6.2, z)
-                        for z in rng.uniform(12, 30, rng.integers(0, 3))]
+            objects += [(self.post, side * 6.2, z) for z in rng.uniform(12, 30, rng.integers(3))]
         persons = rng.choice([-6.9, -2.9, 2.9, 6.9], rng.integers(1, 4), replace=False)
-        objects += [(self.person, x, rng.uniform(12, 18), PERSON * 1000 + k)
-                    for k, x in enumerate(persons)]
+        objects += [(self.person, x, rng.uniform(12, 18), i)
+                    for i, x in enumerate(persons, PERSON * 1000)]
         cars = np.array([(-4.5, 10.5), (-1.9, 7.5), (1.7, 6.5), (4.4, 10)])     # lanes and kerbs
         cars = rng.permutation(cars + rng.uniform((0, 0), (0.2, 3), (4, 2)))[:rng.integers(2, 5)]
         objects += [(self.car, x, z, *self.new_instance(CAR, CAR_COLOURS)) for x, z in cars]
@@ -180,10 +175,10 @@ class Street:
 
 
 def draw_scene(index, size=(256, 128), seed=0):
-    """Draw scene `index` of the data set `seed`. Another size (width, height) shows the same scene;
-    a ValueError is raised below 32. Returns a StreetScene: label (H, W) uint8; inst (H, W) int32,
-    `label * 1000 + k` for cars, persons and buildings, else the label; image (H, W, 3) uint8; and
-    colours, {id of a car or building in inst: row of CAR_COLOURS or BUILDING_COLOURS}."""
+    """Draw scene `index` of the data set `seed`; another size (width, height) shows the same scene.
+    Returns a StreetScene: label (H, W) uint8; inst (H, W) int32, `label * 1000 + k` for cars,
+    persons and buildings, else the label; image (H, W, 3) uint8; and colours, {id of a car or
+    building in inst: row of CAR_COLOURS or BUILDING_COLOURS}. ValueError if a side is below 32."""
     if min(size) < 32:
         raise ValueError(f'a scene needs at least 32x32 pixels, not {size[0]}x{size[1]}')
     rng, colour_rng = (np.random.default_rng([seed, index, i]) for i in range(2))

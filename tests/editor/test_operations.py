@@ -350,7 +350,7 @@ def test_an_object_with_many_labels(run):
     inst = np.where(INST > 1000, INST, 0).astype(np.int32)
     clusters = make_clusters()
     ids = np.unique(inst).tolist()
-    labels = operations.describe_objects(LABEL, inst, 35).labels.tolist()
+    labels = make_editor(run).describe(LABEL.copy(), inst).labels.tolist()
     editor = operations.Editor(run, clusters, State(LABEL, inst, dict(zip(
         ids, operations.main_styles(clusters, labels)))))
     assert editor.label_of(0) == BUILDING
