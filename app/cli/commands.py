@@ -130,5 +130,5 @@ def export(args):
 
 def demo(args, run_words):
     """Run the subcommands one after the other on built-in scenes. run_words: see run_demo."""
-    from app.demo.demo import run_demo
+    from app.demo.streets import run_demo
     return run_demo(Path(args.run), seed_of(args), args.device, run_words)

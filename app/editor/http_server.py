@@ -4,10 +4,8 @@ server, and every request needs the token of the printed address."""
 import base64
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 import glob
 import hashlib
-import hmac
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import io
 import ipaddress
@@ -46,9 +44,8 @@ class Refused(Exception):
 
 
 class Session:
-    """An Editor and the requests of the page. They run with `lock`; one that needs a picture
-    returns a function, which waits without it for the one thread that computes pictures. Scenes
-    are saved as <folder>/<name>-<number>, unsaved edits in a recovery file."""
+    """An Editor and the requests of the page, for a scene <folder>/<name>. They run with `lock`.
+    One that needs a picture returns a function, which waits without it for the thread `painter`."""
 
     def __init__(self, editor, folder, name, title):
         self.editor, self.folder, self.name, self.title = editor, folder, name, title
@@ -58,8 +55,7 @@ class Session:
         if self.recovery.exists():                  # of an earlier session: keep it under a number
             name = scene_files.free_name(folder, self.recovery.stem)
             self.recovery.replace(folder / f'{name}.npz')
-        self.unsaved = sorted(folder.glob(          # of earlier sessions
-            f'{glob.escape(self.recovery.stem)}-[0-9][0-9][0-9].npz'))
+        self.unsaved = sorted(folder.glob(f'{glob.escape(self.recovery.stem)}-[0-9][0-9][0-9].npz'))
         self.pictures = {}                          # {version: picture}, the last two
         self.computing, self.layers_done, self.closing = None, 0, False
         self.hooks = [module.register_forward_pre_hook(self.before_layer)
@@ -120,7 +116,6 @@ class Session:
     def changed(self):
         """Write the recovery file in the background. Return the state."""
         version = self.editor.version
-
         def keep():
             if version == self.editor.version:      # otherwise a newer one is written soon
                 scene_files.write_recovery(self.recovery, self.editor)
@@ -129,8 +124,7 @@ class Session:
 
     def picture(self, version: number_between(0, 1 << 53, whole=True), preview: boolean = False,
                 opened: boolean = False):
-        """Return the picture of the present version as PNG, or that of the scene as it was opened.
-        preview: at half the size, which is faster and a different picture."""
+        """Return the picture of this version or of the scene as opened; preview: at half size."""
         e, step = self.editor, 2 if preview else 1
         inputs = e.inputs(e.reset() if opened else e.state, np.s_[::step, ::step])
         key = None if preview else e.opened.version if opened else version
@@ -138,15 +132,13 @@ class Session:
 
     def progress(self):
         """Return the share of the layers that are computed, 0 to 1, or null between pictures."""
-        share = min(self.layers_done / len(self.hooks), 1)
-        return {'progress': None if self.computing is None else share}
+        return {'progress': self.computing and min(self.layers_done / len(self.hooks), 1)}
 
     def thumbnail(self, object: object_id, style: style_choice):
-        """Return a PNG of an object in a style; only its surroundings are computed."""
+        """Return a picture of an object in a style, of which the network sees the surroundings."""
         e = self.editor
         version, state = e.version, e.style(style, object)
         x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
-        # The network sees the surroundings; the object alone is shown.
         edge = max(16, (x1 - x0) // 4, (y1 - y0) // 4)
         left, top = max(0, x0 - edge), max(0, y0 - edge)
         step = int(np.ceil(((x1 + edge - left) * (y1 + edge - top) / THUMBNAIL_PIXELS) ** 0.5))
@@ -166,7 +158,7 @@ class Session:
     def open(self, label: string, inst: string = None, styles: string = None):
         """Open the scene of a label map, an instance map and styles (base64). Return the state."""
         e = self.editor
-        new = self.read_files(partial(scene_files.open_scene, e.run, e.clusters),
+        new = self.read_files(lambda **paths: scene_files.open_scene(e.run, e.clusters, **paths),
                               label_path=label, inst_path=inst, styles_path=styles)
         e.open(new.state, noise=new.opened.noise, size=new.opened.size)
         return self.changed()
@@ -189,7 +181,6 @@ class Session:
     def save(self):
         """Write the scene and its picture under a free name. Return the state and the paths."""
         version, inputs = self.editor.version, self.editor.inputs()
-
         def write():
             image = self.compute(version, inputs, version)
             with self.lock:
@@ -211,8 +202,7 @@ class Session:
             else:
                 self.editor.open(state, noise=noise)
             self.changed()
-        if self.unsaved:
-            # The keeper writes the new recovery file before it deletes the old one.
+        if self.unsaved:        # the keeper writes the new recovery file before it deletes this one
             self.keeper.submit(self.unsaved.pop().unlink, missing_ok=True).result()
         return self.state()
 
@@ -251,7 +241,6 @@ class Server(ThreadingHTTPServer):
         super().__init__((host, port), Handler)
         bound, port = self.server_address[:2]
         if ipaddress.ip_address(bound).is_unspecified:      # its names are not known
-            self.server_close()
             raise UserError(f'--host {host}: expected a single address of this machine')
         hosts = [f'[{bound}]'] if ':' in bound else [host.lower(), bound]
         hosts += ['localhost'] if ipaddress.ip_address(bound).is_loopback else []
@@ -300,11 +289,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, f'no such address; expected one of {" ".join(paths)}')
         token = (parse_qs(query).get('token', [''])[-1] if is_get else
                  self.headers.get('X-Token', ''))
-        if not hmac.compare_digest(token.encode(errors='replace'), server.token.encode()):
+        if not secrets.compare_digest(token.encode(errors='replace'), server.token.encode()):
             raise Refused(403, 'the token is missing or wrong; open the address that was printed')
         if is_get:
             return 'text/html; charset=utf-8', server.page
-
         if self.headers.get_content_type() != 'application/json':
             raise Refused(415, 'expected application/json')
         length = self.headers.get('Content-Length', '')
@@ -357,14 +345,12 @@ def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
     with server:
         scene_files.warn_about_styles(editor)
         log_info(f'{server.address}\nCtrl-C ends it; scenes are saved in {folder}')
-        has_window = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
-        if browser and (has_window or not sys.platform.startswith('linux')):
+        if browser and (sys.platform != 'linux' or {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}):
             with suppress(webbrowser.Error, OSError):           # never one in the terminal
                 webbrowser.open(server.address)
-        try:
+        with suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            session.close()
-            if session.recovery.exists():
-                log_info(f'\nthe edits are not saved; they are kept in {session.recovery}')
+        session.close()
+        if session.recovery.exists():
+            log_info(f'\nthe edits are not saved; they are kept in {session.recovery}')
         return 0

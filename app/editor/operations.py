@@ -44,7 +44,6 @@ def checked(is_valid, expected):
 
 
 def number_between(low, high, whole=False):
-    """Return a parser of numbers from low to high."""
     return checked(lambda x: isinstance(x, int if whole else (int, float)) and low <= x <= high
                    and not isinstance(x, bool), f'a {"whole " * whole}number from {low} to {high}')
 
@@ -82,11 +81,10 @@ def object_id(editor, value):
     if isinstance(value, list):
         x, y = point(editor, value)
         return int(editor.state.inst[y, x])
-    number_between(-(1 << 31), (1 << 31) - 1, whole=True)(editor, value)
-    ids, labels = (x[-3:].tolist() for x in editor.objects[:2])
-    known = ', '.join(f'{i} ({editor.label_names[label]})' for i, label in zip(ids, labels))
-    return checked(lambda x: x in editor.objects.ids, 'the number of an object in the picture, as '
-                   f'{known}, or a point [x, y] on it')(editor, value)
+    known = ', '.join(f'{i} ({editor.label_names[label]})' for i, label in
+                      zip(*(x[-3:] for x in editor.objects[:2])))
+    return checked(lambda x: type(x) is int and x in editor.objects.ids.tolist(), 'the number of '
+                   f'an object in the picture, as {known}, or a point [x, y] on it')(editor, value)
 
 
 def paint_target(editor, value):
@@ -129,8 +127,7 @@ Entry = namedtuple('Entry', 'maps styles opened')
 
 
 def nearest_pixels(hole, sources):
-    """Return row and column of the pixel of `sources` with the smallest Euclidean distance to each
-    pixel of `hole`, in the order of hole.nonzero(). Both are (H, W) bool masks."""
+    """Return row and column of the pixel of a mask `sources` nearest to each pixel of `hole`."""
     rows, columns = np.arange(len(hole))[:, None], np.arange(hole.shape[1])
     above = np.maximum.accumulate(np.where(sources, rows, -FAR))
     below = np.minimum.accumulate(np.where(sources, rows, FAR)[::-1])[::-1]
@@ -157,9 +154,8 @@ def main_styles(clusters, labels):
 
 
 class Editor:
-    """A State that is edited, its history for undo and redo, and the run that makes its picture.
-    clusters: see styles.cluster, None without an encoder. photo: of the scene, (1, C, H, W) float
-    in [-1, 1], or None. noise, size: see generate.synthesise and generate.Scene."""
+    """A State that is edited, its history, and the run that makes its picture. photo: (1, C, H, W)
+    in [-1, 1]. clusters, noise, size: see styles.cluster, generate.synthesise, generate.Scene."""
 
     def __init__(self, run, clusters, state, photo=None, noise=0, size=None):
         self.run, self.config, self.clusters = run, run.config, clusters
@@ -190,7 +186,6 @@ class Editor:
         self.opened = self.history[position].opened
 
     def state_at(self, position):
-        """Return the State at a position of the history."""
         entry = self.history[position]
         if entry.maps is self.history[self.now].maps:
             return self.state._replace(styles=entry.styles)
@@ -228,10 +223,6 @@ class Editor:
         if self.run.E:
             vectors = torch.tensor([state.styles[i].features for i in scene.ids.tolist()])
         return scene, vectors, self.opened.noise
-
-    def picture(self):
-        """Return the picture of the present state, (1, C, H, W) in [-1, 1]."""
-        return generate.synthesise(self.run, *self.inputs())
 
     def describe(self, label, inst):
         """Return the Objects of two maps; those of the last two maps are kept."""
@@ -393,8 +384,7 @@ class Editor:
             for key, label in labels.items()})
 
     def with_object(self, mask, label, object, style=None, maps=None):
-        """Return the State in which the pixels of a mask have a label (or each one its own) and
-        belong to an object. maps: label and inst to start from (default: present)."""
+        """Give the pixels of a mask one label, or each its own, and an object; see with_maps."""
         labels, inst = (x.copy() for x in maps or self.state[:2])
         labels[mask], inst[mask] = label, object
         return self.with_maps(labels, inst, {object: style})

@@ -42,7 +42,6 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
         same = (clusters['centres'][label] == np.float32(vector)).all(1)
         same &= clusters['counts'][label] > 0
         styles[i] = Style(int(same.argmax()) if same.any() else None, tuple(vector))
-
     label = scene.label[0, 0].numpy()
     inst = data.connected_components(label) if scene.inst is None else scene.inst[0, 0].numpy()
     if inst.min() < 0 or inst.max() >= 1 << 16:
@@ -61,12 +60,11 @@ def free_name(folder, name):
 
 def save(editor, folder, name, image):
     """Write a scene, of which `generate` makes the same picture, and it. Return the paths."""
-    label, inst, styles = editor.state
-    paths = [write_map(folder / f'{name}_labelIds.png', label)]
+    paths = [write_map(folder / f'{name}_labelIds.png', editor.state.label)]
     if editor.config.instances != 'none':
-        paths.append(write_map(folder / f'{name}_instanceIds.png', inst))
+        paths.append(write_map(folder / f'{name}_instanceIds.png', editor.state.inst))
     paths.append(folder / f'{name}_styles.json')
-    write_scene_styles(paths[-1], editor.config, styles, editor.opened.noise)
+    write_scene_styles(paths[-1], editor.config, editor.state.styles, editor.opened.noise)
     return [*paths, write_picture(folder / f'{name}.png', image)]
 
 
@@ -131,7 +129,7 @@ def run_script(editor, path, folder, name, final_only=False):
             raise UserError(f'{path}: edit {i} of {len(edits)}: {error}') from None
         if i == len(edits) or not final_only:
             make_folder(folder)
-            image = editor.picture()
+            image = generate.synthesise(editor.run, *editor.inputs())
             if not final_only:
                 yield write_picture(folder / f'{name}_{i:03d}.png', image)
     warn_about_styles(editor)

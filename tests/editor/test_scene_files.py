@@ -137,8 +137,8 @@ def test_ids_of_more_than_16_bits_are_replaced(trained, scenes, tmp_path):
     assert np.unique(editor.state.inst).tolist() == [0, 1, 2, 3, 4]
     scene = read_scene(trained_run.config, label, tmp_path / 'inst.npy')
     vectors = generate.choose_vectors(trained_run, scene, clusters)
-    assert torch.equal(editor.picture(), generate.synthesise(trained_run, scene, vectors,
-                                                              editor.opened.noise))
+    assert torch.equal(generate.synthesise(trained_run, *editor.inputs()),
+                       generate.synthesise(trained_run, scene, vectors, editor.opened.noise))
 
 
 def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
