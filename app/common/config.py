@@ -286,7 +286,8 @@ def apply_resume_overrides(config, given, folder):
             t.flags = {**t.flags, name: value}
         elif format_value(value) != format_value(before):
             start = 'without it' if before is None else f'with {as_flag(name, before)}'
-            raise UserError(f'{as_flag(name, value)}: {folder} was started {start}; leave it out')
+            raise UserError(f'{as_flag(name, value)}: {folder} was started {start}, and that '
+                            'cannot change now; leave it out')
     if {'epochs', 'decay_epochs'} & given.keys() and 'steps' not in given:
         t.steps = None
         t.flags.pop('steps', None)

@@ -48,7 +48,7 @@ def print_line(text, file):
     status_line('')
     if file:
         try:
-            encoding = file.encoding or 'utf-8'
+            encoding = getattr(file, 'encoding', None) or 'utf-8'
             text = str(text).encode(encoding, 'backslashreplace').decode(encoding)
             print(text, file=file, flush=True)
         except (OSError, ValueError):               # ValueError: it is closed

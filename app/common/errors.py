@@ -19,7 +19,7 @@ def is_out_of_memory(error):
     """Return whether an exception says that the host or the device has too little memory."""
     return (isinstance(error, MemoryError) or getattr(error, 'errno', None) == errno.ENOMEM
             or any(text in str(error) for text in (         # all that PyTorch says
-                't allocate memory', 'not enough memory', 'out of memory')))
+                'allocate memory', 'not enough memory', 'out of memory')))
 
 
 @contextmanager

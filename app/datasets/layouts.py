@@ -247,7 +247,7 @@ def find_pairs(root, split='train'):
     {scene: message} for scenes that lack a file. Raises UserError if there are no label maps."""
     root = Path(root)
     if not root.is_dir() and root.suffix != '.mat':
-        raise UserError(f'{root}: a file, or not there; expected the folder of a data set')
+        raise UserError(f'{root}: no such folder; a data set is a folder, not a file')
     layout, files = recognise_layout(root, split)
     if not files.get('label'):
         splits = ', '.join(find_splits(root))
