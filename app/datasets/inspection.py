@@ -78,8 +78,8 @@ def inspect_dataset(source, thorough=False):
             label, header = reader.read_label(pair.label)
             ids = np.unique(label).tolist()
             if not layout.sparse and not 0 <= ids[0] <= ids[-1] < MAX_LABELS:
-                raise UserError(f'{pair.label}: values from {ids[0]} to {ids[-1]}, not from 0 to '
-                                f'{MAX_LABELS - 1}, as labels are (is this an instance map?)')
+                raise UserError(f'{pair.label}: values from {ids[0]} to {ids[-1]}; labels are '
+                                f'numbers from 0 to {MAX_LABELS - 1} (is this an instance map?)')
         return ids, *check_headers(pair, contents, header)
 
     facts = keep_usable(inspect_pair, pairs, problems)
