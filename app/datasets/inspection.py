@@ -90,7 +90,7 @@ def inspect_dataset(source, thorough=False):
     if layout.n_labels == 0:
         contents.in_channels = max((label.channels for label in labels), default=3)
     elif any(label.is_jpeg for label in labels):
-        warn(f'warning: {source.data}: JPEG changes labels; expect wrong ones along all edges')
+        warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong edges')
     vars(contents).update(find_labels(source, layout, set().union(*ids)))
     if thorough:
         read, n = PairReader(contents), contents.n_labels
