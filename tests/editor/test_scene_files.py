@@ -123,7 +123,8 @@ def test_warnings_as_those_of_generate(command, trained, scenes, tmp_path):
     Path('edits.json').write_text('[{"do": "relabel", "object": [3, 20], "label": "bus"}]')
     code, _, err = command('edit', '--run', trained, '--label', label, '--inst', inst, '--out',
                            'out', '--script', 'edits.json', '--size', '128x64')
-    assert code == 0 and f'--size 128x64: {trained} was trained at 64x32; try --size' in err
+    assert code == 0, err
+    assert f'{label} is read at 128x64, {trained} was trained at 64x32; try --size' in err
     assert 'warning: no styles for bus, which the training data lacks; they get the mean' in err
 
 
