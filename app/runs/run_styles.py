@@ -35,8 +35,7 @@ def cluster_dataset(run, dataset, k=configuration.STYLES, min_pixels=1, seed=0, 
     parts = distributed.all_gather(part) if shared else [part]
     vectors, labels = (torch.cat(tensors) for tensors in zip(*parts))
     if not len(vectors):
-        raise UserError(f'--min-pixels {min_pixels}: no instance of the training set is that '
-                        'large; use a smaller number')
+        raise UserError(f'--min-pixels {min_pixels}: no instance is that large; take a smaller one')
     clusters = styles.cluster(vectors, labels, run.config.n_labels, k, seed, run.device)
     return {**clusters, 'step': np.array(run.step), 'min_pixels': np.array(min_pixels),
             'seed': np.array(seed), 'label_names': np.array(run.config.label_names or [], np.str_)}
@@ -51,15 +50,15 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
         raise UserError(f'{folder}: its training data is not at {root or "a known place"}; run '
                         f'python p2phd.py cluster --run {quote(folder)} --data DIR')
     layout, pairs, sizes = inspection.pairs_for_config(c, root, t.left_out, t.split)
-    pairs, _ = inspection.train_and_heldout(c, pairs)
     if not c.size:
         configurations.require_large_pictures(c, root, sizes)
-    read = PairReader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size)
-    dataset = open_dataset(pairs, read, multiple=generate.network_multiple(c), workers=t.workers)
+    dataset = open_dataset(inspection.train_and_heldout(c, pairs)[0],
+                           PairReader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size),
+                           multiple=generate.network_multiple(c), workers=t.workers)
     clusters = cluster_dataset(run, dataset, k, min_pixels, seed, shared=shared)
-    per_label = (clusters['counts'] > 0).sum(1)
-    log_info(f'{folder}: {per_label.sum()} styles of {(per_label > 0).sum()} labels from '
-             f'{clusters["counts"].sum()} instances')
+    counts = clusters['counts']
+    log_info(f'{folder}: {(counts > 0).sum()} styles of {counts.any(1).sum()} labels from '
+             f'{counts.sum()} instances')
     return clusters
 
 
@@ -180,12 +179,9 @@ def read_scene_styles(path, run, scene):
     except Exception:                               # the JSON file of something else
         is_valid = False
     if not is_valid:
-        raise UserError(f'{path}: not the styles of a scene; give the file that edit saves as '
-                        'NAME_styles.json')
+        raise UserError(f'{path}: not the styles of a scene; give a NAME_styles.json of edit')
     ids = scene.ids.tolist() if run.E else []
     if vectors.keys() != set(ids) or ids and features_of != run.config.features_of:
-        mismatch = sorted(vectors.keys() ^ set(ids))
-        why = f', because {mismatch[0]} is not in both' if mismatch else ''
-        raise UserError(f'{path}: the styles of another scene or run{why}; take the maps that were '
+        raise UserError(f'{path}: the styles of another scene or run; take the maps that were '
                         'saved with it, and its run')
     return torch.stack([vectors[i] for i in ids]) if run.E else None, noise

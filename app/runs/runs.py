@@ -22,7 +22,7 @@ class Log:
     rows: str = ''                          # the text of log.csv
     scores: str = ''                        # the text of scores.csv
     best: float | None = None               # the best score in it
-    d_saturated_since: int | None = None    # step since which D has been right about everything
+    won_since: int | None = None            # step since which D has been right about everything
     variant: str = ''                       # '-best', '-raw': not the newest, not the averages
 
 
@@ -67,8 +67,7 @@ def init_from_base(run, path, weights):
 
 
 def load_vgg(source):
-    """Load nets.VGG19 from the file `source`; 'fetch' downloads it from torchvision's site and
-    checks its hash. Raises UserError."""
+    """Load nets.VGG19 from the file `source`; 'fetch' downloads it and checks its hash."""
     try:
         if source == 'fetch':
             return nets.VGG19(torch.hub.load_state_dict_from_url(
@@ -76,16 +75,15 @@ def load_vgg(source):
         require_regular_file(source)
         return nets.VGG19(torch.load(source, map_location='cpu', weights_only=True))
     except Exception as error:
-        named = '--vgg' if source == 'fetch' else f'--vgg {source}'
-        raise UserError(f'{named}: {one_line(error)}; give the path of '
-                        f'{nets.VGG19.URL.split("/")[-1]} as torchvision publishes it, also to '
-                        'go on with a run where it is elsewhere now') from None
+        named = f'--vgg {source}'.removesuffix(' fetch')
+        raise UserError(f"{named}: {one_line(error)}; give the path of torchvision's "
+                        f'{nets.VGG19.URL.split("/")[-1]}, also to go on with a run') from None
 
 
 def checkpoint_dict(run):
     """Return the contents of a checkpoint, tensors and builtins, to use a run and to resume it."""
     return {'config': configuration.to_dict(run.config), 'step': run.step,
-            'rows': run.log.rows, 'sums': run.log.sums, 'won_since': run.log.d_saturated_since,
+            'rows': run.log.rows, 'sums': run.log.sums, 'won_since': run.log.won_since,
             'bad_steps': run.bad_steps, 'scores': run.log.scores, 'best': run.log.best,
             # What generating uses comes first, see checkpoints.GENERATOR.
             'average': {name: module.state_dict() for name, module in run.average.items()},
@@ -109,18 +107,15 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
     if is_official:
         checkpoint = official.read_checkpoint(folder, n_labels)
     elif n_labels is not None:
-        raise UserError(f'--n-labels {n_labels}: {folder} is no run of the official code, and says '
-                        'itself how many labels it has; leave it out')
-    elif which == 'file':
-        checkpoint = checkpoints.read_checkpoint(folder, generator_only)
-    elif which == 'best':
-        path = folder / 'best.pt'
-        if not path.exists():
-            raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best '
-                            'checkpoint')
-        checkpoint = checkpoints.read_checkpoint(path, generator_only)
-    else:
+        raise UserError(f'--n-labels {n_labels}: {folder} is no run of the official code; leave it '
+                        'out')
+    elif which == 'newest':
         path, checkpoint = checkpoints.newest_checkpoint(folder, set_aside, generator_only)
+    else:
+        path = folder / 'best.pt' if which == 'best' else folder
+        if not path.exists():
+            raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best')
+        checkpoint = checkpoints.read_checkpoint(path, generator_only)
     with as_user_error(path, 'not a checkpoint of this program'):
         checkpoint['config'] = config = configuration.from_dict(checkpoint['config'], path)
         if config.layout not in layouts.LAYOUTS:
@@ -192,16 +187,15 @@ def restore_training(run, checkpoint):
     run.bad_steps = run.log.sums.pop('bad_steps')
     if not 0 <= run.bad_steps < run.config.training.max_bad_steps:
         raise ValueError('bad_steps')
-    for name, kind in (('rows', str), ('scores', str), ('best', float | None),
-                       ('won_since', int | None)):
+    for name, kind in {'rows': str, 'scores': str, 'best': float | None,
+                       'won_since': int | None}.items():
         if not isinstance(checkpoint[name], kind):
             raise ValueError(name)
-        setattr(run.log, {'won_since': 'd_saturated_since'}.get(name, name), checkpoint[name])
+        setattr(run.log, name, checkpoint[name])
 
 
 def require_resumable(folder):
     """Raise UserError unless `folder` holds checkpoints of this program."""
     if not checkpoints.list_checkpoints(folder):
         read_run(folder)                            # raises a UserError that says more
-        raise UserError(f'{folder}: a run of the official code cannot be resumed; finetune --from '
-                        'starts from it')
+        raise UserError(f'{folder}: a run of the official code; finetune --from starts from it')
