@@ -34,34 +34,29 @@ def read_checkpoint(folder, n_labels=None):
 def infer_config(folder, G, D=None, E=None, n_labels=None):
     """Return the network fields of a configuration, {field: value}, from the shapes of state dicts
     and from opt.txt. As in the official scripts, the encoder gets pictures at the size of G1."""
-    def convolutions(state, module):
-        return [weight for name, weight in state.items()
-                if re.fullmatch(rf'{module}\.\d+\.weight', name)]
-
-    def n_blocks(module):
-        return len({name.split('.')[1] for name in G
-                    if re.match(rf'{module}\.\d+\.conv_block', name)})
+    def count(pattern, state):
+        return len({match[0] for name in state if (match := re.match(pattern, name))})
 
     opt = folder / 'opt.txt'
     options = dict(re.findall(r'^(\w+): (.*?)\s*$', read_text(opt), re.M)) if opt.exists() else {}
-    n_enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
+    n_enhancers = count(r'model\d+', G)
     stem = G[f'model{n_enhancers}_1.1.weight' if n_enhancers else 'model.1.weight']
     out_channels = next(len(weight) for weight in reversed(G.values()) if weight.ndim == 4)
-    layers = convolutions(E, 'model') if E else []
+    layers = [weight for weight in (E or {}).values() if weight.ndim == 4]
     channels = stem.shape[1] - (len(layers[-1]) if E else 0)
     if D:                       # it gets all that G gets, except for features
         extra = channels - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
     else:                       # 35 labels, boundary map and 3 features
         extra = 3 if channels == len(CITYSCAPES) + 1 + 3 else 0
     if extra:                   # the encoder is in the folder of another stage
-        raise UserError(f'{folder}: G takes {stem.shape[1]} channels, {extra} more than label and '
-                        'boundary maps have: features; copy latest_net_E.pth of the run that its '
-                        'encoder comes from into the folder')
+        raise UserError(f'{folder}: G takes {stem.shape[1]} channels, {extra} of them features; '
+                        'copy the latest_net_E.pth that it was trained with there')
     n_labels, boundary = infer_labels(folder, channels, n_labels, options.get('label_nc', ''))
     layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
     config = {'model': 'local' if n_enhancers else 'global', 'n_enhancers': n_enhancers,
-              'ngf': len(stem), 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
-              'n_blocks': n_blocks('model'), 'n_blocks_local': n_blocks('model1_2'),
+              'ngf': len(stem), 'n_down': (count(r'model\.\d+\.weight', G) - 1) // 2,
+              'n_blocks': count(r'model\.\d+\.conv_block', G),
+              'n_blocks_local': count(r'model1_2\.\d+\.conv_block', G),
               'out_channels': out_channels, 'encoder_scale': 1 << n_enhancers,
               'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
               'features': E is not None, 'instances': 'files' if boundary else 'none',
@@ -71,10 +66,9 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
         config |= {'feat': len(layers[-1]), 'nef': len(layers[0]),
                    'n_down_encoder': (len(layers) - 1) // 2}
     if D:
-        scores = {name.split('.')[0] for name in D}         # scale0_layer0, scale0_layer1 ...
-        n_scales = len({name.split('_')[0] for name in scores})
+        n_scales = count(r'scale\d+', D)
         config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_scales': n_scales,
-                   'n_layers': len(scores) // n_scales - 2}
+                   'n_layers': count(r'scale\d+_layer\d+', D) // n_scales - 2}
     return config
 
 

@@ -108,18 +108,6 @@ def plot(name, step, values, marks):
             '</figure>')
 
 
-def curves_section(tables, config, done):
-    """Return the plots of all columns of log.csv, speed.csv and scores.csv."""
-    marks = [(step, what) for step, what in (
-        (config.training.fix_global_steps, 'all of the generator is trained'),
-        (config.training.decay_start, 'the learning rate decays')) if step]
-    plots = ''.join(plot(name, table['step'], values, marks) for table in tables
-                    for name, values in table.items() if name not in ('step', 'pictures'))
-    dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks if at <= done)
-    return (f'<h2>Curves</h2><p>Steps up to {done}{dashed}.</p><div class="plots">{plots}</div>'
-            if plots else '')
-
-
 def html_table(rows):
     return f'<div class="wide"><table>{"".join(rows)}</table></div>'
 
@@ -183,10 +171,10 @@ def run_page(folder, config):
     """Return the body of a run's page."""
     log, _, scores = tables = [read_csv_columns(folder / f'{name}.csv')
                                for name in ('log', 'speed', 'scores')]
-    done = int(log['step'][-1]) if log else 0
+    done, t = int(log['step'][-1]) if log else 0, config.training
     summary = [config.layout, configuration.format_value(config.size or 'native size'),
                *([f'{config.n_labels} labels'] if config.n_labels else []),
-               f'step {done} of {config.training.total_steps}']
+               f'step {done} of {t.total_steps}']
     parts = [f'<p>{escape(", ".join(summary))}</p>']
     if sheets := [path.name for path in sorted((folder / 'samples').glob('*.png'))
                   if path.stem.isdecimal()]:
@@ -195,7 +183,14 @@ def run_page(folder, config):
             '<h2>Sheets</h2><p>At most two training pictures and two others, one in each row: '
             f'label map, picture{styled}, photograph.</p>'
             f'<div id="sheets" data-names="{" ".join(sheets)}"></div>')
-    parts.append(curves_section(tables, config, done))
+    marks = [(step, what) for step, what in (
+        (t.fix_global_steps, 'all of the generator is trained'),
+        (t.decay_start, 'the learning rate decays')) if step]
+    dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks if at <= done)
+    if plots := ''.join(plot(name, table['step'], values, marks) for table in tables
+                        for name, values in table.items() if name not in ('step', 'pictures')):
+        parts.append(f'<h2>Curves</h2><p>Steps up to {done}{dashed}.</p>'
+                     f'<div class="plots">{plots}</div>')
     if scores:
         parts.append('<h2>Scores while training</h2>' + text_table(
             [[name.replace('_', ' ') for name in scores],

@@ -169,17 +169,14 @@ def read_scene_styles(path, run, scene):
     """Read the styles of a scene that write_scene_styles wrote: (K, feat), or None without an
     encoder, and noise. Raises UserError where they are of another scene or kind of run."""
     stored = read_json(path)
-    try:
+    with as_user_error(path, 'not the styles of a scene; give a NAME_styles.json of edit'):
         vectors = {int(i): torch.tensor(style['features'], dtype=torch.float32)
                    for i, style in stored['styles'].items()}
         features_of, noise = stored['styles_of'], stored['noise']
-        is_valid = (stored['format'] == 1 and type(noise) is int and 0 <= noise < 1 << 63
-                    and all(vector.shape == (run.config.feat,) and vector.isfinite().all()
-                            for vector in vectors.values()))
-    except Exception:                               # the JSON file of something else
-        is_valid = False
-    if not is_valid:
-        raise UserError(f'{path}: not the styles of a scene; give a NAME_styles.json of edit')
+        if not (stored['format'] == 1 and type(noise) is int and 0 <= noise < 1 << 63
+                and all(vector.shape == (run.config.feat,) and vector.isfinite().all()
+                        for vector in vectors.values())):
+            raise ValueError('odd values')
     ids = scene.ids.tolist() if run.E else []
     if vectors.keys() != set(ids) or ids and features_of != run.config.features_of:
         raise UserError(f'{path}: the styles of another scene or run; take the maps that were '

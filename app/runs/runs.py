@@ -1,7 +1,6 @@
 """A run in memory and on the disk: networks that are made, filled and saved."""
 from dataclasses import dataclass, field
 from pathlib import Path
-import reprlib
 
 import torch
 
@@ -28,10 +27,8 @@ class Log:
 
 def build_run(config, device, training=True, weights=None, average=None):
     """Make the networks and optimizers of a run, see train.make_run, and load their weights.
-
     weights: {'G', 'E', 'D': state dict}, which must fit by names and shapes. Networks that are not
-        among them get new weights. average: {'G', 'E': state dict} of the moving averages.
-    """
+        among them get new weights. average: {'G', 'E': state dict} of the moving averages."""
     def make(name, constructor):
         if name not in (weights or {}):
             return constructor()
@@ -96,12 +93,10 @@ def checkpoint_dict(run):
 def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_only=False):
     """Read and check the checkpoint of a run: (path, dict as of checkpoint_dict), with the
     configuration as a namespace. UserError where there is no whole checkpoint.
-
     folder: of a run, also of the official code.
     set_aside: rename damaged checkpoints, see checkpoints.newest_checkpoint.
     which: 'newest' or 'best' checkpoint, or 'file' if `folder` is itself a checkpoint.
-    n_labels: see official.infer_labels. generator_only: see checkpoints.generator_part.
-    """
+    n_labels: see official.infer_labels. generator_only: see checkpoints.generator_part."""
     folder = path = Path(folder)
     is_official = (folder / 'latest_net_G.pth').is_file()
     if is_official:
@@ -118,15 +113,14 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
         checkpoint = checkpoints.read_checkpoint(path, generator_only)
     with as_user_error(path, 'not a checkpoint of this program'):
         checkpoint['config'] = config = configuration.from_dict(checkpoint['config'], path)
-        if config.layout not in layouts.LAYOUTS:
-            raise ValueError(f'layout {reprlib.repr(config.layout)}')
-        if type(checkpoint['step']) is not int or checkpoint['step'] < 0:
-            raise ValueError(f'step {reprlib.repr(checkpoint["step"])}')
+        if (config.layout not in layouts.LAYOUTS or type(checkpoint['step']) is not int
+                or checkpoint['step'] < 0):
+            raise ValueError('layout or step')
         networks = {'G', 'E'} if config.features else {'G'}
         averaged = not generator_only and config.training and config.training.ema > 0
         optional = {'D'} if is_official or generator_only else set()
-        for part, names in (('weights', {'D', *networks}),
-                            ('average', networks if averaged else set())):
+        for part, names in {'weights': {'D', *networks},
+                            'average': networks if averaged else set()}.items():
             states = checkpoint[part]
             if set(states) | optional != names | optional or not all(
                     isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -150,10 +144,8 @@ def load_run(folder, device, training=True, set_aside=False, which='newest', ave
 
 def run_from_checkpoint(path, checkpoint, device, training=True, which='newest', average=True):
     """Make a train.Run of what read_run returned. UserError where weights do not fit the networks.
-
     training: restore what training needs, too. Otherwise G and E are the moving averages, or with
-        average=False the weights themselves.
-    """
+        average=False the weights themselves."""
     with as_user_error(path, 'not a checkpoint of this program'):
         weights, averages = checkpoint['weights'], checkpoint['average']
         if not training and average:
@@ -162,36 +154,31 @@ def run_from_checkpoint(path, checkpoint, device, training=True, which='newest',
         run.step = checkpoint['step']
         run.log.variant = ('-best' * (which == 'best')
                            + '-raw' * bool(averages and not average and not training))
-        if training and run.config.training:
-            restore_training(run, checkpoint)
+        if not training or not run.config.training:
+            return run
+        for name in 'GD':
+            optimizer, moments = getattr(run, f'opt_{name}'), checkpoint['optimizers'][name]
+            shapes = [parameter.shape for parameter in optimizer.param_groups[0]['params']]
+            for i, values in moments.items():
+                if {key: value.shape for key, value in values.items()} != {
+                        'step': (), 'exp_avg': shapes[i], 'exp_avg_sq': shapes[i]}:
+                    raise ValueError(f'moments of parameter {i} of {name}')
+            moments = checkpoints.copy_tree(moments, device)
+            optimizer.load_state_dict({**optimizer.state_dict(), 'state': moments})
+        numbers = {**checkpoint['sums'], 'bad_steps': checkpoint['bad_steps']}
+        if not all(isinstance(name, str) and isinstance(value, torch.Tensor) and value.shape == ()
+                   and value.dtype == torch.float32 for name, value in numbers.items()):
+            raise ValueError('sums or bad_steps')
+        run.log.sums = checkpoints.copy_tree(numbers, device)
+        run.bad_steps = run.log.sums.pop('bad_steps')
+        if not 0 <= run.bad_steps < run.config.training.max_bad_steps:
+            raise ValueError('bad_steps')
+        for name, kind in {'rows': str, 'scores': str, 'best': float | None,
+                           'won_since': int | None}.items():
+            if not isinstance(checkpoint[name], kind):
+                raise ValueError(name)
+            setattr(run.log, name, checkpoint[name])
     return run
-
-
-def restore_training(run, checkpoint):
-    """Restore what only training needs. Raises any exception where a checkpoint does not fit."""
-    for name in 'GD':
-        optimizer, moments = getattr(run, f'opt_{name}'), checkpoint['optimizers'][name]
-        parameters = optimizer.param_groups[0]['params']
-        for i, values in moments.items():
-            if {key: value.shape for key, value in values.items()} != {
-                    'step': (), 'exp_avg': parameters[i].shape, 'exp_avg_sq': parameters[i].shape}:
-                raise ValueError(f'moments of parameter {i} of {name}')
-        moments = checkpoints.copy_tree(moments, run.device)
-        optimizer.load_state_dict({**optimizer.state_dict(), 'state': moments})
-
-    numbers = {**checkpoint['sums'], 'bad_steps': checkpoint['bad_steps']}
-    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) and value.shape == ()
-               and value.dtype == torch.float32 for name, value in numbers.items()):
-        raise ValueError('sums or bad_steps')
-    run.log.sums = checkpoints.copy_tree(numbers, run.device)
-    run.bad_steps = run.log.sums.pop('bad_steps')
-    if not 0 <= run.bad_steps < run.config.training.max_bad_steps:
-        raise ValueError('bad_steps')
-    for name, kind in {'rows': str, 'scores': str, 'best': float | None,
-                       'won_since': int | None}.items():
-        if not isinstance(checkpoint[name], kind):
-            raise ValueError(name)
-        setattr(run.log, name, checkpoint[name])
 
 
 def require_resumable(folder):
