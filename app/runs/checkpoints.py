@@ -111,24 +111,19 @@ def hash_generator(path, start, stop, end, seal):
         return hashlib.sha256(b''.join([*digests, seal])).hexdigest().encode()
 
 
-def write_checkpoint(folder, checkpoint, keep):
-    """Write folder/checkpoint-<step>.pt; once it is complete on the disk, delete all but the newest
-    `keep`. UserError if it cannot be written; older ones are then untouched."""
-    path = folder / f'checkpoint-{checkpoint["step"]:07d}.pt'
-    write_checkpoint_file(path, checkpoint)
-    for old in {*list_checkpoints(folder)[:-keep]} - {path}:
-        old.unlink(missing_ok=True)
-
-
-def write_checkpoint_file(path, checkpoint):
-    """Write a checkpoint to `path`, whole or not at all. UserError if there is no room."""
-    path.parent.mkdir(parents=True, exist_ok=True)  # the folder may have been moved away
+def write_checkpoint(folder, checkpoint, keep=0, name='checkpoint-{:07d}.pt'):
+    """Write folder/checkpoint-<step>.pt, or `name`; once it is complete on the disk, delete all but
+    the newest `keep`, or none if that is 0. UserError if there is no room; nothing is then lost."""
+    path = folder / name.format(checkpoint['step'])
+    folder.mkdir(parents=True, exist_ok=True)       # it may have been moved away
     needed = sum(tensor.nbytes + 512 for tensor in iterate_tensors(checkpoint))     # 512: a header
-    free = shutil.disk_usage(path.parent).free
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f'{path}: not written, it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} '
                         'MB are free there; make room, or keep fewer with --keep')
     write_atomically(path, lambda file: write_sealed(checkpoint, file))
+    for old in {*list_checkpoints(folder)[:-keep]} - {path} if keep else ():
+        old.unlink(missing_ok=True)
 
 
 class BackgroundWriter:

@@ -46,8 +46,7 @@ def make_config(given, found):
         config.size = default_size(config, list(found.sizes.values()))
     if picks_levels:                                # as the size allows, 8 at most as in pix2pix
         w, h = config.training.crop or config.size or (32, 32)
-        config.n_down = max((n for n in range(2, 9) if w % (1 << n) == h % (1 << n) == 0),
-                            default=2)
+        config.n_down = max(n for n in range(2, 9) if n == 2 or w % (1 << n) == h % (1 << n) == 0)
     return config
 
 

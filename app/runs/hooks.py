@@ -156,7 +156,7 @@ def add_scores(run, folder, scores):
         run.log.best = score
         best = runs.checkpoint_dict(run)
         del best['optimizers']
-        warn_on_error(lambda: checkpoints.write_checkpoint_file(folder / 'best.pt', best),
+        warn_on_error(lambda: checkpoints.write_checkpoint(folder, best, name='best.pt'),
                       'training goes on')
 
 
@@ -180,8 +180,7 @@ def render(run, item, clusters):
 def save_sheet(run, clusters, loaded, folder):
     """Write samples/<step>.png: two training pictures and two others, a row each: label map |
     picture with the styles of the photograph | with the most frequent ones | photograph."""
-    n = len(loaded.dataset)
-    items = [*(loaded.dataset[0, i] for i in evenly_spaced(range(n), 2)),
+    items = [*(loaded.dataset[0, i] for i in evenly_spaced(range(len(loaded.dataset)), 2)),
              *evenly_spaced(loaded.shown, 2)]
     strips = [pictures.strip(run.config, item['label'], [
         *render(run, item, clusters), data.to_float(item['image'][None])]) for item in items]
@@ -195,8 +194,7 @@ def report_distances(run, clusters, loaded, most):
     """Print how far at most `most` training pictures and others are from their photographs."""
     if not most or not loaded.shown:
         return
-    log_info('how far the pictures are from their photographs, as the mean difference of pixels '
-             '(0: equal, 255: black in place of white):')
+    log_info('mean difference of the pixels of pictures and photographs, from 0 to 255:')
     plain = loaded.dataset.without_augmentation()
     trained = [plain[0, i] for i in evenly_spaced(range(len(plain)), most)]
     for which, items in (('training pictures', trained),

@@ -14,7 +14,7 @@ from app.runs import checkpoints
 
 def read_checkpoint(folder, n_labels=None):
     """Return a run as runs.checkpoint_dict does, without what only training needs. E and D may be
-    missing. n_labels: see infer_labels. UserError if it cannot be read."""
+    missing. n_labels: see infer_config. UserError if it cannot be read."""
     weights = {}
     for name in 'GDE':
         path = folder / f'latest_net_{name}.pth'
@@ -33,7 +33,10 @@ def read_checkpoint(folder, n_labels=None):
 
 def infer_config(folder, G, D=None, E=None, n_labels=None):
     """Return the network fields of a configuration, {field: value}, from the shapes of state dicts
-    and from opt.txt. As in the official scripts, the encoder gets pictures at the size of G1."""
+    and from opt.txt. As in the official scripts, the encoder gets pictures at the size of G1.
+    n_labels: as the user says, 0 for a picture; if None, label_nc of opt.txt decides, then the
+    defaults of the official scripts: 36 channels are Cityscapes' labels and a boundary map, 3 are a
+    picture. UserError if the number is not known or does not fit G's channels."""
     def count(pattern, state):
         return len({match[0] for name in state if (match := re.match(pattern, name))})
 
@@ -51,33 +54,8 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
     if extra:                   # the encoder is in the folder of another stage
         raise UserError(f'{folder}: G takes {stem.shape[1]} channels, {extra} of them features; '
                         'copy the latest_net_E.pth that it was trained with there')
-    n_labels, boundary = infer_labels(folder, channels, n_labels, options.get('label_nc', ''))
-    layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
-    config = {'model': 'local' if n_enhancers else 'global', 'n_enhancers': n_enhancers,
-              'ngf': len(stem), 'n_down': (count(r'model\.\d+\.weight', G) - 1) // 2,
-              'n_blocks': count(r'model\.\d+\.conv_block', G),
-              'n_blocks_local': count(r'model1_2\.\d+\.conv_block', G),
-              'out_channels': out_channels, 'encoder_scale': 1 << n_enhancers,
-              'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
-              'features': E is not None, 'instances': 'files' if boundary else 'none',
-              'n_labels': n_labels, 'layout': layout, 'void': list(LAYOUTS[layout].void),
-              'label_names': LAYOUTS[layout].names(folder)}
-    if E:
-        config |= {'feat': len(layers[-1]), 'nef': len(layers[0]),
-                   'n_down_encoder': (len(layers) - 1) // 2}
-    if D:
-        n_scales = count(r'scale\d+', D)
-        config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_scales': n_scales,
-                   'n_layers': count(r'scale\d+_layer\d+', D) // n_scales - 2}
-    return config
-
-
-def infer_labels(folder, channels, n_labels, label_nc):
-    """Return (number of labels, 0 for a picture; whether there is a boundary map) of G's channels
-    without features. n_labels is what the user says; if None, label_nc of opt.txt decides, then the
-    defaults of the official scripts: 36 channels are Cityscapes' labels and a boundary map, 3 are a
-    picture. UserError if the number is not known or does not fit the channels."""
     if n_labels is None:
+        label_nc = options.get('label_nc', '')
         n_labels = (int(label_nc) if label_nc.isdecimal() and len(label_nc) < 10 else
                     {len(CITYSCAPES) + 1: len(CITYSCAPES), 3: 0}.get(channels))
     boundary = {channels: False, channels - 1: True, **({0: False} if channels == 3 else {})}
@@ -87,7 +65,24 @@ def infer_labels(folder, channels, n_labels, label_nc):
             + ('nothing says what they are' if n_labels is None else f'not {n_labels} labels')
             + f': {channels} labels (--n-labels {channels}), or {channels - 1} and a boundary map '
             f'(--n-labels {channels - 1})' + ', or a picture (--n-labels 0)' * (channels == 3))
-    return n_labels, boundary[n_labels]
+    layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
+    config = {'model': 'local' if n_enhancers else 'global', 'n_enhancers': n_enhancers,
+              'ngf': len(stem), 'n_down': (count(r'model\.\d+\.weight', G) - 1) // 2,
+              'n_blocks': count(r'model\.\d+\.conv_block', G),
+              'n_blocks_local': count(r'model1_2\.\d+\.conv_block', G),
+              'out_channels': out_channels, 'encoder_scale': 1 << n_enhancers,
+              'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
+              'features': E is not None, 'n_labels': n_labels, 'layout': layout,
+              'instances': 'files' if boundary[n_labels] else 'none',
+              'void': list(LAYOUTS[layout].void), 'label_names': LAYOUTS[layout].names(folder)}
+    if E:
+        config |= {'feat': len(layers[-1]), 'nef': len(layers[0]),
+                   'n_down_encoder': (len(layers) - 1) // 2}
+    if D:
+        n_scales = count(r'scale\d+', D)
+        config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_scales': n_scales,
+                   'n_layers': count(r'scale\d+_layer\d+', D) // n_scales - 2}
+    return config
 
 
 class Dtype:
@@ -117,8 +112,7 @@ class Array:
 
 class ArraysOnly(pickle.Unpickler):
     """Reads the dicts, numbers and arrays of a pickle, and refuses to import anything else. It
-    calls nothing of numpy with values from the pickle: numpy.ndarray would make an object of any
-    address."""
+    calls nothing of numpy: numpy.ndarray would make an object of any address."""
     ALLOWED = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): Dtype,
                ('multiarray', '_reconstruct'): lambda *empty: Array(),
                ('multiarray', 'scalar'): lambda dtype, raw: dtype.to_array(raw)[0].item()}

@@ -59,8 +59,7 @@ def read_evaluation(folder):
 
 
 def score_table(rows):
-    """Return the rows of scores.json as lists of texts of one length. The first is of titles; 95 %
-    bounds are in brackets."""
+    """Return the rows of scores.json as lists of texts, titles first; 95 % bounds in brackets."""
     names = [name for name in MEASURES if any(name in row for row in rows)]
 
     def cell(row, name):
@@ -116,20 +115,6 @@ def text_table(rows):
     """Return lists of texts as a table, the first as its titles."""
     return html_table('<tr>' + ''.join(f'<{cell}>{escape(text)}</{cell}>' for text in row) + '</tr>'
                       for cell, row in zip(['th', *['td'] * len(rows)], rows))
-
-
-def settings_section(config):
-    """Return the table of all settings; those that the command line gave are bold."""
-    values, rows = {**vars(config), **vars(config.training)}, []
-    for name, field in {**configuration.NETWORK, **configuration.TRAINING}.items():
-        if field.help:
-            value = values[name]
-            text = (('no', 'yes')[value] if isinstance(value, bool) else
-                    'none' if value is None else configuration.format_value(value))
-            rows.append(f'<tr{" class=given" if name in values["flags"] else ""}>'
-                        f'<th>{name.replace("_", " ")}</th><td>{escape(text)}</td>'
-                        f'<td class="help">{escape(field.help)}</td></tr>')
-    return '<h2>Settings</h2><p>Those that were given are bold.</p>' + html_table(rows)
 
 
 def styles_section(folder, config):
@@ -197,7 +182,17 @@ def run_page(folder, config):
              *([f'{value:.6g}' for value in row] for row in list(zip(*scores.values()))[-20:])]))
     if evaluation := read_evaluation(folder):
         parts.append(evaluation_section(evaluation))
-    return ''.join([*parts, styles_section(folder, config), settings_section(config)])
+    parts += styles_section(folder, config), '<h2>Settings</h2><p>Those given are bold.</p>'
+    values, rows = {**vars(config), **vars(t)}, []
+    for name, field in {**configuration.NETWORK, **configuration.TRAINING}.items():
+        if field.help:
+            value = values[name]
+            text = (('no', 'yes')[value] if isinstance(value, bool) else
+                    'none' if value is None else configuration.format_value(value))
+            rows.append(f'<tr{" class=given" if name in t.flags else ""}>'
+                        f'<th>{name.replace("_", " ")}</th><td>{escape(text)}</td>'
+                        f'<td class="help">{escape(field.help)}</td></tr>')
+    return ''.join([*parts, html_table(rows)])
 
 
 def write_page(folder, body):
@@ -208,8 +203,7 @@ def write_page(folder, body):
 
 
 def try_write_run_page(folder, config):
-    """Write the page of the run in `folder`, or warn that it is missing. Runs of the official code
-    have none."""
+    """Write the page of the run in `folder`, or warn. Runs of the official code have none."""
     def write():
         with as_user_error(folder / 'index.html', 'cannot be made'):
             write_page(folder, run_page(folder, config))

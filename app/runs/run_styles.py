@@ -81,9 +81,8 @@ def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, con
         k, min_pixels = clusters['counts'].shape[1], int(clusters['min_pixels'])
         seed = int(clusters.get('seed', seed))
     if data_is_there:
-        root = t.data
-        log_info(f'{folder}: clustering {root}')
-    clusters = cluster_run(run, folder, root, k, min_pixels, seed)
+        log_info(f'{folder}: clustering {t.data}')
+    clusters = cluster_run(run, folder, t.data if data_is_there else root, k, min_pixels, seed)
     warn_on_error(lambda: save_styles(clusters, folder, run), 'the styles are not kept')
     after_save(folder, run.config)
     return clusters
@@ -136,8 +135,7 @@ def parse_style_flags(choices, clusters):
     UserError where there is no such label or style."""
     chosen = {}
     for choice in choices or ():
-        names = clusters['label_names'].tolist()
-        n_styles = (clusters['counts'] > 0).sum(1).tolist()
+        names, n_styles = clusters['label_names'].tolist(), (clusters['counts'] > 0).sum(1)
         name, equals, k = choice.rpartition('=')
         label = parse_label(name, names)
         if not equals:

@@ -84,10 +84,9 @@ def checkpoint_dict(run):
             'bad_steps': run.bad_steps, 'scores': run.log.scores, 'best': run.log.best,
             # What generating uses comes first, see checkpoints.GENERATOR.
             'average': {name: module.state_dict() for name, module in run.average.items()},
-            'weights': {name: getattr(run, name).state_dict() for name in 'GED'
-                        if getattr(run, name)},
-            'optimizers': {name: getattr(run, f'opt_{name}').state_dict()['state']
-                           for name in 'GD'}}
+            'weights': {name: net.state_dict() for name in 'GED' if (net := getattr(run, name))},
+            'optimizers': {'G': run.opt_G.state_dict()['state'],
+                           'D': run.opt_D.state_dict()['state']}}
 
 
 def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_only=False):
@@ -96,7 +95,7 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
     folder: of a run, also of the official code.
     set_aside: rename damaged checkpoints, see checkpoints.newest_checkpoint.
     which: 'newest' or 'best' checkpoint, or 'file' if `folder` is itself a checkpoint.
-    n_labels: see official.infer_labels. generator_only: see checkpoints.generator_part."""
+    n_labels: see official.infer_config. generator_only: see checkpoints.generator_part."""
     folder = path = Path(folder)
     is_official = (folder / 'latest_net_G.pth').is_file()
     if is_official:
