@@ -213,9 +213,8 @@ def read_checkpoint(path, generator_only=False):
 
 
 def newest_checkpoint(folder, set_aside=False, generator_only=False):
-    """Return path and contents of the newest whole checkpoint in a run's folder. A warning names
-    every newer one that is damaged; set_aside: rename it to .damaged, too. UserError if there is no
-    whole checkpoint."""
+    """Return path and contents of the newest whole checkpoint in a folder, or raise UserError.
+    A warning names every newer one that is damaged; set_aside: rename it to .damaged, too."""
     damaged = {}
     for path in reversed(list_checkpoints(folder)):
         try:

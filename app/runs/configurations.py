@@ -102,8 +102,7 @@ def complete_config(config, pairs, sizes):
             raise UserError(f'--crop {format_value(t.crop)}: larger than {name} {w}x{h} ({t.data});'
                             ' take a smaller --crop or another --size')
     if t.batch > 1 and not (size or t.crop) and len(set(sizes.values())) > 1:
-        raise UserError(f'--batch {t.batch}: pictures of {t.data} differ in size; add --crop or '
-                        '--size')
+        raise UserError(f'--batch {t.batch}: sizes in {t.data} differ; add --crop or --size')
     if t.cache is not None and not size:
         raise UserError('--cache keeps pictures of one size: say which with --size')
     if t.vgg and config.out_channels != 3:
@@ -123,8 +122,8 @@ def require_large_pictures(config, root, sizes):
     least = min_training_side(config)
     for scene, (w, h) in sizes.items():
         if min(w, h) < least:
-            raise UserError(f'{root}: {scene} is a picture of {w}x{h}, too small for these '
-                            f'networks (at least {least}x{least}); leave it out')
+            raise UserError(f'{root}: {scene} is a picture of {w}x{h}, expected at least '
+                            f'{least}x{least}; leave it out')
 
 
 def round_size(size, multiple, least):

@@ -101,8 +101,7 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
     if is_official:
         checkpoint = official.read_checkpoint(folder, n_labels)
     elif n_labels is not None:
-        raise UserError(f'--n-labels {n_labels}: {folder} is no run of the official code; leave it '
-                        'out')
+        raise UserError(f'--n-labels {n_labels}: {folder} is no official run; leave it out')
     elif which == 'newest':
         path, checkpoint = checkpoints.newest_checkpoint(folder, set_aside, generator_only)
     else:
