@@ -144,5 +144,5 @@ def check_cache_folder(config, folder, given):
     it: a stranger's file must not choose the folder that is written to."""
     t = config.training
     if t.cache and not given and not (Path(t.cache) / 'index.json').is_file():
-        warn(f'note: {t.cache} holds no cache; one is made beside {folder}')
+        warn(f'note: {t.cache} holds no cache; one is made beside {folder}, or in --cache DIR')
         t.cache = ''
