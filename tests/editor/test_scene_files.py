@@ -79,7 +79,7 @@ def test_styles_of_another_scene_are_refused(command, trained, scenes, tmp_path)
     for path, message in ((styles, 'the styles of another scene or run'),
                           (label, 'cannot be read as JSON'), ('none.json', 'no such file'),
                           (tmp_path / 'edits.json', 'edits.json: not the styles of a scene; give '
-                           'the file that edit saves as NAME_styles.json\n')):
+                           'a NAME_styles.json of edit (')):
         code, _, err = command('generate', '--run', trained, '--label', label, '--inst', inst,
                                '--styles', path)
         assert code == 2 and message in err and err.count('\n') == 1
