@@ -15,11 +15,9 @@ import signal
 import sys
 
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
-from app.cli import checks, commands, parser
-from app.cli.settings import dataset_fields, given_fields, remembered_flags, seed_of
+from app.cli import commands, parser
+from app.cli.settings import check_flags, dataset_fields, given_fields, seed_of
 from app.common import config as configuration
-from app.common import console
-from app.common.config import NETWORK, TRAINING
 from app.common.console import log_info, warn
 from app.common.errors import UserError
 from app.common.files import lock_folder, make_folder, resolve_path
@@ -29,13 +27,9 @@ from app.common.files import lock_folder, make_folder, resolve_path
 os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 
-# ------------------------------------------------------------------------------------- training
-
 def train(args):
     """Train G1, or G2 around it (paper section 3.2), D1 to D3 and, where there are instances, the
     encoder (section 3.4); or the U-Net of pix2pix as G."""
-    if args.resume is not None:
-        return resume(args)
     from app.datasets import inspection
     from app.runs import configurations, devices, folders
     source = dataset_fields(args)
@@ -43,10 +37,10 @@ def train(args):
     folder = folders.new_folder(args.run, resolve_path(args.data).name or 'root', args.dry_run)
     device = devices.pick_device(args.device)
     inspection.require_usable(source, found)
-
-    config = configurations.make_config(settings(args), found)
+    given = given_fields(args)
+    config = configurations.make_config(given, found)
     configurations.complete_config(config, found.pairs, found.sizes)
-    devices.set_precision(config, device, getattr(args, 'precision', None))
+    devices.set_precision(config, device, given.get('precision'))
     log_info(inspection.summarise(found, source.split)
              + (', the encoder is trained as well' if config.features else ''))
     return start(args, config, folder, device, found.pairs)
@@ -55,21 +49,18 @@ def train(args):
 def finetune(args):
     """Coarse to fine (paper section 3.2, figure 3): put a local enhancer around a trained generator
     at twice the size, train it alone for --fix-global epochs, then everything together."""
-    if args.resume is not None:
-        return resume(args)
     from app.datasets import inspection
     from app.runs import configurations, devices, folders, runs
     device = devices.pick_device(args.device)
     path, base = runs.read_run(args.base, n_labels=args.official_labels)
-    before = base['config'].training
-    config = configurations.make_finetune_config(base['config'], args.base, settings(args))
+    given, before = given_fields(args), base['config'].training
+    config = configurations.make_finetune_config(base['config'], args.base, given)
     t = config.training
     config.layout, pairs, sizes = inspection.pairs_for_config(config, t.data, t.left_out, t.split)
     t.pictures = inspection.fingerprint(pairs)
     configurations.complete_config(config, pairs, sizes)
-    configuration.check_flags_used(settings(args), config)
-    devices.set_precision(config, device, getattr(args, 'precision', None),
-                          vars(before) if before else {})
+    configuration.check_flags_used(given, config)
+    devices.set_precision(config, device, given.get('precision'), vars(before) if before else {})
     folder = folders.new_folder(args.run, configurations.finetune_name(args.base, config),
                                 args.dry_run)
 
@@ -77,11 +68,6 @@ def finetune(args):
         runs.init_from_base(run, path, {**base['weights'], **base['average']})
         base.clear()                                        # frees its memory
     return start(args, config, folder, device, pairs, load_base)
-
-
-def settings(args):
-    """The fields of a configuration that the command line gave: {field: value}."""
-    return {**given_fields(args, {**NETWORK, **TRAINING}), 'flags': remembered_flags(args)}
 
 
 def start(args, config, folder, device, pairs, prepare=lambda run: None):
@@ -112,9 +98,8 @@ def resume(args):
     with lock_folder(folder) if distributed.IS_MAIN else nullcontext():
         with distributed.main_process_first():
             run = runs.load_run(folder, device, set_aside=True)
-        configuration.apply_resume_overrides(
-            run.config, {**remembered_flags(args), **given_fields(args, {**NETWORK, **TRAINING})},
-            folder)
+        given = given_fields(args)
+        configuration.apply_resume_overrides(run.config, given.pop('flags') | given, folder)
         configurations.check_cache_folder(run.config, folder, hasattr(args, 'cache'))
         pairs, sizes = inspection.pairs_of_run(run.config, folder)
         configurations.complete_config(run.config, pairs, sizes)
@@ -128,8 +113,6 @@ def resume(args):
                                      lambda: training_scorer(run.config, pairs, folder, device))
 
 
-# ------------------------------------------------------------------------------------- pictures
-
 def cluster(args):
     """Cluster the features of the training set's instances, label by label (paper section 3.4)."""
     from app.runs import distributed, report, run_styles
@@ -141,16 +124,19 @@ def cluster(args):
     if distributed.IS_MAIN:
         log_info(run_styles.save_styles(clusters, folder, run))
         report.try_write_run_page(folder, run.config)
-    return 0
 
 
 def generate(args):
     """Turn label maps into pictures (paper section 3.4). The style of an instance is the most
-    frequent one of its label, or drawn (--sample), chosen (--style), or from a photograph
-    (--encode)."""
+    frequent one of its label, drawn (--sample), chosen (--style), or of a photograph (--encode)."""
     from app.runs import devices, generation, run_styles
     folder, run = commands.load_trained_run(args)
-    checks.check_generate(args, folder, run.config)
+    draws_styles = args.sample and run.config.model != 'unet'   # a U-Net draws dropout masks
+    if (draws_styles or args.style or args.encode) and not run.E:
+        raise UserError(f'{folder}: trained without --features, so it has only one style; leave '
+                        'out --sample, --style and --encode')
+    if args.inst and run.config.instances == 'none':
+        raise UserError(f'--inst: {folder} was trained without instances; leave it out')
     if getattr(args, 'compile', False):
         devices.compile_generator(run)
     out = Path(args.out) if args.out else folder / 'generated'
@@ -158,42 +144,33 @@ def generate(args):
     if args.styles and len(files.labels) > 1:
         raise UserError(f'--styles {args.styles} describes one scene, but there are '
                         f'{len(files.labels)} label maps; generate them one at a time')
-    clusters = None
-    if run.E and (args.style or not files.photos) and not args.styles:
-        clusters = commands.load_clusters(run, folder)
+    uses_clusters = (args.style or not files.photos) and not args.styles
+    clusters = commands.load_clusters(run, folder) if uses_clusters else None
     choice = generation.StyleChoice(seed_of(args), args.sample, args.n, clusters,
                                     run_styles.parse_style_flags(args.style, clusters), args.styles)
     make_folder(out)
     return 2 if generation.make_pictures(run, folder, files, out, choice, args.size) else 0
 
 
-# ----------------------------------------------------------------------------------------- main
-
 COMMANDS = {'train': train, 'finetune': finetune, 'cluster': cluster, 'generate': generate,
             'check': commands.check, 'edit': commands.edit, 'evaluate': commands.evaluate,
             'info': commands.info, 'export': commands.export,
-            'demo': lambda args: commands.demo(args, lambda words: main(parse(words)))}
+            'demo': lambda args: commands.demo(args, main)}
 
 
-def parse(words):
-    """Parse the words of a command line: a namespace. Exits with code 2 where they are wrong."""
-    return parser.parse(words, __doc__)
-
-
-def main(args):
-    """Run a subcommand. Returns the exit code; 2 is a user error, which one line on stderr
-    explains."""
-    console.quiet = args.quiet
+def main(words):
+    """Run a command line, a list of words. Return the exit code; 2 is a user error, which one line
+    on stderr explains. Exit with code 2 where the parser refuses the words."""
+    args = parser.parse(words, __doc__)
     several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
     try:
-        checks.check_versions()
-        checks.check_flags(args)
-        if several:
-            from app.runs import distributed
-        code = COMMANDS[args.command](args)
-        if several:
-            distributed.shut_down()
-        return code
+        commands.check_versions()
+        check_flags(args)
+        from app.runs import distributed
+        resumes = getattr(args, 'resume', None) is not None
+        code = resume(args) if resumes else COMMANDS[args.command](args)
+        distributed.shut_down()
+        return code or 0
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)        # ignore further Ctrl-C
         warn(f'p2phd {args.command}: interrupted')
@@ -212,4 +189,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    sys.exit(main(parse(sys.argv[1:])))
+    sys.exit(main(sys.argv[1:]))

@@ -182,7 +182,7 @@ def command(tmp_path, monkeypatch, capsys):
     def run(*words):
         capsys.readouterr()
         try:
-            code = program.main(program.parse([str(word) for word in words]))
+            code = program.main([str(word) for word in words])
         except SystemExit as stop:                          # the parser calls exit()
             code = stop.code
         return code, *capsys.readouterr()
@@ -226,7 +226,7 @@ def run_command(words, folder, threads, out, environment):
     os.chdir(folder)
     number = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY)
     os.dup2(number, 1), os.dup2(number, 2)
-    sys.exit(program.main(program.parse([str(word) for word in words])))
+    sys.exit(program.main([str(word) for word in words]))
 
 
 @pytest.fixture(scope='session')

@@ -11,6 +11,17 @@ from app.common.errors import UserError, describe_os_error, is_out_of_memory, on
 from app.common.files import lock_folder, make_folder
 
 
+def check_versions():
+    if sys.version_info < (3, 11):                          # noqa: UP036
+        raise UserError(f'Python {sys.version.split()[0]}: this program needs 3.11 or newer')
+    try:
+        import numpy, PIL, torch                            # noqa: E401, F401
+    except ImportError as error:
+        raise UserError(f'{error}; pip install -r requirements.txt installs it') from None
+    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
+        raise UserError(f'PyTorch {torch.__version__}: this program needs 2.6 or newer')
+
+
 def load_trained_run(args):
     """Load the run that --run names, or the newest one. Return its folder and the run."""
     from app.runs import devices, folders, runs
@@ -31,8 +42,7 @@ def explain(error, several_processes):
     """Return the line that tells a user what went wrong, or None for a fault of the program."""
     text = str(error)
     if is_out_of_memory(error):
-        return ('there is not enough memory; try --precision bf16, --crop, a smaller --size, or '
-                'fewer channels')
+        return 'not enough memory; try --precision bf16, --crop, a smaller --size or fewer channels'
     if isinstance(error, UserError):
         return text
     if isinstance(error, OSError):
@@ -48,8 +58,7 @@ def explain(error, several_processes):
     # That another process has ended, gloo only says in words.
     if type(error).__name__.startswith('Dist') or any(
             word in text for word in ('gloo', 'NCCL', 'Connection', 'Broken pipe')):
-        return ('another process of this run has ended, and its message says why; train --resume '
-                'RUN continues the run')
+        return 'another process of this run has ended, see its message; train --resume RUN goes on'
     return traceback.format_exc()
 
 
@@ -63,8 +72,7 @@ def check(args):
 
 
 def edit(args):
-    """Change the objects of a scene, by a script or on a page (paper section 3.4, interactive
-    object editing)."""
+    """Change the objects of a scene, by a script or on a page (paper section 3.4)."""
     from app.datasets import layouts, scenes
     from app.editor import http_server, scene_files
     folder, run = load_trained_run(args)
@@ -92,13 +100,8 @@ def evaluate(args):
     from app.runs import devices, folders, runs
     device = devices.pick_device(args.device)
     vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None
-    evaluate_runs(
-        [Path(folder) for folder in args.run or [folders.newest_run()]], device,
-        which=args.checkpoint, average=args.average, root=args.data, split=args.split,
-        size=args.size, style_source=args.styles, void=args.void, judge=args.judge,
-        predictions=args.predictions, seed=seed_of(args), vgg=vgg, write=args.write, out=args.out,
-        n_labels=args.official_labels)
-    return 0
+    evaluate_runs([Path(folder) for folder in args.run or [folders.newest_run()]], args, device,
+                  seed_of(args), vgg)
 
 
 def info(args):
@@ -108,7 +111,6 @@ def info(args):
     facts = run_facts(args.run or folders.newest_run(), args.official_labels)
     for line in [json.dumps(facts, indent=1)] if args.json else describe_facts(facts):
         log_info(line, sys.stdout)                          # with -q, too
-    return 0
 
 
 def export(args):
@@ -125,10 +127,9 @@ def export(args):
         paths = [exporting.export_program(folder, run, clusters, args.format, args.size, args.out)]
     for path in paths:
         log_info(path)
-    return 0
 
 
 def demo(args, run_words):
     """Run the subcommands one after the other on built-in scenes. run_words: see run_demo."""
-    from app.demo.demo import run_demo
+    from app.demo.streets import run_demo
     return run_demo(Path(args.run), seed_of(args), args.device, run_words)

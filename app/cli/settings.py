@@ -1,4 +1,4 @@
-"""The settings that a command line gives: its flags, and what --preset stands for."""
+"""What flags mean: the settings that they give, what --preset stands for, which go together."""
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -9,21 +9,18 @@ from app.common.errors import UserError
 from app.common.files import resolve_path
 
 
-def given_fields(args, fields):
-    """Return {field: value} of those fields of a configuration that the command line gives."""
-    values = {name: value for name, value in vars(args).items() if name in fields}
+def given_fields(args):
+    """Return {field: value} of those fields of a configuration that the command line gives. The
+    last one is `flags`, what was given word for word and the run remembers."""
+    remembered, fields = {*NETWORK, *TRAINING, *DATA, 'base'}, {*NETWORK, *TRAINING}
+    flags = {name: value for name, value in vars(args).items() if name in remembered}
+    values = {name: value for name, value in flags.items() if name in fields}
     for name in ('data', 'vgg', 'cache'):               # the run may go on in another folder
         if values.get(name) and values[name] != 'fetch':
             values[name] = str(resolve_path(values[name]))
     if values.get('size') == 'native':
         values['size'] = None
-    return values
-
-
-def remembered_flags(args):
-    """Return {name: value} of the flags that a run keeps in its configuration."""
-    kept = {*NETWORK, *TRAINING, *DATA, 'base'}
-    return {name: value for name, value in vars(args).items() if name in kept}
+    return {**values, 'flags': flags}
 
 
 def seed_of(args):
@@ -34,7 +31,32 @@ def dataset_fields(args):
     """Return a namespace of the fields of config.DATA. Raises UserError without --data."""
     if not hasattr(args, 'data'):
         raise UserError(f'{args.command} needs --data DIR, the folder of the data set')
-    return SimpleNamespace(**default_values(DATA) | given_fields(args, DATA) | {'data': args.data})
+    return SimpleNamespace(**{name: getattr(args, name, DATA[name].default) for name in DATA})
+
+
+def check_flags(args):
+    """Check flags that exclude each other, or that need another one."""
+    given = {name for name, value in vars(args).items()
+             if value is not None and value is not False and value != []}
+    if 'resume' in given:
+        if {'hours', 'dry_run', 'preset', 'official_labels'} & given:
+            raise UserError('--hours, --dry-run, --preset and --n-labels apply only to new runs; '
+                            'use --steps or --epochs to extend this one')
+    elif args.command == 'finetune' and 'base' not in given:
+        raise UserError('finetune needs --from RUN, the folder of the run to start from')
+    if args.command == 'generate' and args.n > 1 and not args.sample:
+        raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
+    if args.command == 'edit' and args.final_only and not args.script:
+        raise UserError('--final-only: applies only to --script FILE; add it, or leave this out')
+    for commands, flag, others, why in (
+            ('train finetune', 'hours', 'steps', 'both say how long to train'),
+            ('generate', 'sample', 'encode', 'styles are either random or from photographs'),
+            ('generate', 'styles', 'sample style encode', 'the file has a style for every object'),
+            ('evaluate', 'judge', 'predictions', 'either of them recognises the pictures'),
+            ('export', 'official', 'format size out', 'the official code has its own files')):
+        for other in others.split():
+            if args.command in commands.split() and {flag, other} <= given:
+                raise UserError(f'--{flag} and --{other}: {why}; leave one of them out')
 
 
 # The settings of the paper for Cityscapes, and settings that need less memory or time.
@@ -44,8 +66,7 @@ STAGE = {'epochs': 50, 'decay_epochs': 50, 'fix_global': 10,    # as the officia
 PRESETS = {
     'small': Preset('a first look, minutes on a CPU', {
         'size': (256, 128), 'ngf': 32, 'n_down': 3, 'n_blocks': 6, 'ndf': 32, 'n_scales': 2}),
-    'city512': Preset('half the size of the paper, two discriminators', {
-        'size': (512, 256), 'n_scales': 2}),
+    'city512': Preset('half as large, two discriminators', {'size': (512, 256), 'n_scales': 2}),
     'city1024': Preset('the first stage of the paper', {'size': (1024, 512)}),
     'city1024-12g': Preset('the same in less memory', {
         'size': (1024, 512), 'recompute': True, 'n_scales': 2}),
@@ -69,6 +90,5 @@ def apply_preset(args, names):
     skipped = {*given, *baseline, *unused_fields(settings)}
     used = {name: fields[name] for name in fields if name in names and name not in skipped}
     given.update(used)
-    if not args.quiet:
-        flags = ' '.join(as_flag(name, value) for name, value in used.items())
-        log_info(f'--preset {args.preset}: {flags or "other flags override all of it"}')
+    flags = ' '.join(as_flag(name, value) for name, value in used.items())
+    log_info(f'--preset {args.preset}: {flags or "other flags override all of it"}')

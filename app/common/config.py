@@ -1,6 +1,5 @@
-"""The settings of a run: every field with its bounds, its default and its help, written only here,
-for the flags of the command line and to check what a checkpoint of a stranger says of itself.
-This module imports nothing heavy, so that --help answers at once."""
+"""The settings of a run: every field with its bounds, its default and its help, for the flags and
+to check the checkpoint of a stranger. It imports nothing heavy, so that --help answers at once."""
 import argparse
 from collections import namedtuple
 from contextlib import suppress
@@ -13,13 +12,10 @@ from types import SimpleNamespace
 from app.common.errors import UserError
 
 
-# ------------------------------------------------------------------------------ types and bounds
-
 class Kind(namedtuple('Kind', 'expected is_valid parse metavar choices', defaults=(str, 'N', ()))):
     """The type and the bounds of a field.
-    expected: the allowed values, in words. choices: all of them, if they are few.
-    is_valid: a function that returns whether a value, of any type, is allowed.
-    parse: a function that makes a value of a word; it may raise ValueError.
+    expected: the allowed values, in words. choices: all of them, if they are few. is_valid: whether
+    a value, of any type, is allowed. parse: makes a value of a word, or raises ValueError.
     metavar: what --help calls a value."""
 
     def __call__(self, word):
@@ -37,13 +33,13 @@ def integer(low, high=None, metavar='N'):
 
 
 def real(expected, in_bounds, metavar):
-    return Kind(expected, lambda value: (type(value) in (int, float) and math.isfinite(value)
-                                         and in_bounds(value)), float, metavar)
+    return Kind(expected, lambda value: type(value) in (int, float) and math.isfinite(value)
+                and in_bounds(value), float, metavar)
 
 
 def choice(*values):
-    return Kind('one of ' + ', '.join(map(str, values)),
-                lambda value: type(value) in (str, bool) and value in values, choices=values)
+    return Kind(f'one of {values}', lambda value: type(value) in (str, bool) and value in values,
+                choices=values)
 
 
 def string(metavar, expected='text', pattern=r'[^\0]*'):
@@ -71,8 +67,7 @@ NAME, TEXT = string('NAME', 'letters, digits, _ and -', r'[\w-]+'), string('TEXT
 NAMES = Kind('names', list_of(TEXT.is_valid))
 LABEL = integer(0, (1 << 16) - 1, 'ID')
 LABEL_TABLE = Kind('labels by id', lambda table: (
-    isinstance(table, dict) and len(table) <= 1 << 16
-    and all(map(LABEL.is_valid, [*table, *table.values()]))))
+    isinstance(table, dict) and all(map(LABEL.is_valid, [*table, *table.values()]))))
 COLOURS = Kind('rows [R, G, B, label, name]', list_of(lambda row: (
     isinstance(row, (list, tuple)) and len(row) == 5 and TEXT.is_valid(row[4])
     and LABEL.is_valid(row[3]) and list_of(integer(0, 255).is_valid)(row[:3]))))
@@ -81,10 +76,8 @@ FLAGS = Kind('flags', lambda flags: isinstance(flags, dict) and all(
     for value in flags.values()))
 
 
-# --------------------------------------------------------------------------------------- fields
 # A configuration is a SimpleNamespace with the fields of NETWORK and with `training`, which has
 # those of TRAINING (None for a run of the official code).
-
 # Where the default is None, None is allowed. computed: in words, a default that the program works
 # out. Fields without help are no flags: they follow from the data.
 Field = namedtuple('Field', 'kind default help computed', defaults=['', None])
@@ -98,8 +91,7 @@ def fields(**rows):
 # The networks, and how maps are read: what it takes to make pictures.
 NETWORK = fields(
     model=(choice('global', 'local', 'unet'), 'global',     # paper section 3.2
-           'global: G1; local: G1 with local enhancers; unet: the U-Net of pix2pix as generator; '
-           'pix2pix: that baseline as a whole'),
+           'global: G1; local: with local enhancers; unet: a U-Net; pix2pix: the whole baseline'),
     ngf=(CHANNELS, 64, 'channels of the outermost layer of G', '64, halved by each enhancer'),
     n_down=(DEPTH, 4, 'downsamplings of G1, or levels of the U-Net', '4; U-Net: up to 8'),
     n_blocks=(BLOCKS, 9, 'residual blocks of G1'),
@@ -109,12 +101,10 @@ NETWORK = fields(
     n_layers=(DEPTH, 3, 'strided layers of each discriminator'),
     n_scales=(DEPTH, 3, 'discriminators; each sees half the size of the one before'),
     spectral_norm=(BOOL, False, 'spectral normalisation in the discriminators'),
-    up=(choice('transposed', 'nearest', 'bilinear'), 'transposed', 'upsampling: transposed '
-        'convolutions as in the paper, or resizing and a 3x3 convolution'),
+    up=(choice('transposed', 'nearest', 'bilinear'), 'transposed', 'upsampling in G'),
     boundary=(BOOL, True, 'give the networks the instance boundary map'),   # paper section 3.3
     features=(BOOL, REQUIRED, 'train the encoder as well', 'yes, if there are instances'),
-    features_of=(choice('instance', 'label'), 'instance',
-                 'what has a style of its own; label works without instance maps'),
+    features_of=(choice('instance', 'label'), 'instance', 'what has a style of its own'),
     feat=(SCALE, 3, 'features per instance'),               # paper section 4
     nef=(CHANNELS, 16, 'channels of the first layer of the encoder'),
     n_down_encoder=(DEPTH, 4, 'downsamplings of the encoder'),
@@ -133,20 +123,17 @@ NETWORK = fields(
 
 # How the networks are, and were, trained.
 TRAINING = fields(
-    data=(FOLDER, REQUIRED, 'data set: Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; '
-          'or train_label/, train_img/ and perhaps train_inst/; or train_A/ and train_B/'),
+    data=(FOLDER, REQUIRED, 'data set as downloaded, or folders as docs/datasets.md says'),
     split=(NAME, 'train', 'part of the data set to read'),
     left_out=(NAMES, ()),                                   # scenes that cannot be used
-    hold_out=(integer(0, 1 << 20), 0,
-              'training pictures to hold out; shown and scored in place of the split val'),
+    hold_out=(integer(0, 1 << 20), 0, 'training pictures to hold out, in place of the split val'),
     held=(NAMES, ()),                                       # the scenes of these pictures
     pictures=(Kind('a number and a checksum', list_of(COUNT.is_valid, 2)), REQUIRED),
     crop=(SIZE, None, 'train on random crops of this size'),
     jitter=(real('a factor from 1 to 2', lambda x: 1 <= x <= 2, 'FACTOR'), 1.0,
             'enlarge pictures by this factor, 1 to 2, and crop them back at random'),
     flip=(BOOL, True, 'mirror half of the pictures, at random'),
-    cache=(string('DIR'), None,                             # '': <run>-cache
-           'folder that keeps decoded, resized pictures; without DIR: <run>-cache'),
+    cache=(string('DIR'), None, 'folder for decoded pictures; without DIR: <run>-cache'),
     workers=(integer(0, 1024), None, 'processes that load pictures', '4, on CUDA up to 16'),
     epochs=(EPOCHS, 100, 'epochs at the full learning rate'),       # paper appendix: 100, 100
     decay_epochs=(EPOCHS, 100, 'further epochs, in which the rate decays linearly to zero'),
@@ -172,8 +159,7 @@ TRAINING = fields(
     seed=(integer(0, (1 << 32) - 1), 0, 'seed of all random numbers'),
     log_every=(STEPS, 50, 'steps between rows of log.csv'),
     sample_every=(STEPS, 500, 'steps between sheets of pictures'),
-    evaluate_every=(STEPS, None, 'steps between scores of pictures not trained on, in scores.csv; '
-                    'best.pt keeps the best checkpoint'),
+    evaluate_every=(STEPS, None, 'steps between scores in scores.csv; best.pt keeps the best'),
     save_every=(STEPS, 1000, 'steps between checkpoints; each epoch ends with one, too'),
     keep=(POSITIVE, 2, 'keep the newest N checkpoints'),
     max_bad_steps=(POSITIVE, 20, 'stop after N steps in a row without finite loss and gradient'),
@@ -186,22 +172,19 @@ TRAINING = fields(
 DATA = {'data': TRAINING['data'], 'split': TRAINING['split'], **fields(
     instances=(choice('auto', 'components', 'none'), 'auto', 'auto: instance maps, if there are '
                'any; components: connected pixels of one label; none: no boundary map'),
-    palette=(FILE, None,
-             'the label maps hold colours; this file lists them in lines R,G,B,id[,name]'),
-    n_labels=(integer(1, 1 << 16), None, 'number of labels, if the maps lack some; 40: the usual '
-              'classes of NYU, from classMapping40.mat', '1 + the largest in the maps'),
+    palette=(FILE, None, 'the label maps hold colours, which this file lists: R,G,B,id[,name]'),
+    n_labels=(integer(1, 1 << 16), None, 'number of labels, if the maps lack some; 40: for NYU',
+              '1 + the largest in the maps'),
     ignore_label=(Kind(f'{LABEL.expected}, or none',
                        lambda value: value == 'none' or LABEL.is_valid(value),
                        lambda word: word if word == 'none' else int(word), 'ID'), None,
-                  'id of unknown pixels, which get a channel of their own; none: every id is a '
-                  'label', '255, if the other ids are far below'),
+                  'id of unknown pixels; none: every id is a label', '255, if it is far above'),
     jpeg_labels=NETWORK['jpeg_labels'],
     skip_bad=(BOOL, False, 'read everything first, and leave out what cannot be used'))}
 
 STYLES = 10                                         # paper section 4: K = 10
 
-# What --model pix2pix stands for (Isola et al., CVPR 2017): U-Net, one discriminator, cross-entropy
-# and 100 times the L1 loss, only the label map as input.
+# What --model pix2pix stands for (Isola et al., CVPR 2017).
 PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False, 'gan': 'vanilla',
            'lambda_feature': 0.0, 'lambda_l1': 100.0}
 
@@ -214,10 +197,7 @@ MAY_CHANGE = ('epochs decay_epochs steps workers cache save_every keep max_bad_s
               'recompute compile').split()
 
 
-# ------------------------------------------------------------------------------- configurations
-
 def default_values(table):
-    """Return {field: default} of a table of fields."""
     return {name: field.default for name, field in table.items() if field.default is not REQUIRED}
 
 
@@ -225,7 +205,7 @@ def with_defaults(network, training=None):
     """Return a configuration of two dicts {field: value}. Fields that they lack get the default."""
     if training is not None:
         training = SimpleNamespace(**{**default_values(TRAINING), **training})
-    return SimpleNamespace(**{**default_values(NETWORK), **network}, training=training)
+    return SimpleNamespace(**{**default_values(NETWORK), **network, 'training': training})
 
 
 def to_dict(config):
@@ -235,8 +215,7 @@ def to_dict(config):
 
 def from_dict(stored, path):
     """Return the configuration that `to_dict` turned into `stored`, read from `path`; check it."""
-    network = dict(stored)
-    config = with_defaults(training=network.pop('training'), network=network)
+    config = with_defaults(stored, stored['training'])
     check_config(config, path)
     return config
 
@@ -263,30 +242,25 @@ def check_config(config, path=None):
     highest = max([*(c.label_table or {}).values(), *(row[3] for row in c.palette or []), *c.void],
                   default=0)
     require('n_labels', not c.n_labels or highest < c.n_labels, f'more than {highest}')
-    require('label_names', c.label_names is None or len(c.label_names) == c.n_labels,
-            f'{c.n_labels} names')
-    require('features', not c.features or c.instances != 'none' or c.features_of == 'label',
-            'instances')
-    require('features_of', not c.features or c.n_labels or c.features_of == 'instance',
-            'label maps, not pictures')
+    require('label_names', c.label_names is None or len(c.label_names) == c.n_labels, 'one each')
+    per_label = c.features_of == 'label'
+    require('features', not c.features or c.instances != 'none' or per_label, 'instances')
+    require('features_of', not c.features or c.n_labels or not per_label, 'label maps, no pictures')
     require('n_down', c.model != 'unet' or c.n_down >= 2, 'at least 2 levels of a U-Net')
-    require('n_enhancers', (c.model == 'local') == (c.n_enhancers > 0),
-            'enhancers only with --model local')
+    require('n_enhancers', (c.model == 'local') == (c.n_enhancers > 0), 'at least 1, if local')
     if t:
         require('accumulate', t.batch % t.accumulate == 0, f'a divisor of --batch {t.batch}')
         require('fix_global_steps', not t.fix_global_steps or c.model == 'local', '0')
 
 
 def unused_fields(settings):
-    """Return {field: why} of the fields that do nothing in a run with `settings`: {field: value} of
-    NETWORK and TRAINING, where `model` may be 'pix2pix', too."""
+    """Return {field: why} of the fields that do nothing in a run of `settings`, {field: value}."""
     s = SimpleNamespace(**settings)
     return {name: why for names, is_used, why in (
         ('n_enhancers n_blocks_local fix_global', s.model == 'local',
          f'--model {s.model} has no local enhancers'),
         ('n_blocks recompute', s.model in ('global', 'local'), 'a U-Net has no residual blocks'),
-        ('feat nef n_down_encoder features_of', s.features,
-         'without instances and --features there is no encoder'),
+        ('feat nef n_down_encoder features_of', s.features, 'no encoder without --features'),
         ('boundary', s.instances != 'none', 'there are no instances'),
         ('lambda_vgg', s.vgg, 'there is no --vgg')) if not is_used for name in names.split()}
 
@@ -300,8 +274,7 @@ def check_flags_used(given, config):
 
 
 def apply_resume_overrides(config, given, folder):
-    """Change the configuration of a run, which is resumed in `folder`, as the command line says:
-    `given`, {field: value}. Raises UserError if it would be another run."""
+    """Change the configuration of a resumed run as `given`, {field: value}, says, or refuse it."""
     t = config.training
     for name, value in sorted(given.items()):
         before = t.flags.get(name, getattr(t, name, getattr(config, name, None)))
@@ -319,8 +292,6 @@ def apply_resume_overrides(config, given, folder):
         t.steps = None
         t.flags.pop('steps', None)
 
-
-# ---------------------------------------------------------------------------------------- words
 
 def flag_name(name):
     """Return the flag of a field: '--n-down' for 'n_down'."""

@@ -13,8 +13,7 @@ status_text = ''                                    # what the last line of the 
 
 
 def open_closed_streams():
-    """Open /dev/null in place of the standard streams that are closed, as daemons start a program.
-    Otherwise sys.stderr is None, and what libraries print to it goes into the next file."""
+    """Open /dev/null as the closed standard streams, or the next file would get their text."""
     for number, name in enumerate(('stdin', 'stdout', 'stderr')):
         try:
             os.fstat(number)
@@ -31,7 +30,6 @@ def log_info(text, file=None):
 
 
 def warn(text):
-    """Print a line on stderr."""
     print_line(text, sys.stderr)
 
 
@@ -50,12 +48,9 @@ def print_line(text, file):
     status_line('')
     if file:
         try:
-            try:
-                print(text, file=file, flush=True)
-            except UnicodeEncodeError:
-                encoding = file.encoding or 'ascii'
-                text = str(text).encode(encoding, 'backslashreplace').decode(encoding)
-                print(text, file=file, flush=True)
+            encoding = getattr(file, 'encoding', None) or 'utf-8'
+            text = str(text).encode(encoding, 'backslashreplace').decode(encoding)
+            print(text, file=file, flush=True)
         except (OSError, ValueError):               # ValueError: it is closed
             with suppress(OSError, ValueError):     # or Python complains when it ends
                 os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
@@ -85,12 +80,11 @@ class Progress:
         self.started = self.printed = time.monotonic()
 
     def __call__(self, done):
-        """Tell how much is done."""
         now = time.monotonic()
         seconds = now - self.started
         if seconds > 2 and done and IS_MAIN and not quiet:
-            left = format_duration(seconds / done * (self.total - done))
-            text = f'{self.what}: {done} of {self.total}, {left} left'
+            text = (f'{self.what}: {done} of {self.total}, '
+                    f'{format_duration(seconds / done * (self.total - done))} left')
             if not status_line(text) and now - self.printed > 10:
                 warn(text)
                 self.printed = now
@@ -107,7 +101,6 @@ def format_duration(seconds):
 
 
 def quote(path):
-    """Return a path as a shell needs it."""
     return shlex.quote(str(path))
 
 

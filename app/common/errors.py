@@ -19,14 +19,12 @@ def is_out_of_memory(error):
     """Return whether an exception says that the host or the device has too little memory."""
     return (isinstance(error, MemoryError) or getattr(error, 'errno', None) == errno.ENOMEM
             or any(text in str(error) for text in (         # all that PyTorch says
-                "can't allocate memory", 'not enough memory', 'Cannot allocate memory',
-                'out of memory')))
+                'allocate memory', 'not enough memory', 'out of memory')))
 
 
 @contextmanager
 def as_user_error(path, what='cannot be read'):
-    """Turn any exception inside into a UserError: '<path>: <what> (<message>)'. UserErrors and
-    out-of-memory errors pass through unchanged."""
+    """Turn exceptions into UserErrors: '<path>: <what> (<message>)'. Out of memory stays so."""
     try:
         yield
     except Exception as error:
@@ -46,14 +44,11 @@ def describe_os_error(error):
     """Return one line about an OSError that was not turned into a UserError."""
     if error.filename is None:
         return one_line(error)
-    remedy = ('change its permissions, or choose another'
-              if isinstance(error, PermissionError) else 'check that it exists and can be used')
-    return f'{os.fsdecode(error.filename)}: {error.strerror}; {remedy}'
+    return f'{os.fsdecode(error.filename)}: {error.strerror}; check that it exists and may be used'
 
 
 def did_you_mean(word, choices):
-    """Return '; did you mean ...?' with the choice most like a word, or '' if none is like it.
-    choices: a list of words, a dict {word: what to suggest in its place}, or None."""
+    """Return '; did you mean ...?' or ''. choices: words, {word: what to suggest}, or None."""
     for match in difflib.get_close_matches(word, choices or (), 1):
         return f'; did you mean {choices[match] if isinstance(choices, dict) else match}?'
     return ''

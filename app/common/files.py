@@ -29,18 +29,15 @@ def require_regular_file(path):
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        raise UserError(f'{path}: ' + ('a link to a file that is not there' if os.path.lexists(path)
-                                       else 'no such file')) from None
+        raise UserError(f'{path}: no such file (or a link to none)') from None
     except (OSError, ValueError) as error:          # a loop of links; a name with a null byte
         raise UserError(f'{path}: cannot be read ({one_line(error)})') from None
     if not stat.S_ISREG(mode):
-        raise UserError(f'{path}: ' + ('is a folder, expected a file' if stat.S_ISDIR(mode) else
-                                       'not a regular file (a pipe or a device)'))
+        raise UserError(f'{path}: not a regular file (but a folder, a pipe or a device)')
 
 
 def read_text(path):
-    """Return the text of a small file: UTF-16 if it begins with a byte order mark, UTF-8 if it is
-    valid, else Latin-1. Raises UserError if the file cannot be read."""
+    """Return the text of a small file in UTF-16 with a byte order mark, UTF-8 or else Latin-1."""
     require_regular_file(path)
     with as_user_error(path):
         blob = Path(path).read_bytes()
@@ -61,8 +58,7 @@ def read_json(path):
 
 
 def write_atomically(path, write):
-    """Call write(file) on a temporary file, which replaces `path` once it is complete on the disk.
-    Raises UserError if that fails; the file that was there before is untouched."""
+    """Call write(file) on a temporary file, which replaces `path` once all is on the disk."""
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     try:
         with open(partial, 'wb') as file:
@@ -86,7 +82,6 @@ def write_atomically(path, write):
 
 
 def write_text(path, text):
-    """Write a text file in UTF-8, as write_atomically does."""
     write_atomically(Path(path), lambda file: file.write(text.encode()))
 
 
@@ -103,7 +98,6 @@ def require_folder(path):
 
 
 def make_folder(path):
-    """Make a folder if it does not exist. Raises UserError if that is impossible."""
     require_folder(path)
     with as_user_error(path, 'cannot be made'):
         path.mkdir(parents=True, exist_ok=True)
@@ -113,8 +107,7 @@ def make_folder(path):
 def lock_folder(folder, wait=False, flag='--run', name='.lock'):
     """Hold the lock of a folder. The system releases it when the process ends, however it ends.
     Forked processes do not hold it. If this process opens and closes its file, it is lost, too.
-    wait: wait until no other process holds it. If false, a UserError names the other process.
-    flag: the flag that chooses another folder, for the message."""
+    wait: for the process that holds it; else a UserError names it, and the flag to go elsewhere."""
     number = os.open(folder / name, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
     try:
         try:
@@ -153,7 +146,6 @@ class BackgroundQueue:
         self.end(but=2)
 
     def end(self, but=0):
-        """Wait until all calls have ended, except for the last few."""
         while len(self.pending) > but:
             self.pending.popleft().result()
 

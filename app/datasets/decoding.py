@@ -21,8 +21,8 @@ SAVED_MAP_KEY = 'p2phd'             # a text in PNG files that marks maps saved 
 Image.MAX_IMAGE_PIXELS = 1 << 27    # Pillow refuses pictures with more than twice as many pixels
 warnings.filterwarnings('ignore', module='PIL')     # whatever matters raises an exception
 
-# What a file tells without being decoded. is_jpeg: whether JPEG has changed its values, whatever
-# its name ends in; is_saved_map: whether `edit` saved it, so that its values need no conversion.
+# What a file tells without being decoded. size: of the upright picture. is_jpeg: whether JPEG has
+# changed its values. is_saved_map: whether `edit` saved it, so that it holds labels.
 Header = namedtuple('Header', 'size channels is_jpeg is_saved_map', defaults=(False, False))
 
 
@@ -32,9 +32,7 @@ def open_mat(path, function, version):
     try:
         opener = getattr(importlib.import_module(module), name)
     except ImportError:
-        package = module.split('.')[0]
-        raise UserError(f'{path}: this MATLAB file is read with {package}, which is not installed: '
-                        f'pip install {package}') from None
+        raise UserError(f'{path}: needs pip install {module.split(".")[0]}') from None
     require_regular_file(path)
     with as_user_error(path, f'cannot be read as MATLAB {version}'):
         return opener(path)
@@ -48,8 +46,7 @@ def is_mat_part(path):
 @contextmanager
 def open_file(path):
     """Open a picture or an array once. Yield a PIL.Image that is not decoded yet, or an (H, W, C)
-    ndarray, which a .npy file maps into memory; and its Header. Raises UserError for other files.
-    """
+    ndarray, which a .npy file maps into memory; and its Header. Raises UserError."""
     path = Path(path)
     if is_mat_part(path):
         with open_mat(path.parents[1], 'h5py.File', '7.3') as file, as_user_error(path):
@@ -64,15 +61,19 @@ def open_file(path):
         if path.suffix.lower() != '.npy':
             with as_user_error(path, 'cannot be read as a picture'):
                 picture = Image.open(path, formats=FORMATS)
-                header = picture_header(picture)
+                kind, info, mode = picture.format, picture.info, picture.mode
+                channels = 1 if mode in ('1', 'L', 'LA', 'I', 'F') or 'I;16' in mode else 3
+                rotated = is_rotated(picture) and kind != 'TIFF'        # TIFF has the upright size
+                is_jpeg = kind in ('JPEG', 'MPO') or 'jpeg' in str(info.get('compression'))
+                header = Header(picture.size[::-1] if rotated else picture.size, channels, is_jpeg,
+                                kind == 'PNG' and info.get(SAVED_MAP_KEY) == 'ids')
             with picture:
                 yield picture, header
                 return
         with as_user_error(path, 'cannot be read as an array'):
             array = np.lib.format.open_memmap(path, mode='r')
         if array.ndim not in (2, 3) or 0 in array.shape or max(array.shape) > 1 << 15:
-            raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width) or '
-                            '(height, width, channels)')
+            raise UserError(f'{path}: shape {array.shape}, expected (height, width, channels)')
     array = array if array.ndim == 3 else array[..., None]
     yield array, Header(array.shape[1::-1], array.shape[2])
 
@@ -83,16 +84,6 @@ def read_header(path):
         return header
 
 
-def picture_header(picture):
-    """Return the Header of a PIL.Image. The size is that of the upright picture."""
-    is_grey = picture.mode in ('1', 'L', 'LA', 'I', 'F') or picture.mode.startswith('I;16')
-    # The size of a TIFF file is that of the upright picture already.
-    rotated = is_rotated(picture) and picture.format != 'TIFF'
-    is_jpeg = picture.format in ('JPEG', 'MPO') or 'jpeg' in str(picture.info.get('compression'))
-    return Header(picture.size[::-1] if rotated else picture.size, 1 if is_grey else 3, is_jpeg,
-                  picture.format == 'PNG' and picture.info.get(SAVED_MAP_KEY) == 'ids')
-
-
 def is_rotated(picture):
     """Whether the EXIF orientation of a picture swaps width and height."""
     # PngImageFile.getexif would decode the picture, to look for EXIF data behind the pixels.
@@ -100,7 +91,7 @@ def is_rotated(picture):
 
 
 def apply_orientation(picture):
-    """Decode a picture and turn it as its EXIF data says; picture_header has read that."""
+    """Decode a picture and turn it as its EXIF data says."""
     if picture.format != 'TIFF':
         return ImageOps.exif_transpose(picture)
     upright_size = picture.size
@@ -114,8 +105,7 @@ def apply_orientation(picture):
 def decode_map(path, size=None, colours=False, jpeg_allowed=True):
     """Open a label or instance map once, resize it by nearest neighbour, return it and its Header:
     ids, (H, W) integers of 1 to 64 bits, where a palette picture (mode P) stores ids as indices.
-    colours: return colours, (H, W, 3) int32, unless `edit` saved the map.
-    Raises UserError if the file holds something else."""
+    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. Raises UserError."""
     wrong = f'{path}: a map of ids has one channel of integers, this'
     with open_file(path) as (file, header):
         check_jpeg(header, path, jpeg_allowed)
@@ -141,8 +131,7 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True):
 def check_jpeg(header, path, allowed):
     """Raise UserError if a label map is stored as JPEG and that is not allowed."""
     if header.is_jpeg and not allowed:
-        raise UserError(f'{path}: JPEG changes the values of labels; make PNG files of the '
-                        'originals, or train with --jpeg-labels to use it as it is')
+        raise UserError(f'{path}: JPEG changes the values of labels; use PNG, or --jpeg-labels')
 
 
 def read_map(path, size=None):
@@ -168,43 +157,39 @@ def read_photo(path, size=None, channels=3):
 def photo_pixels(file, path, size, channels=3, nearest=False):
     """Return the pixels of an open file as read_photo does; nearest: resize without blending."""
     if isinstance(file, np.ndarray):
-        if file.shape[2] != channels or not (file.dtype == np.uint8 or file.dtype.kind == 'f'):
+        dtype = np.uint8 if file.dtype == np.uint8 else np.float32
+        if file.shape[2] != channels or dtype == np.float32 and file.dtype.kind != 'f':
             raise UserError(f'{path}: {file.shape[2]} channels of {file.dtype}, expected '
                             f'{channels} of uint8, or float in [-1, 1]')
-        dtype = np.uint8 if file.dtype == np.uint8 else np.float32
         with as_user_error(path), np.errstate(over='ignore'):       # infinity is refused below
             pixels = resize(np.array(file, dtype), size, nearest)
         if dtype == np.float32 and not np.abs(pixels).max() <= 1:
             raise UserError(f'{path}: float values must lie in [-1, 1]')
         return pixels
     if channels not in (1, 3):
-        raise UserError(f'{path}: a picture file has 1 or 3 channels, expected {channels}; use '
-                        '.npy files')
+        raise UserError(f'{path}: a picture, and only .npy files have {channels} channels')
     with as_user_error(path, 'damaged'):
         if size:                                    # JPEG: decode at a fraction where that suffices
             file.draft(None, size[::-1] if is_rotated(file) else size)
         picture = apply_orientation(file)
         if picture.mode in ('I', 'F') or picture.mode.startswith('I;16'):
-            values = np.asarray(picture)
-            low, high, mode = values.min(), values.max(), picture.mode
+            values, mode = np.asarray(picture), picture.mode
+            low, high = values.min(), values.max()
             if mode == 'F' and 0 <= low <= high <= 1:
                 values = (values * 255).round()
             elif mode.startswith('I;16') or (       # older Pillow opens PNG of 16 bits as 'I'
                     mode == 'I' and file.format != 'TIFF' and 0 <= low <= high < 1 << 16):
                 values = values >> 8
             else:
-                raise UserError(f'{path}: a photograph with values from {low:g} to {high:g}; '
-                                'expected 8 or 16 bits, or floats from 0 to 1')
+                raise UserError(f'{path}: a photograph with {low:g} to {high:g}, not 8 or 16 bits')
             picture = Image.fromarray(values.astype(np.uint8))
-        picture = picture.convert('RGB' if channels == 3 else 'L').resize(
-            size or picture.size,
-            Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
-        return np.atleast_3d(np.asarray(picture))
+        picture = picture.convert('RGB' if channels == 3 else 'L')
+        method = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
+        return np.atleast_3d(np.asarray(picture.resize(size or picture.size, method)))
 
 
 def map_in_threads(function, items, progress=lambda done: None):
-    """Return [function(item) for item in items], computed in one thread per core: decoding releases
-    Python's lock. progress: is called with the number of items done."""
+    """Return [function(item) for item in items], in a thread per core; call progress(done)."""
     results = []
     with ThreadPoolExecutor(count_cores()) as pool:
         for result in pool.map(function, items):

@@ -19,18 +19,15 @@ VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
 
 
 def check_same_view(path, other, other_size, header=None):
-    """Raise UserError unless a file has the proportions of another, to a pixel or to 2 %.
-    header: that of `path`, if it is read already."""
+    """Raise UserError unless a file has the proportions of another, to a pixel or to 2 %."""
     (w, h), (other_w, other_h) = (header or decoding.read_header(path)).size, other_size
     difference = abs(w * other_h - h * other_w)
     if difference > min(max(w, h, other_w, other_h), 0.02 * max(w * other_h, h * other_w)):
-        raise UserError(f'{path} is {w}x{h} and {other} is {other_w}x{other_h}: they must show the '
-                        'same section')
+        raise UserError(f'{path} is {w}x{h} and {other} is {other_w}x{other_h}: not the same view')
 
 
 def check_headers(pair, config, label_header=None):
-    """Return the decoding.Headers of a pair's label map and photograph. Raises UserError if the
-    files do not belong together. label_header: if it is read already."""
+    """Return the decoding.Headers of a pair's label map and photograph, if they fit together."""
     label = label_header or decoding.read_header(pair.label)
     image = decoding.read_header(pair.image)
     if config.n_labels != 0:
@@ -42,28 +39,27 @@ def check_headers(pair, config, label_header=None):
 
 
 def keep_usable(function, pairs, problems, what='headers'):
-    """Call function(pair) for all pairs, in threads. Return the pairs for which it succeeds, and
-    its results. The UserErrors of the others go into `problems`, {scene: message}."""
+    """Return {pair: function(pair)}, computed in threads, of the pairs for which it succeeds. The
+    UserErrors of the others go into `problems`, {scene: message}."""
     def attempt(pair):
         try:
-            return pair, function(pair), None
+            return function(pair)
         except UserError as error:
-            return pair, None, str(error)
+            return str(error)
 
-    attempts = decoding.map_in_threads(attempt, pairs, Progress(f'reading {what}', len(pairs)))
-    problems.update((pair.name, error) for pair, _, error in attempts if error)
-    usable = [(pair, result) for pair, result, error in attempts if not error]
-    return [pair for pair, _ in usable], [result for _, result in usable]
+    results = dict(zip(pairs, decoding.map_in_threads(
+        attempt, pairs, Progress(f'reading {what}', len(pairs)))))
+    problems |= {pair.name: error for pair, error in results.items() if isinstance(error, str)}
+    return {pair: result for pair, result in results.items() if pair.name not in problems}
 
 
 def inspect_dataset(source, thorough=False):
     """Find out what training must know about a data set: read the headers of its files and, if
     nothing else tells the labels, the label maps; if thorough, decode everything. Warn of guesses.
-
     source: a namespace with the fields of config.DATA.
     Returns a namespace with the fields of config.NETWORK that depend on the data, and
         pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
-        sizes: {scene: (width, height)}. ignores_255: whether 255 was taken for unknown
+        sizes: {scene: (width, height)}
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list
     """
     layout, pairs, problems = layouts.find_pairs(source.data, source.split)
@@ -86,38 +82,45 @@ def inspect_dataset(source, thorough=False):
                                 f'numbers from 0 to {MAX_LABELS - 1} (is this an instance map?)')
         return ids, *check_headers(pair, contents, header)
 
-    contents.pairs, facts = keep_usable(inspect_pair, pairs, problems)
-    ids, labels, images = zip(*facts) if facts else ((), (), ())
-    contents.sizes = {pair.name: image.size for pair, image in zip(contents.pairs, images)}
+    facts = keep_usable(inspect_pair, pairs, problems)
+    ids, labels, images = zip(*facts.values()) if facts else ((), (), ())
+    contents.pairs = list(facts)
+    contents.sizes = {pair.name: image.size for pair, (*_, image) in facts.items()}
     contents.out_channels = max((image.channels for image in images), default=3)
     if layout.n_labels == 0:
         contents.in_channels = max((label.channels for label in labels), default=3)
     elif any(label.is_jpeg for label in labels):
-        warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong labels '
-             'along all edges')
+        warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong edges')
     vars(contents).update(find_labels(source, layout, set().union(*ids)))
     if thorough:
-        count_contents(contents)
+        read, n = PairReader(contents), contents.n_labels
+
+        def count(pair):
+            arrays = read(pair)
+            pixels = np.bincount(arrays['label'].ravel(), minlength=n) if n else 0
+            return pixels, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
+
+        counts = keep_usable(count, contents.pairs, problems, 'pixels')
+        contents.pairs = list(counts)
+        contents.histogram = sum(pixels for pixels, _ in counts.values())
+        contents.instances_per_picture = [instances for _, instances in counts.values()]
     return contents
 
 
 def find_labels(source, layout, ids):
-    """Return {field: value} of config.NETWORK for the labels of a data set, and ignores_255.
-    ids: the values in the label maps. Raises UserError for a flag that the layout cannot use."""
+    """Return {field: value} of config.NETWORK for labels. ids: all that occur in the maps."""
     def refuse(flag, value, why):
         raise UserError(f'--{flag} {value}: {why}; leave it out')
 
-    n, ignored, ignores_255 = source.n_labels, source.ignore_label, False
+    n, ignored, void = source.n_labels, source.ignore_label, list(layout.void)
     names = palette = table = None
-    void = list(layout.void)
     for flag, value in (('palette', source.palette), ('ignore-label', ignored),
                         ('instances', source.instances)):
         if layout.n_labels == 0 and value not in (None, 'none', 'auto'):
             refuse(flag, value, f'{source.data} holds pictures, not label maps')
     if source.palette:
         if isinstance(ignored, int):
-            refuse('ignore-label', ignored,
-                   'has no effect beside --palette, which gives every colour a label')
+            refuse('ignore-label', ignored, 'by --palette, every colour has a label')
         palette = palettes.read_palette(source.palette)
         name_of = {label: name for *_, label, name in palette}
         if n and n <= max(name_of):
@@ -139,44 +142,27 @@ def find_labels(source, layout, ids):
         table = {label: i for i, label in enumerate(sorted(ids - {ignored}))}
         n = len(table)
     else:
-        ignores_255 = (ignored is None and IGNORED in ids and (n or 0) <= IGNORED
-                       and max(ids - {IGNORED}, default=0) < IGNORED - IGNORED_GAP)
-        ignored = IGNORED if ignores_255 else ignored
+        if (ignored is None and IGNORED in ids and (n or 0) <= IGNORED
+                and max(ids - {IGNORED}, default=0) < IGNORED - IGNORED_GAP):
+            ignored = IGNORED
+            warn(f'note: {source.data}: label {IGNORED} is taken as unknown; --ignore-label none '
+                 'keeps it')
         n = n or 1 + max(ids - {ignored}, default=0)
-    if ignores_255:
-        warn(f'note: {source.data}: label {IGNORED} is taken as unknown, a label of its own after '
-             f'the other {n}; with --ignore-label none it is the label {IGNORED}')
     if table is not None:
         void = [table[label] for label in void if label in table]
     if isinstance(ignored, int):                # it becomes one more label, the last
         table = {**(table or {i: i for i in range(n)}), ignored: n}
         names, void, n = names and [*names, 'ignored'], [*void, n], n + 1
-    return {'n_labels': n, 'label_names': names, 'label_table': table, 'palette': palette,
-            'void': void, 'ignores_255': ignores_255}
-
-
-def count_contents(contents):
-    """Decode all pairs, set histogram and instances_per_picture, and keep the undamaged pairs."""
-    reader, n_labels = PairReader(contents), contents.n_labels
-
-    def count(pair):
-        arrays = reader(pair)
-        pixels = np.bincount(arrays['label'].ravel(), minlength=n_labels) if n_labels else 0
-        return pixels, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
-
-    contents.pairs, counts = keep_usable(count, contents.pairs, contents.problems, 'pixels')
-    contents.histogram = sum(pixels for pixels, _ in counts)
-    contents.instances_per_picture = [instances for _, instances in counts]
+    return dict(n_labels=n, label_names=names, label_table=table, palette=palette, void=void)
 
 
 def require_usable(source, contents):
     """Raise UserError for a data set with problems; with --skip-bad only if no pair is left."""
     problems = list(contents.problems.values())
     if problems and not source.skip_bad or not contents.pairs:
-        raise UserError(
-            problems[0]
-            + (f' (and {len(problems) - 1} more; check lists them)' if problems[1:] else '')
-            + ('; --skip-bad trains on the rest' if contents.pairs else ''))
+        more = f' (and {len(problems) - 1} more; check lists them)' if problems[1:] else ''
+        rest = '; --skip-bad trains on the rest' if contents.pairs else ''
+        raise UserError(problems[0] + more + rest)
     for problem in problems:
         log_info(f'left out: {problem}')
 
@@ -192,20 +178,19 @@ def pairs_for_config(config, root, left_out, split='train'):
         raise UserError(f'{root}: {layout.name}, and the run was trained on {config.layout}')
     if config.instances == 'files' and pairs and not pairs[0].inst:
         raise UserError(f'{root}: has no instance maps, and the run was trained with them')
-    pairs, headers = keep_usable(lambda pair: check_headers(pair, config), pairs, problems)
+    headers = keep_usable(lambda pair: check_headers(pair, config), pairs, problems)
     for scene, problem in problems.items():
         if scene not in left_out:
             raise UserError(problem)
-    return layout.name, pairs, {pair.name: image.size for pair, (_, image) in zip(pairs, headers)}
+    return layout.name, list(headers), {
+        pair.name: image.size for pair, (_, image) in headers.items()}
 
 
 def pairs_of_run(config, folder):
-    """Return the pairs that the run in `folder` was started with, and {scene: (width, height)}.
-    Raises UserError if its data set is missing or has changed."""
+    """Return the pairs that the run in `folder` was started with, and {scene: (width, height)}."""
     t = config.training
     if not Path(t.data).exists():
-        raise UserError(f'{t.data}: the data set of {folder} is not there; say with --data DIR '
-                        'where it is now')
+        raise UserError(f'{t.data}: no data set of {folder}; say with --data DIR where it is now')
     _, pairs, sizes = pairs_for_config(config, t.data, t.left_out, t.split)
     if list(t.pictures) != fingerprint(pairs):
         raise UserError(f'{t.data}: holds {len(pairs)} pictures, and {folder} was started with '
@@ -215,7 +200,7 @@ def pairs_of_run(config, folder):
 
 def fingerprint(pairs):
     """Return [number, checksum of the names] of pairs."""
-    names = '\n'.join(str(pair.name) for pair in pairs)
+    names = '\n'.join(pair.name for pair in pairs)
     return [len(pairs), zlib.crc32(names.encode(errors='surrogateescape'))]
 
 
@@ -223,16 +208,15 @@ def hold_out(pairs, n):
     """Return pairs to train on and n held-out pairs, spread evenly over all."""
     if n >= len(pairs):
         raise UserError(f'--hold-out {n}: there are {len(pairs)} pictures; leave some to train on')
-    heldout = {(2 * i + 1) * len(pairs) // (2 * n) for i in range(n)}
-    return ([pair for i, pair in enumerate(pairs) if i not in heldout],
-            [pair for i, pair in enumerate(pairs) if i in heldout])
+    held = {pairs[(2 * i + 1) * len(pairs) // (2 * n)] for i in range(n)}
+    return [pair for pair in pairs if pair not in held], [pair for pair in pairs if pair in held]
 
 
 def train_and_heldout(config, pairs):
     """Return the pairs that a run is trained on and those that --hold-out keeps from it."""
-    held = set(config.training.held) if config.training else ()
-    return ([pair for pair in pairs if pair.name not in held],
-            [pair for pair in pairs if pair.name in held])
+    names = set(config.training.held) if config.training else ()
+    held = [pair for pair in pairs if pair.name in names]
+    return [pair for pair in pairs if pair.name not in names], held
 
 
 def other_split_pairs(config, count, min_side):
@@ -248,32 +232,29 @@ def other_split_pairs(config, count, min_side):
             continue
         if pairs and (config.instances != 'files' or pairs[0].inst):
             pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]
-            pairs, headers = keep_usable(lambda pair: check_headers(pair, config), pairs, {})
-            return [pair for pair, (_, image) in zip(pairs, headers)
+            headers = keep_usable(lambda pair: check_headers(pair, config), pairs, {})
+            return [pair for pair, (_, image) in headers.items()
                     if config.size or min(image.size) >= min_side]
     return []
 
 
 def summarise(contents, split):
     """Return a line like 'Cityscapes: 2975 pairs of the split train, 35 labels, instance maps'."""
-    instances = {'files': 'instance maps', 'components': 'connected components as instances',
-                 'none': 'no instances'}
     return (f'{contents.layout}: {plural(len(contents.pairs), "pair")} of the split {split}, '
-            f'{contents.n_labels or "no"} labels, {instances[contents.instances]}')
+            f'{contents.n_labels or "no"} labels, ' + {
+                'files': 'instance maps', 'components': 'connected components as instances',
+                'none': 'no instances'}[contents.instances])
 
 
 def print_report(source, contents):
-    """Print the results of a thorough inspection."""
     n, n_problems = len(contents.pairs), len(contents.problems)
     log_info(summarise(contents, source.split))
     splits = layouts.find_splits(Path(source.data))
-    hints = [f'; only {source.split} was read, --split {split} reads that one'
-             for split in splits if split != source.split]
     log_info('splits: ' + ', '.join(f'{split} ({count})' for split, count in splits.items())
-             + ''.join(hints[:1]))
+             + f'; only {source.split} was read, --split reads another' * (len(splits) > 1))
     sizes = Counter(f'{w}x{h}' for w, h in contents.sizes.values())
     log_info('sizes: ' + ', '.join(f'{size} ({count})' for size, count in sizes.most_common(5))
-             + (f' and {len(sizes) - 5} more' if len(sizes) > 5 else ''))
+             + f' and {len(sizes) - 5} more' * (len(sizes) > 5))
     if contents.n_labels and n:
         names = contents.label_names or range(contents.n_labels)
         share = contents.histogram / contents.histogram.sum()
@@ -285,5 +266,5 @@ def print_report(source, contents):
                  f'{sum(counts) / n:.1f} on average')
     for problem in contents.problems.values():
         log_info(problem, sys.stdout)                       # -q does not silence it
-    log_info(f'{plural(n_problems, "problem")}: {n} of {n + n_problems} scenes can be used, the '
-             'others are listed above' if n_problems else 'no problems')
+    log_info(f'{plural(n_problems, "problem")}: {n} of {n + n_problems} scenes can be used'
+             if n_problems else 'no problems')

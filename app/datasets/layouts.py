@@ -67,15 +67,13 @@ def by_scene(paths):
     for path in paths:
         name = scene_name(path)
         if name in scenes:
-            raise UserError(f'{path} and {scenes[name]} have the same name: remove or rename one '
-                            'of them, or take them one at a time')
+            raise UserError(f'{path} and {scenes[name]} have the same name: take only one of them')
         scenes[name] = path
     return scenes
 
 
-# ---------------------------------------------------------------------------- recognising layouts
-# The functions find take the folder of a data set and the name of a split. They return None if the
-# folder has another layout, else {role: [path]}.
+# The functions find_... take the folder of a data set and the name of a split. They return None if
+# the folder has another layout, else {role: [path]}.
 
 def folder_finder(**patterns):
     """Return such a function of patterns for each role, like 'gtFine/{split}/*_labelIds.*'."""
@@ -100,40 +98,35 @@ def find_nyu(root, split):
     mat = root if root.suffix == '.mat' else root / 'nyu_depth_v2_labeled.mat'
     if not mat.is_file():
         return None
-    with decoding.open_mat(mat, 'h5py.File', '7.3') as file, as_user_error(
-            mat, 'not the labelled pictures of NYU Depth v2'):
+    with decoding.open_mat(mat, 'h5py.File', '7.3') as file, as_user_error(mat, 'not NYU Depth v2'):
         n, w, h = file['labels'].shape
         for key, shape in ('labels', (n, w, h)), ('instances', (n, w, h)), ('images', (n, 3, w, h)):
             if file[key].dtype.kind not in 'iu' or file[key].shape != shape:
                 raise ValueError(f'{key}: {file[key].dtype} of shape {file[key].shape}')
-    numbers = range(1, n + 1)
-    splits = mat.parent / 'splits.mat'
+    numbers, splits = range(1, n + 1), mat.parent / 'splits.mat'
     if splits.is_file():
         key = {'train': 'trainNdxs', 'test': 'testNdxs', 'val': 'testNdxs'}.get(split)
-        chosen = read_mat_numbers(splits, key) if key else []
-        if not set(chosen) <= set(numbers):
+        numbers = read_mat_numbers(splits, key) if key else []
+        if not set(numbers) <= set(range(1, n + 1)):
             raise UserError(f'{splits}: cannot be read ({key}: numbers beyond {n})')
-        numbers = chosen
     return {role: [mat / key / f'{n:04d}' for n in numbers] for role, key in (
         ('label', 'labels'), ('inst', 'instances'), ('image', 'images'))}
 
 
 def find_helen(root, split):
     """The release for face parsing: eleven soft masks for each photograph, and lists of splits."""
-    files = {'label': pictures_below(root / 'labels', '*_lbl00.*')}
+    files = {'label': pictures_below(root / 'labels', '*_lbl00.*'),
+             'image': pictures_below(root / 'images')}
     if not files['label'] or not (root / 'images').is_dir():
         return None
-    files['image'] = pictures_below(root / 'images')
-    lists = {'train': 'exemplars.txt', 'val': 'tuning.txt', 'test': 'testing.txt'}
-    scene_list = root / lists.get(split, f'{split}.txt')
+    lists = {'train': 'exemplars', 'val': 'tuning', 'test': 'testing'}
+    scene_list = root / f'{lists.get(split, split)}.txt'
     if scene_list.is_file():
         scenes = {line.split(',')[-1].strip() for line in read_text(scene_list).splitlines()}
         files = {role: [path for path in paths if scene_name(path) in scenes]
                  for role, paths in files.items()}
     return files
 
-
-# ----------------------------------------------------------- files and labels of single data sets
 
 def ade_class(colours):
     """Red and green hold the class of the full ADE20K."""
@@ -143,13 +136,11 @@ def ade_class(colours):
 def read_mat_numbers(path, key):
     """Return the numbers in the array `key` of a MATLAB 5 file, a list of int."""
     with as_user_error(path):
-        arrays = decoding.open_mat(path, 'scipy.io.loadmat', '5')
-        return arrays[key].flatten().astype(int).tolist()
+        return decoding.open_mat(path, 'scipy.io.loadmat', '5')[key].flatten().astype(int).tolist()
 
 
 def decode_helen_masks(path, size=None, *options):
-    """Decode a label map as decoding.decode_map does, or the soft masks <scene>_lbl00 ... lbl10, of
-    which `path` is the first: each pixel has the label of its strongest mask."""
+    """Decode as decoding.decode_map does; of the masks _lbl00 (`path`) to _lbl10 the strongest."""
     if not Path(path).stem.endswith('_lbl00'):
         return decoding.decode_map(path, size, *options)
     folder = Path(path).parent
@@ -181,7 +172,6 @@ def ade_names(root):
             names = [re.split('[;,]', row.get('Name') or '')[0].strip() for row in rows]
             if len(names) == 150 and all(names):
                 return ['other', *names]
-    return None
 
 
 def nyu_40_labels(root):
@@ -242,10 +232,9 @@ def recognise_layout(root, split):
 
 def find_splits(root):
     """Return {split: number of label maps} of the splits of a data set."""
-    named = sorted(re.sub('_(label|A)$', '', path.name) for path in root.glob('*_*')
-                   if re.search('_(label|A)$', path.name))
+    named = [f.name.removesuffix(end) for end in ('_label', '_A') for f in root.glob('*' + end)]
     splits = {}
-    for split in ['train', 'val', 'test', *named]:
+    for split in ['train', 'val', 'test', *sorted(named)]:
         with suppress(UserError):                       # of a split that nobody asked for
             labels = recognise_layout(root, split)[1].get('label')
             if labels and labels not in splits.values():    # without lists, each is the whole
@@ -258,18 +247,15 @@ def find_pairs(root, split='train'):
     {scene: message} for scenes that lack a file. Raises UserError if there are no label maps."""
     root = Path(root)
     if not root.is_dir() and root.suffix != '.mat':
-        raise UserError(f'{root}: ' + ('is a file, expected the folder of a data set'
-                                       if root.exists() else 'no such folder'))
+        raise UserError(f'{root}: no such folder; a data set is a folder, not a file')
     layout, files = recognise_layout(root, split)
     if not files.get('label'):
         splits = ', '.join(find_splits(root))
         raise UserError(f'{root}: ' + (
             f'no label maps of the split {split!r}, but of {splits}; choose with --split' if splits
             else f'{layout.name}, but there are no label maps' if layout
-            else f'expected {split}_label/ and {split}_img/ (and perhaps {split}_inst/), or '
-            f'{split}_A/ and {split}_B/, or Cityscapes, ADE20K, NYU Depth v2 or Helen as they are '
-            'downloaded'))
-
+            else f'expected {split}_label/ and {split}_img/, or {split}_A/ and {split}_B/, or '
+            'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded'))
     labels, images = by_scene(files['label']), by_scene(files['image'])
     insts = by_scene(files.get('inst', [])) or dict.fromkeys(labels)
     pairs, problems = [], {}
@@ -285,9 +271,8 @@ def find_pairs(root, split='train'):
 
 
 def files_by_name(paths, role):
-    """Return {scene: path} of the pictures in `paths`, files and folders. In folders, files that
-    are named for other roles ('label', 'inst' or 'image') are skipped, and unnamed ones if another
-    of their scene is named for the role. Raises UserError for two of a name, or none."""
+    """Return {scene: path} of files, and of the pictures in folders: not of those named for other
+    roles ('label', 'inst', 'image'), nor unnamed ones if another of their scene is named for it."""
     files = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -307,8 +292,7 @@ def files_by_name(paths, role):
 
 
 def match_by_name(paths, role, labels):
-    """Return files_by_name, with a file for each scene of `labels`, {scene: path}. A single file
-    belongs to a single label map, whatever their names. Raises UserError if one is missing."""
+    """Return files_by_name for all scenes of `labels`, {scene: path}; one file fits one map."""
     files = files_by_name(paths, role)
     if len(files) == len(labels) == 1:
         return dict(zip(labels, files.values()))

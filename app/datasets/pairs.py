@@ -1,11 +1,15 @@
-"""Decode the files of pairs, and open pairs as a data.PairedDataset."""
+"""Decode the files of pairs, keep them decoded, and open pairs as a data.PairedDataset."""
+import json
+import os
 from pathlib import Path
+import shutil
 
 import numpy as np
 
-from app.common.errors import UserError
+from app.common.console import Progress
+from app.common.errors import UserError, as_user_error
+from app.common.files import lock_folder, make_folder, require_regular_file, write_text
 from app.datasets import decoding, layouts, palettes
-from app.datasets.cache import open_cache
 import data
 
 IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memory
@@ -14,10 +18,8 @@ IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memor
 class PairReader:
     """Decodes a layouts.Pair: returns {role: ndarray} of one size (width, height). UserErrors name
     the file. instances: in place of those of `config`.
-
     image: (H, W, C) uint8, or float32 in [-1, 1]. inst: (H, W) int32, where there are instances.
-    label: (H, W) uint8, above 256 labels int32; where n_labels is 0, a picture (H, W, C).
-    """
+    label: (H, W) uint8, above 256 labels int32; where n_labels is 0, a picture (H, W, C)."""
 
     def __init__(self, config, size=None, instances=None):
         self.config, self.n_labels, self.size = config, config.n_labels, size
@@ -65,7 +67,6 @@ class PairReader:
         return inst.astype(np.int32)
 
     def read_photo(self, path, size=None):
-        """Return a photograph, (H, W, C) uint8 or float32, see decoding.read_photo."""
         return decoding.read_photo(path, size, self.config.out_channels)
 
 
@@ -82,11 +83,68 @@ def check_labels(label, path, n_labels, can_have_more=True):
 
 def open_dataset(pairs, reader, cache=None, keep=True, **augmentation):
     """Return a data.PairedDataset of [layouts.Pair] that a PairReader reads.
-    cache: a folder for decoded pictures, see cache.open_cache.
-    keep: decode small data sets of one size once, into memory."""
+    cache: a folder for decoded pictures. keep: decode small data sets of one size into memory."""
     decoded, size = None, reader.size
     if cache:
         decoded = open_cache(Path(cache), pairs, reader)
     elif keep and size and len(pairs) * size[0] * size[1] * 8 <= IN_MEMORY_BYTES:
         decoded = decoding.map_in_threads(reader, pairs)
     return data.PairedDataset(pairs, reader, reader.n_labels, decoded=decoded, **augmentation)
+
+
+def open_cache(folder, pairs, reader):
+    """Return what a PairReader returns for each pair, mapped into memory from <role>.npy in a
+    folder. They are made anew unless index.json there tells this way of reading these files."""
+    def describe(pair):
+        facts = []
+        for path in filter(None, pair[1:]):
+            with as_user_error(path):               # a path may name a part of a file
+                status = os.stat(path if os.path.lexists(path) else path.parents[1])
+            facts.append([os.fsdecode(path), status.st_size, status.st_mtime_ns])
+        return facts
+
+    c, (w, h) = reader.config, reader.size
+    index = json.dumps({
+        'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]),
+        'size': [w, h], 'n_labels': c.n_labels, 'instances': reader.instances,
+        'files': decoding.map_in_threads(describe, pairs)})
+    roles = ['label', 'image'] + ['inst'] * (reader.instances != 'none')
+    files, arrays = {role: folder / f'{role}.npy' for role in roles}, {}
+    index_file = folder / 'index.json'
+    make_folder(folder)
+    with lock_folder(folder, wait=True, name='.cache-lock'):    # another run may be filling it
+        if not index_file.is_file() or index_file.read_bytes() != index.encode():
+            for path in (index_file, *files.values()):
+                with as_user_error(path, 'cannot be replaced; delete it'):
+                    path.unlink(missing_ok=True)    # other processes keep what they have mapped
+            fill_cache(folder, pairs, reader, files)
+            write_text(index_file, index)
+        with as_user_error(folder, 'not a whole cache; delete it'):
+            for role, path in files.items():
+                require_regular_file(path)          # a pipe would be waited for
+                arrays[role] = array = np.load(path, mmap_mode='r')
+                if array.shape[:3] != (len(pairs), h, w) or array.ndim > 3 + (role != 'inst'):
+                    raise ValueError(f'{role} of shape {array.shape}')
+        return [dict(zip(roles, rows)) for rows in zip(*arrays.values())]
+
+
+def fill_cache(folder, pairs, reader, files):
+    """Decode pairs into the files {role: path} of a cache."""
+    first = reader(pairs[0])
+    needed = len(pairs) * sum(first[role].nbytes for role in files)
+    if needed > shutil.disk_usage(folder).free:     # a full disk would kill the process (SIGBUS)
+        raise UserError(f'--cache {folder}: needs {needed >> 20} MiB, more than is free there')
+    arrays = {role: np.lib.format.open_memmap(path, 'w+', first[role].dtype,
+                                              (len(pairs), *first[role].shape))
+              for role, path in files.items()}
+
+    def fill(i):
+        for role, array in reader(pairs[i]).items():
+            if array.dtype != first[role].dtype:
+                raise UserError(f'--cache {folder}: {getattr(pairs[i], role)} is {array.dtype}, '
+                                f'and others are {first[role].dtype}; leave --cache out')
+            arrays[role][i] = array
+
+    decoding.map_in_threads(fill, range(len(pairs)), Progress('keeping pictures', len(pairs)))
+    for array in arrays.values():
+        array.flush()

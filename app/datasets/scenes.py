@@ -8,8 +8,7 @@ import generate
 
 
 def read_scene(config, label_path, inst_path=None, size=None):
-    """Read a label map and its instance map, resized to (width, height), as a generate.Scene.
-    Without an instance map, the connected components of each label serve as instances."""
+    """Read a label map and its instance map, or connected components, as a generate.Scene."""
     reader = PairReader(config)
     label, header = reader.read_label(label_path, size)
     inst = None
@@ -35,10 +34,8 @@ def warn_about_size(folder, config, path, scene):
     h, w = scene.label.shape[-2:]
     if not config.size or 0.7 < (w * h / (config.size[0] * config.size[1])) ** 0.5 < 1.5:
         return False
-    resized = scene.size and tuple(scene.size) != (w, h)
     file_w, file_h = scene.size or (w, h)
     scale = (config.size[0] * config.size[1] / (file_w * file_h)) ** 0.5
-    warn(f'note: {f"--size {w}x{h}:" if resized else f"{path} is {w}x{h};"} {folder} was trained '
-         f'at {format_value(config.size)}; try --size '
-         f'{max(1, round(file_w * scale))}x{max(1, round(file_h * scale))}')
+    warn(f'note: {path} is read at {w}x{h}, {folder} was trained at {format_value(config.size)}; '
+         f'try --size {max(1, round(file_w * scale))}x{max(1, round(file_h * scale))}')
     return True

@@ -1,12 +1,19 @@
-"""A built-in data set of street scenes with the labels of Cityscapes, to try everything without a
-download. Cars and buildings take their colours from short lists, independently of both maps, so
+"""The demo and its data set: street scenes with the labels of Cityscapes, to try everything without
+a download. Cars and buildings take their colours from short lists, independently of both maps, so
 these lists are the ground truth for the clusters of features."""
 from collections import namedtuple
 from math import cos, exp, pi, sin
 from pathlib import Path
+import shlex
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from app.common.console import log_info, quote
+from app.common.errors import UserError
+from app.common.files import make_folder
+from app.datasets.layouts import CITYSCAPES, find_pairs
+from app.runs import folders
 
 EGO, ROAD, SIDEWALK, BUILDING, POLE, TRAFFIC_LIGHT, SIGN = 1, 7, 8, 11, 17, 19, 20
 VEGETATION, TERRAIN, SKY, PERSON, CAR = 21, 22, 23, 24, 26
@@ -17,6 +24,7 @@ BUILDING_COLOURS = np.array([(228, 210, 176), (166, 80, 60), (112, 140, 182), (2
 GLASS, RUBBER, METAL, HAZE = (52, 62, 76), (32, 32, 34), (92, 94, 98), np.array((206, 214, 224))
 FOCAL_LENGTH, CAMERA_HEIGHT = 0.9, 1.7      # in picture widths; in metres
 SUPERSAMPLE = 3                             # odd: the middle sample is the centre of the pixel
+SIZE, N_SAMPLES, CAPTION = (256, 128), 4, 14        # of the demo; CAPTION: height in pixels
 
 StreetScene = namedtuple('StreetScene', 'label inst image colours')
 
@@ -28,9 +36,8 @@ def upsample(grid, size):
 
 
 class Street:
-    """Draws shapes into the picture and the instance map; later shapes cover earlier ones. Points
-    are (x, y, z) in metres: right of the camera, above the road, away from the camera. No draw of
-    `rng` may depend on the size or on a colour."""
+    """A picture and its instance map. Points (x, y, z) are in metres: right of the camera, above
+    the road, away from the camera. No draw of `rng` may depend on the size or on a colour."""
 
     def __init__(self, size, rng, colour_rng):
         self.rng, self.colour_rng, self.colours = rng, colour_rng, {}
@@ -42,6 +49,36 @@ class Street:
         sky = Image.fromarray((sky + clouds * 246).astype(np.uint8))
         self.image = sky.resize((self.w, self.h), Image.Resampling.BICUBIC)
         self.inst = Image.new('I', (self.w, self.h), SKY)
+        sidewalk_end, distances = rng.choice([7.2, 9.5]), np.geomspace(90, 2, 18)
+        for strip in zip(distances, distances[1:]):         # so that haze grows with the distance
+            for x, colour, label in ((99, (118, 142, 84), TERRAIN),
+                                     (sidewalk_end, (176, 166, 162), SIDEWALK),
+                                     (5.9, (206, 202, 198), SIDEWALK), (5.6, (98, 97, 102), ROAD)):
+                self.rectangle((-x, x), (0, 0), strip, colour, label)
+        for z in range(3, 60, 6):                           # lane markings
+            for x, end in ((0, z + 3), (-3.4, z + 6), (3.4, z + 6)):
+                self.rectangle((x - 0.08, x + 0.08), (0, 0), (z, end), (222, 222, 218))
+        self.rectangle((-40, 40), (0, rng.uniform(9, 14)), (85, 85),
+                       *self.new_instance(BUILDING, BUILDING_COLOURS))
+        for x in np.arange(-12, 13, 3) + rng.uniform(-1, 1, 9):
+            self.tree(x, 75)
+        for side in (-1, 1):
+            ends = 5 + rng.uniform(9, 15, 6).cumsum()[::-1]
+            for far, near in zip(ends, ends[1:]):
+                self.building(side, near, far - rng.choice([0, 3]))
+        objects = []                                # (method, x, z, its other arguments)
+        for side in (-1, 1):
+            objects += [(self.tree, side * 8, z) for z in rng.uniform(13, 45, rng.integers(1, 4))]
+            objects += [(self.post, side * 6.2, z) for z in rng.uniform(12, 30, rng.integers(3))]
+        persons = rng.choice([-6.9, -2.9, 2.9, 6.9], rng.integers(1, 4), replace=False)
+        objects += [(self.person, x, rng.uniform(12, 18), i)
+                    for i, x in enumerate(persons, PERSON * 1000)]
+        cars = np.array([(-4.5, 10.5), (-1.9, 7.5), (1.7, 6.5), (4.4, 10)])     # lanes and kerbs
+        cars = rng.permutation(cars + rng.uniform((0, 0), (0.2, 3), (4, 2)))[:rng.integers(2, 5)]
+        objects += [(self.car, x, z, *self.new_instance(CAR, CAR_COLOURS)) for x, z in cars]
+        for method, *place in sorted(objects, key=lambda item: -item[2]):   # the farthest first
+            method(*place)
+        self.ellipse(0, 0.4, 2, (1.2, 0.76, 0), (44, 48, 56), EGO)
 
     def new_instance(self, label, palette):
         """Return a colour of the palette and an id for a car or a building."""
@@ -50,8 +87,7 @@ class Street:
         return palette[self.colours[inst]], inst
 
     def polygon(self, points, colour, inst=None, light=1):
-        """Fill a polygon. Without `inst` the instance map does not change; `light` scales the
-        colour, and haze covers what is far away."""
+        """Fill a polygon, with haze if it is far away. Without `inst` the maps do not change."""
         xy = [(self.w * (self.vanish + FOCAL_LENGTH * x / z),
                self.h * (self.horizon + 2 * FOCAL_LENGTH * (CAMERA_HEIGHT - y) / z))
               for x, y, z in points]
@@ -62,8 +98,7 @@ class Street:
             ImageDraw.Draw(self.inst).polygon(xy, int(inst))
 
     def rectangle(self, x, y, z, *args, **kwargs):
-        """Fill the rectangle between (x[0], y[0], z[0]) and (x[1], y[1], z[1]): along the street if
-        both x are equal, else across it."""
+        """Fill the rectangle between two corners: along the street if both x are equal."""
         second, last = reversed(z) if x[0] == x[1] else z
         self.polygon([(x[0], y[0], z[0]), (x[1], y[0], second), (x[1], y[1], z[1]),
                       (x[0], y[1], last)], *args, **kwargs)
@@ -75,8 +110,7 @@ class Street:
         self.polygon([(x + a * u, y + b * v, z + c * (u if a == 0 else v)) for u, v in circle],
                      *args, **kwargs)
 
-    def building(self, side, near, far):
-        """Draw a building along the street. side: -1 left, 1 right. near, far: its distances."""
+    def building(self, side, near, far):            # side: -1 left, 1 right
         colour, inst = self.new_instance(BUILDING, BUILDING_COLOURS)
         x, top, storey = side * 9.5, self.rng.uniform(8, 18), self.rng.uniform(3, 3.8)
         self.rectangle((x, x + side * 12), (0, top), (near, near), colour, inst, 0.82)
@@ -97,7 +131,6 @@ class Street:
             self.ellipse(x + dx, 4 + dy + light, z, (r, r, 0), leaves, VEGETATION)
 
     def post(self, x, z):
-        """Draw a pole with a traffic light or a sign at (x, 0, z)."""
         self.rectangle((x - 0.09, x + 0.09), (0, 4.6), (z, z), METAL, POLE)
         kind = self.rng.integers(5)
         ink = [(70, 225, 120), (250, 190, 60), (240, 60, 50), (30, 90, 190), (200, 40, 44)][kind]
@@ -118,8 +151,8 @@ class Street:
         self.ellipse(x, 1.64, z, (0.14, 0.17, 0), (206, 160, 132), inst)
 
     def car(self, x, z, colour, inst):
-        """Draw a car from distance z on: on the left its front is near, on the right its rear."""
-        # side: towards the middle of the street. low, high: the ends of the near window.
+        # We see the front of cars on the left, the rear of others, and one side, towards the middle
+        # of the street. low, high: the ends of the near window.
         side, lamp, low, high = ((0.9, (250, 246, 214), z + 1.2, z + 1.9) if x < 0 else
                                  (-0.9, (224, 40, 30), z + 0.3, z + 0.7))
         roof = self.rng.uniform(1.42, 1.66)
@@ -144,51 +177,16 @@ class Street:
                                   (x, 0.24, 0.56, (232, 232, 226))):        # lamps, number plate
             self.rectangle((middle - a, middle + a), (y - 0.07, y + 0.07), (z, z), ink)
 
-    def draw(self):
-        """Draw the ground and the buildings, then the objects, the farthest first."""
-        rng, objects = self.rng, []         # objects: (method, x, z, its other arguments)
-        sidewalk_end, distances = rng.choice([7.2, 9.5]), np.geomspace(90, 2, 18)
-        for strip in zip(distances, distances[1:]):         # so that haze grows with the distance
-            for x, colour, label in ((99, (118, 142, 84), TERRAIN),
-                                     (sidewalk_end, (176, 166, 162), SIDEWALK),
-                                     (5.9, (206, 202, 198), SIDEWALK), (5.6, (98, 97, 102), ROAD)):
-                self.rectangle((-x, x), (0, 0), strip, colour, label)
-        for z in range(3, 60, 6):                           # lane markings
-            for x, end in ((0, z + 3), (-3.4, z + 6), (3.4, z + 6)):
-                self.rectangle((x - 0.08, x + 0.08), (0, 0), (z, end), (222, 222, 218))
-        self.rectangle((-40, 40), (0, rng.uniform(9, 14)), (85, 85),
-                       *self.new_instance(BUILDING, BUILDING_COLOURS))
-        for x in np.arange(-12, 13, 3) + rng.uniform(-1, 1, 9):
-            self.tree(x, 75)
-        for side in (-1, 1):
-            ends = 5 + rng.uniform(9, 15, 6).cumsum()
-            for near, far in zip(ends[-2::-1], ends[:0:-1]):
-                self.building(side, near, far - rng.choice([0, 3]))
-        for side in (-1, 1):
-            objects += [(self.tree, side * 8, z) for z in rng.uniform(13, 45, rng.integers(1, 4))]
-            objects += [(self.post, side * 6.2, z)
-                        for z in rng.uniform(12, 30, rng.integers(0, 3))]
-        persons = rng.choice([-6.9, -2.9, 2.9, 6.9], rng.integers(1, 4), replace=False)
-        objects += [(self.person, x, rng.uniform(12, 18), PERSON * 1000 + k)
-                    for k, x in enumerate(persons)]
-        cars = np.array([(-4.5, 10.5), (-1.9, 7.5), (1.7, 6.5), (4.4, 10)])     # lanes and kerbs
-        cars = rng.permutation(cars + rng.uniform((0, 0), (0.2, 3), (4, 2)))[:rng.integers(2, 5)]
-        objects += [(self.car, x, z, *self.new_instance(CAR, CAR_COLOURS)) for x, z in cars]
-        for method, *place in sorted(objects, key=lambda item: -item[2]):
-            method(*place)
-        self.ellipse(0, 0.4, 2, (1.2, 0.76, 0), (44, 48, 56), EGO)
 
 
 def draw_scene(index, size=(256, 128), seed=0):
-    """Draw scene `index` of the data set `seed`. Another size (width, height) shows the same scene;
-    a ValueError is raised below 32. Returns a StreetScene: label (H, W) uint8; inst (H, W) int32,
-    `label * 1000 + k` for cars, persons and buildings, else the label; image (H, W, 3) uint8; and
-    colours, {id of a car or building in inst: row of CAR_COLOURS or BUILDING_COLOURS}."""
+    """Draw scene `index` of the data set `seed`; any size (width, height) shows the same. Returns
+    label (H, W) uint8; inst (H, W) int32, `label * 1000 + k` for cars, persons and buildings, else
+    the label; image (H, W, 3) uint8; and {id in inst: row of CAR_COLOURS or BUILDING_COLOURS}."""
     if min(size) < 32:
         raise ValueError(f'a scene needs at least 32x32 pixels, not {size[0]}x{size[1]}')
     rng, colour_rng = (np.random.default_rng([seed, index, i]) for i in range(2))
     street = Street(size, rng, colour_rng)
-    street.draw()
     centres = slice(SUPERSAMPLE // 2, None, SUPERSAMPLE)
     inst = np.asarray(street.inst, np.int32)[centres, centres].copy()
     label = np.where(inst < 1000, inst, inst // 1000).astype(np.uint8)
@@ -209,3 +207,47 @@ def write_dataset(folder, split, count, size, seed=0):
             path = Path(folder, kind, split, 'toy', f'toy_{index:04d}_{kind}{ending}.png')
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
+
+
+def run_demo(folder, seed, device, run_words):
+    """Draw the scenes, run the subcommands as a user types them, and write `folder`/demo.png.
+    run_words: runs a list of words and returns its exit code. Return 0, or the first other one."""
+    scenes, finetuned = folder / 'scenes', folders.sibling_folder(folder, '-256x128')
+    for path in (folder, finetuned):
+        if path.exists():
+            raise UserError(f'{path}: already exists; use --run DIR to put the demo elsewhere')
+    make_folder(scenes)
+    log_info(f'drawing street scenes into {scenes}; on two CPU cores the demo takes five minutes')
+    write_dataset(scenes, 'train', 80, SIZE, seed=seed)
+    write_dataset(scenes, 'val', 1, SIZE, seed=seed + 1)
+    pair = find_pairs(scenes, 'val')[1][0]
+    data, run, fine, label, inst = map(quote, (scenes, folder, finetuned, pair.label, pair.inst))
+    generate = f'generate --run {fine} --label {label} --inst {inst}'
+    stages = [
+        f'train --data {data} --run {run} --size 128x64 --steps 1200 --ngf 24 --n-down 3 '
+        '--n-blocks 3 --ndf 24 --n-scales 2 --n-down-encoder 3 --lr 5e-4 --log-every 100',
+        f'finetune --from {run} --run {fine} --steps 550 --fix-global 1 --lr 5e-4 --log-every 100',
+        f'cluster --run {fine} --data {data} --k 5', generate,
+        f'{generate} --sample --n {N_SAMPLES}']
+    for number, stage in enumerate(stages, 1):
+        stage = f'{stage} --seed {seed} --device {device}'
+        log_info(f'\nstage {number} of {len(stages)}\n$ python p2phd.py {stage}')
+        if code := run_words(shlex.split(stage)):
+            return code
+    generated, (w, h) = finetuned / 'generated', SIZE
+    rows = [{'label map': pair.label,
+             'synthesised': generated / f'{pair.name}_generated.png', 'drawn': pair.image},
+            {f'sample {i}': generated / f'{pair.name}_seed{seed}_{i}.png'
+             for i in range(1, N_SAMPLES + 1)}]
+    sheet = Image.new('RGB', (N_SAMPLES * w, 2 * (h + CAPTION)), 'white')
+    for y, row in zip((0, h + CAPTION), rows):
+        for i, (title, path) in enumerate(row.items()):
+            picture = Image.open(path)
+            if path == pair.label:
+                picture.putpalette([value for _, colour in CITYSCAPES for value in colour])
+            ImageDraw.Draw(sheet).text((i * w + 4, y + 1), title, 'black')
+            sheet.paste(picture, (i * w, y + CAPTION))
+    sheet.save(folder / 'demo.png')
+    log_info('\nlabel map, synthesised and drawn picture, and four samples of the same map:\n'
+             f'{folder / "demo.png"}')
+    return 0

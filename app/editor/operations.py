@@ -1,8 +1,11 @@
 """The editor without its page: a scene, the operations that change it, and its picture (paper
 sections 3.4 and 4). An edit is a dict as in JSON, as {"do": "relabel", "object": 26003, "label":
-"bus"}: a method in OPERATIONS and its arguments."""
+"bus"}: a method in OPERATIONS and its arguments, whose annotations name their parsers."""
 from collections import namedtuple
 import copy
+import inspect
+import json
+import pickle
 from types import SimpleNamespace
 import zlib
 
@@ -10,14 +13,106 @@ import numpy as np
 from PIL import Image, ImageDraw
 import torch
 
-from app.common.errors import UserError
+from app.common.config import parse_label
+from app.common.errors import UserError, did_you_mean
 from app.datasets import layouts
-from app.editor.arguments import (FAR, boolean, label_number, number_between, object_id, offset,
-                                  paint_target, parse_arguments, point, rectangle, short_json,
-                                  stroke, style_choice)
 import data
 import generate
 from styles import choose_indices
+
+FAR = 1 << 20                           # pixels; more than the side of any picture
+
+
+def parse_arguments(function, values, editor):
+    """Return {name: parsed value} of the arguments of a function; values: {name: JSON value}. The
+    annotations are parsers: of an Editor and a value, they make an argument, or a UserError."""
+    parsers = function.__annotations__
+    try:
+        inspect.signature(function).bind(None, **values)
+    except TypeError as error:
+        raise UserError(f'{error}; expected {", ".join(parsers) or "none"}') from None
+    return {name: parsers[name](editor, value) for name, value in values.items()}
+
+
+def checked(is_valid, expected):
+    """Return a parser that returns the values for which is_valid(value) and refuses the others."""
+    def parse(editor, value):
+        if not is_valid(value):
+            raise UserError(f'{json.dumps(value)[:60]}: expected {expected}')
+        return value
+    return parse
+
+
+def number_between(low, high, whole=False):
+    return checked(lambda x: isinstance(x, int if whole else (int, float)) and low <= x <= high
+                   and not isinstance(x, bool), f'a {"whole " * whole}number from {low} to {high}')
+
+
+def list_between(low, high, item, expected):
+    """Return a parser of lists of low to high values, which the parser `item` reads: a tuple."""
+    check = checked(lambda x: isinstance(x, list) and low <= len(x) <= high, expected)
+    return lambda editor, value: tuple(item(editor, x) for x in check(editor, value))
+
+
+boolean = checked(lambda x: isinstance(x, bool), 'true or false')
+string = checked(lambda x: isinstance(x, str), 'a string')
+edit_list = list_between(1, 1000, lambda editor, edit: edit, 'a list of 1 to 1000 edits')
+pixels = number_between(-FAR, FAR, whole=True)
+offset = list_between(2, 2, pixels, '[dx, dy]')
+rectangle = list_between(4, 4, pixels, 'a rectangle [x0, y0, x1, y1]')
+
+
+def point(editor, value):
+    """A pixel [x, y] of the picture."""
+    pair = list_between(2, 2, pixels, 'a point [x, y]')(editor, value)
+    return [number_between(0, side - 1, whole=True)(editor, x)
+            for x, side in zip(pair, editor.state.label.shape[::-1])]
+
+
+def stroke(editor, value):
+    """Points [[x, y], ...], which may lie outside the picture."""
+    side = max(editor.state.label.shape)
+    pair = list_between(2, 2, number_between(-2 * side, 3 * side), 'a point [x, y]')
+    return list_between(1, 100_000, pair, '1 to 100000 points [[x, y], ...]')(editor, value)
+
+
+def object_id(editor, value):
+    """The id of an object, or a point [x, y] on it; returned as the id."""
+    if isinstance(value, list):
+        x, y = point(editor, value)
+        return int(editor.state.inst[y, x])
+    known = ', '.join(f'{i} ({editor.label_names[label]})' for i, label in
+                      zip(*(x[-3:] for x in editor.objects[:2])))
+    return checked(lambda x: type(x) is int and x in editor.objects.ids.tolist(), 'the number of '
+                   f'an object in the picture, as {known}, or a point [x, y] on it')(editor, value)
+
+
+def paint_target(editor, value):
+    return value if value in ('new', 'same') else object_id(editor, value)
+
+
+def label_number(editor, value):
+    """The name or the number of a label; returned as the number."""
+    names, n = editor.config.label_names, editor.config.n_labels
+    word = str(value) if type(value) in (int, str) else ''
+    label = parse_label(word, names)
+    if not 0 <= label < n:
+        raise UserError(f'{json.dumps(value)[:60]}: expected a label from 0 to {n - 1}'
+                        + ' or its name' * bool(names) + did_you_mean(word, names))
+    return label
+
+
+def style_choice(editor, value):
+    """'main', the most frequent one; 'random', another one, drawn; 'photo', the photograph's; the
+    number of a style; or a list of features, returned as a tuple."""
+    if value in ('main', 'random', 'photo'):
+        return value
+    if isinstance(value, list):
+        feat = editor.config.feat
+        features = list_between(feat, feat, number_between(-1e6, 1e6), f'{feat} features')
+        return tuple(np.float32(features(editor, value)).tolist())
+    return number_between(0, 10 ** 6, whole=True)(editor, value)
+
 
 # label: (H, W) integer ndarray; inst: (H, W) int32 ndarray; styles: {id: Style} of the regions
 # that styles.style_regions names, {} without an encoder. Edits make new arrays and dicts.
@@ -26,25 +121,13 @@ State = namedtuple('State', 'label inst styles')
 Style = namedtuple('Style', 'number features')
 # ids, labels, pixels: (K,) ndarrays, ids ascending; boxes: (K, 4), as x0, y0, x1, y1.
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
-# A State in the history. maps: [(shape, dtype, compressed bytes)]; opened: the scene it comes from,
-# by its `position` in the history and the `version` of the editor then, with photo, noise and size.
+# A State in the history. maps: both, as compressed bytes; opened: the scene it comes from, by its
+# `position` in the history and the `version` of the editor then, with photo, noise and size.
 Entry = namedtuple('Entry', 'maps styles opened')
 
 
-def describe_objects(label, inst, n_labels):
-    """Return the Objects of a label map and an instance map, both (H, W)."""
-    label, inst = (torch.from_numpy(x)[None, None] for x in (label, inst))
-    ids, slot, labels, pixels = (x.numpy() for x in data.describe_instances(label, inst, n_labels))
-    order, first = slot.argsort(axis=None, kind='stable'), pixels.cumsum() - pixels
-    y, x = np.divmod(order, slot.shape[-1])         # of the pixels, one object after the other
-    low, high = np.minimum.reduceat, np.maximum.reduceat
-    boxes = np.stack([low(x, first), low(y, first), high(x, first) + 1, high(y, first) + 1], 1)
-    return Objects(ids, labels, pixels, boxes)
-
-
 def nearest_pixels(hole, sources):
-    """Return row and column of the pixel of `sources` with the smallest Euclidean distance to each
-    pixel of `hole`, in the order of hole.nonzero(). Both are (H, W) bool masks."""
+    """Return row and column of the pixel of a mask `sources` nearest to each pixel of `hole`."""
     rows, columns = np.arange(len(hole))[:, None], np.arange(hole.shape[1])
     above = np.maximum.accumulate(np.where(sources, rows, -FAR))
     below = np.minimum.accumulate(np.where(sources, rows, FAR)[::-1])[::-1]
@@ -71,9 +154,8 @@ def main_styles(clusters, labels):
 
 
 class Editor:
-    """A State that is edited, its history for undo and redo, and the run that makes its picture.
-    clusters: see styles.cluster, None without an encoder. photo: of the scene, (1, C, H, W) float
-    in [-1, 1], or None. noise, size: see generate.synthesise and generate.Scene."""
+    """A State that is edited, its history, and the run that makes its picture. photo: (1, C, H, W)
+    in [-1, 1]. clusters, noise, size: see styles.cluster, generate.synthesise, generate.Scene."""
 
     def __init__(self, run, clusters, state, photo=None, noise=0, size=None):
         self.run, self.config, self.clusters = run, run.config, clusters
@@ -93,7 +175,7 @@ class Editor:
     def push(self, state, opened=None):
         """Add `state` to the history after the present state; the states after it are dropped."""
         maps = (self.history[self.now].maps if state.label is self.state.label else
-                [(x.shape, x.dtype, zlib.compress(x.tobytes(), 1)) for x in state[:2]])
+                zlib.compress(pickle.dumps(state[:2]), 1))
         self.history[self.now + 1:] = [Entry(maps, state.styles, opened or self.opened)]
         self.show(self.now + 1, state)
 
@@ -104,12 +186,10 @@ class Editor:
         self.opened = self.history[position].opened
 
     def state_at(self, position):
-        """Return the State at a position of the history."""
         entry = self.history[position]
         if entry.maps is self.history[self.now].maps:
             return self.state._replace(styles=entry.styles)
-        return State(*(np.frombuffer(bytearray(zlib.decompress(packed)), dtype).reshape(shape)
-                       for shape, dtype, packed in entry.maps), entry.styles)
+        return State(*pickle.loads(zlib.decompress(entry.maps)), entry.styles)
 
     def edit(self, edits):
         """Apply a list of edits in order. If one of them raises a UserError, nothing changes."""
@@ -124,7 +204,7 @@ class Editor:
                 trial.show(position, trial.state_at(position))
                 continue
             if not isinstance(name, str) or name not in OPERATIONS:
-                raise UserError(f'{short_json(edit)}: expected {{"do": ...}} with one of '
+                raise UserError(f'{json.dumps(edit)[:60]}: expected {{"do": ...}} with one of '
                                 f'{", ".join(OPERATIONS)}, undo, redo')
             values = {key: value for key, value in edit.items() if key != 'do'}
             try:
@@ -135,8 +215,7 @@ class Editor:
         vars(self).update(vars(trial))
 
     def inputs(self, state=None, window=np.s_[:, :]):
-        """Return what generate.synthesise takes for a state (default: the present one).
-        window: two slices, of the rows and the columns to show."""
+        """Return what generate.synthesise takes for a state (default: the present one)."""
         state = state or self.state
         label, inst = (torch.from_numpy(x[window].copy())[None, None] for x in state[:2])
         inst = None if self.config.instances == 'none' else inst
@@ -145,20 +224,22 @@ class Editor:
             vectors = torch.tensor([state.styles[i].features for i in scene.ids.tolist()])
         return scene, vectors, self.opened.noise
 
-    def picture(self):
-        """Return the picture of the present state, (1, C, H, W) in [-1, 1]."""
-        return generate.synthesise(self.run, *self.inputs())
-
     def describe(self, label, inst):
         """Return the Objects of two maps; those of the last two maps are kept."""
         if self.described[0] is not label:
-            self.described = label, describe_objects(label, inst, self.config.n_labels)
+            maps = (torch.from_numpy(x)[None, None] for x in (label, inst))
+            ids, slot, labels, pixels = (x.numpy() for x in data.describe_instances(
+                *maps, self.config.n_labels))
+            order, first = slot.argsort(axis=None, kind='stable'), pixels.cumsum() - pixels
+            y, x = np.divmod(order, slot.shape[-1])     # of the pixels, one object after the other
+            low, high = np.minimum.reduceat, np.maximum.reduceat
+            boxes = [low(x, first), low(y, first), high(x, first) + 1, high(y, first) + 1]
+            self.described = label, Objects(ids, labels, pixels, np.stack(boxes, 1))
         return self.described[1]
 
     def style(self, style: style_choice, object: object_id = None, label: label_number = None,
               seed: number_between(0, (1 << 32) - 1, whole=True) = 0):
-        """Give a style to an object, or to all objects of a label: a number; 'main', the most
-        frequent one; 'random', another one, drawn; 'photo', the photograph's; or features."""
+        """Give a style, see style_choice, to an object or to all objects of a label."""
         self.require_encoder()
         if (object is None) == (label is None):
             raise UserError('expected either "object" or "label"')
@@ -172,28 +253,26 @@ class Editor:
             scene = self.inputs()[0]
             vectors = generate.encode_image(self.run, self.opened.photo, scene)
         keys = (labels if self.by_label else ids)[chosen].tolist()          # of State.styles
-        new, generator = {}, torch.Generator().manual_seed(seed)
+        new, generator = dict(self.state.styles), torch.Generator().manual_seed(seed)
         for key, label in dict(zip(keys, labels[chosen].tolist())).items():
             counts = torch.from_numpy(self.clusters['counts'][label]).float()
-            n_styles = int((counts > 0).sum())
+            n_styles, number = int((counts > 0).sum()), style
+            if style == 'random' and n_styles:
+                if new[key].number is not None and n_styles > 1:
+                    counts[new[key].number] = 0
+                number = int(counts.multinomial(1, generator=generator))
             if style == 'photo':
                 new[key] = Style(None, tuple(vectors[scene.ids == key][0].tolist()))
             elif isinstance(style, tuple):
                 new[key] = Style(None, style)
-            elif style == 'main' or not n_styles and style == 'random':
+            elif number in ('main', 'random'):
                 new[key], = main_styles(self.clusters, [label])
-            elif style == 'random':
-                present = self.state.styles[key].number
-                if present is not None and n_styles > 1:
-                    counts[present] = 0
-                new[key] = cluster_style(self.clusters, label,
-                                         int(counts.multinomial(1, generator=generator)))
-            elif style < n_styles:
-                new[key] = cluster_style(self.clusters, label, style)
+            elif number < n_styles:
+                new[key] = cluster_style(self.clusters, label, number)
             else:
                 raise UserError(f'{style}: {self.label_names[label]} has '
                                 + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
-        return self.state._replace(styles={**self.state.styles, **new})
+        return self.state._replace(styles=new)
 
     def like(self, object: object_id, other: object_id):
         """Give an object the label and the style of another object."""
@@ -218,8 +297,7 @@ class Editor:
 
     def move(self, object: object_id, by: offset = (0, 0), scale: number_between(0.05, 20) = 1,
              flip: boolean = False, copy: boolean = False):
-        """Scale an object about its centre, mirror it and move it by [dx, dy] pixels. The hole is
-        filled as by `remove`. With `copy` the object stays, and the result is a new object."""
+        """Scale an object about its centre, mirror and move it, or with `copy` a new object."""
         mask = self.state.inst == object
         y, x = mask.nonzero()
         middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
@@ -239,9 +317,8 @@ class Editor:
     def paint(self, label: label_number, to: paint_target = 'new', brush: stroke = None,
               width: number_between(0.5, 10_000) = 1, rectangle: rectangle = None,
               fill: point = None):
-        """Paint a label along a brush stroke, in a rectangle or over the connected part at a point.
-        to: 'new', as a new object; a number, as part of an object; 'same', as part of the object of
-        the label that the shape touches or covers most, else of the largest one."""
+        """Paint a label, see draw_mask, as part of an object, as a 'new' one, or as part of the
+        'same' one: that of the label which the shape touches or covers most, else the largest."""
         mask = self.draw_mask(brush, width, rectangle, fill)
         if to == 'same':
             ids, labels, pixels, _ = self.objects
@@ -261,8 +338,7 @@ class Editor:
 
     def erase(self, brush: stroke = None, width: number_between(0.5, 10_000) = 1,
               rectangle: rectangle = None, fill: point = None):
-        """Erase things under a brush, in a rectangle or in a connected part, and fill the hole as
-        `remove` does. Where there are no things, erase everything."""
+        """Remove the things in a shape, see draw_mask; where there are none, everything."""
         mask = self.draw_mask(brush, width, rectangle, fill)
         things = mask & np.isin(self.state.label, self.things)
         return self.with_maps(*self.filled(things if things.any() else mask))
@@ -291,8 +367,8 @@ class Editor:
         return start + int(taken.argmin())
 
     def with_maps(self, label, inst, styles=()):
-        """Return the State of new maps. An object keeps its style if its label stays, or gets the
-        main style of its label. styles: {id: Style} of objects that get another (None: main)."""
+        """Return the State of new maps. An object keeps its style if its label stays, else it gets
+        the main one. styles: {id: Style} of objects that get another (None: main)."""
         if not self.run.E:
             return State(label, inst, {})
         if self.by_label:
@@ -308,8 +384,7 @@ class Editor:
             for key, label in labels.items()})
 
     def with_object(self, mask, label, object, style=None, maps=None):
-        """Return the State in which the pixels of a mask have a label (or each one its own) and
-        belong to an object. maps: label map and instance map to start from (default: present)."""
+        """Give the pixels of a mask one label, or each its own, and an object; see with_maps."""
         labels, inst = (x.copy() for x in maps or self.state[:2])
         labels[mask], inst[mask] = label, object
         return self.with_maps(labels, inst, {object: style})

@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
-from app.common.files import make_folder, read_json, require_folder, write_atomically
+from app.common.files import make_folder, read_json, write_atomically
 from app.datasets import decoding, layouts
 from app.datasets.pairs import check_labels
 from app.datasets.scenes import read_photo, read_scene
@@ -22,9 +22,8 @@ import generate
 
 def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path=None,
                photo_path=None, seed=0):
-    """Return an Editor of a scene in files as `generate` takes them; seed: for a U-Net's dropout.
-    Without styles or photograph, objects have the main style of their label. Ids below 0 or of more
-    than 16 bits are replaced by 0, 1, 2 ... UserError if a file does not fit the run or others."""
+    """Return an Editor of a scene in files as `generate` takes them. Ids below 0 or of more than 16
+    bits are replaced by 0, 1, 2 ... UserError if a file does not fit the run or the others."""
     if not run.config.n_labels:
         raise UserError('this run turns pictures into pictures: it has no labels to edit')
     if inst_path and run.config.instances == 'none':
@@ -35,18 +34,14 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
         raise UserError('--styles and --photo: both set the styles; leave out one of them')
     scene = read_scene(run.config, label_path, inst_path, size)
     photo = read_photo(run.config, photo_path, scene) if photo_path else None
-    if styles_path:
-        vectors, noise = read_scene_styles(styles_path, run, scene)
-    else:
-        vectors = generate.choose_vectors(run, scene, clusters, photo)
-        noise = picture_seed(seed, layouts.scene_name(label_path), 0)
+    vectors, noise = read_scene_styles(styles_path, run, scene) if styles_path else (
+        generate.choose_vectors(run, scene, clusters, photo),
+        picture_seed(seed, layouts.scene_name(label_path), 0))
     styles = {}
-    for i, label, vector in zip(scene.ids.tolist(), scene.labels.tolist(), vectors.tolist()
-                                ) if run.E else ():
+    for i, label, vector in zip(*(x.tolist() for x in (scene.ids, scene.labels, vectors) if run.E)):
         same = (clusters['centres'][label] == np.float32(vector)).all(1)
         same &= clusters['counts'][label] > 0
         styles[i] = Style(int(same.argmax()) if same.any() else None, tuple(vector))
-
     label = scene.label[0, 0].numpy()
     inst = data.connected_components(label) if scene.inst is None else scene.inst[0, 0].numpy()
     if inst.min() < 0 or inst.max() >= 1 << 16:
@@ -64,24 +59,21 @@ def free_name(folder, name):
 
 
 def save(editor, folder, name, image):
-    """Write a scene and its picture (1, C, H, W); `generate` makes the same picture of the files.
-    Returns the paths of label map, instance map (if the run has instances), styles and picture."""
-    label, inst, styles = editor.state
-    paths = [write_map(folder / f'{name}_labelIds.png', label)]
+    """Write a scene, of which `generate` makes the same picture, and it. Return the paths."""
+    paths = [write_map(folder / f'{name}_labelIds.png', editor.state.label)]
     if editor.config.instances != 'none':
-        paths.append(write_map(folder / f'{name}_instanceIds.png', inst))
+        paths.append(write_map(folder / f'{name}_instanceIds.png', editor.state.inst))
     paths.append(folder / f'{name}_styles.json')
-    write_scene_styles(paths[-1], editor.config, styles, editor.opened.noise)
+    write_scene_styles(paths[-1], editor.config, editor.state.styles, editor.opened.noise)
     return [*paths, write_picture(folder / f'{name}.png', image)]
 
 
 def write_map(path, ids):
-    """Write a map of ids (H, W) as PNG of 8 or 16 bits, or as .npy if they do not fit. Returns the
-    path. decoding.SAVED_MAP_KEY tells the readers of every layout that the PNG has ids."""
+    """Write a map of ids as PNG, or as .npy if 16 bits are too few, and return the path."""
     if ids.max() < 1 << 16:
         picture = Image.fromarray(ids.astype(np.uint8 if ids.max() < 256 else np.uint16))
         info = PngImagePlugin.PngInfo()
-        info.add_text(decoding.SAVED_MAP_KEY, 'ids')
+        info.add_text(decoding.SAVED_MAP_KEY, 'ids')        # for the readers of every layout
         write_atomically(path, lambda file: picture.save(file, 'PNG', pnginfo=info))
     else:
         path = path.with_suffix('.npy')
@@ -97,8 +89,7 @@ def write_recovery(path, editor):
 
 
 def read_recovery(path, editor):
-    """Return the State and the noise in a file of write_recovery. Raises UserError if the file is
-    damaged or does not fit the run of the Editor."""
+    """Return State and noise of write_recovery. UserError if they are damaged or do not fit."""
     with as_user_error(path, 'the unsaved edits cannot be read; delete it'):
         with np.load(path, allow_pickle=False) as file:
             label, inst, text, noise = (file[name] for name in ('label', 'inst', 'styles', 'noise'))
@@ -127,20 +118,18 @@ def warn_about_styles(editor):
 
 def run_script(editor, path, folder, name, final_only=False):
     """Apply the edits in a JSON file and save the scene; yield the path of each file written, with
-    the picture after each edit unless `final_only`. UserError at the first edit that is not
-    possible; the pictures before it stay."""
+    the picture after each edit unless `final_only`. UserError at the first edit that fails."""
     edits, name = read_json(path), free_name(folder, name)
     if not isinstance(edits, list) or not edits:
         raise UserError(f'{path}: expected a list of edits [{{"do": ...}}, ...]')
-    require_folder(folder)
     for i, edit in enumerate(edits, 1):
         try:
             editor.edit([edit])
         except UserError as error:
             raise UserError(f'{path}: edit {i} of {len(edits)}: {error}') from None
         if i == len(edits) or not final_only:
-            image = editor.picture()
             make_folder(folder)
+            image = generate.synthesise(editor.run, *editor.inputs())
             if not final_only:
                 yield write_picture(folder / f'{name}_{i:03d}.png', image)
     warn_about_styles(editor)

@@ -1,5 +1,4 @@
 """The judge (paper section 4.1): a segmentation network, trained on real photographs only."""
-from dataclasses import dataclass
 import json
 import math
 from pathlib import Path
@@ -14,7 +13,7 @@ from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, require_regular_file, write_atomically
 from app.datasets import decoding, inspection, palettes
 from app.datasets.pairs import PairReader, check_labels, open_dataset
-from app.evaluation.measures import count_pixels, is_counted, segmentation_scores
+from app.evaluation.measures import count_pixels, segmentation_scores
 from app.runs import checkpoints
 import data
 import nets
@@ -25,12 +24,15 @@ WIDTH, BATCH, LEARNING_RATE = 32, 4, 1e-3
 EPOCH_STEPS, MAX_EPOCHS, MAX_HALVINGS = 100, 60, 4
 
 
-@dataclass
 class Judge:
-    """A segmentation network that recognises the label map of a picture."""
-    net: UNet
-    void: set                               # labels that it never answers, nor is trained on
-    about: dict                             # what it was trained on
+    """A segmentation network that recognises the label map of a picture. void: set of labels that
+    it never answers, nor is trained on. about: what it was trained on."""
+
+    def __init__(self, config, void, about):
+        n_levels = max(2, min(7, int(math.log2(min(about['size']) / 3))))   # leave a few pixels
+        self.net = UNet(config.out_channels, config.n_labels, WIDTH, n_levels, 'bilinear',
+                        dropout=0, tanh=False)
+        self.void, self.about = void, about
 
     def logits(self, image):
         """Return (N, n_labels, H, W) for pictures (N, C, H, W) of any size, float in [-1, 1]."""
@@ -49,15 +51,15 @@ class Judge:
     def cross_entropy(self, label, image):
         """Return the mean cross-entropy over the pixels that are not void; 0 if all are void."""
         target = label[:, 0].long()
-        target = target.masked_fill(~is_counted(target, self.void), -100)       # -100: ignored
+        void = torch.tensor(sorted(self.void), dtype=torch.long, device=target.device)
+        target = target.masked_fill(torch.isin(target, void), -100)         # -100: ignored
         total = F.cross_entropy(self.logits(image), target, reduction='sum')
         return total / (target >= 0).sum().clamp(min=1)
 
 
 def load_or_train_judge(evaluation, pairs, device, folder, path=None):
     """Return the Judge of a scoring.Evaluation and a description of it. If its file (`path`, or one
-    in `folder`) is missing, train it on `pairs`. UserError if these are fewer than two, or if the
-    file is no judge for these labels."""
+    in `folder`) is missing, train it on `pairs`. UserError for too few pairs or a bad file."""
     config, size, void = evaluation.config, evaluation.size, evaluation.void
     # All that a judge depends on. A checksum of it names the file, so keys and order must stay.
     files = [(pair.name, pair.image.is_file() and pair.image.stat().st_size) for pair in pairs]
@@ -80,7 +82,7 @@ def load_or_train_judge(evaluation, pairs, device, folder, path=None):
         make_folder(path.parent)
         log_info(f'training a judge on {len(pairs)} photographs, once, for {path}')
         torch.manual_seed(0)
-        judge = Judge(make_network(config, size).to(device), void, about)
+        judge = Judge(config, void, about)
         train_judge(judge, config, pairs, size, device)
         warn_on_error(lambda: write_atomically(path, lambda file: torch.save(
             {'about': about, 'weights': judge.net.state_dict()}, file)), 'the judge is not saved')
@@ -102,15 +104,10 @@ def read_judge(path, config, void, device):
             raise UserError(f'{path}: this judge has {about["n_labels"]} labels of '
                             f'{about["layout"]}, the run has {config.n_labels} of {config.layout}; '
                             'leave --judge out, or name another')
-        net = make_network(config, about['size'])
-        net.load_state_dict(stored['weights'])
-    return Judge(net.to(device).eval(), void, about)
-
-
-def make_network(config, size):
-    n_levels = max(2, min(7, int(math.log2(min(size) / 3))))    # which leave a few pixels
-    return UNet(config.out_channels, config.n_labels, WIDTH, n_levels, 'bilinear', dropout=0,
-                tanh=False)
+        judge = Judge(config, void, about)
+        judge.net.load_state_dict(stored['weights'])
+    judge.net.to(device).eval()
+    return judge
 
 
 def train_judge(judge, config, pairs, size, device):
@@ -120,14 +117,14 @@ def train_judge(judge, config, pairs, size, device):
     reader, workers = PairReader(config, size, 'none'), getattr(config.training, 'workers', 0)
     dataset = open_dataset(trained, reader, flip=True, jitter=1.2, workers=workers)
     validation = open_dataset(held, reader, workers=workers)
-    validation_keys = [(0, i) for i in range(len(held))]
-    optimizer = torch.optim.Adam(judge.net.parameters(), LEARNING_RATE)
+    optimizer = torch.optim.Adam(judge.net.to(device).parameters(), LEARNING_RATE)
     batch = min(BATCH, len(trained))
     steps = max(EPOCH_STEPS, len(trained) // batch)
     batches = data.batches(dataset, device, batch_sampler=data.ResumableBatchSampler(
         len(trained), batch, 0, steps * MAX_EPOCHS, 0))
-    best_loss, halvings = None, 0
-    for epoch in range(1, MAX_EPOCHS + 1):
+    best_loss, halvings, epoch = None, 0, 0
+    while epoch < MAX_EPOCHS and halvings < MAX_HALVINGS:
+        epoch += 1
         progress = Progress(f'judge: steps of epoch {epoch}', steps)
         for step in range(1, steps + 1):
             label, _, image, _ = data.to_device(next(batches), device)
@@ -137,11 +134,11 @@ def train_judge(judge, config, pairs, size, device):
             progress(step)
         losses, counts = [], []
         with torch.inference_mode():
-            for item in data.batches(validation, device, sampler=validation_keys):
-                label, _, image, _ = data.to_device(item, device)
+            for one in data.batches(validation, device, sampler=[(0, i) for i in range(len(held))]):
+                label, _, image, _ = data.to_device(one, device)
                 losses.append(judge.cross_entropy(label, image))
-                counts.append(count_pixels(judge(image[0]), label[0, 0], judge.void,
-                                           config.n_labels))
+                counts.append(
+                    count_pixels(judge(image[0]), label[0, 0], judge.void, config.n_labels))
         loss = float(torch.stack(losses).mean())
         accuracy = segmentation_scores(counts, [])['pixel_accuracy']
         log_info(f'judge: epoch {epoch}: cross-entropy {loss:.3f}, pixel accuracy '
@@ -153,8 +150,6 @@ def train_judge(judge, config, pairs, size, device):
             halvings += 1
             judge.net.load_state_dict(best_weights)
             optimizer.param_groups[0]['lr'] /= 2
-        if halvings == MAX_HALVINGS:
-            break
     batches.close()
     judge.net.eval()
     judge.about |= {'held_out': best_accuracy, 'epochs': epoch}

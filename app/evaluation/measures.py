@@ -48,17 +48,13 @@ def diversity(samples, regions, vgg=None):
     return {name: float(torch.stack(values).mean()) for name, values in distances.items() if values}
 
 
-def is_counted(label, void):
-    """Return where the labels (int64 tensor) are not in the set `void`: bool."""
-    return ~torch.isin(label, torch.tensor(sorted(void), dtype=torch.long, device=label.device))
-
-
 def count_pixels(predicted, label, void, n_labels):
     """Compare two label maps, (H, W) integer tensors. Return the correct, true and predicted pixels
-    of each label, without those whose true label is void; in the last row the correct and all
-    pixels, with void ones: (4, max(n_labels, 2)) int64 ndarray."""
+    of each label, without those whose true label is in the set `void`; in the last row the correct
+    and all pixels, with void ones: (4, max(n_labels, 2)) int64 ndarray."""
     predicted, label = predicted.long().cpu(), label.long().cpu()
-    correct, counted = predicted == label, is_counted(label, void)
+    correct = predicted == label
+    counted = ~torch.isin(label, torch.tensor(sorted(void), dtype=torch.long))
     counts = np.zeros((4, max(n_labels, 2)), np.int64)
     for row, ids in enumerate((label[counted & correct], label[counted], predicted[counted])):
         counts[row, :n_labels] = ids.bincount(minlength=n_labels)[:n_labels]
@@ -67,11 +63,10 @@ def count_pixels(predicted, label, void, n_labels):
 
 
 def segmentation_scores(counts, label_names):
-    """Return the scores of a list of count_pixels' arrays, one for each picture: {'pixel_accuracy',
+    """Return the scores of count_pixels' arrays, one for each picture: {'pixel_accuracy',
     'class_accuracy', 'mean_iou', 'pixel_accuracy_with_void': 0 to 1, 'bounds': {score: 95 %
-    interval of a bootstrap over the pictures}, 'iou': {label name: IoU}}. Labels that are in no
-    true map (or in none of a resample, so with few pictures the bounds are too high) do not count.
-    Raises UserError if every pixel is void."""
+    interval of a bootstrap over the pictures}, 'iou': {label name: IoU}}. Labels in no true map, or
+    in none of a resample (few pictures: too high bounds), do not count. UserError without any."""
     counts, n = np.stack(counts).astype(np.float64), len(counts)    # (pictures, 4, labels)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
     weights = np.concatenate([np.ones((1, n)), weights])    # first all pictures, then the resamples

@@ -73,17 +73,14 @@ class Evaluation:
         self.shown = {self.pairs[i].name for i in shown}        # on the sheet
 
     def read(self, pair):
-        """Return the label map (1, H, W), or (C, H, W) where it is a picture, and the photograph
-        (C, H, W), uint8 or float in [-1, 1], of a pair."""
-        arrays = self.reader(pair)
-        return data.to_tensor(arrays['label']), data.to_tensor(arrays['image'])
+        """Return the label map (1, H, W), or a picture as such, and the photograph of a pair."""
+        return [data.to_tensor(array) for array in self.reader(pair).values()]
 
 
 def score_pictures(evaluation, title, folder, render):
-    """Score a picture for each pair. Return a row of scores.json, {'name': title, measure: mean,
-    ...}, and {name: picture} of those for the sheet. render(pair, label, photograph) returns the
-    picture (C, H, W), of the photograph's dtype, and {measure: number}. folder: the subfolder of
-    evaluation.write for the pictures, '' to write none."""
+    """Score a picture for each pair. Return a row of scores.json, {'name': title, measure: mean},
+    and {name: picture} of those on the sheet. render(pair, label, photograph) returns the picture,
+    (C, H, W) like the photograph, and {measure: number}. folder: in evaluation.write, or ''."""
     e = evaluation
     pairs = distributed.shard(e.pairs) if e.shared else e.pairs
     results, progress = [], Progress('scoring pictures', len(pairs))
@@ -183,76 +180,73 @@ def training_scorer(config, pairs, folder, device):
     return score
 
 
-def evaluate_runs(folders, device, which, average, root, split, size, style_source, void, judge,
-                  predictions, seed, vgg, write, out, n_labels):
+def evaluate_runs(folders, flags, device, seed, vgg):
     """Score the runs in `folders` side by side, between real photographs and flat colours. Print
-    the table; write scores.json and sheet.png. UserError if they cannot be compared. The arguments
-    are the flags of the command; which: --checkpoint, root: --data, style_source: --styles,
-    n_labels: --official-labels, vgg: nets.VGG19 or None."""
-    out, write = Path(out or folders[0] / 'evaluation'), write and Path(write)
-    require_folder(out)
+    the table; write scores.json and sheet.png. UserError if they cannot be compared. flags: a
+    namespace of the flags of evaluate. vgg: nets.VGG19 or None."""
+    which, average, out = flags.checkpoint, flags.average, flags.out or folders[0] / 'evaluation'
+    require_folder(Path(out))
     paths = [resolve_path(folder) for folder in folders]
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise UserError(f'--run: {twice[0]} is named twice; name it once')
     names = [path.name for path in paths]
     if len({*names}) < len(names):
         names = ['-'.join(path.parts[1:]) for path in paths]
-    opened = [runs.read_run(folder, which=which, n_labels=n_labels, generator_only=average)
-              for folder in folders]
+    opened = [runs.read_run(folder, which=which, n_labels=flags.official_labels,
+                            generator_only=average) for folder in folders]
     configs = [checkpoint['config'] for _, checkpoint in opened]
     config = configs[0]
-    check_flags(folders, configs, style_source, void, judge, predictions)
-    root = root or (config.training and config.training.data)
+    check_flags(folders, configs, flags)
+    root = flags.data or (config.training and config.training.data)
     if not root:
         raise UserError(f'{folders[0]}: its data set is not known; name it with --data DIR')
     trained, held = training_pairs(config, root)
-    split = split or ('held' if held else 'val')
-    size = size or min((config.size for config in configs if config.size), default=None)
+    split = flags.split or ('held' if held else 'val')
+    size = flags.size or min((config.size for config in configs if config.size), default=None)
     evaluation = Evaluation(
-        config, root, split, size, void_labels(config, void), (split == 'held' and held) or None,
-        shared=True, style_source=style_source, seed=seed, n_samples=N_SAMPLES, vgg=vgg,
-        write=write)
+        config, root, split, size, void_labels(config, flags.void),
+        (split == 'held' and held) or None, shared=True, style_source=flags.styles, seed=seed,
+        n_samples=N_SAMPLES, vgg=vgg, write=flags.write and Path(flags.write))
     if vgg and (config.out_channels != 3 or min(evaluation.size) < 16):
         raise UserError('--vgg: VGG-19 needs RGB pictures of 16x16 or more; leave it out')
     check_pictures(evaluation, folders, configs)
-    if predictions:
-        evaluation.recogniser = predictions
-        evaluation.recognise = partial(read_prediction, Path(predictions), config)
+    if flags.predictions:
+        evaluation.recogniser = flags.predictions
+        evaluation.recognise = partial(read_prediction, Path(flags.predictions), config)
     elif config.n_labels:
         with distributed.main_process_first():
             evaluation.recognise, evaluation.recogniser = load_or_train_judge(
-                evaluation, trained, device, folders[0].absolute().parent, judge)
+                evaluation, trained, device, folders[0].absolute().parent, flags.judge)
     results = [score_pictures(
         evaluation, 'real photographs', 'real',
         lambda pair, label, photo: (photo, measures.reconstruction(photo, photo)))]
     for name, folder, (path, checkpoint) in zip(names, folders, opened):
         run = runs.run_from_checkpoint(path, checkpoint, device, False, which, average)
-        with distributed.main_process_first():
-            clusters = load_or_cluster_styles(run, folder, root)
+        clusters = load_or_cluster_styles(run, folder, root)
         averaged = average and run.config.training and run.config.training.ema
         results.append(score_run(
             evaluation, run, f'{name}, step {run.step}' + ', average' * bool(averaged),
             'fake' if len(folders) == 1 else f'fake-{name}', clusters))
-    if config.n_labels and not predictions and trained:
+    if config.n_labels and not flags.predictions and trained:
         results.append(score_flat_colours(evaluation, trained))
     if distributed.IS_MAIN:
-        write_results(out, evaluation, results, which)
-        if config.training and out == folders[0] / 'evaluation':
+        write_results(Path(out), evaluation, results, which)
+        if not flags.out:
             report.try_write_run_page(folders[0], config)
 
 
-def check_flags(folders, configs, style_source, void, judge, predictions):
+def check_flags(folders, configs, flags):
     """Raise UserError if the runs cannot be compared, or a flag has no effect on them."""
     for folder, config in zip(folders, configs):
         if any(getattr(config, name) != getattr(configs[0], name) for name in (
                 'n_labels', 'label_names', 'label_table', 'palette', 'out_channels')):
             raise UserError(f'{folder}: its labels or channels differ from those of {folders[0]}; '
                             'compare runs of the same data set')
-    if not configs[0].n_labels and (void or judge or predictions):
+    if not configs[0].n_labels and (flags.void or flags.judge or flags.predictions):
         raise UserError(f'{folders[0]}: turns pictures into pictures and has no labels; leave '
                         '--void, --judge and --predictions out')
-    if style_source != 'main' and not any(config.features for config in configs):
-        raise UserError(f'--styles {style_source}: {folders[0]} was trained without --features and '
+    if flags.styles != 'main' and not any(config.features for config in configs):
+        raise UserError(f'--styles {flags.styles}: {folders[0]} was trained without --features and '
                         'has one style only; leave it out')
 
 
@@ -291,8 +285,7 @@ def check_pictures(evaluation, folders, configs):
                 warn(f'warning: {folder}: was trained on {n} of the {len(scored)} pictures that '
                      'are scored')
     names, write = {pair.name for pair in evaluation.pairs}, evaluation.write
-    others = write and [path for path in write.glob('real/*.png') if path.stem not in names]
-    if others:
+    if others := write and [path for path in write.glob('real/*.png') if path.stem not in names]:
         raise UserError(f'--write {write}: has {plural(len(others), "picture")} of another '
                         f'evaluation, such as {min(others)}; choose another folder')
 
@@ -302,27 +295,24 @@ def write_results(out, evaluation, results, which):
     map, the photograph, the picture of each run, flat colours. results: of score_pictures."""
     rows = [{name: report.finite_or_none(value) if isinstance(value, float) else value
              for name, value in row.items()} for row, _ in results]
-    void = ', '.join(evaluation.label_names[i] for i in sorted(evaluation.void))
-    description = (f'judge {evaluation.recogniser}; {format_value(evaluation.size)}; '
-                   f'void {f"{void}, whose pixels do not count" if void else "none"}'
+    e, void = evaluation, [evaluation.label_names[i] for i in sorted(evaluation.void)]
+    description = (f'judge {e.recogniser}; {format_value(e.size)}; void {", ".join(void) or "none"}'
                    + '; the best checkpoint, selected by such scores' * (which == 'best')
-                   + f'; styles {evaluation.style_source}, for runs with an encoder; split '
-                   f'{evaluation.split} of {evaluation.root}, '
-                   + plural(len(evaluation.pairs), 'picture'))
+                   + f'; styles {e.style_source}, for runs with an encoder; split {e.split} of '
+                   f'{e.root}, {plural(len(e.pairs), "picture")}')
     log_info(f'protocol: {description}')
     table = report.score_table(rows)
     widths = [max(map(len, column)) for column in zip(*table)]
     for title, *cells in table:
         log_info('  '.join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))
-    if evaluation.config.n_labels:
-        left_out = evaluation.config.n_labels - len(rows[0]['iou'])
+    if n_labels := e.config.n_labels:
         log_info(f'in brackets: 95 % interval of {measures.RESAMPLES} resamples of the pictures; '
-                 f'{left_out} labels do not count: they are void or in no map; L1, PSNR and SSIM: '
-                 'in the styles of the photographs if a run has an encoder')
+                 f'{n_labels - len(rows[0]["iou"])} labels, void or in no map, do not count; L1, '
+                 'PSNR and SSIM: in the styles of the photographs if a run has an encoder')
     make_folder(out)
     write_text(out / 'scores.json', json.dumps({'protocol': description, 'rows': rows}, indent=1))
     write_png(out / 'sheet.png', np.concatenate([
-        strip(evaluation.config, evaluation.read(pair)[0],
+        strip(e.config, e.read(pair)[0],
               [data.to_float(shown[pair.name])[None] for _, shown in results])
-        for pair in evaluation.pairs if pair.name in evaluation.shown]))
+        for pair in e.pairs if pair.name in e.shown]))
     log_info(f'{out / "scores.json"}\n{out / "sheet.png"}')

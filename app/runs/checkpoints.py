@@ -58,9 +58,8 @@ def iterate_tensors(tree):
 def check_tensors(tree, path):
     """Raise ValueError for tensors read from a file that claim to be larger than the file."""
     tensors = list(iterate_tensors(tree))
-    if not (all(tensor.layout == torch.strided and tensor.device.type == 'cpu'
-                for tensor in tensors)
-            and sum(tensor.nbytes for tensor in tensors) <= os.path.getsize(path)):
+    if any(tensor.layout != torch.strided or tensor.device.type != 'cpu' for tensor in tensors) or (
+            sum(tensor.nbytes for tensor in tensors) > os.path.getsize(path)):
         raise ValueError('tensors that are not dense, or larger than the file')
 
 
@@ -71,8 +70,6 @@ def generator_part(checkpoint):
     return {'config': checkpoint['config'], 'step': checkpoint['step'], 'average': {},
             'weights': {name: weights[name] for name in 'GE' if name in weights}}
 
-
-# -------------------------------------------------------------------------------------- writing
 
 def write_sealed(checkpoint, file):
     """Write a checkpoint and its seal to a file that is open for writing."""
@@ -114,25 +111,19 @@ def hash_generator(path, start, stop, end, seal):
         return hashlib.sha256(b''.join([*digests, seal])).hexdigest().encode()
 
 
-def write_checkpoint(folder, checkpoint, keep):
-    """Write folder/checkpoint-<step>.pt; once it is complete on the disk, delete all but the newest
-    `keep`. UserError if it cannot be written; older ones are then untouched."""
-    path = folder / f'checkpoint-{checkpoint["step"]:07d}.pt'
-    write_checkpoint_file(path, checkpoint)
-    for old in list_checkpoints(folder)[:-keep]:
-        if old != path:
-            old.unlink(missing_ok=True)
-
-
-def write_checkpoint_file(path, checkpoint):
-    """Write a checkpoint to `path`, whole or not at all. UserError if there is no room."""
-    path.parent.mkdir(parents=True, exist_ok=True)  # the folder may have been moved away
+def write_checkpoint(folder, checkpoint, keep=0, name='checkpoint-{:07d}.pt'):
+    """Write folder/checkpoint-<step>.pt, or `name`; once it is complete on the disk, delete all but
+    the newest `keep`, or none if that is 0. UserError if there is no room; nothing is then lost."""
+    path = folder / name.format(checkpoint['step'])
+    folder.mkdir(parents=True, exist_ok=True)       # it may have been moved away
     needed = sum(tensor.nbytes + 512 for tensor in iterate_tensors(checkpoint))     # 512: a header
-    free = shutil.disk_usage(path.parent).free
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f'{path}: not written, it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} '
                         'MB are free there; make room, or keep fewer with --keep')
     write_atomically(path, lambda file: write_sealed(checkpoint, file))
+    for old in {*list_checkpoints(folder)[:-keep]} - {path} if keep else ():
+        old.unlink(missing_ok=True)
 
 
 class BackgroundWriter:
@@ -153,7 +144,6 @@ class BackgroundWriter:
         self.pending = self.pool.submit(write, copy_tree(checkpoint, 'cpu'))
 
     def wait(self):
-        """Wait until the last checkpoint is written."""
         if self.pending:
             self.pending.result()
 
@@ -166,8 +156,6 @@ class BackgroundWriter:
         """Whether another save now would still keep the disk idle 95 % of the time."""
         return time.monotonic() - self.ended > 20 * self.duration
 
-
-# -------------------------------------------------------------------------------------- reading
 
 def check_seal(path, generator_only=False):
     """Raise Damaged if a checkpoint is not as it was written, UserError for another format. With
@@ -190,23 +178,20 @@ def check_seal(path, generator_only=False):
         for at in range(0, sealed, BLOCK):
             sha256.update(file.read(min(BLOCK, sealed - at)))
         if size < SEAL_BYTES or file.read() != f'{sha256.hexdigest()}\n'.encode():
-            raise Damaged(f'{path}: damaged or cut short, or no checkpoint: its checksum does not '
-                          'match')
+            raise Damaged(f'{path}: damaged or cut short, or no checkpoint: its checksum is wrong')
         file.seek(size - SEAL_BYTES)
         seal = re.match(SEAL.replace('{:4d}', r' *(\d+)').encode(), file.read())
     if not seal:
         raise Damaged(f'{path}: not sealed by this program')
     if int(seal[1]) not in READABLE:
-        raise UserError(f'{path}: is of format {int(seal[1])}; this version of the program reads '
-                        f'formats {READABLE[0]} to {FORMAT}. Use the version that wrote it')
+        raise UserError(f'{path}: is of format {int(seal[1])}; this version reads formats '
+                        f'{READABLE[0]} to {FORMAT}. Use the version that wrote it')
 
 
 def read_checkpoint(path, generator_only=False):
     """Return the contents of a checkpoint, its tensors mapped from the file. Raises Damaged if it
     cannot be read or its seal does not match, UserError if it does and this is no checkpoint.
-
-    generator_only: check and return no more than generator_part.
-    """
+    generator_only: check and return no more than generator_part."""
     try:
         check_seal(path, generator_only)
         try:
@@ -228,9 +213,8 @@ def read_checkpoint(path, generator_only=False):
 
 
 def newest_checkpoint(folder, set_aside=False, generator_only=False):
-    """Return path and contents of the newest whole checkpoint in a run's folder. A warning names
-    every newer one that is damaged; set_aside: rename it to .damaged, too. UserError if there is no
-    whole checkpoint."""
+    """Return path and contents of the newest whole checkpoint in a folder, or raise UserError.
+    A warning names every newer one that is damaged; set_aside: rename it to .damaged, too."""
     damaged = {}
     for path in reversed(list_checkpoints(folder)):
         try:
@@ -251,13 +235,12 @@ def newest_checkpoint(folder, set_aside=False, generator_only=False):
     for error in damaged.values():
         raise UserError(f'{error}, and there is no whole checkpoint before it')
     if folder.is_file():
-        raise UserError(f'{folder}: is a file; expected the folder of a run'
-                        + (f', as {folder.parent}' if list_checkpoints(folder.parent) else ''))
+        raise UserError(f'{folder}: is a file; expected the folder of a run')
     log = folder / 'log.csv'
     if log.is_file() and not log.stat().st_size:    # as prepare_run_folder leaves it
         raise UserError(f'{folder}: no checkpoint there, because training stopped before its first '
                         'one; start it again as before')
     runs = {path.name: path for parent in (folder.parent, Path('runs'))
             for path in parent.glob('*') if list_checkpoints(path)}
-    raise UserError(f'{folder}: no checkpoint there; expected the folder of a run that train has '
-                    f'made{did_you_mean(folder.name, runs)}')
+    raise UserError(f'{folder}: no checkpoint there; expected the folder of a run'
+                    + did_you_mean(folder.name, runs))

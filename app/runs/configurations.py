@@ -32,23 +32,21 @@ def make_config(given, found):
     if 'ngf' not in given:
         network['ngf'] = max(1, network['ngf'] >> network['n_enhancers'])
     regions = found.instances != 'none' or network['features_of'] == 'label'
-    network.setdefault('features', regions)
-    if network['features'] and not regions:
+    if network.setdefault('features', regions) and not regions:
         raise UserError(f'--features: {given["data"]} has no instance maps; --instances components '
                         'makes them from the labels, --features-of label needs none')
 
     config = configuration.with_defaults(network, {
         'fix_global': 0, **select(wishes, TRAINING),
         'left_out': sorted(found.problems), 'pictures': inspection.fingerprint(found.pairs)})
-    config.training.held = [pair.name for pair in inspection.hold_out(
-        found.pairs, config.training.hold_out)[1]]
+    _, held = inspection.hold_out(found.pairs, config.training.hold_out)
+    config.training.held = [pair.name for pair in held]
     configuration.check_flags_used(given, config)
     if 'size' not in given:
         config.size = default_size(config, list(found.sizes.values()))
     if picks_levels:                                # as the size allows, 8 at most as in pix2pix
         w, h = config.training.crop or config.size or (32, 32)
-        config.n_down = max((n for n in range(2, 9) if w % (1 << n) == h % (1 << n) == 0),
-                            default=2)
+        config.n_down = max(n for n in range(2, 9) if n == 2 or w % (1 << n) == h % (1 << n) == 0)
     return config
 
 
@@ -64,20 +62,16 @@ def make_finetune_config(base, path, given):
                'n_enhancers': base.n_enhancers + 1, 'encoder_scale': 2 * base.encoder_scale}
     hold_out, n_blocks = given.get('hold_out', held_out), network['n_blocks_local']
     for is_wrong, problem in (
-            (not root, f'{path}: does not say what it was trained on; name it with --data DIR'),
-            (root and not Path(root).exists(), f'{root}: the data set of {path} is not there; say '
-             'with --data DIR where it is now'),
+            (not root or not Path(root).exists(),
+             f'{root or path}: the data set of {path} is not there; name it with --data DIR'),
             (hold_out != held_out, f'--hold-out {hold_out}: {path} was trained with --hold-out '
              f'{held_out}, and has seen the others; leave it out'),
-            (base.model == 'unet', f'{path}: its generator is a U-Net; local enhancers go around a '
-             'global generator'),
-            (base.ngf % 2, f'{path}: --ngf {base.ngf} is odd; the enhancer around it has half as '
-             'many channels'),
-            ('size' not in given and not base.size, f'{path} was trained at native size; say with '
-             '--size WxH (or native) what to finetune at'),
+            (base.model == 'unet', f'{path}: local enhancers cannot go around its U-Net'),
+            (base.ngf % 2, f'{path}: --ngf {base.ngf} is odd; an enhancer has half of it'),
+            ('size' not in given and not base.size,
+             f'{path} was trained at native size; add --size WxH (or native)'),
             (base.model == 'local' and n_blocks != base.n_blocks_local,
-             f'--n-blocks-local {n_blocks}: {path} has {base.n_blocks_local}, and all its '
-             'enhancers are alike; leave it out')):
+             f'--n-blocks-local {n_blocks}: {path} has {base.n_blocks_local}; leave it out')):
         if is_wrong:
             raise UserError(problem)
     return configuration.with_defaults(network, {
@@ -96,9 +90,6 @@ def complete_config(config, pairs, sizes):
     Raises UserError where the configuration, --size, --crop or a picture does not fit."""
     t, size, multiple = config.training, config.size, network_multiple(config)
     sizes, least = {pair.name: sizes[pair.name] for pair in pairs}, min_training_side(config)
-    if t.crop and size and (t.crop[0] > size[0] or t.crop[1] > size[1]):
-        raise UserError(f'--crop {format_value(t.crop)} is larger than --size '
-                        f'{format_value(size)}')
     if t.crop or size:
         w, h = t.crop or size
         if w % multiple or h % multiple or min(w, h) < least:
@@ -106,18 +97,16 @@ def complete_config(config, pairs, sizes):
                             f'multiples of {multiple}, at least {least}; '
                             f'{format_value(round_size((w, h), multiple, least))} fits')
     require_large_pictures(config, t.data, sizes)
-    for scene, (w, h) in sizes.items():
-        if t.crop and not size and (t.crop[0] > w or t.crop[1] > h):
-            raise UserError(f'--crop {format_value(t.crop)}: {scene} in {t.data} is only {w}x{h}; '
-                            'leave it out, or take a smaller --crop or a --size')
+    for name, (w, h) in ({'--size': size} if size else sizes).items():
+        if t.crop and (t.crop[0] > w or t.crop[1] > h):
+            raise UserError(f'--crop {format_value(t.crop)}: larger than {name} {w}x{h} ({t.data});'
+                            ' take a smaller --crop or another --size')
     if t.batch > 1 and not (size or t.crop) and len(set(sizes.values())) > 1:
-        raise UserError(f'--batch {t.batch}: the pictures of {t.data} differ in size; add --crop, '
-                        'or --size instead of native')
+        raise UserError(f'--batch {t.batch}: sizes in {t.data} differ; add --crop or --size')
     if t.cache is not None and not size:
         raise UserError('--cache keeps pictures of one size: say which with --size')
     if t.vgg and config.out_channels != 3:
-        raise UserError(f'--vgg: VGG-19 looks at RGB, these pictures have {config.out_channels} '
-                        'channels')
+        raise UserError(f'--vgg: expected RGB, the pictures have {config.out_channels} channels')
     train.set_schedule(config, len(inspection.train_and_heldout(config, pairs)[0]))
     configuration.check_config(config)
 
@@ -133,8 +122,8 @@ def require_large_pictures(config, root, sizes):
     least = min_training_side(config)
     for scene, (w, h) in sizes.items():
         if min(w, h) < least:
-            raise UserError(f'{root}: {scene} is a picture of {w}x{h}, too small for these '
-                            f'networks (at least {least}x{least}); leave it out')
+            raise UserError(f'{root}: {scene} is a picture of {w}x{h}, expected at least '
+                            f'{least}x{least}; leave it out')
 
 
 def round_size(size, multiple, least):
@@ -155,6 +144,5 @@ def check_cache_folder(config, folder, given):
     it: a stranger's file must not choose the folder that is written to."""
     t = config.training
     if t.cache and not given and not (Path(t.cache) / 'index.json').is_file():
-        warn(f'note: {t.cache} holds no cache; one is made beside {folder}, or where --cache DIR '
-             'says')
+        warn(f'note: {t.cache} holds no cache; one is made beside {folder}, or in --cache DIR')
         t.cache = ''

@@ -22,12 +22,10 @@ from generate import min_input_side, network_multiple
 class ExportedGenerator(nn.Module):
     """The generator with all that comes before and after it. forward takes three (H, W) int64 maps
     and returns the picture (H, W, C) uint8; multiples: docs/differences.md, 13.
-
     label: ids as in the label maps of the data set, or labels where those maps are colours.
     inst: ids of instances; ignored if the run has none.
     style: of each pixel, the index of its style among those of its label, 0 for those that the
-        label does not have; ignored without an encoder.
-    """
+        label does not have; ignored without an encoder."""
 
     def __init__(self, run, clusters):
         super().__init__()
@@ -57,19 +55,16 @@ class ExportedGenerator(nn.Module):
 def export_program(folder, run, clusters, kind=None, size=None, path=None):
     """Write the program of the run in `folder` into a file. Returns a line that says what the
     program takes. UserError where the run cannot be exported.
-
     clusters: the run's styles, see run_styles.cluster_dataset; None without an encoder.
     kind: 'pt2' (torch.export), the default, or 'onnx'.
     size: (width, height) to trace it with, by default the run's; most programs take others, too.
-    path: of the file, by default <folder>/exported.<kind>.
-    """
+    path: of the file, by default <folder>/exported.<kind>."""
     size, kind = size or run.config.size, kind or 'pt2'
     path = Path(path or folder / f'exported.{kind}')
     if not size:
         raise UserError(f'{folder}: trained at native size; say with --size WxH')
     if run.config.n_labels == 0 or run.config.model == 'unet':
-        raise UserError(f'{path}: only a generator of label maps can be exported; this run has '
-                        'pictures for maps, or a U-Net, whose dropout draws; use generate')
+        raise UserError(f'{path}: a U-Net, or a run without label maps, cannot be exported')
     multiple, least = network_multiple(run.config), min_input_side(run.config)
     if any(side % multiple or side < least for side in size):
         nearest = 'x'.join(map(str, configurations.round_size(size, multiple, least)))
@@ -90,51 +85,41 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
             program = torch.export.export(model, maps, dynamic_shapes=shapes)
         except torch._dynamo.exc.UserError:         # the rules differ between versions of PyTorch
             program, sizes = torch.export.export(model, maps), f'{size[0]}x{size[1]}'
-        if kind == 'onnx':
-            write_onnx(program, path)
-        else:
+        if kind == 'pt2':
             write_atomically(path, partial(torch.export.save, program))
+        else:
+            logging.disable(logging.WARNING)        # it warns that torchvision is missing
+            try:
+                import onnx                         # noqa: F401
+                import onnxscript                   # noqa: F401
+                converted = torch.onnx.export(program, (), dynamo=True, verbose=False,
+                                              input_names=['label', 'inst', 'style'],
+                                              output_names=['picture'])
+            except ImportError as error:
+                raise UserError(f'--format onnx: {error}; pip install onnx onnxscript') from None
+            finally:
+                logging.disable(logging.NOTSET)
+            write_atomically(path, lambda file: file.write(
+                converted.model_proto.SerializeToString()))
     return (f'{path}: label, inst, style (rows, columns) int64 -> picture (rows, columns, '
             f'channels) uint8; {sizes}')
-
-
-def write_onnx(program, path):
-    """Write a torch.export program as ONNX."""
-    logging.disable(logging.WARNING)                # it warns that torchvision is missing
-    try:
-        import onnx                                 # noqa: F401
-        import onnxscript                           # noqa: F401
-        converted = torch.onnx.export(program, (), dynamo=True, verbose=False,
-                                      input_names=['label', 'inst', 'style'],
-                                      output_names=['picture'])
-    except ImportError as error:
-        raise UserError(f'--format onnx: {error}; pip install onnx onnxscript') from None
-    finally:
-        logging.disable(logging.NOTSET)
-    write_atomically(path, lambda file: file.write(converted.model_proto.SerializeToString()))
 
 
 def export_official(folder, run, D, clusters, out):
     """Write a run into the folder `out` as the official code reads it, with an opt.txt of the
     options that it needs. Returns the paths. UserError if the official code has no such network.
-
-    D: the discriminators' state dict, or None. clusters: as in export_program.
-    """
+    D: the discriminators' state dict, or None. clusters: as in export_program."""
     c, out = run.config, Path(out)
     boundary, of_instances = c.boundary and c.instances != 'none', c.features_of == 'instance'
     for lacks, what in (
-            (c.model == 'unet', 'U-Net; use generate'),
-            (c.up != 'transposed', f'--up {c.up}; --format pt2 writes it'),
-            (c.spectral_norm, '--spectral-norm; --format pt2 writes it'),
-            (not c.n_labels and c.in_channels != 3,
-             f'maps of {c.in_channels} channels; use generate'),
-            (c.features and of_instances and not boundary,
-             'features of instances without their boundary map; --format pt2 writes it')):
+            (c.model == 'unet', 'U-Net'), (c.up != 'transposed', f'--up {c.up}'),
+            (c.spectral_norm, '--spectral-norm'),
+            (not c.n_labels and c.in_channels != 3, f'maps of {c.in_channels} channels'),
+            (c.features and of_instances and not boundary, 'instances without boundary map')):
         if lacks:
-            raise UserError(f'{folder}: the official code has no {what}')
+            raise UserError(f'{folder}: the official code has no {what}; use --format or generate')
     if c.label_table:
-        warn(f'note: the official code takes labels from 0 to {c.n_labels - 1}; ids of the maps '
-             'that this run makes into those have to be mapped first')
+        warn(f'note: the official code takes labels from 0 to {c.n_labels - 1}: map the ids first')
     if list_checkpoints(out):
         raise UserError(f'--official {out}: holds a run of this program; choose another folder')
     make_folder(out)

@@ -40,8 +40,7 @@ def check_new(folder):
     """Raise UserError if a folder holds a run, or cannot hold one."""
     require_folder(folder)
     if str(folder).encode(errors='replace').decode() != str(folder):
-        raise UserError(f'{folder}: PyTorch cannot open files there, because the name is not valid '
-                        'text; choose another with --run')
+        raise UserError(f'{folder}: this name is no valid text; choose another with --run')
     if list_checkpoints(folder):
         raise UserError(f'{folder}: holds a trained run already; --resume {quote(folder)} goes on '
                         'with it, --run DIR makes another')
@@ -53,8 +52,7 @@ def check_new(folder):
 def resumed_folder(resume, folder, data):
     """Return the folder of the run to continue: of --resume or --run, of --data, the newest."""
     if resume and folder and resolve_path(folder) != resolve_path(resume):
-        raise UserError(f'--run {folder}: --resume {resume} goes on in its own folder; leave --run '
-                        'out')
+        raise UserError(f'--run {folder}: --resume {resume} has its own folder; leave --run out')
     if resume or folder:
         return Path(resume or folder)
     of_data = data and Path('runs') / resolve_path(data).name

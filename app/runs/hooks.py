@@ -21,7 +21,7 @@ import train
 
 MOST_SHOWN = 32                             # pictures on sheets that are not trained on
 MOST_CLUSTERED = 200                        # training pictures whose styles are clustered for them
-D_SATURATED_STEPS = 1000                    # after so many steps a warning says so
+SATURATED_STEPS = 1000                      # after so many steps a warning says so
 
 
 def prepare_run_folder(run, folder):
@@ -53,15 +53,19 @@ def make_hook(run, folder, loaded, writer, score=None):
         epoch_ended = run.step * t.batch // n > (run.step - 1) * t.batch // n
         state.save_is_due |= run.step % t.save_every == 0 or epoch_ended and writer.rested
         save = is_last or stop or state.save_is_due and not writer.busy
-        show_step(run, n, state)
+        now = time.monotonic()
+        if now - state.shown > 0.2 and now > state.time and run.step > state.step:
+            state.shown, rate = now, (run.step - state.step) / (now - state.time)
+            left = format_duration((t.total_steps - run.step) / rate)
+            status_line(f'step {run.step}/{t.total_steps}, epoch {run.step * t.batch / n:.1f}, '
+                        f'{left} left, {rate:.2f} steps/s  {state.losses}')
         # int() waits for the device, so it is not called at every step.
         bad_steps = int(run.bad_steps) if is_row or distributed.IS_MAIN and save else 0
         if bad_steps >= t.max_bad_steps:
             raise UserError(
                 f'{folder}: stopped at step {run.step}, because loss or gradient were not finite '
                 f'{bad_steps} times in a row; its checkpoints are from before. If losses or '
-                'map_max grew in log.csv, train anew with a lower --lr; if not, with --precision '
-                'fp32; and let check read the data')
+                'map_max grew in log.csv, take a lower --lr; if not, --precision fp32; run check')
         if not distributed.IS_MAIN:
             return
         run.log.sums = accumulate_terms(run.log.sums, terms)
@@ -82,21 +86,11 @@ def make_hook(run, folder, loaded, writer, score=None):
                               'training goes on without that score')
             report.try_write_run_page(folder, run.config)
         if is_last:
-            report_distances(average, clusters, loaded, (run.step - started) // 20)
+            report_distances(average, clusters, loaded, min(MOST_SHOWN, (run.step - started) // 20))
         if save and not (is_last or stop or bad_steps):     # checkpoints from before bad steps stay
             writer.save(runs.checkpoint_dict(run))
             state.save_is_due = False
     return hook
-
-
-def show_step(run, n, state):
-    """Show in the status line how far a run is, with the losses of the last row of the log."""
-    now, t = time.monotonic(), run.config.training
-    if now - state.shown > 0.2 and now > state.time and run.step > state.step:
-        state.shown, rate = now, (run.step - state.step) / (now - state.time)
-        left = format_duration((t.total_steps - run.step) / rate)
-        status_line(f'step {run.step}/{t.total_steps}, epoch {run.step * t.batch / n:.1f}, '
-                    f'{left} left, {rate:.2f} steps/s  {state.losses}')
 
 
 def accumulate_terms(sums, terms):
@@ -135,12 +129,10 @@ def log_row(run, folder, n, state):
 
     chance = losses.chance_level_loss(run.config.n_scales, t.gan)
     saturated = means['d_fake'] + means['d_real'] < 0.05 * chance
-    log.d_saturated_since = (log.d_saturated_since or run.step) if saturated else None
-    if saturated and (last_step - log.d_saturated_since < D_SATURATED_STEPS
-                      <= run.step - log.d_saturated_since):
-        warn(f'warning: {folder}: for {D_SATURATED_STEPS} steps the discriminator has been right '
-             'about nearly everything, so the generator learns little from it; more data or a '
-             'smaller --ndf help')
+    log.won_since = (log.won_since or run.step) if saturated else None
+    if saturated and last_step - log.won_since < SATURATED_STEPS <= run.step - log.won_since:
+        warn(f'warning: {folder}: for {SATURATED_STEPS} steps the discriminator has been right '
+             'about nearly everything; more data or a smaller --ndf help the generator')
 
 
 def add_csv_row(path, text, values):
@@ -164,7 +156,7 @@ def add_scores(run, folder, scores):
         run.log.best = score
         best = runs.checkpoint_dict(run)
         del best['optimizers']
-        warn_on_error(lambda: checkpoints.write_checkpoint_file(folder / 'best.pt', best),
+        warn_on_error(lambda: checkpoints.write_checkpoint(folder, best, name='best.pt'),
                       'training goes on')
 
 
@@ -188,8 +180,7 @@ def render(run, item, clusters):
 def save_sheet(run, clusters, loaded, folder):
     """Write samples/<step>.png: two training pictures and two others, a row each: label map |
     picture with the styles of the photograph | with the most frequent ones | photograph."""
-    n = len(loaded.dataset)
-    items = [*(loaded.dataset[0, i] for i in evenly_spaced(range(n), 2)),
+    items = [*(loaded.dataset[0, i] for i in evenly_spaced(range(len(loaded.dataset)), 2)),
              *evenly_spaced(loaded.shown, 2)]
     strips = [pictures.strip(run.config, item['label'], [
         *render(run, item, clusters), data.to_float(item['image'][None])]) for item in items]
@@ -201,18 +192,16 @@ def save_sheet(run, clusters, loaded, folder):
 
 def report_distances(run, clusters, loaded, most):
     """Print how far at most `most` training pictures and others are from their photographs."""
-    most = min(most, MOST_SHOWN)
     if not most or not loaded.shown:
         return
-    log_info('how far the pictures are from their photographs, as the mean difference of pixels '
-             '(0: equal, 255: black in place of white):')
+    log_info('mean difference of the pixels of pictures and photographs, from 0 to 255:')
     plain = loaded.dataset.without_augmentation()
     trained = [plain[0, i] for i in evenly_spaced(range(len(plain)), most)]
-    names = [' with the styles of the photograph', ' with the most frequent styles']
     for which, items in (('training pictures', trained),
                          ('other pictures', evenly_spaced(loaded.shown, most))):
         distances = np.mean([[
             float((fake.cpu().float() - data.to_float(item['image'])).abs().mean()) * 127.5
-            for fake in render(run, item, clusters)] for item in items], 0)
-        log_info(f'  {len(items)} {which}: ' + ', '.join(
-            f'{value:.1f}{name}' for value, name in zip(distances, names if run.E else [''])))
+            for fake in render(run, item, clusters)] for item in items], 0).round(1)
+        log_info(f'  {len(items)} {which}: ' + (
+            '{} with the styles of the photograph, {} with the most frequent styles' if run.E else
+            '{}').format(*distances))

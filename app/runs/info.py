@@ -12,7 +12,7 @@ from app.runs.report import (
 
 def run_facts(path, n_labels=None):
     """Return all facts about a run as a dict for JSON. UserError if there is no whole checkpoint.
-    path: of a run, also of the official code, or of a checkpoint. n_labels: see infer_labels."""
+    path: of a run, also of the official code, or of a checkpoint. n_labels: see infer_config."""
     path = Path(path)
     newest, checkpoint = runs.read_run(path, which='file' if path.is_file() else 'newest',
                                        n_labels=n_labels)

@@ -14,7 +14,7 @@ from app.runs import checkpoints
 
 def read_checkpoint(folder, n_labels=None):
     """Return a run as runs.checkpoint_dict does, without what only training needs. E and D may be
-    missing. n_labels: see infer_labels. UserError if it cannot be read."""
+    missing. n_labels: see infer_config. UserError if it cannot be read."""
     weights = {}
     for name in 'GDE':
         path = folder / f'latest_net_{name}.pth'
@@ -33,57 +33,29 @@ def read_checkpoint(folder, n_labels=None):
 
 def infer_config(folder, G, D=None, E=None, n_labels=None):
     """Return the network fields of a configuration, {field: value}, from the shapes of state dicts
-    and from opt.txt. As in the official scripts, the encoder gets pictures at the size of G1."""
-    def convolutions(state, module):
-        return [weight for name, weight in state.items()
-                if re.fullmatch(rf'{module}\.\d+\.weight', name)]
-
-    def n_blocks(module):
-        return len({name.split('.')[1] for name in G
-                    if re.match(rf'{module}\.\d+\.conv_block', name)})
+    and from opt.txt. As in the official scripts, the encoder gets pictures at the size of G1.
+    n_labels: as the user says, 0 for a picture; if None, label_nc of opt.txt decides, then the
+    defaults of the official scripts: 36 channels are Cityscapes' labels and a boundary map, 3 are a
+    picture. UserError if the number is not known or does not fit G's channels."""
+    def count(pattern, state):
+        return len({match[0] for name in state if (match := re.match(pattern, name))})
 
     opt = folder / 'opt.txt'
     options = dict(re.findall(r'^(\w+): (.*?)\s*$', read_text(opt), re.M)) if opt.exists() else {}
-    n_enhancers = len({name.split('_')[0] for name in G if re.match(r'model\d', name)})
+    n_enhancers = count(r'model\d+', G)
     stem = G[f'model{n_enhancers}_1.1.weight' if n_enhancers else 'model.1.weight']
     out_channels = next(len(weight) for weight in reversed(G.values()) if weight.ndim == 4)
-    layers = convolutions(E, 'model') if E else []
+    layers = [weight for weight in (E or {}).values() if weight.ndim == 4]
     channels = stem.shape[1] - (len(layers[-1]) if E else 0)
     if D:                       # it gets all that G gets, except for features
         extra = channels - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
     else:                       # 35 labels, boundary map and 3 features
         extra = 3 if channels == len(CITYSCAPES) + 1 + 3 else 0
     if extra:                   # the encoder is in the folder of another stage
-        raise UserError(f'{folder}: G takes {stem.shape[1]} channels, {extra} more than label and '
-                        'boundary maps have: features; copy latest_net_E.pth of the run that its '
-                        'encoder comes from into the folder')
-    n_labels, boundary = infer_labels(folder, channels, n_labels, options.get('label_nc', ''))
-    layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
-    config = {'model': 'local' if n_enhancers else 'global', 'n_enhancers': n_enhancers,
-              'ngf': len(stem), 'n_down': (len(convolutions(G, 'model')) - 1) // 2,
-              'n_blocks': n_blocks('model'), 'n_blocks_local': n_blocks('model1_2'),
-              'out_channels': out_channels, 'encoder_scale': 1 << n_enhancers,
-              'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
-              'features': E is not None, 'instances': 'files' if boundary else 'none',
-              'n_labels': n_labels, 'layout': layout, 'void': list(LAYOUTS[layout].void),
-              'label_names': LAYOUTS[layout].names(folder)}
-    if E:
-        config |= {'feat': len(layers[-1]), 'nef': len(layers[0]),
-                   'n_down_encoder': (len(layers) - 1) // 2}
-    if D:
-        scores = {name.split('.')[0] for name in D}         # scale0_layer0, scale0_layer1 ...
-        n_scales = len({name.split('_')[0] for name in scores})
-        config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_scales': n_scales,
-                   'n_layers': len(scores) // n_scales - 2}
-    return config
-
-
-def infer_labels(folder, channels, n_labels, label_nc):
-    """Return (number of labels, 0 for a picture; whether there is a boundary map) of G's channels
-    without features. n_labels is what the user says; if None, label_nc of opt.txt decides, then the
-    defaults of the official scripts: 36 channels are Cityscapes' labels and a boundary map, 3 are a
-    picture. UserError if the number is not known or does not fit the channels."""
+        raise UserError(f'{folder}: G takes {stem.shape[1]} channels, {extra} of them features; '
+                        'copy the latest_net_E.pth that it was trained with there')
     if n_labels is None:
+        label_nc = options.get('label_nc', '')
         n_labels = (int(label_nc) if label_nc.isdecimal() and len(label_nc) < 10 else
                     {len(CITYSCAPES) + 1: len(CITYSCAPES), 3: 0}.get(channels))
     boundary = {channels: False, channels - 1: True, **({0: False} if channels == 3 else {})}
@@ -93,7 +65,24 @@ def infer_labels(folder, channels, n_labels, label_nc):
             + ('nothing says what they are' if n_labels is None else f'not {n_labels} labels')
             + f': {channels} labels (--n-labels {channels}), or {channels - 1} and a boundary map '
             f'(--n-labels {channels - 1})' + ', or a picture (--n-labels 0)' * (channels == 3))
-    return n_labels, boundary[n_labels]
+    layout = {0: 'A to B', len(CITYSCAPES): 'Cityscapes'}.get(n_labels, 'flat')
+    config = {'model': 'local' if n_enhancers else 'global', 'n_enhancers': n_enhancers,
+              'ngf': len(stem), 'n_down': (count(r'model\.\d+\.weight', G) - 1) // 2,
+              'n_blocks': count(r'model\.\d+\.conv_block', G),
+              'n_blocks_local': count(r'model1_2\.\d+\.conv_block', G),
+              'out_channels': out_channels, 'encoder_scale': 1 << n_enhancers,
+              'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
+              'features': E is not None, 'n_labels': n_labels, 'layout': layout,
+              'instances': 'files' if boundary[n_labels] else 'none',
+              'void': list(LAYOUTS[layout].void), 'label_names': LAYOUTS[layout].names(folder)}
+    if E:
+        config |= {'feat': len(layers[-1]), 'nef': len(layers[0]),
+                   'n_down_encoder': (len(layers) - 1) // 2}
+    if D:
+        n_scales = count(r'scale\d+', D)
+        config |= {'ndf': len(D['scale0_layer0.0.weight']), 'n_scales': n_scales,
+                   'n_layers': count(r'scale\d+_layer\d+', D) // n_scales - 2}
+    return config
 
 
 class Dtype:
@@ -123,8 +112,7 @@ class Array:
 
 class ArraysOnly(pickle.Unpickler):
     """Reads the dicts, numbers and arrays of a pickle, and refuses to import anything else. It
-    calls nothing of numpy with values from the pickle: numpy.ndarray would make an object of any
-    address."""
+    calls nothing of numpy: numpy.ndarray would make an object of any address."""
     ALLOWED = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): Dtype,
                ('multiarray', '_reconstruct'): lambda *empty: Array(),
                ('multiarray', 'scalar'): lambda dtype, raw: dtype.to_array(raw)[0].item()}

@@ -59,8 +59,7 @@ def read_evaluation(folder):
 
 
 def score_table(rows):
-    """Return the rows of scores.json as lists of texts of one length. The first is of titles; 95 %
-    bounds are in brackets."""
+    """Return the rows of scores.json as lists of texts, titles first; 95 % bounds in brackets."""
     names = [name for name in MEASURES if any(name in row for row in rows)]
 
     def cell(row, name):
@@ -83,13 +82,16 @@ def format_number(value):
     return f'{value:.3g}' if abs(value) < 1e5 else f'{value:.2e}'
 
 
-def plot(title, step, values, marks, note=''):
-    """Return the plot of a curve as HTML, '' if there is nothing to draw. At marks, a list of
-    (step, what begins there), lines are dashed; note is HTML for the caption."""
-    finite = np.isfinite(values)
+def plot(name, step, values, marks):
+    """Return the plot of a column as HTML, '' if there is nothing to draw. At marks, a list of
+    (step, what begins there), lines are dashed."""
+    finite, title, note = np.isfinite(values), COLUMNS.get(name, name.replace('_', ' ')), ''
     step, values = step[finite], values[finite]
     if len(step) < 2:
         return ''
+    early = values[:len(values) // 2]
+    if name == 'map_max' and len(early) > 1 and values[-1] > PEAK_GROWTH * early.max():
+        note = ' <em>its peak grows: bright blobs may follow</em>'
     n, first, last = min(len(step), POINTS), step[0], step[-1]
     means = [part.mean() for part in np.array_split(values, n)]
     ends = [part[-1] for part in np.array_split(step, n)]
@@ -105,27 +107,7 @@ def plot(title, step, values, marks, note=''):
             '</figure>')
 
 
-def curves_section(tables, config, done):
-    """Return the plots of all columns of log.csv, speed.csv and scores.csv."""
-    t, plots = config.training, []
-    marks = [(step, what) for step, what in (
-        (t.fix_global_steps, 'all of the generator is trained'),
-        (t.decay_start, 'the learning rate decays')) if step] if t else []
-    for table in tables:
-        for name in [name for name in table if name not in ('step', 'pictures')]:
-            values, note = table[name], ''
-            early = values[:len(values) // 2]
-            if name == 'map_max' and len(early) > 1 and values[-1] > PEAK_GROWTH * np.nanmax(early):
-                note = ' <em>its peak grows: bright blobs may follow</em>'
-            plots.append(plot(COLUMNS.get(name, name.replace('_', ' ')), table['step'], values,
-                              marks, note))
-    dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks if at <= done)
-    return (f'<h2>Curves</h2><p>Steps up to {done}{dashed}.</p><div class="plots">'
-            f'{"".join(plots)}</div>' if any(plots) else '')
-
-
 def html_table(rows):
-    """Return rows of HTML as a table."""
     return f'<div class="wide"><table>{"".join(rows)}</table></div>'
 
 
@@ -133,20 +115,6 @@ def text_table(rows):
     """Return lists of texts as a table, the first as its titles."""
     return html_table('<tr>' + ''.join(f'<{cell}>{escape(text)}</{cell}>' for text in row) + '</tr>'
                       for cell, row in zip(['th', *['td'] * len(rows)], rows))
-
-
-def settings_section(config):
-    """Return the table of all settings; those that the command line gave are bold."""
-    training, rows = vars(config.training) if config.training else {'flags': {}}, []
-    for name, field in {**configuration.NETWORK, **configuration.TRAINING}.items():
-        if field.help and (name in training or hasattr(config, name)):
-            value = training.get(name, getattr(config, name, None))
-            text = (('no', 'yes')[value] if isinstance(value, bool) else
-                    'none' if value is None else configuration.format_value(value))
-            rows.append(f'<tr{" class=given" if name in training["flags"] else ""}>'
-                        f'<th>{name.replace("_", " ")}</th><td>{escape(text)}</td>'
-                        f'<td class="help">{escape(field.help)}</td></tr>')
-    return '<h2>Settings</h2><p>Those that were given are bold.</p>' + html_table(rows)
 
 
 def styles_section(folder, config):
@@ -184,35 +152,47 @@ def evaluation_section(evaluation):
                else ''))
 
 
-def sheets_section(folder, config):
-    """Return the sheets in the folder of a run, which a slider turns."""
-    names = sorted(path.name for path in (folder / 'samples').glob('*.png')
-                   if path.stem.isdecimal())
-    made = ('in the styles of the photograph, as generate would choose them' if config.features
-            else 'as generate makes it')
-    return ('<h2>Sheets</h2><p>At most two training pictures and two others, one in each row: '
-            f'label map, picture {made}, photograph.</p>'
-            f'<div id="sheets" data-names="{" ".join(names)}"></div>' if names else '')
-
-
 def run_page(folder, config):
     """Return the body of a run's page."""
     log, _, scores = tables = [read_csv_columns(folder / f'{name}.csv')
                                for name in ('log', 'speed', 'scores')]
-    done = int(log['step'][-1]) if log else 0
-    total = config.training.total_steps if config.training else 0
+    done, t = int(log['step'][-1]) if log else 0, config.training
     summary = [config.layout, configuration.format_value(config.size or 'native size'),
                *([f'{config.n_labels} labels'] if config.n_labels else []),
-               f'step {done} of {total}']
-    parts = [f'<p>{escape(", ".join(summary))}</p>', sheets_section(folder, config),
-             curves_section(tables, config, done)]
+               f'step {done} of {t.total_steps}']
+    parts = [f'<p>{escape(", ".join(summary))}</p>']
+    if sheets := [path.name for path in sorted((folder / 'samples').glob('*.png'))
+                  if path.stem.isdecimal()]:
+        styled = ' in the styles of the photograph, as generate would choose them' * config.features
+        parts.append(
+            '<h2>Sheets</h2><p>At most two training pictures and two others, one in each row: '
+            f'label map, picture{styled}, photograph.</p>'
+            f'<div id="sheets" data-names="{" ".join(sheets)}"></div>')
+    marks = [(step, what) for step, what in (
+        (t.fix_global_steps, 'all of the generator is trained'),
+        (t.decay_start, 'the learning rate decays')) if step]
+    dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks if at <= done)
+    if plots := ''.join(plot(name, table['step'], values, marks) for table in tables
+                        for name, values in table.items() if name not in ('step', 'pictures')):
+        parts.append(f'<h2>Curves</h2><p>Steps up to {done}{dashed}.</p>'
+                     f'<div class="plots">{plots}</div>')
     if scores:
         parts.append('<h2>Scores while training</h2>' + text_table(
             [[name.replace('_', ' ') for name in scores],
              *([f'{value:.6g}' for value in row] for row in list(zip(*scores.values()))[-20:])]))
     if evaluation := read_evaluation(folder):
         parts.append(evaluation_section(evaluation))
-    return ''.join([*parts, styles_section(folder, config), settings_section(config)])
+    parts += styles_section(folder, config), '<h2>Settings</h2><p>Those given are bold.</p>'
+    values, rows = {**vars(config), **vars(t)}, []
+    for name, field in {**configuration.NETWORK, **configuration.TRAINING}.items():
+        if field.help:
+            value = values[name]
+            text = (('no', 'yes')[value] if isinstance(value, bool) else
+                    'none' if value is None else configuration.format_value(value))
+            rows.append(f'<tr{" class=given" if name in t.flags else ""}>'
+                        f'<th>{name.replace("_", " ")}</th><td>{escape(text)}</td>'
+                        f'<td class="help">{escape(field.help)}</td></tr>')
+    return ''.join([*parts, html_table(rows)])
 
 
 def write_page(folder, body):
@@ -223,8 +203,7 @@ def write_page(folder, body):
 
 
 def try_write_run_page(folder, config):
-    """Write the page of the run in `folder`, or warn that it is missing. Runs of the official code
-    have none."""
+    """Write the page of the run in `folder`, or warn. Runs of the official code have none."""
     def write():
         with as_user_error(folder / 'index.html', 'cannot be made'):
             write_page(folder, run_page(folder, config))
@@ -245,8 +224,7 @@ def write_gallery(folder, rows):
     """Write folder/index.html with rows [(name of a label map, address of its picture, [names of
     picture files in the folder])]. UserError if a run is in the folder."""
     if list_checkpoints(folder):
-        raise UserError(f'{folder}: is the folder of a run, whose page stays; --out names another '
-                        'for a gallery')
+        raise UserError(f'{folder}: is the folder of a run, whose page stays; take another --out')
     parts = []
     for name, label, files in rows:
         pictures = ''.join(

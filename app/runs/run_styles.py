@@ -35,8 +35,7 @@ def cluster_dataset(run, dataset, k=configuration.STYLES, min_pixels=1, seed=0, 
     parts = distributed.all_gather(part) if shared else [part]
     vectors, labels = (torch.cat(tensors) for tensors in zip(*parts))
     if not len(vectors):
-        raise UserError(f'--min-pixels {min_pixels}: no instance of the training set is that '
-                        'large; use a smaller number')
+        raise UserError(f'--min-pixels {min_pixels}: no instance is that large; take a smaller one')
     clusters = styles.cluster(vectors, labels, run.config.n_labels, k, seed, run.device)
     return {**clusters, 'step': np.array(run.step), 'min_pixels': np.array(min_pixels),
             'seed': np.array(seed), 'label_names': np.array(run.config.label_names or [], np.str_)}
@@ -51,15 +50,15 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
         raise UserError(f'{folder}: its training data is not at {root or "a known place"}; run '
                         f'python p2phd.py cluster --run {quote(folder)} --data DIR')
     layout, pairs, sizes = inspection.pairs_for_config(c, root, t.left_out, t.split)
-    pairs, _ = inspection.train_and_heldout(c, pairs)
     if not c.size:
         configurations.require_large_pictures(c, root, sizes)
-    read = PairReader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size)
-    dataset = open_dataset(pairs, read, multiple=generate.network_multiple(c), workers=t.workers)
+    dataset = open_dataset(inspection.train_and_heldout(c, pairs)[0],
+                           PairReader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size),
+                           multiple=generate.network_multiple(c), workers=t.workers)
     clusters = cluster_dataset(run, dataset, k, min_pixels, seed, shared=shared)
-    per_label = (clusters['counts'] > 0).sum(1)
-    log_info(f'{folder}: {per_label.sum()} styles of {(per_label > 0).sum()} labels from '
-             f'{clusters["counts"].sum()} instances')
+    counts = clusters['counts']
+    log_info(f'{folder}: {(counts > 0).sum()} styles of {counts.any(1).sum()} labels from '
+             f'{counts.sum()} instances')
     return clusters
 
 
@@ -82,9 +81,8 @@ def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, con
         k, min_pixels = clusters['counts'].shape[1], int(clusters['min_pixels'])
         seed = int(clusters.get('seed', seed))
     if data_is_there:
-        root = t.data
-        log_info(f'{folder}: clustering {root}')
-    clusters = cluster_run(run, folder, root, k, min_pixels, seed)
+        log_info(f'{folder}: clustering {t.data}')
+    clusters = cluster_run(run, folder, t.data if data_is_there else root, k, min_pixels, seed)
     warn_on_error(lambda: save_styles(clusters, folder, run), 'the styles are not kept')
     after_save(folder, run.config)
     return clusters
@@ -137,8 +135,7 @@ def parse_style_flags(choices, clusters):
     UserError where there is no such label or style."""
     chosen = {}
     for choice in choices or ():
-        names = clusters['label_names'].tolist()
-        n_styles = (clusters['counts'] > 0).sum(1).tolist()
+        names, n_styles = clusters['label_names'].tolist(), (clusters['counts'] > 0).sum(1)
         name, equals, k = choice.rpartition('=')
         label = parse_label(name, names)
         if not equals:
@@ -170,22 +167,16 @@ def read_scene_styles(path, run, scene):
     """Read the styles of a scene that write_scene_styles wrote: (K, feat), or None without an
     encoder, and noise. Raises UserError where they are of another scene or kind of run."""
     stored = read_json(path)
-    try:
+    with as_user_error(path, 'not the styles of a scene; give a NAME_styles.json of edit'):
         vectors = {int(i): torch.tensor(style['features'], dtype=torch.float32)
                    for i, style in stored['styles'].items()}
         features_of, noise = stored['styles_of'], stored['noise']
-        is_valid = (stored['format'] == 1 and type(noise) is int and 0 <= noise < 1 << 63
-                    and all(vector.shape == (run.config.feat,) and vector.isfinite().all()
-                            for vector in vectors.values()))
-    except Exception:                               # the JSON file of something else
-        is_valid = False
-    if not is_valid:
-        raise UserError(f'{path}: not the styles of a scene; give the file that edit saves as '
-                        'NAME_styles.json')
+        if not (stored['format'] == 1 and type(noise) is int and 0 <= noise < 1 << 63
+                and all(vector.shape == (run.config.feat,) and vector.isfinite().all()
+                        for vector in vectors.values())):
+            raise ValueError('odd values')
     ids = scene.ids.tolist() if run.E else []
     if vectors.keys() != set(ids) or ids and features_of != run.config.features_of:
-        mismatch = sorted(vectors.keys() ^ set(ids))
-        why = f', because {mismatch[0]} is not in both' if mismatch else ''
-        raise UserError(f'{path}: the styles of another scene or run{why}; take the maps that were '
+        raise UserError(f'{path}: the styles of another scene or run; take the maps that were '
                         'saved with it, and its run')
     return torch.stack([vectors[i] for i in ids]) if run.E else None, noise

@@ -1,7 +1,6 @@
 """A run in memory and on the disk: networks that are made, filled and saved."""
 from dataclasses import dataclass, field
 from pathlib import Path
-import reprlib
 
 import torch
 
@@ -22,16 +21,14 @@ class Log:
     rows: str = ''                          # the text of log.csv
     scores: str = ''                        # the text of scores.csv
     best: float | None = None               # the best score in it
-    d_saturated_since: int | None = None    # step since which D has been right about everything
+    won_since: int | None = None            # step since which D has been right about everything
     variant: str = ''                       # '-best', '-raw': not the newest, not the averages
 
 
 def build_run(config, device, training=True, weights=None, average=None):
     """Make the networks and optimizers of a run, see train.make_run, and load their weights.
-
     weights: {'G', 'E', 'D': state dict}, which must fit by names and shapes. Networks that are not
-        among them get new weights. average: {'G', 'E': state dict} of the moving averages.
-    """
+        among them get new weights. average: {'G', 'E': state dict} of the moving averages."""
     def make(name, constructor):
         if name not in (weights or {}):
             return constructor()
@@ -67,8 +64,7 @@ def init_from_base(run, path, weights):
 
 
 def load_vgg(source):
-    """Load nets.VGG19 from the file `source`; 'fetch' downloads it from torchvision's site and
-    checks its hash. Raises UserError."""
+    """Load nets.VGG19 from the file `source`; 'fetch' downloads it and checks its hash."""
     try:
         if source == 'fetch':
             return nets.VGG19(torch.hub.load_state_dict_from_url(
@@ -76,62 +72,53 @@ def load_vgg(source):
         require_regular_file(source)
         return nets.VGG19(torch.load(source, map_location='cpu', weights_only=True))
     except Exception as error:
-        named = '--vgg' if source == 'fetch' else f'--vgg {source}'
-        raise UserError(f'{named}: {one_line(error)}; give the path of '
-                        f'{nets.VGG19.URL.split("/")[-1]} as torchvision publishes it, also to '
-                        'go on with a run where it is elsewhere now') from None
+        named = f'--vgg {source}'.removesuffix(' fetch')
+        raise UserError(f"{named}: {one_line(error)}; give the path of torchvision's "
+                        f'{nets.VGG19.URL.split("/")[-1]}, also to go on with a run') from None
 
 
 def checkpoint_dict(run):
     """Return the contents of a checkpoint, tensors and builtins, to use a run and to resume it."""
     return {'config': configuration.to_dict(run.config), 'step': run.step,
-            'rows': run.log.rows, 'sums': run.log.sums, 'won_since': run.log.d_saturated_since,
+            'rows': run.log.rows, 'sums': run.log.sums, 'won_since': run.log.won_since,
             'bad_steps': run.bad_steps, 'scores': run.log.scores, 'best': run.log.best,
             # What generating uses comes first, see checkpoints.GENERATOR.
             'average': {name: module.state_dict() for name, module in run.average.items()},
-            'weights': {name: getattr(run, name).state_dict() for name in 'GED'
-                        if getattr(run, name)},
-            'optimizers': {name: getattr(run, f'opt_{name}').state_dict()['state']
-                           for name in 'GD'}}
+            'weights': {name: net.state_dict() for name in 'GED' if (net := getattr(run, name))},
+            'optimizers': {'G': run.opt_G.state_dict()['state'],
+                           'D': run.opt_D.state_dict()['state']}}
 
 
 def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_only=False):
     """Read and check the checkpoint of a run: (path, dict as of checkpoint_dict), with the
     configuration as a namespace. UserError where there is no whole checkpoint.
-
     folder: of a run, also of the official code.
     set_aside: rename damaged checkpoints, see checkpoints.newest_checkpoint.
     which: 'newest' or 'best' checkpoint, or 'file' if `folder` is itself a checkpoint.
-    n_labels: see official.infer_labels. generator_only: see checkpoints.generator_part.
-    """
+    n_labels: see official.infer_config. generator_only: see checkpoints.generator_part."""
     folder = path = Path(folder)
     is_official = (folder / 'latest_net_G.pth').is_file()
     if is_official:
         checkpoint = official.read_checkpoint(folder, n_labels)
     elif n_labels is not None:
-        raise UserError(f'--n-labels {n_labels}: {folder} is no run of the official code, and says '
-                        'itself how many labels it has; leave it out')
-    elif which == 'file':
-        checkpoint = checkpoints.read_checkpoint(folder, generator_only)
-    elif which == 'best':
-        path = folder / 'best.pt'
-        if not path.exists():
-            raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best '
-                            'checkpoint')
-        checkpoint = checkpoints.read_checkpoint(path, generator_only)
-    else:
+        raise UserError(f'--n-labels {n_labels}: {folder} is no official run; leave it out')
+    elif which == 'newest':
         path, checkpoint = checkpoints.newest_checkpoint(folder, set_aside, generator_only)
+    else:
+        path = folder / 'best.pt' if which == 'best' else folder
+        if not path.exists():
+            raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best')
+        checkpoint = checkpoints.read_checkpoint(path, generator_only)
     with as_user_error(path, 'not a checkpoint of this program'):
         checkpoint['config'] = config = configuration.from_dict(checkpoint['config'], path)
-        if config.layout not in layouts.LAYOUTS:
-            raise ValueError(f'layout {reprlib.repr(config.layout)}')
-        if type(checkpoint['step']) is not int or checkpoint['step'] < 0:
-            raise ValueError(f'step {reprlib.repr(checkpoint["step"])}')
+        if (config.layout not in layouts.LAYOUTS or type(checkpoint['step']) is not int
+                or checkpoint['step'] < 0):
+            raise ValueError('layout or step')
         networks = {'G', 'E'} if config.features else {'G'}
         averaged = not generator_only and config.training and config.training.ema > 0
         optional = {'D'} if is_official or generator_only else set()
-        for part, names in (('weights', {'D', *networks}),
-                            ('average', networks if averaged else set())):
+        for part, names in {'weights': {'D', *networks},
+                            'average': networks if averaged else set()}.items():
             states = checkpoint[part]
             if set(states) | optional != names | optional or not all(
                     isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -155,10 +142,8 @@ def load_run(folder, device, training=True, set_aside=False, which='newest', ave
 
 def run_from_checkpoint(path, checkpoint, device, training=True, which='newest', average=True):
     """Make a train.Run of what read_run returned. UserError where weights do not fit the networks.
-
     training: restore what training needs, too. Otherwise G and E are the moving averages, or with
-        average=False the weights themselves.
-    """
+        average=False the weights themselves."""
     with as_user_error(path, 'not a checkpoint of this program'):
         weights, averages = checkpoint['weights'], checkpoint['average']
         if not training and average:
@@ -167,41 +152,35 @@ def run_from_checkpoint(path, checkpoint, device, training=True, which='newest',
         run.step = checkpoint['step']
         run.log.variant = ('-best' * (which == 'best')
                            + '-raw' * bool(averages and not average and not training))
-        if training and run.config.training:
-            restore_training(run, checkpoint)
+        if not training or not run.config.training:
+            return run
+        for name in 'GD':
+            optimizer, moments = getattr(run, f'opt_{name}'), checkpoint['optimizers'][name]
+            shapes = [parameter.shape for parameter in optimizer.param_groups[0]['params']]
+            for i, values in moments.items():
+                if {key: value.shape for key, value in values.items()} != {
+                        'step': (), 'exp_avg': shapes[i], 'exp_avg_sq': shapes[i]}:
+                    raise ValueError(f'moments of parameter {i} of {name}')
+            moments = checkpoints.copy_tree(moments, device)
+            optimizer.load_state_dict({**optimizer.state_dict(), 'state': moments})
+        numbers = {**checkpoint['sums'], 'bad_steps': checkpoint['bad_steps']}
+        if not all(isinstance(name, str) and isinstance(value, torch.Tensor) and value.shape == ()
+                   and value.dtype == torch.float32 for name, value in numbers.items()):
+            raise ValueError('sums or bad_steps')
+        run.log.sums = checkpoints.copy_tree(numbers, device)
+        run.bad_steps = run.log.sums.pop('bad_steps')
+        if not 0 <= run.bad_steps < run.config.training.max_bad_steps:
+            raise ValueError('bad_steps')
+        for name, kind in {'rows': str, 'scores': str, 'best': float | None,
+                           'won_since': int | None}.items():
+            if not isinstance(checkpoint[name], kind):
+                raise ValueError(name)
+            setattr(run.log, name, checkpoint[name])
     return run
-
-
-def restore_training(run, checkpoint):
-    """Restore what only training needs. Raises any exception where a checkpoint does not fit."""
-    for name in 'GD':
-        optimizer, moments = getattr(run, f'opt_{name}'), checkpoint['optimizers'][name]
-        parameters = optimizer.param_groups[0]['params']
-        for i, values in moments.items():
-            if {key: value.shape for key, value in values.items()} != {
-                    'step': (), 'exp_avg': parameters[i].shape, 'exp_avg_sq': parameters[i].shape}:
-                raise ValueError(f'moments of parameter {i} of {name}')
-        moments = checkpoints.copy_tree(moments, run.device)
-        optimizer.load_state_dict({**optimizer.state_dict(), 'state': moments})
-
-    numbers = {**checkpoint['sums'], 'bad_steps': checkpoint['bad_steps']}
-    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) and value.shape == ()
-               and value.dtype == torch.float32 for name, value in numbers.items()):
-        raise ValueError('sums or bad_steps')
-    run.log.sums = checkpoints.copy_tree(numbers, run.device)
-    run.bad_steps = run.log.sums.pop('bad_steps')
-    if not 0 <= run.bad_steps < run.config.training.max_bad_steps:
-        raise ValueError('bad_steps')
-    for name, kind in (('rows', str), ('scores', str), ('best', float | None),
-                       ('won_since', int | None)):
-        if not isinstance(checkpoint[name], kind):
-            raise ValueError(name)
-        setattr(run.log, {'won_since': 'd_saturated_since'}.get(name, name), checkpoint[name])
 
 
 def require_resumable(folder):
     """Raise UserError unless `folder` holds checkpoints of this program."""
     if not checkpoints.list_checkpoints(folder):
         read_run(folder)                            # raises a UserError that says more
-        raise UserError(f'{folder}: a run of the official code cannot be resumed; finetune --from '
-                        'starts from it')
+        raise UserError(f'{folder}: a run of the official code; finetune --from starts from it')

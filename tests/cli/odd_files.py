@@ -557,7 +557,7 @@ def make_odd_files(root, scenes, trained):
     """Fill the folder `root` with everything that test_odd_commands.py names. scenes, trained: a
     data set and a run of it."""
     def command(words):
-        assert p2phd.main(p2phd.parse(shlex.split(words))) == 0, words
+        assert p2phd.main(shlex.split(words)) == 0, words
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

@@ -178,7 +178,7 @@ ROWS = [
     ('TRAIN --n-down-encoder 5', 2, '--size 16x16, multiples of 32, at least 64, 64x64'),
     ('TRAIN --jitter 2', 0, 'runs/own/checkpoint-0000001.pt'),
     ('PICTURE maps/fine.png --size 7x9', 0,
-     'note: --size 7x9, run, 16x16, --size 18x15, made/fine_generated.png 7x9'),
+     'note: maps/fine.png, 7x9, run, 16x16, --size 18x15, made/fine_generated.png 7x9'),
     ('PICTURE maps/fine.png --size 1x1', 0, 'made/fine_generated.png 1x1'),
 
     # ---- contradictions

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from app.cli import checks, parser, settings
+from app.cli import parser, settings
 from app.common import config
 from app.common.errors import UserError
 from app.runs import runs
@@ -56,7 +56,7 @@ def parse(words):
     ('export --official a --size 8x8', '--official and --size')])
 def test_flags_that_exclude_each_other(words, message):
     with pytest.raises(UserError, match=message):
-        checks.check_flags(parse(words))
+        settings.check_flags(parse(words))
 
 
 @pytest.mark.parametrize('words', [
@@ -65,7 +65,7 @@ def test_flags_that_exclude_each_other(words, message):
     'generate --label x --n 2 --sample', 'generate --label x --encode y --style 1=0',
     'evaluate --predictions b', 'export --official a', 'check', 'info', 'demo'])
 def test_flags_that_go_together(words):
-    checks.check_flags(parse(words))
+    settings.check_flags(parse(words))
 
 
 def test_flags_that_a_command_does_not_use_are_not_in_its_help():
@@ -88,7 +88,7 @@ def test_a_flag_without_a_use():
     config.check_flags_used({'n_scales': 2, 'lambda_l1': 1}, c)
     args = parse('train --data x --preset city1024-12g --model unet')
     assert not hasattr(args, 'recompute') and args.n_scales == 2
-    assert settings.remembered_flags(args) == {
+    assert settings.given_fields(args)['flags'] == {
         'data': 'x', 'size': (1024, 512), 'n_scales': 2, 'model': 'unet'}
 
 

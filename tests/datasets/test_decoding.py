@@ -13,7 +13,7 @@ import torch
 
 from app.common import files
 from app.common.errors import UserError
-from app.datasets import cache, decoding, layouts
+from app.datasets import decoding, layouts, pairs
 from app.datasets.pairs import PairReader, open_dataset
 from conftest import ROOT
 
@@ -113,7 +113,7 @@ def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
 
 
 def test_a_cache_that_does_not_fit_is_refused(flat, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=100))
+    monkeypatch.setattr(pairs.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=100))
     with pytest.raises(UserError, match='--cache .*cache: needs 0 MiB, more than is free there'):
         open_dataset(layouts.find_pairs(flat)[1], make_reader(5, (4, 4)),
                      tmp_path / 'cache')

@@ -80,7 +80,7 @@ def test_cityscapes_layout(command, scenes):
     code, out, err = command('check', '--data', scenes)
     assert code == 0 and 'no problems' in out
     assert 'Cityscapes: 6 pairs of the split train, 35 labels, instance maps' in out
-    assert 'splits: train (6), val (2); only train was read, --split val reads' in out
+    assert 'splits: train (6), val (2); only train was read, --split reads another' in out
     assert 'sizes: 64x32 (6)' in out
     assert re.search(r'labels: .*car \d', out)
     assert re.search(r'instances per picture: \d+ to \d+', out)
@@ -271,7 +271,7 @@ def test_an_ignored_label_gets_its_own_channel(flat):
     write(flat / 'train_label' / 'a.png', label.astype(np.uint8))
     contents = examine(flat, ignore_label=255)
     assert contents.n_labels == 6
-    assert examine(flat, ignore_label='none').n_labels == 256 and examine(flat).ignores_255
+    assert examine(flat, ignore_label='none').n_labels == 256 and examine(flat).n_labels == 6
     assert (PairReader(contents).read_label(contents.pairs[0].label)[0][5] == 5).all()
 
 

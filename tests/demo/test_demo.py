@@ -6,7 +6,7 @@ import pytest
 
 from app.cli import parser
 from app.common.errors import UserError
-from app.demo import demo, streets
+from app.demo import streets
 
 
 def test_demo(tmp_path, monkeypatch):
@@ -30,7 +30,7 @@ def test_demo(tmp_path, monkeypatch):
             Image.new('RGB', (256, 128)).save(generated / f'toy_0000_{ending}.png')
         return run_words(words)
 
-    run_demo = partial(demo.run_demo, seed=3, device='cpu')
+    run_demo = partial(streets.run_demo, seed=3, device='cpu')
     assert run_demo(tmp_path / 'failed', run_words=lambda words: run_words(words) or 2) == 2
     assert commands == ['train']
     assert run_demo(tmp_path / 'demo', run_words=run_and_generate) == 0

@@ -79,7 +79,7 @@ def test_styles_of_another_scene_are_refused(command, trained, scenes, tmp_path)
     for path, message in ((styles, 'the styles of another scene or run'),
                           (label, 'cannot be read as JSON'), ('none.json', 'no such file'),
                           (tmp_path / 'edits.json', 'edits.json: not the styles of a scene; give '
-                           'the file that edit saves as NAME_styles.json\n')):
+                           'a NAME_styles.json of edit (')):
         code, _, err = command('generate', '--run', trained, '--label', label, '--inst', inst,
                                '--styles', path)
         assert code == 2 and message in err and err.count('\n') == 1
@@ -123,7 +123,8 @@ def test_warnings_as_those_of_generate(command, trained, scenes, tmp_path):
     Path('edits.json').write_text('[{"do": "relabel", "object": [3, 20], "label": "bus"}]')
     code, _, err = command('edit', '--run', trained, '--label', label, '--inst', inst, '--out',
                            'out', '--script', 'edits.json', '--size', '128x64')
-    assert code == 0 and f'{label} is 128x64. {trained} was trained at 64x32; try --size' in err
+    assert code == 0, err
+    assert f'{label} is read at 128x64, {trained} was trained at 64x32; try --size' in err
     assert 'warning: no styles for bus, which the training data lacks; they get the mean' in err
 
 
@@ -137,8 +138,8 @@ def test_ids_of_more_than_16_bits_are_replaced(trained, scenes, tmp_path):
     assert np.unique(editor.state.inst).tolist() == [0, 1, 2, 3, 4]
     scene = read_scene(trained_run.config, label, tmp_path / 'inst.npy')
     vectors = generate.choose_vectors(trained_run, scene, clusters)
-    assert torch.equal(editor.picture(), generate.synthesise(trained_run, scene, vectors,
-                                                              editor.opened.noise))
+    assert torch.equal(generate.synthesise(trained_run, *editor.inputs()),
+                       generate.synthesise(trained_run, scene, vectors, editor.opened.noise))
 
 
 def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811

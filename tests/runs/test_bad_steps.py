@@ -74,7 +74,7 @@ def test_after_many_bad_steps_in_a_row_the_run_stops(spoiled, tmp_path):
 
 
 def test_one_warning_of_a_discriminator_that_has_won(spoiled, monkeypatch):
-    monkeypatch.setattr(hooks, 'D_SATURATED_STEPS', 4)
+    monkeypatch.setattr(hooks, 'SATURATED_STEPS', 4)
     code, out, err = spoiled((), '--steps', 12, '--run', 'fair')
     assert code == 0 and err == ''
 
