@@ -135,21 +135,6 @@ def lock_holder(number):
     return 'another process'
 
 
-class BackgroundQueue:
-    """Calls functions in a thread, one after the other; at most two wait, to bound the memory."""
-
-    def __init__(self):
-        self.pool, self.pending = ThreadPoolExecutor(1), deque()
-
-    def __call__(self, function, *args):
-        self.pending.append(self.pool.submit(function, *args))
-        self.end(but=2)
-
-    def end(self, but=0):
-        while len(self.pending) > but:
-            self.pending.popleft().result()
-
-
 def read_ahead(function, items):
     """Yield each item and a future of function(item); a thread computes the next one meanwhile."""
     with ThreadPoolExecutor(1) as pool:
