@@ -62,7 +62,7 @@ def check_flags(args):
 # The settings of the paper for Cityscapes, and settings that need less memory or time.
 Preset = namedtuple('Preset', 'text fields')
 STAGE = {'epochs': 50, 'decay_epochs': 50, 'fix_global': 10,    # as the official train_1024p_24G.sh
-         'model': 'local', 'recompute': True}
+         'model': 'local'}
 PRESETS = {
     'small': Preset('a first look, minutes on a CPU', {
         'size': (256, 128), 'ngf': 32, 'n_down': 3, 'n_blocks': 6, 'ndf': 32, 'n_scales': 2}),

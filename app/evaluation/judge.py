@@ -84,8 +84,9 @@ def load_or_train_judge(evaluation, pairs, device, folder, path=None):
         torch.manual_seed(0)
         judge = Judge(config, void, about)
         train_judge(judge, config, pairs, size, device)
-        warn_on_error(lambda: write_atomically(path, lambda file: torch.save(
-            {'about': about, 'weights': judge.net.state_dict()}, file)), 'the judge is not saved')
+        stored = {'about': about, 'weights': checkpoints.copy_tree(judge.net.state_dict(), 'cpu')}
+        warn_on_error(lambda: write_atomically(path, lambda file: torch.save(stored, file)),
+                      'the judge is not saved')
     return judge, (f'{path}, trained at {format_value(judge.about["size"])} on '
                    f'{judge.about["pictures"]} photographs')
 

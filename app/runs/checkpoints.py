@@ -38,7 +38,11 @@ def copy_tree(tree, device):
     """Return nested dicts with every tensor copied to `device`."""
     if isinstance(tree, dict):
         return {key: copy_tree(value, device) for key, value in tree.items()}
-    return tree.detach().to(device, copy=True) if isinstance(tree, torch.Tensor) else tree
+    if not isinstance(tree, torch.Tensor):
+        return tree
+    if tree.is_cuda and device == 'cpu':            # into pinned memory, which is faster
+        return torch.empty_like(tree, device='cpu', pin_memory=True).copy_(tree.detach())
+    return tree.detach().to(device, copy=True)
 
 
 def iterate_tensors(tree):
@@ -115,6 +119,8 @@ def write_checkpoint(folder, checkpoint, keep=0, name='checkpoint-{:07d}.pt'):
     """Write folder/checkpoint-<step>.pt, or `name`; once it is complete on the disk, delete all but
     the newest `keep`, or none if that is 0. UserError if there is no room; nothing is then lost."""
     path = folder / name.format(checkpoint['step'])
+    if any(tensor.is_cuda for tensor in iterate_tensors(checkpoint)):   # load without CUDA, too
+        checkpoint = copy_tree(checkpoint, 'cpu')
     folder.mkdir(parents=True, exist_ok=True)       # it may have been moved away
     needed = sum(tensor.nbytes + 512 for tensor in iterate_tensors(checkpoint))     # 512: a header
     free = shutil.disk_usage(folder).free

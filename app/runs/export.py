@@ -14,6 +14,7 @@ from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, write_atomically, write_text
 from app.datasets import palettes
 from app.runs import configurations
+from app.runs.checkpoints import copy_tree
 from app.runs.folders import list_checkpoints
 import data
 from generate import min_input_side, network_multiple
@@ -135,7 +136,7 @@ def export_official(folder, run, D, clusters, out):
     paths = [out / 'opt.txt']
     for name, state in (('G', run.G.state_dict()), ('D', D), ('E', run.E and run.E.state_dict())):
         if state is not None:
-            state = {key: value.clone() for key, value in state.items()}
+            state = copy_tree(state, 'cpu')
             paths.append(out / f'latest_net_{name}.pth')
             write_atomically(paths[-1], partial(torch.save, state))
     if clusters:
