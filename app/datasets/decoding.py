@@ -73,7 +73,8 @@ def open_file(path):
         with as_user_error(path, 'cannot be read as an array'):
             array = np.lib.format.open_memmap(path, mode='r')
         if array.ndim not in (2, 3) or 0 in array.shape or max(array.shape) > 1 << 15:
-            raise UserError(f'{path}: shape {array.shape}, expected (height, width, channels)')
+            raise UserError(f'{path}: an array of shape {array.shape}, expected (height, width, '
+                            'channels)')
     array = array if array.ndim == 3 else array[..., None]
     yield array, Header(array.shape[1::-1], array.shape[2])
 

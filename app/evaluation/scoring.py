@@ -57,13 +57,13 @@ class Evaluation:
             if (layout.n_labels == 0) != (config.n_labels == 0):
                 raise UserError(f'{root}: its layout is {layout.name}, the run was trained on '
                                 f'{config.layout}; choose another --data DIR')
-        pairs, headers = inspection.keep_usable(
+        headers = inspection.keep_usable(
             lambda pair: inspection.check_headers(pair, config), pairs, problems)
         self.size = self.size or configurations.default_size(
-            config, [image.size for _, image in headers] or [(1, 1)])
+            config, [image.size for _, image in headers.values()] or [(1, 1)])
         self.reader = PairReader(config, self.size, 'none')
-        self.pairs, _ = inspection.keep_usable(lambda pair: bool(self.reader(pair)), pairs,
-                                               problems, 'pixels')
+        self.pairs = list(inspection.keep_usable(lambda pair: bool(self.reader(pair)), headers,
+                                                 problems, 'pixels'))
         problem = next(iter(problems.values()), None)
         if not self.pairs:
             raise UserError(f'{root}: no picture of the split {split!r} can be used: {problem}')
