@@ -43,8 +43,7 @@ def connected_components(label):
 
     Horizontal runs of equal labels are the nodes of a graph, vertical contacts its edges. Link each
     root to the smallest root that it touches, compress the paths, and repeat until nothing changes
-    (Shiloach and Vishkin, 1982).
-    """
+    (Shiloach and Vishkin, 1982)."""
     starts = np.ones(label.shape, bool)
     starts[:, 1:] = label[:, 1:] != label[:, :-1]
     run = starts.cumsum().reshape(label.shape) - 1
@@ -106,8 +105,7 @@ class PairedDataset(torch.utils.data.Dataset):
     A key is (epoch, index). Its item is a pure function of (seed, epoch, index): `label`
     (1, H, W) uint8 or int32 ((C, H, W) where n_labels is 0), `image` (C, H, W) uint8 or float32 in
     [-1, 1], and `inst` (1, H, W) int32 where there are instances.
-    Raises InputError where a picture is too small, and whatever `read` raises.
-    """
+    Raises InputError where a picture is too small, and whatever `read` raises."""
 
     def __init__(self,
                  items,                     # what `read` takes, one for each picture
@@ -162,8 +160,7 @@ class ResumableBatchSampler(torch.utils.data.Sampler):
 
     Each epoch is shuffled by (seed, epoch). Epochs are concatenated, then split into full batches,
     so the keys of a step do not depend on where a run was resumed. `shard` picks this process's
-    part of a batch where several processes share it.
-    """
+    part of a batch where several processes share it."""
 
     def __init__(self, n, batch, start, stop, seed, shard=lambda keys: keys):
         self.n, self.batch, self.start, self.stop, self.seed = n, batch, start, stop, seed
@@ -190,8 +187,7 @@ def find_present_labels(label, n_labels):
     4, 12, 20 ..., so that few different tensor shapes occur. With a boundary map and 3 features or
     colours these are 8, 16, 24 ... channels, as GPUs prefer them.
 
-    label: integer tensor of any shape on the CPU. Returns (K,) int64, or None for all labels.
-    """
+    label: integer tensor of any shape on the CPU. Returns (K,) int64, or None for all labels."""
     counts = label.flatten().bincount(minlength=n_labels)
     needed = -(-(int((counts > 0).sum()) + 4) // 8) * 8 - 4
     if needed >= n_labels:
@@ -223,8 +219,7 @@ def batches(dataset, device, **order):
     this one if the pictures are already decoded. The processes stop when this generator is closed.
 
     order: `sampler` or `batch_sampler` of torch.utils.data.DataLoader.
-    Raises what the dataset raises, and RuntimeError where a loader process dies.
-    """
+    Raises what the dataset raises, and RuntimeError where a loader process dies."""
     # Forked, whatever Python's default is: nothing has to be pickled, and children notice when this
     # process is killed. Windows cannot fork, and macOS should not: there this process loads.
     can_fork = 'fork' in multiprocessing.get_all_start_methods() and sys.platform != 'darwin'
@@ -258,8 +253,7 @@ def to_device(batch, device):
     """Move a batch to the device.
 
     Returns what train.train_step takes: label; inst or None; image as float in [-1, 1];
-    present_labels or None.
-    """
+    present_labels or None."""
     batch = {role: tensor.to(device, non_blocking=True) for role, tensor in batch.items()}
     return batch['label'], batch.get('inst'), to_float(batch['image']), batch.get('present_labels')
 
@@ -276,8 +270,7 @@ def boundary_map(inst):
     """The instance boundary map, paper section 3.3: 1 where any of the 4 neighbours belongs to
     another instance.
 
-    inst: (..., H, W) integer. Returns the same shape, uint8.
-    """
+    inst: (..., H, W) integer. Returns the same shape, uint8."""
     boundary = torch.zeros(inst.shape, dtype=torch.bool, device=inst.device)
     across = inst[..., :, 1:] != inst[..., :, :-1]
     down = inst[..., 1:, :] != inst[..., :-1, :]
@@ -303,8 +296,7 @@ def condition(label, inst, n_labels, boundary=True, present_labels=None):
     label: (N, 1, H, W) integer; where n_labels is 0, a picture (N, C, H, W) uint8 or float.
     inst: (N, 1, H, W) integer, or None for no boundary map.
     present_labels: (K,), see find_present_labels, or None for all labels.
-    Returns (N, n_labels or K [+ 1], H, W) float32.
-    """
+    Returns (N, n_labels or K [+ 1], H, W) float32."""
     channels = one_hot(label, n_labels, present_labels) if n_labels else to_float(label)
     if inst is None or not boundary:
         return channels

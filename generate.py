@@ -1,7 +1,6 @@
 """Make a picture from a scene and its styles: G(s, E(x)), paper sections 3.3 and 3.4.
 
-A run is any object with `config`, `G`, `E` (or None), `device` and `precision`, as train.Run.
-"""
+A run is any object with `config`, `G`, `E` (or None), `device` and `precision`, as train.Run."""
 from collections import namedtuple
 
 import torch
@@ -52,8 +51,7 @@ def choose_vectors(run, scene, clusters=None, photo=None, seed=None, chosen=None
         seed, the style is drawn.
     photo: (1, C, H, W) in [-1, 1]. If it is given, the styles are encoded from it.
     chosen: {label: index of a cluster}, which overrides the style of all regions of these labels.
-    Returns (K, feat), or None for a run without an encoder.
-    """
+    Returns (K, feat), or None for a run without an encoder."""
     if not run.E:
         return None
     if photo is not None:
@@ -100,8 +98,7 @@ def run_generator(run, label, inst, features, noise=0, present_labels=None):
     noise: seed of the U-Net's dropout.
     present_labels: (K,), see data.find_present_labels, or None for all labels.
     Returns the pictures (N, C, H, W) in [-1, 1] and the condition (N, n_labels or K [+ 1], H, W),
-    which D sees too.
-    """
+    which D sees too."""
     c = run.config
     condition = data.condition(label, inst, c.n_labels, c.boundary, present_labels)
     generator_input = condition
@@ -120,8 +117,7 @@ def synthesise(run, scene, vectors=None, noise=0):
 
     vectors: (K, feat), the style of each region, or None without an encoder.
     noise: seed of the U-Net's dropout.
-    Returns (1, C, H, W) float32 in [-1, 1].
-    """
+    Returns (1, C, H, W) float32 in [-1, 1]."""
     h, w = scene.label.shape[-2:]
     label, inst, slot = pad(run, scene.label, scene.inst,
                             None if vectors is None else scene.slot.int())

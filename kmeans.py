@@ -17,8 +17,7 @@ def kmeans(points, k, restarts=24, seed=0, max_iterations=300, tolerance=1e-5):
 
     points: (M, D) float, M >= 1.
     Returns centres (k, D) float32, sizes (k,) int64 and inertia () float32, the sum of squared
-    distances, on the device of the points. Unused clusters have size 0.
-    """
+    distances, on the device of the points. Unused clusters have size 0."""
     generator = torch.Generator().manual_seed(seed)
     # Distances are computed as |x|^2 - 2xc + |c|^2, which loses digits far from the origin.
     mean = points.float().mean(0)
@@ -41,8 +40,7 @@ def seed_centres(points, k, restarts, generator):
     proportional to the squared distance to the nearest centre so far. Keep the candidate that
     lowers the sum of squared distances most.
 
-    points: (M, D) float. Returns (restarts, k, D). R: restarts.
-    """
+    points: (M, D) float. Returns (restarts, k, D). R: restarts."""
     tries = 2 + int(math.log(k))
     restart = torch.arange(restarts, device=points.device)
     squared = points.new_ones(restarts, len(points))        # first centre: uniform probability
@@ -65,8 +63,7 @@ def seed_centres(points, k, restarts, generator):
 def assign(points, centres):
     """Find the nearest of the centres (R, k, D) for each point (M, D).
 
-    Returns the squared distances (R, M) and the indices of the centres (R, M) int64.
-    """
+    Returns the squared distances (R, M) and the indices of the centres (R, M) int64."""
     scores = torch.baddbmm(centres.square().sum(-1, keepdim=True), centres,
                            points.T.expand(len(centres), -1, -1), alpha=-2)  # (R, k, M)
     score, index = scores.min(1)
@@ -77,8 +74,7 @@ def lloyd(points, centres, max_iterations, tolerance):
     """Lloyd's iterations from `centres` (R, k, D): at most max_iterations, or until all squared
     movements are at most `tolerance`.
 
-    points: (M, D) float. Returns centres (R, k, D), sizes (R, k) int64 and inertia (R,).
-    """
+    points: (M, D) float. Returns centres (R, k, D), sizes (R, k) int64 and inertia (R,)."""
     k = centres.shape[1]
     clusters = torch.arange(k, device=points.device)[:, None]               # (k, 1)
     for _ in range(max_iterations):

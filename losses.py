@@ -2,8 +2,7 @@
 VGG-19 return.
 
 Discriminator outputs are lists over scales of lists over layers, as nets.MultiscaleDiscriminator
-returns them; the last layer is the map of raw scores. Losses are 0-dimensional float tensors.
-"""
+returns them; the last layer is the map of raw scores. Losses are 0-dimensional float tensors."""
 import torch
 import torch.nn.functional as F
 
@@ -51,8 +50,7 @@ def feature_matching(fake_scales, real_scales, n_layers=3):
 
     The weights are the official ones: 1 / n_scales for a scale (not in the paper:
     docs/differences.md, 3) and 4 / (n_layers + 1) for a layer. n_layers: strided layers of a
-    discriminator. No gradient reaches the real features.
-    """
+    discriminator. No gradient reaches the real features."""
     weight = 4 / (n_layers + 1) / len(fake_scales)
     total = 0
     for fake_layers, real_layers in zip(fake_scales, real_scales):
@@ -74,8 +72,7 @@ def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', vgg_featu
 
     vgg_features: (fake, real), what nets.VGG19 returns, or None.
     pictures: (fake, real), each (N, C, H, W), for the L1 term of pix2pix.
-    Returns a dict: `gan`; `feature_matching`, `vgg` and `l1` where their weights are not 0.
-    """
+    Returns a dict: `gan`; `feature_matching`, `vgg` and `l1` where their weights are not 0."""
     terms = {'gan': generator_gan_loss(fake_scales, mode)}
     if lambda_feature:
         terms['feature_matching'] = lambda_feature * feature_matching(fake_scales, real_scales,

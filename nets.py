@@ -3,9 +3,8 @@ Manipulation with Conditional GANs", CVPR 2018), in plain PyTorch: generators, e
 discriminators, VGG-19, and the U-Net of pix2pix, the paper's baseline.
 
 G1, G2, G3, E and D use the official parameter names, so official checkpoints load unchanged; VGG19
-uses torchvision's. Every network is fully convolutional. InstanceNorm has no running statistics:
-networks behave the same in training and in use, and the pictures of a batch are independent.
-"""
+uses torchvision's. Networks behave the same in training and in use: InstanceNorm keeps no
+statistics. The pictures of a batch are independent."""
 from functools import partial
 import re
 
@@ -43,8 +42,7 @@ def arithmetic(device, precision, tune=False):
     hold until the next call, so also in the backward pass.
 
     precision: 'fp32'; 'tf32' or 'bf16' for convolutions alone (norms and losses stay float32).
-    tune: time cuDNN's algorithms at the first input of each size, which pays where sizes recur.
-    """
+    tune: time cuDNN's algorithms at the first input of each size, which pays where sizes recur."""
     torch.backends.cudnn.allow_tf32 = precision == 'tf32'
     torch.backends.cudnn.benchmark = tune
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
@@ -56,9 +54,8 @@ class OneHotConv2d(nn.Conv2d):
     """The first convolution of a network. Its first input channels are one-hot labels.
 
     If a label does not occur in a batch, its channel is zero, so the input may omit it. Then
-    `present`, (K,) int64, lists the labels of the first K channels, and the weights of omitted
-    labels get a gradient of zero. See set_present_labels.
-    """
+    `present`, (K,) int64, lists the labels of the first K channels (see set_present_labels), and
+    the weights of omitted labels get a gradient of zero."""
     present = None
 
     def forward(self, x):
@@ -218,9 +215,8 @@ class GlobalGenerator(nn.Module):
     R1024 x 9, u512, u256, u128, u64, c7s1-3).
 
     forward: (N, in_channels, H, W) float to (N, out_channels, H, W) float in [-1, 1]. It may omit
-    channels of absent labels, see OneHotConv2d.
-    Raises ValueError unless H and W are multiples of 2 ** n_down and at least twice that.
-    """
+    channels of absent labels, see OneHotConv2d. Raises ValueError unless H and W are multiples of
+    2 ** n_down and at least twice that."""
 
     def __init__(self,
                  in_channels,               # one-hot labels + boundary + features
@@ -258,9 +254,7 @@ class LocalEnhancer(nn.Module):
     layer), with ngf * 2 ** n_enhancers channels; `model{n}_1` and `model{n}_2`, the layers of
     enhancer n before and after the sum (the paper's G2^(F); G2^(R) and G2^(B)).
 
-    forward: as GlobalGenerator's. Raises ValueError unless H and W are multiples of
-    2 ** (n_down + n_enhancers) and at least twice that.
-    """
+    forward: as GlobalGenerator's, with the multiple 2 ** (n_down + n_enhancers)."""
 
     def __init__(self, in_channels, out_channels=3,
                  ngf=32,                    # channels of the outermost enhancer
@@ -332,9 +326,7 @@ class UNet(nn.Module):
     Its noise z is dropout in the three innermost layers of the way up, also when generating. Its
     batch norm sees batches of one picture, which equals instance norm.
 
-    forward: as GlobalGenerator's; the output is in [-1, 1] only with tanh. Raises ValueError unless
-    H and W are multiples of 2 ** n_down.
-    """
+    forward: as GlobalGenerator's, but H and W may be 2 ** n_down."""
 
     def __init__(self, in_channels, out_channels=3,
                  ngf=64,                    # channels of the first level, doubled per level up to
@@ -418,10 +410,8 @@ def instance_mean(features, inst):
     """Replace every pixel's features by their mean over the pixel's instance: the instance-wise
     average pooling of paper section 3.4. Causes no GPU synchronisation.
 
-    features: (N, C, H, W) float.
-    inst: (N, 1, H, W) integer ids of any value. Equal ids in two pictures are two instances.
-    Returns (N, C, H, W) float32.
-    """
+    features: (N, C, H, W) float. inst: (N, 1, H, W) integer ids of any value; equal ids in two
+    pictures are two instances. Returns (N, C, H, W) float32."""
     ids, order = inst.flatten(1).sort(dim=1)
     first, end = torch.searchsorted(ids, ids), torch.searchsorted(ids, ids, right=True)
     return InstanceMean.apply(features.flatten(2), order, first, end).view(features.shape)
@@ -434,9 +424,7 @@ class Encoder(nn.Module):
     forward: image (N, in_channels, H, W) float in [-1, 1] and inst (N, 1, H, W) integer to
     (N, feat, H, W) float, constant over each instance. The instance map may be larger than the
     image; features are then upsampled before pooling. So an encoder trained at 1024x512 serves a
-    generator at 2048x1024, and thin instances are not lost.
-    Raises ValueError unless the image's H and W are multiples of 2 ** n_down and at least twice
-    that.
+    generator at 2048x1024, and thin instances are not lost. Raises ValueError as GlobalGenerator.
     """
 
     def __init__(self,
@@ -467,9 +455,7 @@ class MultiscaleDiscriminator(nn.Module):
     Returns result[scale][layer], full size first: feature maps (N, c, h, w), which feature matching
     compares, and last the raw scores (N, 1, h, w). The input may omit channels of absent labels,
     see OneHotConv2d. Parameter names, as in the official code, count the other way: `scale0` is the
-    smallest.
-    Raises ValueError unless H and W are at least 2 ** n_scales.
-    """
+    smallest. Raises ValueError unless H and W are at least 2 ** n_scales."""
 
     def __init__(self,
                  in_channels,               # one-hot labels + boundary + RGB
@@ -515,10 +501,9 @@ class VGG19(nn.Module):
     """VGG-19 up to relu5_1 (Simonyan and Zisserman, 2015), with fixed weights: the perceptual loss
     compares its features.
 
-    state: the state dict that torchvision publishes for its vgg19; entries past relu5_1 are not
-    needed. Raises RuntimeError where another one is missing or has another shape.
-    forward: (N, 3, H, W) float, at least 16x16, to the list of relu1_1, relu2_1 ... relu5_1.
-    """
+    state: torchvision's state dict, of which entries past relu5_1 are not needed. Raises
+    RuntimeError where another one is missing or has another shape.
+    forward: (N, 3, H, W) float, at least 16x16, to the list of relu1_1, relu2_1 ... relu5_1."""
     LAYERS = [64, 64, 'M', 128, 128, 'M', 256, 256, 256, 256, 'M', 512, 512, 512, 512, 'M', 512]
     FEATURE_LAYERS = 1, 6, 11, 20, 29       # relu1_1 ... relu5_1
     # The name ends in the start of the file's SHA-256, which is checked when it is downloaded.

@@ -5,8 +5,7 @@
     python p2phd.py train --data cityscapes/             # G1 and the encoder at 1024x512
     python p2phd.py finetune --from runs/cityscapes      # G2 at 2048x1024; run it again for G3
     python p2phd.py cluster --run runs/cityscapes-2048x1024
-    python p2phd.py generate --label map.png --sample
-"""
+    python p2phd.py generate --label map.png --sample"""
 # Here are the subcommands of the method. The others are in app/cli/commands.py.
 from contextlib import nullcontext
 import os

@@ -2,8 +2,7 @@
 
 A style is the feature vector of an instance. The encoder computes it from a photograph. K-means on
 the features of all instances of a label finds the label's clusters. Their centres are the styles to
-choose from. `clusters` is the dict of all labels' clusters that `cluster` returns.
-"""
+choose from. `clusters` is the dict of all labels' clusters that `cluster` returns."""
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,8 +27,7 @@ def encode(E, image, regions, scale=1):
     regions: (N, 1, H, W) integer, see style_regions.
     scale: more than 1 if E was trained at 1 / scale of this size. Then the image is reduced for E,
         and E gets no gradient.
-    Returns (N, feat, H, W) float32, constant over each region.
-    """
+    Returns (N, feat, H, W) float32, constant over each region."""
     if scale == 1:
         return E(image, regions)
     with torch.no_grad():
@@ -59,8 +57,7 @@ def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
 
     indices: of the pictures to encode, or None for all.
     progress: called with the number of pictures done.
-    Returns vectors (T, feat) float32 and labels (T,) int64, on the CPU.
-    """
+    Returns vectors (T, feat) float32 and labels (T,) int64, on the CPU."""
     vectors, labels = [torch.empty(0, run.config.feat)], [torch.empty(0, dtype=torch.long)]
     keys = [(0, i) for i in (range(len(dataset)) if indices is None else indices)]
     for i, batch in enumerate(data.batches(dataset, run.device, sampler=keys), 1):
@@ -83,8 +80,7 @@ def cluster(vectors, labels, n_labels, k=10, seed=0, device='cpu'):
 
     vectors: (T, feat) float, T >= 1. labels: (T,) int64, the label of each vector.
     Returns a dict of ndarrays: centres (n_labels, k, feat) float32; counts (n_labels, k) int64, the
-    instances of each cluster, largest first, 0 for unused clusters; mean (feat,) of all vectors.
-    """
+    instances of each cluster, largest first, 0 for unused clusters; mean (feat,) of all vectors."""
     centres = torch.zeros(n_labels, k, vectors.shape[1])
     counts = torch.zeros(n_labels, k, dtype=torch.long)
     for label in labels.unique().tolist():
@@ -101,8 +97,7 @@ def choose_indices(labels, clusters, generator=None):
     """Choose for each instance a cluster of its label: the most frequent one. With a
     torch.Generator, draw one with a probability proportional to its count.
 
-    labels: (K,) int64. Returns (K,) int64, -1 for labels without clusters.
-    """
+    labels: (K,) int64. Returns (K,) int64, -1 for labels without clusters."""
     counts = torch.from_numpy(clusters['counts'])[labels].float()                   # (K, k)
     has_clusters = counts.any(1)
     chosen = counts.argmax(1)
@@ -116,8 +111,7 @@ def choose(labels, clusters, generator=None):
     """Choose a style for each instance, see choose_indices. Labels without clusters get the mean of
     all features (docs/differences.md, 9).
 
-    labels: (K,) int64. Returns (K, feat) float32.
-    """
+    labels: (K,) int64. Returns (K, feat) float32."""
     chosen = choose_indices(labels, clusters, generator)
     return torch.where(chosen[:, None] >= 0, torch.from_numpy(clusters['centres'])[labels, chosen],
                        torch.from_numpy(clusters['mean']))

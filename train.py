@@ -2,8 +2,7 @@
 
 A configuration c is a namespace of what the networks are (`n_labels`, `n_enhancers` ...), with a
 namespace t = c.training of how they are trained (`lr`, `batch` ...). app/common/config.py lists all
-fields and their defaults.
-"""
+fields and their defaults."""
 import copy
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -44,8 +43,7 @@ def make_run(config, device, training=True, make=lambda name, constructor: const
     """Make the networks of a configuration and, for training, optimizers and averages: a Run.
 
     make: make(name, constructor) returns the network 'G', 'E' or 'D'. The constructor draws its
-        weights from the seed; `make` may load others.
-    """
+        weights from the seed; `make` may load others."""
     t = config.training
     torch.manual_seed(t.seed if t else 0)
     built = {name: make(name, constructor).to(device, memory_format=torch.channels_last)
@@ -179,8 +177,7 @@ def forward_backward(run, label, inst, image, present_labels, noise):
     """Compute the losses of G and D, paper eq. 5, for a part of a batch, and add their gradients,
     times 1 / t.accumulate, to the parameters. See train_step for arguments and terms.
 
-    noise: seed of the U-Net's dropout.
-    """
+    noise: seed of the U-Net's dropout."""
     c, t, D = run.config, run.config.training, run.D
     with nets.arithmetic(run.device, run.precision, tune=bool(c.size or t.crop)):
         # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
@@ -267,8 +264,7 @@ def fit(run, batches, hooks=(), interrupted=lambda: 0, reduce=None, rank=0):
         returned: log, pictures, checkpoints.
     interrupted: returns a number other than 0 to end the loop after this step; the hooks get it.
     reduce, rank: see train_step.
-    Returns the number of `interrupted`, or 0 at the last step.
-    """
+    Returns the number of `interrupted`, or 0 at the last step."""
     for batch in batches:
         terms = train_step(run, *data.to_device(batch, run.device), reduce, rank)
         stop = interrupted()

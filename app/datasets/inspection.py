@@ -60,8 +60,7 @@ def inspect_dataset(source, thorough=False):
     Returns a namespace with the fields of config.NETWORK that depend on the data, and
         pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
         sizes: {scene: (width, height)}
-        histogram, instances_per_picture: if thorough, the pixels of each label, and a list
-    """
+        histogram, instances_per_picture: if thorough, the pixels of each label, and a list"""
     layout, pairs, problems = layouts.find_pairs(source.data, source.split)
     instances = source.instances
     if instances == 'auto':

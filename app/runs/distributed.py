@@ -92,8 +92,7 @@ class GradientReducer:
     """Averages gradients over all processes while the backward pass still computes others.
 
     Each parameter reports when its gradient is complete, after `parts` backward passes. Complete
-    gradients are collected, and every BUCKET bytes of them are sent as one tensor.
-    """
+    gradients are collected, and every BUCKET bytes of them are sent as one tensor."""
     BUCKET = 25 << 20
 
     def __init__(self, parameters, parts):
