@@ -72,7 +72,8 @@ class Parser(argparse.ArgumentParser):
         """Add the flags of subcommands that use a run. out: the default of --out, in its folder."""
         self.flag('--run', text, FOLDER, shown=NEWEST, **more)
         self.add_official()
-        self.flag('--checkpoint', 'best: of --evaluate-every', choice('newest', 'best'), 'newest')
+        self.flag('--checkpoint', 'best: the one that --evaluate-every scored best',
+                  choice('newest', 'best'), 'newest')
         self.flag('--average', 'use the moving average of the weights, if there is one', BOOL, True)
         if out:
             self.flag('--out', 'folder for what is made', FOLDER, shown=f'<run>/{out}')

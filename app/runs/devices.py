@@ -73,14 +73,6 @@ def compile_generator(run):
     try:
         torch.compile(torch.sin)(torch.ones(8 + time.time_ns() % 100_000, device=run.device))
     except Exception as error:                      # without triton, headers, a C compiler ...
-        warn(f'note: --compile: PyTorch cannot compile here ({compiler_error(error)}); going on '
-             'without')
+        warn(f'note: --compile: PyTorch cannot compile here ({one_line(error)}); going on without')
         return
     run.G.compile()
-
-
-def compiler_error(error):
-    """Return the line of a long message that names the fault."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    faults = [line for line in lines if 'rror' in line or 'annot' in line or 'not found' in line]
-    return one_line((faults or lines or [type(error).__name__])[0])[:200]
