@@ -216,10 +216,19 @@ def shell(tmp_path):
     return run
 
 
+def train_judges_briefly():
+    """Let a judge learn for ten steps, in tests that do not look at what it learns."""
+    from app.evaluation import judge
+    judge.EPOCH_STEPS, judge.MAX_EPOCHS = 5, 2
+
+
 def run_command(words, folder, threads, out, environment):
-    """Run the command in this process, which ends with it; append its output to the file `out`."""
+    """Run the command in this process, which ends with it; append its output to the file `out`.
+    The variable BRIEF_JUDGE in `environment`: see train_judges_briefly."""
     os.setpgrp()
     os.environ.update(environment)
+    if 'BRIEF_JUDGE' in environment:
+        train_judges_briefly()
     # A process in the background may ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(threads)

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from app.evaluation import judge
 from app.runs import checkpoints, runs
 from conftest import MINUTES, ROOT, TINY, normalised_biases
 
@@ -36,7 +37,7 @@ def run_two(launch, tmp_path):
         for rank, path in enumerate(outputs):
             path.write_text('')
             environment = {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': 2,
-                           'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
+                           'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port, 'BRIEF_JUDGE': 1}
             processes.append(launch(words, tmp_path, out=path, environment={
                 name: str(value) for name, value in environment.items()}))
         for process in processes:
@@ -135,7 +136,9 @@ def test_gradients_are_averaged_during_the_backward_pass(fork_server, tmp_path):
 
 
 def test_two_processes_cluster_generate_and_evaluate_as_one(p2phd, run_two, trained, scenes,
-                                                            tmp_path):
+                                                            tmp_path, monkeypatch):
+    monkeypatch.setattr(judge, 'EPOCH_STEPS', 5)            # as in train_judges_briefly
+    monkeypatch.setattr(judge, 'MAX_EPOCHS', 2)
     codes, out = run_two('cluster', '--run', trained, '--device', 'cpu')
     assert codes == [0, 0] and out.count('styles.npz') == 1, out
     words = ['generate', '--run', trained, '--device', 'cpu', '--label']

@@ -82,7 +82,7 @@ def test_killed_at_random_and_resumed_is_never_stopped(words, launch, finish, tm
                                                        pytestconfig):
     """kill -9 at random moments, while saving too: all checkpoints stay readable, and the run ends
     as the one that was not killed."""
-    kills = 25 if pytestconfig.getoption('--long') else 4
+    kills = 25 if pytestconfig.getoption('--long') else 3
     straight, threads = tmp_path / 'straight', count_threads(words)
     started = time.monotonic()
     finish(*words, '--run', straight, threads=threads)
