@@ -4,6 +4,7 @@ boundary maps.
 Maps and photographs are loaded and transferred as integers. On the device they become one-hot
 channels and pictures in [-1, 1]. Sizes are (width, height) as in Pillow; tensors are (N, C, H, W).
 """
+import atexit
 from collections import namedtuple
 import copy
 from functools import partial
@@ -232,19 +233,24 @@ def batches(dataset, device, **order):
         collate_fn=partial(collate, n_labels=dataset.n_labels), worker_init_fn=ignore_signals,
         pin_memory=device.type == 'cuda', **order))
     processes = getattr(iterator, '_workers', ())
+
+    def kill():
+        for process in processes:
+            process.kill()
+
+    atexit.register(kill)       # after an error, Python would wait for processes that ignore signals
     try:
         yield from iterator
     except (ConnectionError, EOFError) as error:    # a worker was killed during a transfer
         raise RuntimeError('DataLoader worker is dead') from error
     except KeyboardInterrupt:                       # do not wait for a worker that may hang
-        for process in processes:
-            process.kill()
+        kill()
         raise
     finally:
         if processes:
             iterator._shutdown_workers()            # waits for a few seconds
-        for process in processes:
-            process.kill()
+        kill()
+        atexit.unregister(kill)
 
 
 # -------------------------------------------------------------------------------- on the device

@@ -33,6 +33,7 @@ class Run:
     vgg: nn.Module | None = None            # VGG19, for the perceptual loss
     opt_G: torch.optim.Optimizer | None = None      # of G, and of E while that is trained
     opt_D: torch.optim.Optimizer | None = None
+    tune: bool = False                      # see nets.arithmetic
     step: int = 0                           # steps done
     bad_steps: torch.Tensor | None = None   # () float, consecutive skipped steps; on the device
     last_map: tuple = ()                    # minimum and maximum of G's last feature map
@@ -179,7 +180,7 @@ def forward_backward(run, label, inst, image, present_labels, noise):
 
     noise: seed of the U-Net's dropout."""
     c, t, D = run.config, run.config.training, run.D
-    with nets.arithmetic(run.device, run.precision, tune=bool(c.size or t.crop)):
+    with nets.arithmetic(run.device, run.precision, run.tune):
         # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
         features = None
         if c.features:

@@ -157,6 +157,7 @@ def fit(run, folder, loaded, score=None):
     memory.compare_memory(run)
     if is_main:
         prepare_run_folder(run, folder)
+    run.tune = bool(t.crop or run.config.size)
     distributed.broadcast(train.trainable_parameters(run) + [
         p for net in run.average.values() for p in net.parameters()])
     if t.compile:
