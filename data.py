@@ -238,7 +238,7 @@ def batches(dataset, device, **order):
         for process in processes:
             process.kill()
 
-    atexit.register(kill)       # after an error, Python would wait for processes that ignore signals
+    atexit.register(kill)       # or Python would wait for them at its end: they ignore signals
     try:
         yield from iterator
     except (ConnectionError, EOFError) as error:    # a worker was killed during a transfer
