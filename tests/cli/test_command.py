@@ -13,7 +13,7 @@ from app.datasets import decoding, layouts
 from app.datasets.pairs import PairReader, open_dataset
 from app.demo import streets
 from app.runs import checkpoints, pictures, run_styles, runs
-from conftest import BARE, ROOT, TINY, equal
+from conftest import BARE, ROOT, SIMULATED, TINY, equal
 import data
 import generate
 import styles
@@ -319,6 +319,7 @@ def test_cityscapes(p2phd, real, tmp_path):
     assert Image.open(tmp_path / out.splitlines()[-1]).size == (2048, 1024)
 
 
+@pytest.mark.skipif(SIMULATED, reason='takes long on the simulated CUDA device')
 def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
     """The paint of a built-in car is in its photograph alone. So the clusters of the car label must
     be of one paint each, and a car in the style of a cluster must come out in that paint."""

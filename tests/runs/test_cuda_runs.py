@@ -22,7 +22,7 @@ def test_files_do_not_depend_on_the_device(p2phd, scenes, tmp_path, monkeypatch)
     with record() as events:
         p2phd('train', '--data', scenes, *TINY, '--steps', 4, '--save-every', 2, '--evaluate-every',
               2, '--ema', 0.9, '--run', run)
-        p2phd('export', '--run', run, '--official', '--out', tmp_path / 'official')
+        p2phd('export', '--run', run, '--official', tmp_path / 'official')
     assert {'checkpoint-0000002.pt', 'checkpoint-0000004.pt', 'best.pt'} <= {
         path.name for path in run.glob('*.pt')}
     assert kinds(events, 'saved') == set()

@@ -7,7 +7,7 @@ import torch
 
 from app.demo import streets
 from app.runs import devices, memory
-from conftest import make_run
+from conftest import SIMULATED, make_run
 import data
 import nets
 import train
@@ -152,6 +152,7 @@ def test_compiled_generator_is_the_generator():
     assert_same_step(make_run(CPU, **SMALL), run, batch(), labels, 1e-4)
 
 
+@pytest.mark.skipif(SIMULATED, reason='torch.compile cannot be simulated')
 def test_without_a_compiler_training_goes_on(monkeypatch, capsys, tmp_path):
     broken = tmp_path / 'broken-compiler'
     broken.write_text('#!/bin/sh\nexit 1\n')

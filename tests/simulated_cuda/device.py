@@ -206,8 +206,8 @@ def pin_memory(x, *_):
     return x
 
 
-def empty_like(function, x, *args, pin_memory=False, **more):
-    y = function(x, *args, **more)
+def empty_like(x, *args, pin_memory=False, original=torch.empty_like, **more):
+    y = original(x, *args, **more)
     if pin_memory:
         y.pinned = True
     return y
@@ -241,6 +241,6 @@ def start():
     torch.cuda.set_rng_state = lambda state, *_: torch.set_rng_state(state)
     torch.cuda.set_sync_debug_mode = lambda mode: globals().update(sync_debug_mode=mode)
     torch.Tensor.pin_memory = pin_memory
-    torch.empty_like = partial(empty_like, torch.empty_like)
+    torch.empty_like = empty_like
     initialise = torch.distributed.init_process_group
     torch.distributed.init_process_group = lambda _, **more: initialise('gloo', **more)  # not NCCL
