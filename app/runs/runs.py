@@ -110,7 +110,10 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
             raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best')
         checkpoint = checkpoints.read_checkpoint(path, generator_only)
     with as_user_error(path, 'not a checkpoint of this program'):
-        checkpoint['config'] = config = configuration.from_dict(checkpoint['config'], path)
+        stored = checkpoint['config']
+        config = configuration.with_defaults(stored, stored['training'])
+        configuration.check_config(config, path)
+        checkpoint['config'] = config
         if (config.layout not in layouts.LAYOUTS or type(checkpoint['step']) is not int
                 or checkpoint['step'] < 0):
             raise ValueError('layout or step')
@@ -177,10 +180,3 @@ def run_from_checkpoint(path, checkpoint, device, training=True, which='newest',
                 raise ValueError(name)
             setattr(run.log, name, checkpoint[name])
     return run
-
-
-def require_resumable(folder):
-    """Raise UserError unless `folder` holds checkpoints of this program."""
-    if not checkpoints.list_checkpoints(folder):
-        read_run(folder)                            # raises a UserError that says more
-        raise UserError(f'{folder}: a run of the official code; finetune --from starts from it')
