@@ -1,5 +1,6 @@
 """The subcommands around the method, and what all subcommands share."""
 import json
+import os
 from pathlib import Path
 import sys
 import traceback
@@ -7,7 +8,7 @@ import traceback
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
 from app.cli.settings import dataset_fields, seed_of
 from app.common.console import log_info
-from app.common.errors import UserError, describe_os_error, is_out_of_memory, one_line
+from app.common.errors import UserError, is_out_of_memory, one_line
 from app.common.files import lock_folder, make_folder
 
 
@@ -45,13 +46,14 @@ def explain(error, several_processes):
         return 'not enough memory; try --precision bf16, --crop, a smaller --size or fewer channels'
     if isinstance(error, UserError):
         return text
-    if isinstance(error, OSError):
-        return describe_os_error(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        name = os.fsdecode(error.filename)
+        return f'{name}: {error.strerror}; check that it exists and may be used'
     if 'DataLoader worker' in text:
         return ('a process that loads pictures has died, perhaps of too little (shared) memory; '
                 'train --resume RUN --workers 0 loads them in the trainer')
     from data import InputError
-    if isinstance(error, InputError):
+    if isinstance(error, (OSError, InputError)):
         return one_line(error)
     if not several_processes:
         return None
@@ -115,8 +117,7 @@ def info(args):
 
 def export(args):
     """Write the generator of a run for use without this program."""
-    from app.runs import export as exporting
-    from app.runs import runs
+    from app.runs import export as exporting, runs
     folder, run = load_trained_run(args)
     clusters = load_clusters(run, folder)
     if args.official:

@@ -1,5 +1,6 @@
 """Find out before training what is in a data set and what is wrong with it."""
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 import sys
 from types import SimpleNamespace
@@ -62,9 +63,8 @@ def inspect_dataset(source, thorough=False):
         sizes: {scene: (width, height)}
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list"""
     layout, pairs, problems = layouts.find_pairs(source.data, source.split)
-    instances = source.instances
-    if instances == 'auto':
-        instances = 'files' if pairs and pairs[0].inst else 'none'
+    instances = source.instances if source.instances != 'auto' else (
+        'files' if pairs and pairs[0].inst else 'none')
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
         in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
@@ -224,16 +224,14 @@ def other_split_pairs(config, count, min_side):
     t = config.training
     trained_on = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
     for split in ('val', 'test'):
-        try:
+        with suppress(UserError):                   # there may be no such split
             pairs = [pair for pair in layouts.find_pairs(t.data, split)[1]
                      if pair.image not in trained_on]
-        except UserError:
-            continue
-        if pairs and (config.instances != 'files' or pairs[0].inst):
-            pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]
-            headers = keep_usable(lambda pair: check_headers(pair, config), pairs, {})
-            return [pair for pair, (_, image) in headers.items()
-                    if config.size or min(image.size) >= min_side]
+            if pairs and (config.instances != 'files' or pairs[0].inst):
+                pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]
+                headers = keep_usable(lambda pair: check_headers(pair, config), pairs, {})
+                return [pair for pair, (_, image) in headers.items()
+                        if config.size or min(image.size) >= min_side]
     return []
 
 

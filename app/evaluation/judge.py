@@ -17,7 +17,6 @@ from app.evaluation.measures import count_pixels, segmentation_scores
 from app.runs import checkpoints
 import data
 import nets
-from nets import UNet
 
 VERSION = 1                                 # raise it when the same photographs give another judge
 WIDTH, BATCH, LEARNING_RATE = 32, 4, 1e-3
@@ -30,8 +29,8 @@ class Judge:
 
     def __init__(self, config, void, about):
         n_levels = max(2, min(7, int(math.log2(min(about['size']) / 3))))   # leave a few pixels
-        self.net = UNet(config.out_channels, config.n_labels, WIDTH, n_levels, 'bilinear',
-                        dropout=0, tanh=False)
+        self.net = nets.UNet(config.out_channels, config.n_labels, WIDTH, n_levels, 'bilinear',
+                             dropout=0, tanh=False)
         self.void, self.about = void, about
 
     def logits(self, image):

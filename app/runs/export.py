@@ -7,20 +7,18 @@ import warnings
 
 import numpy as np
 import torch
-from torch import nn
 
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, write_atomically, write_text
 from app.datasets import palettes
 from app.runs import configurations
-from app.runs.checkpoints import copy_tree
-from app.runs.folders import list_checkpoints
+from app.runs.checkpoints import copy_tree, list_checkpoints
 import data
 from generate import min_input_side, network_multiple
 
 
-class ExportedGenerator(nn.Module):
+class ExportedGenerator(torch.nn.Module):
     """The generator with all that comes before and after it. forward takes three (H, W) int64 maps
     and returns the picture (H, W, C) uint8; multiples: docs/differences.md, 13.
     label: ids as in the label maps of the data set, or labels where those maps are colours.
@@ -91,8 +89,7 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
         else:
             logging.disable(logging.WARNING)        # it warns that torchvision is missing
             try:
-                import onnx                         # noqa: F401
-                import onnxscript                   # noqa: F401
+                import onnx, onnxscript             # noqa: E401, F401
                 converted = torch.onnx.export(program, (), dynamo=True, verbose=False,
                                               input_names=['label', 'inst', 'style'],
                                               output_names=['picture'])

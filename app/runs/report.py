@@ -1,6 +1,5 @@
-"""Pages: index.html in the folder of a run, and galleries of pictures.
-
-The page of a run is made from the files in its folder. It needs no server and no network."""
+"""Pages: index.html of a run, made from the files in its folder, and galleries of pictures. They
+need no server and no network."""
 import base64
 from contextlib import suppress
 from html import escape

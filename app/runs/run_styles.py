@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from app.common import config as configuration
-from app.common.config import parse_label
 from app.common.console import Progress, log_info, quote, warn, warn_on_error
 from app.common.errors import UserError, as_user_error, did_you_mean
 from app.common.files import read_json, require_regular_file, write_atomically, write_text
@@ -137,7 +136,7 @@ def parse_style_flags(choices, clusters):
     for choice in choices or ():
         names, n_styles = clusters['label_names'].tolist(), (clusters['counts'] > 0).sum(1)
         name, equals, k = choice.rpartition('=')
-        label = parse_label(name, names)
+        label = configuration.parse_label(name, names)
         if not equals:
             problem = 'expected LABEL=K, a label and the number of one of its styles'
         elif not 0 <= label < len(n_styles):
