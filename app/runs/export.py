@@ -11,7 +11,7 @@ import torch
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, write_atomically, write_text
-from app.datasets import palettes
+from app.datasets.pairs import lookup_array
 from app.runs import configurations
 from app.runs.checkpoints import copy_tree, list_checkpoints
 import data
@@ -30,7 +30,7 @@ class ExportedGenerator(torch.nn.Module):
         super().__init__()
         self.config, self.G = run.config, run.G
         if run.config.label_table:                      # ids that are not in it are label 0
-            table = torch.from_numpy(palettes.lookup_array(run.config.label_table)).long()
+            table = torch.from_numpy(lookup_array(run.config.label_table)).long()
             self.register_buffer('table', table.clamp(min=0))
         if run.E:
             exists = torch.from_numpy(clusters['counts'] > 0)
