@@ -103,10 +103,9 @@ def evaluate(args):
 
 def info(args):
     """Print the facts of a run."""
-    from app.runs import folders
-    from app.runs.info import describe_facts, run_facts
-    facts = run_facts(args.run or folders.newest_run(), args.official_labels)
-    for line in [json.dumps(facts, indent=1)] if args.json else describe_facts(facts):
+    from app.runs import folders, report
+    facts = report.run_facts(args.run or folders.newest_run(), args.official_labels)
+    for line in [json.dumps(facts, indent=1)] if args.json else report.describe_facts(facts):
         log_info(line, sys.stdout)                          # with -q, too
 
 

@@ -33,7 +33,6 @@ def make_config(given, found):
     if network.setdefault('features', regions) and not regions:
         raise UserError(f'--features: {given["data"]} has no instance maps; --instances components '
                         'makes them from the labels, --features-of label needs none')
-
     config = configuration.with_defaults(network, {
         'fix_global': 0, **select(wishes, TRAINING),
         'left_out': sorted(found.problems), 'pictures': inspection.fingerprint(found.pairs)})

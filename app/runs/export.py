@@ -53,9 +53,8 @@ class ExportedGenerator(torch.nn.Module):
 
 def export_program(folder, run, clusters, kind=None, size=None, path=None):
     """Write the program of the run in `folder` into a file. Returns a line that says what the
-    program takes. UserError where the run cannot be exported.
-    clusters: the run's styles, see run_styles.cluster_dataset; None without an encoder.
-    kind: 'pt2' (torch.export), the default, or 'onnx'.
+    program takes. UserError where the run cannot be exported. kind: 'pt2' (torch.export), the
+    default, or 'onnx'. clusters: see run_styles.cluster_dataset; None without an encoder.
     size: (width, height) to trace it with, by default the run's; most programs take others, too.
     path: of the file, by default <folder>/exported.<kind>."""
     size, kind = size or run.config.size, kind or 'pt2'

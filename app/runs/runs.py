@@ -92,8 +92,7 @@ def checkpoint_dict(run):
 def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_only=False):
     """Read and check the checkpoint of a run: (path, dict as of checkpoint_dict), with the
     configuration as a namespace. UserError where there is no whole checkpoint.
-    folder: of a run, also of the official code.
-    set_aside: rename damaged checkpoints, see checkpoints.newest_checkpoint.
+    folder: of a run, also of the official code. set_aside: see checkpoints.newest_checkpoint.
     which: 'newest' or 'best' checkpoint, or 'file' if `folder` is itself a checkpoint.
     n_labels: see official.infer_config. generator_only: see checkpoints.generator_part."""
     folder = path = Path(folder)
