@@ -18,6 +18,8 @@ from app.datasets.pairs import PairReader
 IGNORED = 255           # the usual mark of pixels without a label
 IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it do not occur
 MAX_LABELS = 4096       # a label map with higher ids is taken for an instance map
+INSTANCES = {'files': 'instance maps', 'components': 'connected components as instances',
+             'none': 'no instances'}
 VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
 
 
@@ -260,9 +262,7 @@ def other_split_pairs(config, count, min_side):
 def summarise(contents, split):
     """Return a line like 'Cityscapes: 2975 pairs of the split train, 35 labels, instance maps'."""
     return (f'{contents.layout}: {plural(len(contents.pairs), "pair")} of the split {split}, '
-            f'{contents.n_labels or "no"} labels, ' + {
-                'files': 'instance maps', 'components': 'connected components as instances',
-                'none': 'no instances'}[contents.instances])
+            f'{contents.n_labels or "no"} labels, {INSTANCES[contents.instances]}')
 
 
 def print_report(source, contents):

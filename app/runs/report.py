@@ -16,6 +16,7 @@ from app.common import config as configuration
 from app.common.console import plural, warn_on_error
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_json, read_text, write_text
+from app.datasets.inspection import INSTANCES
 from app.runs import checkpoints, run_styles, runs
 from app.runs.folders import list_checkpoints
 
@@ -121,13 +122,11 @@ def checkpoint_state(path):
 
 def describe_facts(facts):
     """Yield the lines of what run_facts returned."""
-    instances = {'files': 'instance maps', 'components': 'connected components as instances',
-                 'none': 'no instances'}[facts['instances']]
     yield f'{facts["run"]}: ' + ('a run of the official code' if facts['official'] else
                                  f'step {facts["step"]} of {facts["of_steps"]}')
-    yield '  pictures    ' + ', '.join([
+    yield '  pictures    ' + ', '.join(filter(None, [
         facts['layout'], configuration.format_value(facts['size'] or 'native size'),
-        f'{facts["labels"]} labels', instances, *([facts['data']] if facts['data'] else [])])
+        f'{facts["labels"]} labels', INSTANCES[facts['instances']], facts['data']]))
     yield f'  networks    {facts["model"]}; ' + ', '.join(
         f'{name} {n / 1e6:.1f}M' for name, n in facts['parameters'].items())
     if not facts['official']:
