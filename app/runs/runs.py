@@ -110,9 +110,8 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
         checkpoint = checkpoints.read_checkpoint(path, generator_only)
     with as_user_error(path, 'not a checkpoint of this program'):
         stored = checkpoint['config']
-        config = configuration.with_defaults(stored, stored['training'])
+        checkpoint['config'] = config = configuration.with_defaults(stored, stored['training'])
         configuration.check_config(config, path)
-        checkpoint['config'] = config
         if (config.layout not in layouts.LAYOUTS or type(checkpoint['step']) is not int
                 or checkpoint['step'] < 0):
             raise ValueError('layout or step')
