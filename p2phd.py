@@ -10,6 +10,7 @@
 from contextlib import nullcontext
 import os
 from pathlib import Path
+import re
 import signal
 import sys
 
@@ -60,8 +61,9 @@ def finetune(args):
     configurations.complete_config(config, pairs, sizes)
     configuration.check_flags_used(given, config)
     devices.set_precision(config, device, given.get('precision'), vars(before) if before else {})
-    folder = folders.new_folder(args.run, configurations.finetune_name(args.base, config),
-                                args.dry_run)
+    name = re.sub(r'-(\d+x\d+|native)$', '', resolve_path(args.base).name) or 'root'
+    size = configuration.format_value(config.size or 'native')
+    folder = folders.new_folder(args.run, f'{name}-{size}', args.dry_run)
 
     def load_base(run):
         runs.init_from_base(run, path, {**base['weights'], **base['average']})
@@ -93,13 +95,19 @@ def resume(args):
     from app.runs import configurations, devices, distributed, folders, runs, training
     folder = folders.resumed_folder(args.resume, args.run, getattr(args, 'data', ''))
     device = devices.pick_device(args.device)
-    runs.require_resumable(folder)
+    if not folders.list_checkpoints(folder):
+        runs.read_run(folder)                               # raises a UserError that says more
+        raise UserError(f'{folder}: a run of the official code; finetune --from starts from it')
     with lock_folder(folder) if distributed.IS_MAIN else nullcontext():
         with distributed.main_process_first():
             run = runs.load_run(folder, device, set_aside=True)
         given = given_fields(args)
         configuration.apply_resume_overrides(run.config, given.pop('flags') | given, folder)
-        configurations.check_cache_folder(run.config, folder, hasattr(args, 'cache'))
+        cache = run.config.training.cache
+        if cache and not hasattr(args, 'cache') and not Path(cache, 'index.json').is_file():
+            # A checkpoint of a stranger must not choose the folder that is written to.
+            warn(f'note: {cache} holds no cache; one is made beside {folder}, or in --cache DIR')
+            run.config.training.cache = ''
         pairs, sizes = inspection.pairs_of_run(run.config, folder)
         configurations.complete_config(run.config, pairs, sizes)
         if run.step >= run.config.training.total_steps:
@@ -144,7 +152,7 @@ def generate(args):
         raise UserError(f'--styles {args.styles} describes one scene, but there are '
                         f'{len(files.labels)} label maps; generate them one at a time')
     uses_clusters = (args.style or not files.photos) and not args.styles
-    clusters = commands.load_clusters(run, folder) if uses_clusters else None
+    clusters = run_styles.load_or_cluster_styles(run, folder) if uses_clusters else None
     choice = generation.StyleChoice(seed_of(args), args.sample, args.n, clusters,
                                     run_styles.parse_style_flags(args.style, clusters), args.styles)
     make_folder(out)

@@ -1,5 +1,6 @@
 """The subcommands around the method, and what all subcommands share."""
 import json
+import os
 from pathlib import Path
 import sys
 import traceback
@@ -7,7 +8,7 @@ import traceback
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
 from app.cli.settings import dataset_fields, seed_of
 from app.common.console import log_info
-from app.common.errors import UserError, describe_os_error, is_out_of_memory, one_line
+from app.common.errors import UserError, is_out_of_memory, one_line
 from app.common.files import lock_folder, make_folder
 
 
@@ -32,12 +33,6 @@ def load_trained_run(args):
     return folder, run
 
 
-def load_clusters(run, folder):
-    """Load the styles of a run, or cluster them now and show them on the page of the run."""
-    from app.runs import report, run_styles
-    return run_styles.load_or_cluster_styles(run, folder, after_save=report.try_write_run_page)
-
-
 def explain(error, several_processes):
     """Return the line that tells a user what went wrong, or None for a fault of the program."""
     text = str(error)
@@ -45,13 +40,14 @@ def explain(error, several_processes):
         return 'not enough memory; try --precision bf16, --crop, a smaller --size or fewer channels'
     if isinstance(error, UserError):
         return text
-    if isinstance(error, OSError):
-        return describe_os_error(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        name = os.fsdecode(error.filename)
+        return f'{name}: {error.strerror}; check that it exists and may be used'
     if 'DataLoader worker' in text:
         return ('a process that loads pictures has died, perhaps of too little (shared) memory; '
                 'train --resume RUN --workers 0 loads them in the trainer')
     from data import InputError
-    if isinstance(error, InputError):
+    if isinstance(error, (OSError, InputError)):
         return one_line(error)
     if not several_processes:
         return None
@@ -75,9 +71,10 @@ def edit(args):
     """Change the objects of a scene, by a script or on a page (paper section 3.4)."""
     from app.datasets import layouts, scenes
     from app.editor import http_server, scene_files
+    from app.runs.run_styles import load_or_cluster_styles
     folder, run = load_trained_run(args)
     out = Path(args.out) if args.out else folder / 'edited'
-    clusters = load_clusters(run, folder)
+    clusters = load_or_cluster_styles(run, folder)
     label, inst, styles, photo = (path and Path(path) for path in (
         args.label, args.inst, args.styles, args.photo))
     editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
@@ -106,19 +103,17 @@ def evaluate(args):
 
 def info(args):
     """Print the facts of a run."""
-    from app.runs import folders
-    from app.runs.info import describe_facts, run_facts
-    facts = run_facts(args.run or folders.newest_run(), args.official_labels)
-    for line in [json.dumps(facts, indent=1)] if args.json else describe_facts(facts):
+    from app.runs import folders, report
+    facts = report.run_facts(args.run or folders.newest_run(), args.official_labels)
+    for line in [json.dumps(facts, indent=1)] if args.json else report.describe_facts(facts):
         log_info(line, sys.stdout)                          # with -q, too
 
 
 def export(args):
     """Write the generator of a run for use without this program."""
-    from app.runs import export as exporting
-    from app.runs import runs
+    from app.runs import export as exporting, run_styles, runs
     folder, run = load_trained_run(args)
-    clusters = load_clusters(run, folder)
+    clusters = run_styles.load_or_cluster_styles(run, folder)
     if args.official:
         _, checkpoint = runs.read_run(folder, which=args.checkpoint, n_labels=args.official_labels)
         paths = exporting.export_official(folder, run, checkpoint['weights'].get('D'), clusters,

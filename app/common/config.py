@@ -213,13 +213,6 @@ def to_dict(config):
     return {**vars(config), 'training': config.training and dict(vars(config.training))}
 
 
-def from_dict(stored, path):
-    """Return the configuration that `to_dict` turned into `stored`, read from `path`; check it."""
-    config = with_defaults(stored, stored['training'])
-    check_config(config, path)
-    return config
-
-
 def check_config(config, path=None):
     """Raise UserError unless a configuration has all fields, within bounds and in agreement.
     path: the file that it was read from; None: it comes from the command line."""

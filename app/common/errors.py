@@ -2,7 +2,6 @@
 from contextlib import contextmanager
 import difflib
 import errno
-import os
 
 
 class UserError(ValueError):
@@ -38,13 +37,6 @@ def one_line(error):
     if 'Weights only load failed' in str(error):            # PyTorch advises to load it unsafely
         return 'no file of tensors'
     return ' '.join(str(error).split())[:300] or type(error).__name__
-
-
-def describe_os_error(error):
-    """Return one line about an OSError that was not turned into a UserError."""
-    if error.filename is None:
-        return one_line(error)
-    return f'{os.fsdecode(error.filename)}: {error.strerror}; check that it exists and may be used'
 
 
 def did_you_mean(word, choices):

@@ -1,5 +1,6 @@
 """Find out before training what is in a data set and what is wrong with it."""
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 import sys
 from types import SimpleNamespace
@@ -7,14 +8,18 @@ import zlib
 
 import numpy as np
 
+from app.common.config import COLOURS
 from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError
-from app.datasets import decoding, layouts, palettes
+from app.common.files import read_text
+from app.datasets import decoding, layouts
 from app.datasets.pairs import PairReader
 
 IGNORED = 255           # the usual mark of pixels without a label
 IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it do not occur
 MAX_LABELS = 4096       # a label map with higher ids is taken for an instance map
+INSTANCES = {'files': 'instance maps', 'components': 'connected components as instances',
+             'none': 'no instances'}
 VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
 
 
@@ -62,9 +67,8 @@ def inspect_dataset(source, thorough=False):
         sizes: {scene: (width, height)}
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list"""
     layout, pairs, problems = layouts.find_pairs(source.data, source.split)
-    instances = source.instances
-    if instances == 'auto':
-        instances = 'files' if pairs and pairs[0].inst else 'none'
+    instances = source.instances if source.instances != 'auto' else (
+        'files' if pairs and pairs[0].inst else 'none')
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
         in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
@@ -106,6 +110,28 @@ def inspect_dataset(source, thorough=False):
     return contents
 
 
+def read_palette(path):
+    """Return the rows [R, G, B, label, name] of lines R,G,B,id[,name]; # begins a comment."""
+    rows, labels = [], {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip() or line.startswith('#'):
+            continue
+        try:
+            *values, name = [*line.split(',', 4), ''][:5]
+            r, g, b, label = map(int, values)
+            rows.append([r, g, b, label, name.strip() or str(label)])
+            if not COLOURS.is_valid(rows[-1:]):
+                raise ValueError
+        except ValueError:
+            raise UserError(f'{path}, line {number}: expected R,G,B,id[,name], got '
+                            f'{line[:80]!r}') from None
+        if label != (above := labels.setdefault((r, g, b), label)):
+            raise UserError(f'{path}, line {number}: {r},{g},{b} is {label}, but {above} above')
+    if not rows:
+        raise UserError(f'{path}: no colours in it; expected lines R,G,B,id[,name]')
+    return rows
+
+
 def find_labels(source, layout, ids):
     """Return {field: value} of config.NETWORK for labels. ids: all that occur in the maps."""
     def refuse(flag, value, why):
@@ -120,7 +146,7 @@ def find_labels(source, layout, ids):
     if source.palette:
         if isinstance(ignored, int):
             refuse('ignore-label', ignored, 'by --palette, every colour has a label')
-        palette = palettes.read_palette(source.palette)
+        palette = read_palette(source.palette)
         name_of = {label: name for *_, label, name in palette}
         if n and n <= max(name_of):
             raise UserError(f'--n-labels {n}: {source.palette} has the label {max(name_of)}')
@@ -169,12 +195,10 @@ def require_usable(source, contents):
 def pairs_for_config(config, root, left_out, split='train'):
     """Return the name of a folder's layout, its pairs without the scenes `left_out`, and
     {scene: (width, height)}. Raises UserError if their headers do not suit the configuration."""
-    layout, pairs, problems = layouts.find_pairs(root, split)
+    layout, pairs, problems = layouts.find_pairs(root, split, config)
     pairs = [pair for pair in pairs if pair.name not in left_out]
     if not pairs and not problems.keys() - set(left_out):
         raise UserError(f'{root}: no pictures of the split {split!r}')
-    if (layout.n_labels == 0) != (config.n_labels == 0):
-        raise UserError(f'{root}: {layout.name}, and the run was trained on {config.layout}')
     if config.instances == 'files' and pairs and not pairs[0].inst:
         raise UserError(f'{root}: has no instance maps, and the run was trained with them')
     headers = keep_usable(lambda pair: check_headers(pair, config), pairs, problems)
@@ -224,25 +248,21 @@ def other_split_pairs(config, count, min_side):
     t = config.training
     trained_on = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
     for split in ('val', 'test'):
-        try:
+        with suppress(UserError):                   # there may be no such split
             pairs = [pair for pair in layouts.find_pairs(t.data, split)[1]
                      if pair.image not in trained_on]
-        except UserError:
-            continue
-        if pairs and (config.instances != 'files' or pairs[0].inst):
-            pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]
-            headers = keep_usable(lambda pair: check_headers(pair, config), pairs, {})
-            return [pair for pair, (_, image) in headers.items()
-                    if config.size or min(image.size) >= min_side]
+            if pairs and (config.instances != 'files' or pairs[0].inst):
+                pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]
+                headers = keep_usable(lambda pair: check_headers(pair, config), pairs, {})
+                return [pair for pair, (_, image) in headers.items()
+                        if config.size or min(image.size) >= min_side]
     return []
 
 
 def summarise(contents, split):
     """Return a line like 'Cityscapes: 2975 pairs of the split train, 35 labels, instance maps'."""
     return (f'{contents.layout}: {plural(len(contents.pairs), "pair")} of the split {split}, '
-            f'{contents.n_labels or "no"} labels, ' + {
-                'files': 'instance maps', 'components': 'connected components as instances',
-                'none': 'no instances'}[contents.instances])
+            f'{contents.n_labels or "no"} labels, {INSTANCES[contents.instances]}')
 
 
 def print_report(source, contents):

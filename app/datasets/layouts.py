@@ -242,9 +242,10 @@ def find_splits(root):
     return {split: len(labels) for split, labels in splits.items()}
 
 
-def find_pairs(root, split='train'):
+def find_pairs(root, split='train', config=None):
     """Recognise the layout of a folder and pair its files by name. Return the Layout, [Pair] and
-    {scene: message} for scenes that lack a file. Raises UserError if there are no label maps."""
+    {scene: message} for scenes that lack a file. Raises UserError if there are no label maps, or
+    if the run of `config` takes pictures in their place or the other way round."""
     root = Path(root)
     if not root.is_dir() and root.suffix != '.mat':
         raise UserError(f'{root}: no such folder; a data set is a folder, not a file')
@@ -256,6 +257,9 @@ def find_pairs(root, split='train'):
             else f'{layout.name}, but there are no label maps' if layout
             else f'expected {split}_label/ and {split}_img/, or {split}_A/ and {split}_B/, or '
             'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded'))
+    if config and (layout.n_labels == 0) != (config.n_labels == 0):
+        raise UserError(f'{root}: its layout is {layout.name}, the run was trained on '
+                        f'{config.layout}; choose another --data DIR')
     labels, images = by_scene(files['label']), by_scene(files['image'])
     insts = by_scene(files.get('inst', [])) or dict.fromkeys(labels)
     pairs, problems = [], {}

@@ -9,7 +9,7 @@ import numpy as np
 from app.common.console import Progress
 from app.common.errors import UserError, as_user_error
 from app.common.files import lock_folder, make_folder, require_regular_file, write_text
-from app.datasets import decoding, layouts, palettes
+from app.datasets import decoding, layouts
 import data
 
 IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memory
@@ -48,10 +48,10 @@ class PairReader:
             path, size, bool(c.palette or colours_to_ids), c.jpeg_labels)
         label = decoding.labels_as_int32(label, path)
         if label.ndim == 3:
-            label = (palettes.colours_to_labels(label, c.palette, path) if c.palette else
+            label = (colours_to_labels(label, c.palette, path) if c.palette else
                      colours_to_ids(label))
         if c.label_table and not header.is_saved_map:       # saved maps hold labels
-            label = palettes.ids_to_labels(label, c.label_table, path)
+            label = ids_to_labels(label, c.label_table, path)
         if c.n_labels:
             check_labels(label, path, c.n_labels, self.layout.n_labels is None)
         return label, header
@@ -79,6 +79,38 @@ def check_labels(label, path, n_labels, can_have_more=True):
                   if can_have_more and label.max() >= n_labels else '')
         raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}; this run has {n_labels} '
                         f'labels (0 to {n_labels - 1}). Fix the map{remedy}')
+
+
+def lookup_array(table):
+    """Return the int32 labels of the ids 0, 1, 2 ... by {id: label}; -1 for others and at last."""
+    lookup = np.full(max(table) + 2, -1, np.int32)
+    lookup[list(table)] = list(table.values())
+    return lookup
+
+
+def ids_to_labels(ids, table, path):
+    """Return the labels of ids (H, W) by a table {id: label}. Raises UserError if it lacks one."""
+    lookup = lookup_array(table)
+    labels = lookup[np.where((ids >= 0) & (ids < len(lookup)), ids, -1)]
+    if (labels < 0).any():
+        y, x = np.argwhere(labels < 0)[0]
+        raise UserError(f'{path}: label {ids[y, x]} at x={x}, y={y} is not one of the '
+                        f'{len(table)} of this run; fix the map, or train with more --n-labels')
+    return labels
+
+
+def colours_to_labels(colours, palette, path):
+    """Return the labels (H, W) int32 of colours (H, W, 3) by the rows of read_palette."""
+    codes = np.array([r << 16 | g << 8 | b for r, g, b, *_ in palette])
+    order = codes.argsort()
+    code = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
+    row = order[np.searchsorted(codes[order], code).clip(max=len(codes) - 1)]
+    missing = codes[row] != code
+    if missing.any():
+        y, x = np.argwhere(missing)[0]
+        raise UserError(f'{path}: colour {",".join(map(str, colours[y, x]))} at x={x}, y={y} is '
+                        'not in the palette; add it there or fix the map')
+    return np.array([label for *_, label, _ in palette], np.int32)[row]
 
 
 def open_dataset(pairs, reader, cache=None, keep=True, **augmentation):

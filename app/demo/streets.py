@@ -178,7 +178,6 @@ class Street:
             self.rectangle((middle - a, middle + a), (y - 0.07, y + 0.07), (z, z), ink)
 
 
-
 def draw_scene(index, size=(256, 128), seed=0):
     """Draw scene `index` of the data set `seed`; any size (width, height) shows the same. Returns
     label (H, W) uint8; inst (H, W) int32, `label * 1000 + k` for cars, persons and buildings, else

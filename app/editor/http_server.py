@@ -304,8 +304,6 @@ class Handler(BaseHTTPRequestHandler):
             values = json.loads(self.rfile.read(int(length)).decode())
         except (ValueError, RecursionError):        # also if the body is shorter
             raise Refused(400, 'not JSON') from None
-        if not isinstance(values, dict):
-            raise Refused(400, 'expected a JSON object')
         request, session = REQUESTS[path], server.session
         with session.lock:
             answer = request(session, **parse_arguments(request, values, session.editor))

@@ -30,8 +30,6 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
         raise UserError('--inst: the run was trained without instances; leave it out')
     if photo_path and not run.E:
         raise UserError('--photo: the run was trained without --features; leave it out')
-    if styles_path and photo_path:
-        raise UserError('--styles and --photo: both set the styles; leave out one of them')
     scene = read_scene(run.config, label_path, inst_path, size)
     photo = read_photo(run.config, photo_path, scene) if photo_path else None
     vectors, noise = read_scene_styles(styles_path, run, scene) if styles_path else (

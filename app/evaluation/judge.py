@@ -11,13 +11,12 @@ from app.common.config import format_value
 from app.common.console import Progress, log_info, plural, warn, warn_on_error
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, require_regular_file, write_atomically
-from app.datasets import decoding, inspection, palettes
-from app.datasets.pairs import PairReader, check_labels, open_dataset
+from app.datasets import decoding, inspection
+from app.datasets.pairs import PairReader, check_labels, ids_to_labels, open_dataset
 from app.evaluation.measures import count_pixels, segmentation_scores
 from app.runs import checkpoints
 import data
 import nets
-from nets import UNet
 
 VERSION = 1                                 # raise it when the same photographs give another judge
 WIDTH, BATCH, LEARNING_RATE = 32, 4, 1e-3
@@ -30,8 +29,8 @@ class Judge:
 
     def __init__(self, config, void, about):
         n_levels = max(2, min(7, int(math.log2(min(about['size']) / 3))))   # leave a few pixels
-        self.net = UNet(config.out_channels, config.n_labels, WIDTH, n_levels, 'bilinear',
-                        dropout=0, tanh=False)
+        self.net = nets.UNet(config.out_channels, config.n_labels, WIDTH, n_levels, 'bilinear',
+                             dropout=0, tanh=False)
         self.void, self.about = void, about
 
     def logits(self, image):
@@ -165,7 +164,7 @@ def read_prediction(folder, config, picture, name):
         raise UserError(f'{paths[0]}: no such prediction; name it as its picture')
     label, (h, w) = decoding.read_map(path), picture.shape[-2:]
     if config.label_table:
-        label = palettes.ids_to_labels(label, config.label_table, path)
+        label = ids_to_labels(label, config.label_table, path)
     if label.shape != (h, w):
         raise UserError(f'{path}: is {label.shape[1]}x{label.shape[0]}, the pictures are {w}x{h}; '
                         'predict at that size, or choose another --size')

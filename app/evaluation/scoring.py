@@ -53,10 +53,7 @@ class Evaluation:
         config, root, split, pairs, problems = self.config, self.root, self.split, self.pairs, {}
         self.label_names = config.label_names or [*map(str, range(config.n_labels))]
         if pairs is None:
-            layout, pairs, problems = layouts.find_pairs(root, split)
-            if (layout.n_labels == 0) != (config.n_labels == 0):
-                raise UserError(f'{root}: its layout is {layout.name}, the run was trained on '
-                                f'{config.layout}; choose another --data DIR')
+            _, pairs, problems = layouts.find_pairs(root, split, config)
         headers = inspection.keep_usable(
             lambda pair: inspection.check_headers(pair, config), pairs, problems)
         self.size = self.size or configurations.default_size(

@@ -1,10 +1,8 @@
 """The configuration of a new run: flags, what the data set holds, and what follows from both."""
 from pathlib import Path
-import re
 
 from app.common import config as configuration
 from app.common.config import NETWORK, TRAINING, format_value
-from app.common.console import warn
 from app.common.errors import UserError
 from app.common.files import resolve_path
 from app.datasets import inspection
@@ -35,7 +33,6 @@ def make_config(given, found):
     if network.setdefault('features', regions) and not regions:
         raise UserError(f'--features: {given["data"]} has no instance maps; --instances components '
                         'makes them from the labels, --features-of label needs none')
-
     config = configuration.with_defaults(network, {
         'fix_global': 0, **select(wishes, TRAINING),
         'left_out': sorted(found.problems), 'pictures': inspection.fingerprint(found.pairs)})
@@ -77,12 +74,6 @@ def make_finetune_config(base, path, given):
     return configuration.with_defaults(network, {
         **select(before, configuration.INHERITED), **select(given, TRAINING),
         'data': str(resolve_path(root))})
-
-
-def finetune_name(base, config):
-    """Return the name of the stage around the run in the folder `base`: <name of base>-<size>."""
-    name = re.sub(r'-(\d+x\d+|native)$', '', resolve_path(base).name) or 'root'
-    return f'{name}-{format_value(config.size or "native")}'
 
 
 def complete_config(config, pairs, sizes):
@@ -137,12 +128,3 @@ def default_size(config, sizes):
     shrink = min(1, 1024 / frequent[0])
     return round_size([side * shrink for side in frequent], network_multiple(config),
                       min_training_side(config))
-
-
-def check_cache_folder(config, folder, given):
-    """Forget the cache that a checkpoint names if there is none and the command line did not give
-    it: a stranger's file must not choose the folder that is written to."""
-    t = config.training
-    if t.cache and not given and not (Path(t.cache) / 'index.json').is_file():
-        warn(f'note: {t.cache} holds no cache; one is made beside {folder}, or in --cache DIR')
-        t.cache = ''

@@ -7,20 +7,18 @@ import warnings
 
 import numpy as np
 import torch
-from torch import nn
 
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, write_atomically, write_text
-from app.datasets import palettes
+from app.datasets.pairs import lookup_array
 from app.runs import configurations
-from app.runs.checkpoints import copy_tree
-from app.runs.folders import list_checkpoints
+from app.runs.checkpoints import copy_tree, list_checkpoints
 import data
 from generate import min_input_side, network_multiple
 
 
-class ExportedGenerator(nn.Module):
+class ExportedGenerator(torch.nn.Module):
     """The generator with all that comes before and after it. forward takes three (H, W) int64 maps
     and returns the picture (H, W, C) uint8; multiples: docs/differences.md, 13.
     label: ids as in the label maps of the data set, or labels where those maps are colours.
@@ -32,7 +30,7 @@ class ExportedGenerator(nn.Module):
         super().__init__()
         self.config, self.G = run.config, run.G
         if run.config.label_table:                      # ids that are not in it are label 0
-            table = torch.from_numpy(palettes.lookup_array(run.config.label_table)).long()
+            table = torch.from_numpy(lookup_array(run.config.label_table)).long()
             self.register_buffer('table', table.clamp(min=0))
         if run.E:
             exists = torch.from_numpy(clusters['counts'] > 0)
@@ -55,9 +53,8 @@ class ExportedGenerator(nn.Module):
 
 def export_program(folder, run, clusters, kind=None, size=None, path=None):
     """Write the program of the run in `folder` into a file. Returns a line that says what the
-    program takes. UserError where the run cannot be exported.
-    clusters: the run's styles, see run_styles.cluster_dataset; None without an encoder.
-    kind: 'pt2' (torch.export), the default, or 'onnx'.
+    program takes. UserError where the run cannot be exported. kind: 'pt2' (torch.export), the
+    default, or 'onnx'. clusters: see run_styles.cluster_dataset; None without an encoder.
     size: (width, height) to trace it with, by default the run's; most programs take others, too.
     path: of the file, by default <folder>/exported.<kind>."""
     size, kind = size or run.config.size, kind or 'pt2'
@@ -91,8 +88,7 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
         else:
             logging.disable(logging.WARNING)        # it warns that torchvision is missing
             try:
-                import onnx                         # noqa: F401
-                import onnxscript                   # noqa: F401
+                import onnx, onnxscript             # noqa: E401, F401
                 converted = torch.onnx.export(program, (), dynamo=True, verbose=False,
                                               input_names=['label', 'inst', 'style'],
                                               output_names=['picture'])

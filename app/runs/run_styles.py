@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from app.common import config as configuration
-from app.common.config import parse_label
 from app.common.console import Progress, log_info, quote, warn, warn_on_error
 from app.common.errors import UserError, as_user_error, did_you_mean
 from app.common.files import read_json, require_regular_file, write_atomically, write_text
@@ -63,9 +62,10 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
 
 
 @distributed.main_process_first()
-def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, config: None):
+def load_or_cluster_styles(run, folder, root=None):
     """Load the styles of the run in `folder`; None without an encoder. Where there are none, or
-    those of an earlier step, cluster and save them. root: the data set, if it has moved."""
+    those of an earlier step, cluster, save and show them. root: the data set, if it has moved."""
+    from app.runs import report                     # which imports this module
     if not run.E:
         return None
     t = run.config.training
@@ -84,7 +84,7 @@ def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, con
         log_info(f'{folder}: clustering {t.data}')
     clusters = cluster_run(run, folder, t.data if data_is_there else root, k, min_pixels, seed)
     warn_on_error(lambda: save_styles(clusters, folder, run), 'the styles are not kept')
-    after_save(folder, run.config)
+    report.try_write_run_page(folder, run.config)
     return clusters
 
 
@@ -137,7 +137,7 @@ def parse_style_flags(choices, clusters):
     for choice in choices or ():
         names, n_styles = clusters['label_names'].tolist(), (clusters['counts'] > 0).sum(1)
         name, equals, k = choice.rpartition('=')
-        label = parse_label(name, names)
+        label = configuration.parse_label(name, names)
         if not equals:
             problem = 'expected LABEL=K, a label and the number of one of its styles'
         elif not 0 <= label < len(n_styles):

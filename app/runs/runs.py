@@ -92,8 +92,7 @@ def checkpoint_dict(run):
 def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_only=False):
     """Read and check the checkpoint of a run: (path, dict as of checkpoint_dict), with the
     configuration as a namespace. UserError where there is no whole checkpoint.
-    folder: of a run, also of the official code.
-    set_aside: rename damaged checkpoints, see checkpoints.newest_checkpoint.
+    folder: of a run, also of the official code. set_aside: see checkpoints.newest_checkpoint.
     which: 'newest' or 'best' checkpoint, or 'file' if `folder` is itself a checkpoint.
     n_labels: see official.infer_config. generator_only: see checkpoints.generator_part."""
     folder = path = Path(folder)
@@ -110,7 +109,9 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
             raise UserError(f'{path}: no such file; train --evaluate-every N keeps the best')
         checkpoint = checkpoints.read_checkpoint(path, generator_only)
     with as_user_error(path, 'not a checkpoint of this program'):
-        checkpoint['config'] = config = configuration.from_dict(checkpoint['config'], path)
+        stored = checkpoint['config']
+        checkpoint['config'] = config = configuration.with_defaults(stored, stored['training'])
+        configuration.check_config(config, path)
         if (config.layout not in layouts.LAYOUTS or type(checkpoint['step']) is not int
                 or checkpoint['step'] < 0):
             raise ValueError('layout or step')
@@ -177,10 +178,3 @@ def run_from_checkpoint(path, checkpoint, device, training=True, which='newest',
                 raise ValueError(name)
             setattr(run.log, name, checkpoint[name])
     return run
-
-
-def require_resumable(folder):
-    """Raise UserError unless `folder` holds checkpoints of this program."""
-    if not checkpoints.list_checkpoints(folder):
-        read_run(folder)                            # raises a UserError that says more
-        raise UserError(f'{folder}: a run of the official code; finetune --from starts from it')

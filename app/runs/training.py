@@ -5,7 +5,6 @@ import os
 import signal
 import time
 
-
 from app.common import config as configuration
 from app.common.console import (format_duration, log_info, plural, quote, status_line, warn,
                                 warn_on_error)
