@@ -152,7 +152,7 @@ def generate(args):
         raise UserError(f'--styles {args.styles} describes one scene, but there are '
                         f'{len(files.labels)} label maps; generate them one at a time')
     uses_clusters = (args.style or not files.photos) and not args.styles
-    clusters = run_styles.load_or_cluster_styles(run, folder) if uses_clusters else None
+    clusters = commands.load_clusters(run, folder) if uses_clusters else None
     choice = generation.StyleChoice(seed_of(args), args.sample, args.n, clusters,
                                     run_styles.parse_style_flags(args.style, clusters), args.styles)
     make_folder(out)

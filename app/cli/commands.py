@@ -33,6 +33,12 @@ def load_trained_run(args):
     return folder, run
 
 
+def load_clusters(run, folder):
+    """Load the styles of a run, or cluster them now and show them on the page of the run."""
+    from app.runs import report, run_styles
+    return run_styles.load_or_cluster_styles(run, folder, after_save=report.try_write_run_page)
+
+
 def explain(error, several_processes):
     """Return the line that tells a user what went wrong, or None for a fault of the program."""
     text = str(error)
@@ -71,10 +77,9 @@ def edit(args):
     """Change the objects of a scene, by a script or on a page (paper section 3.4)."""
     from app.datasets import layouts, scenes
     from app.editor import http_server, scene_files
-    from app.runs.run_styles import load_or_cluster_styles
     folder, run = load_trained_run(args)
     out = Path(args.out) if args.out else folder / 'edited'
-    clusters = load_or_cluster_styles(run, folder)
+    clusters = load_clusters(run, folder)
     label, inst, styles, photo = (path and Path(path) for path in (
         args.label, args.inst, args.styles, args.photo))
     editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
@@ -111,9 +116,9 @@ def info(args):
 
 def export(args):
     """Write the generator of a run for use without this program."""
-    from app.runs import export as exporting, run_styles, runs
+    from app.runs import export as exporting, runs
     folder, run = load_trained_run(args)
-    clusters = run_styles.load_or_cluster_styles(run, folder)
+    clusters = load_clusters(run, folder)
     if args.official:
         _, checkpoint = runs.read_run(folder, which=args.checkpoint, n_labels=args.official_labels)
         paths = exporting.export_official(folder, run, checkpoint['weights'].get('D'), clusters,

@@ -62,10 +62,9 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
 
 
 @distributed.main_process_first()
-def load_or_cluster_styles(run, folder, root=None):
+def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, config: None):
     """Load the styles of the run in `folder`; None without an encoder. Where there are none, or
-    those of an earlier step, cluster, save and show them. root: the data set, if it has moved."""
-    from app.runs import report                     # which imports this module
+    those of an earlier step, cluster and save them. root: the data set, if it has moved."""
     if not run.E:
         return None
     t = run.config.training
@@ -84,7 +83,7 @@ def load_or_cluster_styles(run, folder, root=None):
         log_info(f'{folder}: clustering {t.data}')
     clusters = cluster_run(run, folder, t.data if data_is_there else root, k, min_pixels, seed)
     warn_on_error(lambda: save_styles(clusters, folder, run), 'the styles are not kept')
-    report.try_write_run_page(folder, run.config)
+    after_save(folder, run.config)
     return clusters
 
 
