@@ -28,8 +28,6 @@ def make_scene(config, label, inst, size=None):
     return Scene(label, inst, ids, slot, labels, present, size)
 
 
-# -------------------------------------------------------------------------------------- styles
-
 @torch.no_grad()            # choose_vectors changes the result, which inference_mode would forbid
 def encode_image(run, image, scene):
     """Encode the styles of a scene's regions from its photograph (1, C, H, W) in [-1, 1]: (K, feat)
@@ -63,8 +61,6 @@ def choose_vectors(run, scene, clusters=None, photo=None, seed=None, chosen=None
         vectors[scene.labels == label] = torch.from_numpy(clusters['centres'][label, k])
     return vectors
 
-
-# --------------------------------------------------------------------------------- the networks
 
 def min_input_side(config):
     """The smallest width and height that G and E take."""

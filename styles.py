@@ -12,8 +12,6 @@ import nets
 from kmeans import kmeans
 
 
-# --------------------------------------------------------------------------------- the encoder
-
 def style_regions(config, label, inst):
     """The map (N, 1, H, W) of the regions that have one style each: the instance map, or the label
     map if config.features_of is 'label'."""
@@ -48,8 +46,6 @@ def gather_instances(features, slot, n):
     vectors[slot.flatten()] = features.permute(0, 2, 3, 1).flatten(0, 2)
     return vectors
 
-
-# ------------------------------------------------------------------------------------ clusters
 
 @torch.inference_mode()
 def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
@@ -90,8 +86,6 @@ def cluster(vectors, labels, n_labels, k=10, seed=0, device='cpu'):
         centres[label], counts[label] = label_centres.cpu()[order], sizes
     return {'centres': centres.numpy(), 'counts': counts.numpy(), 'mean': vectors.mean(0).numpy()}
 
-
-# ------------------------------------------------------------------------------------- choosing
 
 def choose_indices(labels, clusters, generator=None):
     """Choose for each instance a cluster of its label: the most frequent one. With a
