@@ -64,8 +64,8 @@ class OneHotConv2d(nn.Conv2d):
         if n_omitted:
             n_labels = n_omitted + len(self.present)
             others = torch.arange(n_labels, weight.shape[1], device=x.device)
-            kept = torch.cat([self.present, others])        # in the channels-last layout
-            weight = weight.movedim(1, -1).index_select(-1, kept).movedim(-1, 1)
+            weight = weight.index_select(1, torch.cat([self.present, others]))
+            weight = weight.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
