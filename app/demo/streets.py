@@ -216,7 +216,7 @@ def run_demo(folder, seed, device, run_words):
         if path.exists():
             raise UserError(f'{path}: already exists; use --run DIR to put the demo elsewhere')
     make_folder(scenes)
-    log_info(f'drawing street scenes into {scenes}; on two CPU cores the demo takes five minutes')
+    log_info(f'drawing street scenes into {scenes}; the demo takes 5 to 8 minutes on two cores')
     write_dataset(scenes, 'train', 80, SIZE, seed=seed)
     write_dataset(scenes, 'val', 1, SIZE, seed=seed + 1)
     pair = find_pairs(scenes, 'val')[1][0]
