@@ -33,11 +33,10 @@ def test_a_run_in_fp32_computes_nothing_in_tf32(p2phd, scenes, monkeypatch):
     """Not in its steps, and not in its judge, styles and pictures."""
     monkeypatch.setattr(judge, 'EPOCH_STEPS', 1)
     monkeypatch.setattr(judge, 'MAX_EPOCHS', 1)
-    torch.backends.cudnn.allow_tf32 = True                  # PyTorch's default
+    label = next(scenes.rglob('*_labelIds.png'))
     with record() as events:
-        p2phd('train', '--data', scenes, *TINY, '--steps', 2, '--run', 'run')
-        p2phd('cluster', '--run', 'run')
-        torch.backends.cudnn.allow_tf32 = True
-        p2phd('evaluate', '--run', 'run')
-        p2phd('generate', '--run', 'run', '--label', next(scenes.rglob('*_labelIds.png')))
+        for words in (['train', '--data', scenes, *TINY, '--steps', 2], ['cluster'], ['evaluate'],
+                      ['generate', '--label', label]):
+            torch.backends.cudnn.allow_tf32 = True          # PyTorch's default
+            p2phd(*words, '--run', 'run')
     assert kinds(events, 'tf32') == set()
