@@ -216,10 +216,17 @@ def shell(tmp_path):
     return run
 
 
-def train_judges_briefly():
-    """Let a judge learn for ten steps, in tests that do not look at what it learns."""
+def train_judges_briefly(setattr=setattr):
+    """Let a judge learn for few steps, in tests that do not look at what it learns."""
     from app.evaluation import judge
-    judge.EPOCH_STEPS, judge.MAX_EPOCHS = 5, 2
+    setattr(judge, 'EPOCH_STEPS', 2)
+    setattr(judge, 'MAX_EPOCHS', 2)
+
+
+@pytest.fixture
+def brief_judge(monkeypatch):
+    """See train_judges_briefly."""
+    train_judges_briefly(monkeypatch.setattr)
 
 
 def run_command(words, folder, threads, out, environment):

@@ -270,7 +270,7 @@ def print_report(source, contents):
     log_info(summarise(contents, source.split))
     splits = layouts.find_splits(Path(source.data))
     log_info('splits: ' + ', '.join(f'{split} ({count})' for split, count in splits.items())
-             + f'; only {source.split} was read, --split reads another' * (len(splits) > 1))
+             + f'; only {source.split} was read; use --split for another' * (len(splits) > 1))
     sizes = Counter(f'{w}x{h}' for w, h in contents.sizes.values())
     log_info('sizes: ' + ', '.join(f'{size} ({count})' for size, count in sizes.most_common(5))
              + f' and {len(sizes) - 5} more' * (len(sizes) > 5))

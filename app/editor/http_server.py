@@ -343,7 +343,8 @@ def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
     with server:
         scene_files.warn_about_styles(editor)
         log_info(f'{server.address}\nCtrl-C ends it; scenes are saved in {folder}')
-        if browser and (sys.platform != 'linux' or {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}):
+        has_window = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
+        if browser and (sys.platform != 'linux' or has_window):
             with suppress(webbrowser.Error, OSError):           # never one in the terminal
                 webbrowser.open(server.address)
         with suppress(KeyboardInterrupt):

@@ -184,7 +184,8 @@ def check_seal(path, generator_only=False):
         for at in range(0, sealed, BLOCK):
             sha256.update(file.read(min(BLOCK, sealed - at)))
         if size < SEAL_BYTES or file.read() != f'{sha256.hexdigest()}\n'.encode():
-            raise Damaged(f'{path}: damaged or cut short, or no checkpoint: its checksum is wrong')
+            raise Damaged(f'{path}: damaged or cut short, or not a checkpoint; the checksum at its '
+                          'end is wrong')
         file.seek(size - SEAL_BYTES)
         seal = re.match(SEAL.replace('{:4d}', r' *(\d+)').encode(), file.read())
     if not seal:

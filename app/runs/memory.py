@@ -12,7 +12,8 @@ from app.common.console import log_info, warn
 from app.runs import distributed
 import train
 
-KEPT_PIXELS = 2048 * 1024       # for larger maps, gaps between kept pieces would take too much
+# With larger maps than this, keeping freed memory wastes too much of it.
+KEPT_PIXELS = 2048 * 1024
 
 
 def keep_memory(keep=True):

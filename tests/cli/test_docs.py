@@ -20,7 +20,6 @@ from conftest import ROOT, TINY
 from app.cli import parser, settings
 from app.demo import streets
 from app.editor import operations
-from app.evaluation import judge
 
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (
     ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md',
@@ -69,11 +68,9 @@ def test_commands_parse(words):
 
 
 @pytest.fixture
-def workspace(command, trained, tmp_path, monkeypatch):
+def workspace(command, trained, tmp_path, brief_judge):
     """A folder with the files that the docs name, in small: data sets, a trained run, a scene,
     predictions of another network."""
-    monkeypatch.setattr(judge, 'EPOCH_STEPS', 2)
-    monkeypatch.setattr(judge, 'MAX_EPOCHS', 2)
     shutil.copytree(trained, 'runs/cityscapes')
     streets.write_dataset('cityscapes', 'train', 4, (64, 32))
     streets.write_dataset('cityscapes', 'val', 2, (64, 32), seed=1)

@@ -80,7 +80,7 @@ def test_cityscapes_layout(command, scenes):
     code, out, err = command('check', '--data', scenes)
     assert code == 0 and 'no problems' in out
     assert 'Cityscapes: 6 pairs of the split train, 35 labels, instance maps' in out
-    assert 'splits: train (6), val (2); only train was read, --split reads another' in out
+    assert 'splits: train (6), val (2); only train was read; use --split for another' in out
     assert 'sizes: 64x32 (6)' in out
     assert re.search(r'labels: .*car \d', out)
     assert re.search(r'instances per picture: \d+ to \d+', out)

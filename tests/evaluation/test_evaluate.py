@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from app.datasets import inspection, layouts
-from app.evaluation import judge, measures
+from app.evaluation import measures
 from app.runs import checkpoints, runs
 from conftest import BARE, TINY
 
@@ -96,13 +96,6 @@ def test_held_out_pictures_are_spread():
 # -------------------------------------------------------------------------------------- commands
 
 @pytest.fixture
-def quick(monkeypatch):
-    """The judge is trained for four steps only."""
-    monkeypatch.setattr(judge, 'EPOCH_STEPS', 2)
-    monkeypatch.setattr(judge, 'MAX_EPOCHS', 2)
-
-
-@pytest.fixture
 def run(trained, tmp_path):
     """A copy of a trained run that may be written to, in runs/street."""
     shutil.copytree(trained, tmp_path / 'runs' / 'street')
@@ -117,7 +110,7 @@ def refused(command, *words):
     return lines[0]
 
 
-def test_evaluate(quick, command, run, scenes, tmp_path):
+def test_evaluate(brief_judge, command, run, scenes, tmp_path):
     code, out, err = command('evaluate', '--run', run, '--write', 'pictures')
     assert code == 0, err
     lines = out[out.index('protocol: '):].splitlines()
@@ -155,7 +148,7 @@ def test_evaluate(quick, command, run, scenes, tmp_path):
     assert (tmp_path / 'more' / 'fake-other' / 'toy_0001.png').exists()
 
 
-def test_size_may_change_the_proportions(quick, command, scenes, tmp_path):
+def test_size_may_change_the_proportions(brief_judge, command, scenes, tmp_path):
     """Photographs are checked against the files of the maps, not what those are resized to."""
     code, out, err = command('train', '--data', scenes, *TINY, '--size', '32x32', '--steps', 2,
                              '--evaluate-every', 2, '--run', 'square')
@@ -184,7 +177,7 @@ def test_size_may_change_the_proportions(quick, command, scenes, tmp_path):
         command, 'evaluate', '--run', 'bare', '--styles', 'sampled'), err
 
 
-def test_a_new_run_in_a_folder_takes_nothing_from_an_old_one(quick, command, run, scenes):
+def test_a_new_run_in_a_folder_takes_nothing_from_an_old_one(brief_judge, command, run, scenes):
     command('evaluate', '--run', run)
     for path in checkpoints.list_checkpoints(run):
         path.unlink()
@@ -218,7 +211,7 @@ def test_outside_predictions(command, run, scenes, tmp_path):
     assert 'real/toy_0000.png: no such prediction' in refused(command, *words)
 
 
-def test_evaluate_says_what_is_wrong(quick, command, run, scenes, tmp_path):
+def test_evaluate_says_what_is_wrong(brief_judge, command, run, scenes, tmp_path):
     words = ['evaluate', '--run', run]
     assert "no label maps of the split 'nights'" in refused(command, *words, '--split', 'nights')
     assert 'nowhere: no such folder' in refused(command, *words, '--data', 'nowhere')
@@ -265,7 +258,7 @@ def test_evaluate_says_what_is_wrong(quick, command, run, scenes, tmp_path):
     assert not (tmp_path / 'one' / 'evaluation').exists()
 
 
-def test_scores_while_training(quick, command, scenes, tmp_path):
+def test_scores_while_training(brief_judge, command, scenes, tmp_path):
     words = ['train', '--data', scenes, '--steps', 6, '--evaluate-every', 2, '--save-every', 2,
              '--keep', 9, *TINY, '--workers', 0, '--device', 'cpu']
     code, out, err = command(*words, '--run', 'runs/a')

@@ -2,7 +2,6 @@
 import pytest
 import torch
 
-from app.evaluation import judge
 from conftest import SIMULATED, TINY
 
 pytestmark = pytest.mark.skipif(not SIMULATED, reason='needs P2PHD_SIMULATED_CUDA=1')
@@ -14,10 +13,8 @@ def kinds(events, kind):
     return {event.line for event in events if event.kind == kind}
 
 
-def test_files_do_not_depend_on_the_device(p2phd, scenes, tmp_path, monkeypatch):
+def test_files_do_not_depend_on_the_device(p2phd, scenes, tmp_path, brief_judge):
     """Every checkpoint can be loaded where there is no CUDA; uploads are from pinned memory."""
-    monkeypatch.setattr(judge, 'EPOCH_STEPS', 1)
-    monkeypatch.setattr(judge, 'MAX_EPOCHS', 1)
     run = tmp_path / 'run'
     with record() as events:
         p2phd('train', '--data', scenes, *TINY, '--steps', 4, '--save-every', 2, '--evaluate-every',
@@ -29,10 +26,8 @@ def test_files_do_not_depend_on_the_device(p2phd, scenes, tmp_path, monkeypatch)
     assert kinds(events, 'unpinned') == kinds(events, 'unsafe') == set()
 
 
-def test_a_run_in_fp32_computes_nothing_in_tf32(p2phd, scenes, monkeypatch):
+def test_a_run_in_fp32_computes_nothing_in_tf32(p2phd, scenes, brief_judge):
     """Not in its steps, and not in its judge, styles and pictures."""
-    monkeypatch.setattr(judge, 'EPOCH_STEPS', 1)
-    monkeypatch.setattr(judge, 'MAX_EPOCHS', 1)
     label = next(scenes.rglob('*_labelIds.png'))
     with record() as events:
         for words in (['train', '--data', scenes, *TINY, '--steps', 2], ['cluster'], ['evaluate'],

@@ -10,7 +10,6 @@ import time
 import pytest
 import torch
 
-from app.evaluation import judge
 from app.runs import checkpoints, runs
 from conftest import MINUTES, ROOT, TINY, normalised_biases
 
@@ -136,9 +135,7 @@ def test_gradients_are_averaged_during_the_backward_pass(fork_server, tmp_path):
 
 
 def test_two_processes_cluster_generate_and_evaluate_as_one(p2phd, run_two, trained, scenes,
-                                                            tmp_path, monkeypatch):
-    monkeypatch.setattr(judge, 'EPOCH_STEPS', 5)            # as in train_judges_briefly
-    monkeypatch.setattr(judge, 'MAX_EPOCHS', 2)
+                                                            tmp_path, brief_judge):
     codes, out = run_two('cluster', '--run', trained, '--device', 'cpu')
     assert codes == [0, 0] and out.count('styles.npz') == 1, out
     words = ['generate', '--run', trained, '--device', 'cpu', '--label']
