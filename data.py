@@ -63,7 +63,7 @@ def connected_components(label):
 
 def resize(array, size, nearest=False):
     """Resize an (H, W) or (H, W, C) ndarray to `size` (width, height): by nearest neighbour, or
-    bicubic with antialiasing to (H, W, C). size None: return the array unchanged."""
+    bicubic with antialiasing to (H, W, C). An array of this size, or of any if it is None, stays."""
     if size is None or tuple(size) == array.shape[1::-1]:
         return array
     if nearest:
@@ -80,22 +80,23 @@ def to_tensor(array):
     return torch.from_numpy(np.array(np.moveaxis(np.atleast_3d(array), -1, 0), order='C'))
 
 
-# ids: (K,), ascending. slot: (N, 1, H, W) int64, the number 0 ... K - 1 of each pixel's instance.
-# labels: (K,) int64, the most frequent label of each instance. pixels: (K,) int64, its area.
-Instances = namedtuple('Instances', 'ids slot labels pixels')
+# ids: (I,), ascending. region_index: (1, 1, H, W) int64, the position of each pixel's id in ids.
+# labels: (I,) int64, the most frequent label of each instance. pixels: (I,) int64, its area.
+Instances = namedtuple('Instances', 'ids region_index labels pixels')
 
 
 def describe_instances(label, inst, n_labels):
-    """List the instances of label and inst, (1, 1, H, W) integer. Returns Instances."""
+    """List the instances of a label map and an instance map, (1, 1, H, W) integer. Labels are below
+    n_labels. Returns Instances."""
     if inst.device.type == 'cpu' and 0 <= int(inst.min()) and int(inst.max()) < 1 << 16:
         inst = inst.long()                          # counting is faster than sorting
         pixels = inst.flatten().bincount()
         ids = pixels.nonzero()[:, 0]
-        slot, pixels = ((pixels > 0).cumsum(0) - 1)[inst], pixels[ids]
+        region_index, pixels = ((pixels > 0).cumsum(0) - 1)[inst], pixels[ids]
     else:
-        ids, slot, pixels = inst.unique(return_inverse=True, return_counts=True)
-    votes = (slot * n_labels + label).flatten().bincount(minlength=len(pixels) * n_labels)
-    return Instances(ids, slot, votes.view(len(pixels), n_labels).argmax(1), pixels)
+        ids, region_index, pixels = inst.unique(return_inverse=True, return_counts=True)
+    votes = (region_index * n_labels + label).flatten().bincount(minlength=len(pixels) * n_labels)
+    return Instances(ids, region_index, votes.view(len(pixels), n_labels).argmax(1), pixels)
 
 
 # -------------------------------------------------------------------------------------- batches
@@ -141,8 +142,8 @@ class PairedDataset(torch.utils.data.Dataset):
         h, w = arrays['label'].shape[:2]
         ch, cw = self.crop[::-1] if self.crop else (h - h % self.multiple, w - w % self.multiple)
         if cw > w or ch > h or not (cw and ch):
-            raise InputError(f'{getattr(item, "image", item)}: {w}x{h} is smaller than the crop of '
-                             f'{cw or self.multiple}x{ch or self.multiple} to train on')
+            raise InputError(f'{getattr(item, "image", item)}: {w}x{h} is too small to train on, '
+                             f'which needs {cw or self.multiple}x{ch or self.multiple}')
         if self.jitter > 1:
             h, w = round(h * self.jitter), round(w * self.jitter)
             maps = ('inst', 'label') if self.n_labels else ('inst',)
@@ -184,11 +185,11 @@ class ResumableBatchSampler(torch.utils.data.Sampler):
 
 
 def find_present_labels(label, n_labels):
-    """Find the labels whose one-hot channels a batch needs: those that occur, and absent ones up to
-    4, 12, 20 ..., so that few different tensor shapes occur. With a boundary map and 3 features or
-    colours these are 8, 16, 24 ... channels, as GPUs prefer them.
+    """Find the labels whose one-hot channels a batch needs: all that occur, and absent ones
+    up to a number of 4, 12, 20 ... Then few different tensor shapes occur. With a boundary map
+    and 3 features or colours these are 8, 16, 24 ... channels, as GPUs prefer them.
 
-    label: integer tensor of any shape on the CPU. Returns (K,) int64, or None for all labels."""
+    label: integer tensor of any shape on the CPU. Returns (L,) int64, or None for all labels."""
     counts = label.flatten().bincount(minlength=n_labels)
     needed = -(-(int((counts > 0).sum()) + 4) // 8) * 8 - 4
     if needed >= n_labels:
@@ -216,8 +217,9 @@ def ignore_signals(worker):
 
 
 def batches(dataset, device, **order):
-    """Yield the batches of a PairedDataset, loaded by `dataset.workers` processes, or on the CPU by
-    this one if the pictures are already decoded. The processes stop when this generator is closed.
+    """Yield the batches of a PairedDataset, loaded by `dataset.workers` processes. If the pictures
+    are already decoded and the device is the CPU, this process loads them. The processes stop when
+    this generator is closed.
 
     order: `sampler` or `batch_sampler` of torch.utils.data.DataLoader.
     Raises what the dataset raises, and RuntimeError where a loader process dies."""
@@ -289,7 +291,7 @@ def boundary_map(inst):
 
 def one_hot(label, n_labels, present_labels=None):
     """One-hot channels of a label map (N, 1, H, W) integer: (N, n_labels, H, W) float32, or only
-    those of present_labels (K,). The memory layout is channels-last."""
+    those of present_labels (L,). The memory layout is channels-last."""
     if present_labels is None:
         present_labels = torch.arange(n_labels, device=label.device)
     return (label.movedim(1, -1) == present_labels).float().movedim(-1, 1)
@@ -301,8 +303,8 @@ def condition(label, inst, n_labels, boundary=True, present_labels=None):
 
     label: (N, 1, H, W) integer; where n_labels is 0, a picture (N, C, H, W) uint8 or float.
     inst: (N, 1, H, W) integer, or None for no boundary map.
-    present_labels: (K,), see find_present_labels, or None for all labels.
-    Returns (N, n_labels or K [+ 1], H, W) float32."""
+    present_labels: (L,), see find_present_labels, or None for all labels.
+    Returns (N, n_labels, L or C [+ 1], H, W) float32."""
     channels = one_hot(label, n_labels, present_labels) if n_labels else to_float(label)
     if inst is None or not boundary:
         return channels

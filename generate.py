@@ -2,6 +2,7 @@
 
 A run is any object with `config`, `G`, `E` (or None), `device` and `precision`, as train.Run."""
 from collections import namedtuple
+import math
 
 import torch
 
@@ -12,25 +13,25 @@ import styles
 # A scene to make pictures of.
 # label: (1, 1, H, W) integer, or a picture (1, C, H, W) where n_labels is 0.
 # inst: (1, 1, H, W) integer, or None where the run has no instances.
-# ids, slot, labels: of the regions that have a style, see data.Instances; None without an encoder.
+# ids, region_index, labels: of the style regions, see data.Instances; None without an encoder.
 # present_labels: (L,) int64, see data.find_present_labels.
 # size: (width, height) of the label map before it was resized, or None.
-Scene = namedtuple('Scene', 'label inst ids slot labels present_labels size')
+Scene = namedtuple('Scene', 'label inst ids region_index labels present_labels size')
 
 
 def make_scene(config, label, inst, size=None):
     """Make a Scene of a label map and an instance map, on the CPU."""
-    ids = slot = labels = None
+    ids = region_index = labels = None
     if config.features:
         regions = styles.style_regions(config, label, inst)
-        ids, slot, labels, _ = data.describe_instances(label, regions, config.n_labels)
+        ids, region_index, labels, _ = data.describe_instances(label, regions, config.n_labels)
     present = data.find_present_labels(label, config.n_labels) if config.n_labels else None
-    return Scene(label, inst, ids, slot, labels, present, size)
+    return Scene(label, inst, ids, region_index, labels, present, size)
 
 
-@torch.no_grad()            # choose_vectors changes the result, which inference_mode would forbid
+@torch.no_grad()            # scene_styles changes the result, which inference_mode would forbid
 def encode_image(run, image, scene):
-    """Encode the styles of a scene's regions from its photograph (1, C, H, W) in [-1, 1]: (K, feat)
+    """Encode the styles of a scene's regions from its photograph (1, C, H, W) in [-1, 1]: (I, feat)
     on the CPU."""
     h, w = scene.label.shape[-2:]
     regions = styles.style_regions(run.config, scene.label, scene.inst).long()
@@ -38,25 +39,25 @@ def encode_image(run, image, scene):
     regions[..., h:, :] = regions[..., w:] = regions.max() + 1      # the padding: a separate region
     with nets.arithmetic(run.device, 'fp32'):
         features = styles.encode(run.E, image, regions, run.config.encoder_scale)
-    slot = data.upload(scene.slot, run.device)
-    return styles.gather_instances(features[..., :h, :w], slot, len(scene.labels)).cpu()
+    region_index = data.upload(scene.region_index, run.device)
+    return styles.gather_instances(features[..., :h, :w], region_index, len(scene.labels)).cpu()
 
 
-def choose_vectors(run, scene, clusters=None, photo=None, seed=None, chosen=None):
+def scene_styles(run, scene, clusters=None, photo=None, seed=None, chosen=None):
     """Choose the style of each region of a scene: paper section 3.4.
 
-    clusters: see styles.cluster. Each region gets the most frequent style of its label. With a
-        seed, the style is drawn.
+    clusters: see styles.cluster; needed without a photo, and for `chosen`. Each region gets the
+        most frequent style of its label. With a seed, the style is drawn.
     photo: (1, C, H, W) in [-1, 1]. If it is given, the styles are encoded from it.
     chosen: {label: index of a cluster}, which overrides the style of all regions of these labels.
-    Returns (K, feat), or None for a run without an encoder."""
+    Returns (I, feat), or None for a run without an encoder."""
     if not run.E:
         return None
     if photo is not None:
         vectors = encode_image(run, photo, scene)
     else:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        vectors = styles.choose(scene.labels, clusters, generator)
+        vectors = styles.choose_styles(scene.labels, clusters, generator)
     for label, k in (chosen or {}).items():
         vectors[scene.labels == label] = torch.from_numpy(clusters['centres'][label, k])
     return vectors
@@ -72,7 +73,7 @@ def min_input_side(config):
 def network_multiple(config):
     """The number that width and height must be multiples of for G and E."""
     encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
-    return max(1 << config.n_down + config.n_enhancers, encoder)
+    return math.lcm(1 << config.n_down + config.n_enhancers, encoder)
 
 
 def pad(run, *maps):
@@ -92,9 +93,8 @@ def run_generator(run, label, inst, features, noise=0, present_labels=None):
     inst: (N, 1, H, W) integer, or None.
     features: (N, feat, H, W), or None.
     noise: seed of the U-Net's dropout.
-    present_labels: (K,), see data.find_present_labels, or None for all labels.
-    Returns the pictures (N, C, H, W) in [-1, 1] and the condition (N, n_labels or K [+ 1], H, W),
-    which D sees too."""
+    present_labels: (L,), see data.find_present_labels, or None for all labels.
+    Returns the pictures (N, C, H, W) in [-1, 1] and what data.condition returns, for D."""
     c = run.config
     condition = data.condition(label, inst, c.n_labels, c.boundary, present_labels)
     generator_input = condition
@@ -111,14 +111,14 @@ def run_generator(run, label, inst, features, noise=0, present_labels=None):
 def synthesise(run, scene, vectors=None, noise=0):
     """Make one picture of a scene of any size.
 
-    vectors: (K, feat), the style of each region, or None without an encoder.
+    vectors: (I, feat), the style of each region, or None without an encoder.
     noise: seed of the U-Net's dropout.
     Returns (1, C, H, W) float32 in [-1, 1]."""
     h, w = scene.label.shape[-2:]
-    label, inst, slot = pad(run, scene.label, scene.inst,
-                            None if vectors is None else scene.slot.int())
+    label, inst, region_index = pad(run, scene.label, scene.inst,
+                                    None if vectors is None else scene.region_index.int())
     features = None if vectors is None else styles.broadcast_to_pixels(
-        data.upload(vectors, run.device), slot)
+        data.upload(vectors, run.device), region_index)
     present = scene.present_labels
     present = present if present is None else data.upload(present, run.device)
     with nets.arithmetic(run.device, run.precision):

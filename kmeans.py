@@ -12,8 +12,8 @@ def kmeans(points, k, restarts=24, seed=0, max_iterations=300, tolerance=1e-5):
 
     The restarts compete on a random sample of at most 4096 points. Lloyd's iterations then continue
     from the best one on all points, until the squared movement of every centre is at most
-    `tolerance` times the variance. An empty cluster moves to the point that is farthest from its
-    nearest centre. The random numbers depend on `seed` alone and are the same on every device.
+    `tolerance` times the variance. An empty cluster moves to the point whose nearest centre is
+    farthest away. The random numbers depend on `seed` alone and are the same on every device.
 
     points: (M, D) float, M >= 1.
     Returns centres (k, D) float32, sizes (k,) int64 and inertia () float32, the sum of squared

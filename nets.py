@@ -27,9 +27,10 @@ def init_weights(net):
     return net
 
 
-def check_size(x, multiple, smallest, network):
-    """Return x (N, C, H, W) in the channels-last memory layout, in which convolutions are faster.
-    Raises ValueError unless H and W are multiples of `multiple` and at least `smallest`."""
+def prepare_input(x, multiple, smallest, network):
+    """Check the size of a network's input (N, C, H, W), and return it in the channels-last memory
+    layout, in which convolutions are faster. Raises ValueError unless H and W are multiples of
+    `multiple` and at least `smallest`."""
     h, w = x.shape[-2:]
     if h % multiple or w % multiple or min(h, w) < smallest:
         raise ValueError(f'{network} needs a width and a height that are multiples of {multiple} '
@@ -38,8 +39,8 @@ def check_size(x, multiple, smallest, network):
 
 
 def arithmetic(device, precision, tune=False):
-    """Return the autocast context in which the networks compute, and set cuDNN's global flags. They
-    hold until the next call, so also in the backward pass.
+    """Return the autocast context in which the networks compute, and set cuDNN's global flags. The
+    flags hold until the next call, so also in the backward pass.
 
     precision: 'fp32'; 'tf32' or 'bf16' for convolutions alone (norms and losses stay float32).
     tune: time cuDNN's algorithms at the first input of each size, which pays where sizes recur."""
@@ -54,7 +55,7 @@ class OneHotConv2d(nn.Conv2d):
     """The first convolution of a network. Its first input channels are one-hot labels.
 
     If a label does not occur in a batch, its channel is zero, so the input may omit it. Then
-    `present`, (K,) int64, lists the labels of the first K channels (see set_present_labels), and
+    `present`, (L,) int64, lists the labels of the first L channels (see set_present_labels), and
     the weights of omitted labels get a gradient of zero."""
     present = None
 
@@ -70,7 +71,7 @@ class OneHotConv2d(nn.Conv2d):
 
 
 def set_present_labels(labels, *networks):
-    """Set which labels the one-hot channels of the networks' next inputs represent: (K,) int64, see
+    """Set which labels the one-hot channels of the networks' next inputs represent: (L,) int64, see
     data.find_present_labels, or None for all labels."""
     for net in networks:
         for module in net.modules():
@@ -107,15 +108,15 @@ class CPUInstanceNorm(torch.autograd.Function):
     def backward(ctx, gradient):
         x, mean, scale = ctx.saved_tensors
         centred = x - mean
-        along = (gradient * centred).mean((2, 3), keepdim=True) * scale ** 2
+        slope = (gradient * centred).mean((2, 3), keepdim=True) * scale ** 2
         # scale * (g - mean(g) - y * mean(g * y)), with y = centred * scale; mostly in place.
-        centred.mul_(-along).add_(gradient).sub_(gradient.mean((2, 3), keepdim=True))
+        centred.mul_(-slope).add_(gradient).sub_(gradient.mean((2, 3), keepdim=True))
         return centred.mul_(scale), None
 
 
 class ReflectionPad(nn.ReflectionPad2d):
-    """nn.ReflectionPad2d. On CUDA, PyTorch's own copies to another memory layout and back, and adds
-    gradients in no fixed order; MirrorPad does neither."""
+    """nn.ReflectionPad2d. On CUDA, PyTorch's version converts the memory layout twice and sums
+    gradients in no fixed order, so MirrorPad replaces it."""
 
     def forward(self, x):
         return MirrorPad.apply(x, self.padding[0]) if x.is_cuda else super().forward(x)
@@ -214,16 +215,15 @@ class GlobalGenerator(nn.Module):
     """G1, the global generator: paper section 3.2 and appendix A (c7s1-64, d128, d256, d512, d1024,
     R1024 x 9, u512, u256, u128, u64, c7s1-3).
 
-    forward: (N, in_channels, H, W) float to (N, out_channels, H, W) float in [-1, 1]. It may omit
-    channels of absent labels, see OneHotConv2d. Raises ValueError unless H and W are multiples of
-    2 ** n_down and at least twice that."""
+    forward: (N, in_channels, H, W) float to (N, out_channels, H, W) float in [-1, 1]. The input may
+    omit channels of absent labels, see OneHotConv2d. Raises ValueError unless H and W are multiples
+    of 2 ** n_down and at least twice that."""
 
     def __init__(self,
                  in_channels,               # one-hot labels + boundary + features
                  out_channels=3,            # RGB
-                 ngf=64,                    # channels after the first convolution, doubled by each
-                                            # downsampling
-                 n_down=4,                  # strided convolutions
+                 ngf=64,                    # channels of the first layer; each halving doubles them
+                 n_down=4,                  # strided convolutions, at least 1
                  n_blocks=9,                # residual blocks at the coarsest size
                  up='transposed'):          # see up_block
         super().__init__()
@@ -241,7 +241,7 @@ class GlobalGenerator(nn.Module):
         init_weights(self)
 
     def forward(self, x):
-        x = check_size(x, self.multiple, 2 * self.multiple, 'the global generator')
+        x = prepare_input(x, self.multiple, 2 * self.multiple, 'the global generator')
         return run_layers(self.model, x, self.recompute)        # (N, out_channels, H, W)
 
 
@@ -250,9 +250,9 @@ class LocalEnhancer(nn.Module):
     the network inside it; paper section 3.2.
 
     Each adds its downsampled features to the last feature map of the network inside (figure 3).
-    Only the outermost enhancer has an output layer. Submodules: `model` (G1 without its output
-    layer), with ngf * 2 ** n_enhancers channels; `model{n}_1` and `model{n}_2`, the layers of
-    enhancer n before and after the sum (the paper's G2^(F); G2^(R) and G2^(B)).
+    Enhancer 1 is the innermost; only the outermost has an output layer. Submodules: `model` (G1
+    without its output layer), with ngf * 2 ** n_enhancers channels; `model{n}_1` and `model{n}_2`,
+    the layers of enhancer n before and after the sum (the paper's G2^(F); G2^(R) and G2^(B)).
 
     forward: as GlobalGenerator's, with the multiple 2 ** (n_down + n_enhancers)."""
 
@@ -282,7 +282,7 @@ class LocalEnhancer(nn.Module):
         init_weights(self)
 
     def forward(self, x):
-        x = check_size(x, self.multiple, 2 * self.multiple, 'the local enhancer')
+        x = prepare_input(x, self.multiple, 2 * self.multiple, 'the local enhancer')
         pyramid = [x]                       # full size first
         for _ in range(self.n_enhancers):
             pyramid.append(half_size(pyramid[-1]))
@@ -329,8 +329,7 @@ class UNet(nn.Module):
     forward: as GlobalGenerator's, but H and W may be 2 ** n_down."""
 
     def __init__(self, in_channels, out_channels=3,
-                 ngf=64,                    # channels of the first level, doubled per level up to
-                                            # 8 * ngf
+                 ngf=64,                    # channels of the first level, doubled up to 8 * ngf
                  n_down=8,                  # levels
                  up='transposed',           # 'nearest', 'bilinear': see ResizeConv
                  dropout=0.5,               # share of features that dropout sets to zero
@@ -353,7 +352,7 @@ class UNet(nn.Module):
         init_weights(self)
 
     def forward(self, x):
-        x = check_size(x, self.multiple, self.multiple, 'the U-Net')
+        x = prepare_input(x, self.multiple, self.multiple, 'the U-Net')
         skips = []
         for i, layer in enumerate(self.down):
             x = layer(F.leaky_relu(x, 0.2) if i else x)
@@ -371,30 +370,29 @@ class UNet(nn.Module):
 # --------------------------------------------------------------------------------- the encoder
 
 class InstanceMean(torch.autograd.Function):
-    """Replace each value by the mean over its instance, see mean_of_runs. This linear map is
+    """Replace each value by the mean over its instance, see segment_means. This linear map is
     symmetric, so the backward pass is the same operation."""
 
     @staticmethod
-    def forward(ctx, values, order, first, end):
-        ctx.save_for_backward(order, first, end)
-        return mean_of_runs(values, order, first, end)
+    def forward(ctx, values, order, start, end):
+        ctx.save_for_backward(order, start, end)
+        return segment_means(values, order, start, end)
 
     @staticmethod
     def backward(ctx, gradient):
-        return mean_of_runs(gradient, *ctx.saved_tensors), None, None, None
+        return segment_means(gradient, *ctx.saved_tensors), None, None, None
 
 
-def mean_of_runs(values, order, first, end):
-    """Compute the means of runs of equal ids from cumulative sums, without atomic additions, so the
-    result repeats on a GPU.
+def segment_means(values, order, start, end):
+    """Compute the mean of each instance, which is a segment of the pixels sorted by id, from
+    cumulative sums. There are no atomic additions, so the result repeats on a GPU.
 
-    values: (N, C, P) float. order: (N, P) int64, the pixels sorted by id. first, end: (N, P) int64,
-    the start and the exclusive end of the run at each sorted position. Returns (N, C, P) float32.
-    """
-    order, first, end = (index[:, None].expand_as(values) for index in (order, first, end))
+    values: (N, C, P) float. order: (N, P) int64, the pixels sorted by id. start, end: (N, P) int64,
+    of the segment at each sorted position; `end` is exclusive. Returns (N, C, P) float32."""
+    order, start, end = (index[:, None].expand_as(values) for index in (order, start, end))
     # float32 is too inaccurate for an instance of a million pixels.
     sums = F.pad(cumulative_sum(values.gather(2, order).double()), (1, 0))
-    means = (sums.gather(2, end) - sums.gather(2, first)) / (end - first)
+    means = (sums.gather(2, end) - sums.gather(2, start)) / (end - start)
     return torch.empty_like(values, dtype=torch.float32).scatter_(2, order, means.float())
 
 
@@ -413,8 +411,8 @@ def instance_mean(features, inst):
     features: (N, C, H, W) float. inst: (N, 1, H, W) integer ids of any value; equal ids in two
     pictures are two instances. Returns (N, C, H, W) float32."""
     ids, order = inst.flatten(1).sort(dim=1)
-    first, end = torch.searchsorted(ids, ids), torch.searchsorted(ids, ids, right=True)
-    return InstanceMean.apply(features.flatten(2), order, first, end).view(features.shape)
+    start, end = torch.searchsorted(ids, ids), torch.searchsorted(ids, ids, right=True)
+    return InstanceMean.apply(features.flatten(2), order, start, end).view(features.shape)
 
 
 class Encoder(nn.Module):
@@ -438,7 +436,7 @@ class Encoder(nn.Module):
         self.model = GlobalGenerator(in_channels, feat, nef, n_down, 0, up).model
 
     def forward(self, image, inst):
-        image = check_size(image, self.multiple, 2 * self.multiple, 'the encoder')
+        image = prepare_input(image, self.multiple, 2 * self.multiple, 'the encoder')
         raw = self.model(image)             # (N, feat, h, w)
         if raw.shape[-2:] != inst.shape[-2:]:
             raw = F.interpolate(raw, inst.shape[-2:], mode='nearest')       # (N, feat, H, W)
@@ -484,7 +482,7 @@ class MultiscaleDiscriminator(nn.Module):
                 nn.utils.parametrizations.spectral_norm(module)
 
     def forward(self, x):
-        x = check_size(x, 1, 2 ** self.n_scales, 'the discriminator')
+        x = prepare_input(x, 1, 2 ** self.n_scales, 'the discriminator')
         scales = []
         for scale in reversed(range(self.n_scales)):
             if scales:
@@ -501,8 +499,8 @@ class VGG19(nn.Module):
     """VGG-19 up to relu5_1 (Simonyan and Zisserman, 2015), with fixed weights: the perceptual loss
     compares its features.
 
-    state: torchvision's state dict, of which entries past relu5_1 are not needed. Raises
-    RuntimeError where another one is missing or has another shape.
+    state: torchvision's state dict. Entries past relu5_1 are not needed. Raises RuntimeError where
+    a needed entry is missing or has another shape.
     forward: (N, 3, H, W) float, at least 16x16, to the list of relu1_1, relu2_1 ... relu5_1."""
     LAYERS = [64, 64, 'M', 128, 128, 'M', 256, 256, 256, 256, 'M', 512, 512, 512, 512, 'M', 512]
     FEATURE_LAYERS = 1, 6, 11, 20, 29       # relu1_1 ... relu5_1
@@ -537,15 +535,15 @@ def constructors(config):
     """Return {'G', 'E', 'D': a function without arguments that makes this network}. The order G, E,
     D matters for the seed. E only where the configuration has features."""
     c = config
-    n_condition = (c.n_labels or c.in_channels) + (c.boundary and c.instances != 'none')
-    g_in = n_condition + c.feat * c.features
-    made = {'G': {
-        'global': partial(GlobalGenerator, g_in, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.up),
-        'local': partial(LocalEnhancer, g_in, c.out_channels, c.ngf, c.n_down, c.n_blocks,
+    c_condition = (c.n_labels or c.in_channels) + (c.boundary and c.instances != 'none')
+    c_in = c_condition + c.feat * c.features
+    networks = {'G': {
+        'global': partial(GlobalGenerator, c_in, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.up),
+        'local': partial(LocalEnhancer, c_in, c.out_channels, c.ngf, c.n_down, c.n_blocks,
                          c.n_enhancers, c.n_blocks_local, c.up),
-        'unet': partial(UNet, g_in, c.out_channels, c.ngf, c.n_down, c.up)}[c.model]}
+        'unet': partial(UNet, c_in, c.out_channels, c.ngf, c.n_down, c.up)}[c.model]}
     if c.features:
-        made['E'] = partial(Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder, c.up)
-    made['D'] = partial(MultiscaleDiscriminator, n_condition + c.out_channels, c.ndf, c.n_layers,
-                        c.n_scales, c.spectral_norm)
-    return made
+        networks['E'] = partial(Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder, c.up)
+    networks['D'] = partial(MultiscaleDiscriminator, c_condition + c.out_channels, c.ndf,
+                            c.n_layers, c.n_scales, c.spectral_norm)
+    return networks

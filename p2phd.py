@@ -6,7 +6,8 @@
     python p2phd.py finetune --from runs/cityscapes      # G2 at 2048x1024; run it again for G3
     python p2phd.py cluster --run runs/cityscapes-2048x1024
     python p2phd.py generate --label map.png --sample"""
-# Here are the subcommands of the method. The others are in app/cli/commands.py.
+# The other subcommands are in app/cli/commands.py. What a command adds to train.py, generate.py and
+# styles.py (files, logs, messages) is in app/runs/: training.py, generation.py, run_styles.py.
 from contextlib import nullcontext
 import os
 from pathlib import Path
@@ -28,8 +29,8 @@ os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 
 def train(args):
-    """Train G1, or G2 around it (paper section 3.2), D1 to D3 and, where there are instances, the
-    encoder (section 3.4); or the U-Net of pix2pix as G."""
+    """Train D1 to D3, the generator (G1; with --model local G1 and G2 together, paper section 3.2;
+    or the U-Net of pix2pix) and, where there are instances, the encoder (section 3.4)."""
     from app.datasets import inspection
     from app.runs import configurations, devices, folders
     source = dataset_fields(args)

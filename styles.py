@@ -33,17 +33,17 @@ def encode(E, image, regions, scale=1):
         return E(small, regions)
 
 
-def broadcast_to_pixels(vectors, slot):
-    """Give every pixel the vector of its region: vectors (K, feat) and slot (1, 1, H, W) int64 to
-    (1, feat, H, W)."""
-    return vectors[slot[:, 0]].permute(0, 3, 1, 2)
+def broadcast_to_pixels(vectors, region_index):
+    """Give every pixel the vector of its region: vectors (I, feat) and region_index (1, 1, H, W)
+    integer to (1, feat, H, W)."""
+    return vectors[region_index[:, 0]].permute(0, 3, 1, 2)
 
 
-def gather_instances(features, slot, n):
+def gather_instances(features, region_index, n):
     """Take the vector of each of n regions, the inverse of broadcast_to_pixels: features (1, feat,
-    H, W), constant over each region, and slot (1, 1, H, W) to (n, feat)."""
+    H, W), constant over each region, and region_index (1, 1, H, W) integer to (n, feat)."""
     vectors = features.new_empty(n, features.shape[1])
-    vectors[slot.flatten()] = features.permute(0, 2, 3, 1).flatten(0, 2)
+    vectors[region_index.flatten()] = features.permute(0, 2, 3, 1).flatten(0, 2)
     return vectors
 
 
@@ -51,6 +51,7 @@ def gather_instances(features, slot, n):
 def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
     """Encode every instance of a data.PairedDataset with an area of at least `min_pixels`.
 
+    dataset: without augmentation; E takes the sizes of its pictures.
     indices: of the pictures to encode, or None for all.
     progress: called with the number of pictures done.
     Returns vectors (T, feat) float32 and labels (T,) int64, on the CPU."""
@@ -59,12 +60,12 @@ def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
     for i, batch in enumerate(data.batches(dataset, run.device, sampler=keys), 1):
         label, inst, image, _ = data.to_device(batch, run.device)
         regions = style_regions(run.config, label, inst)
-        _, slot, region_labels, pixels = data.describe_instances(label, regions,
-                                                                 run.config.n_labels)
+        _, region_index, region_labels, pixels = data.describe_instances(
+            label, regions, run.config.n_labels)
         with nets.arithmetic(run.device, 'fp32'):
             features = encode(run.E, image, regions, run.config.encoder_scale)
         large = pixels >= min_pixels
-        vectors.append(gather_instances(features, slot, len(pixels))[large].cpu())
+        vectors.append(gather_instances(features, region_index, len(pixels))[large].cpu())
         labels.append(region_labels[large].cpu())
         if progress:
             progress(i)
@@ -87,12 +88,12 @@ def cluster(vectors, labels, n_labels, k=10, seed=0, device='cpu'):
     return {'centres': centres.numpy(), 'counts': counts.numpy(), 'mean': vectors.mean(0).numpy()}
 
 
-def choose_indices(labels, clusters, generator=None):
+def choose_clusters(labels, clusters, generator=None):
     """Choose for each instance a cluster of its label: the most frequent one. With a
     torch.Generator, draw one with a probability proportional to its count.
 
-    labels: (K,) int64. Returns (K,) int64, -1 for labels without clusters."""
-    counts = torch.from_numpy(clusters['counts'])[labels].float()                   # (K, k)
+    labels: (I,) int64. Returns (I,) int64, -1 for labels without clusters."""
+    counts = torch.from_numpy(clusters['counts'])[labels].float()                   # (I, k)
     has_clusters = counts.any(1)
     chosen = counts.argmax(1)
     if generator:
@@ -101,16 +102,16 @@ def choose_indices(labels, clusters, generator=None):
     return torch.where(has_clusters, chosen, -1)
 
 
-def choose(labels, clusters, generator=None):
-    """Choose a style for each instance, see choose_indices. Labels without clusters get the mean of
-    all features (docs/differences.md, 9).
+def choose_styles(labels, clusters, generator=None):
+    """Choose a style for each instance, see choose_clusters. Labels without clusters get the mean
+    of all features (docs/differences.md, 9).
 
-    labels: (K,) int64. Returns (K, feat) float32."""
-    chosen = choose_indices(labels, clusters, generator)
+    labels: (I,) int64. Returns (I, feat) float32."""
+    chosen = choose_clusters(labels, clusters, generator)
     return torch.where(chosen[:, None] >= 0, torch.from_numpy(clusters['centres'])[labels, chosen],
                        torch.from_numpy(clusters['mean']))
 
 
 def labels_without_styles(labels, clusters):
-    """Return the set of the labels (K,) that have no clusters."""
+    """Return the set of the labels (I,) that have no clusters."""
     return {i for i in labels.unique().tolist() if not np.any(clusters['counts'][i])}

@@ -31,11 +31,11 @@ class Run:
     # The rest is used only in training.
     D: nn.Module | None = None              # MultiscaleDiscriminator
     vgg: nn.Module | None = None            # VGG19, for the perceptual loss
-    opt_G: torch.optim.Optimizer | None = None      # of G, and of E while that is trained
+    opt_G: torch.optim.Optimizer | None = None      # of G, and of E if that is trained
     opt_D: torch.optim.Optimizer | None = None
     tune: bool = False                      # see nets.arithmetic
     step: int = 0                           # steps done
-    bad_steps: torch.Tensor | None = None   # () float, consecutive skipped steps; on the device
+    bad_steps: torch.Tensor | None = None   # () float on the device: steps skipped in a row
     last_map: tuple = ()                    # minimum and maximum of G's last feature map
     log: object | None = None               # for the hooks of the loop
 
@@ -105,14 +105,14 @@ def set_schedule(config, n):
 
 
 def learning_rate(step, t):
-    """The learning rate at `step`: constant, then linear decay to zero. It changes at each step, in
-    the paper (appendix A) at each epoch: docs/differences.md, 2."""
+    """The learning rate at `step`: constant, then linear decay to zero. It changes at each step; in
+    the paper (appendix A) it changes at each epoch (docs/differences.md, 2)."""
     decaying = t.total_steps - t.decay_start
     return t.lr * (1 if step < t.decay_start else (t.total_steps - step) / decaying)
 
 
 def freeze_inner(run):
-    """Freeze what is inside a new local enhancer in the first phase, then train everything (paper
+    """Freeze what is inside a new local enhancer in the first phase, unfreeze it afterwards (paper
     section 3.2). Only the step decides, also after a resume (docs/differences.md, 4)."""
     t = run.config.training
     if t.fix_global_steps:
@@ -123,12 +123,12 @@ def freeze_inner(run):
 # -------------------------------------------------------------------------------------- one step
 
 def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0):
-    """Train G, E and D for one step on paper eq. 5, from the same forward pass.
+    """Train G, E and D for one step on paper eq. 5. They share one forward pass.
 
     label: (N, 1, H, W) integer, or (N, C, H, W) uint8 or float where c.n_labels is 0.
     inst: (N, 1, H, W) integer, or None.
     image: (N, C, H, W) float in [-1, 1].
-    present_labels: (K,), see data.find_present_labels, or None for all labels.
+    present_labels: (L,), see data.find_present_labels, or None for all labels.
     reduce: reduce(tensors, 'mean', 'min' or 'max') combines tensors over processes, in place; rank
         is the number of this process.
     Returns {name: 0-dimensional tensor} on the device, without GPU synchronisation: the terms of
@@ -142,7 +142,7 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
             group['lr'] = learning_rate(run.step, t)
     freeze_inner(run)
 
-    # Gradient accumulation over equal parts of the batch, which takes less memory.
+    # Gradient accumulation over t.accumulate equal parts of the batch, which takes less memory.
     terms = {}
     parts = [(None,) * t.accumulate if maps is None else maps.chunk(t.accumulate)
              for maps in (label, inst, image)]
@@ -158,8 +158,8 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
         reduce(gradients, 'mean')
         reduce_terms(terms, reduce)
 
-    # A step that is not finite changes nothing: fused Adam skips the update where found_inf is 1,
-    # without GPU synchronisation.
+    # A step that is not finite leaves the weights as they are: fused Adam skips the update where
+    # found_inf is 1, without GPU synchronisation.
     norm = torch.nn.utils.get_total_norm(gradients)
     finite = torch.isfinite(sum(value for name, value in terms.items()
                                 if name not in MIN_MAX_TERMS))
@@ -201,17 +201,18 @@ def forward_backward(run, label, inst, image, present_labels, noise):
             t.lambda_feature, t.lambda_vgg, t.lambda_l1)
         d_terms = losses.discriminator_loss(fake_scales, real_scales, t.gan)
 
-    # G's loss needs only the gradient of the fake, D's loss only those of D's weights. D's graph is
-    # freed before G's backward pass, which takes the most memory.
+    # G's loss needs only the gradient of the fake, D's loss only those of D's weights. The graphs
+    # of VGG and D are freed before G's backward pass, which takes the most memory.
     g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 3
+    terms = {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
     grad_fake, = torch.autograd.grad(g_loss / t.accumulate, fake_leaf, retain_graph=True)
+    del g_terms, g_loss, d_terms, vgg_features
     (d_loss / t.accumulate).backward(inputs=list(D.parameters()))
-    del fake_scales, real_scales, vgg_features
+    del fake_scales, real_scales, d_loss
     fake.backward(grad_fake, inputs=trainable_parameters(run, 'G'))
 
-    low, high = (extreme.float() for extreme in run.last_map)
-    return {**{name: term.detach() for name, term in {**g_terms, **d_terms}.items()},
-            'map_min': low, 'map_max': high}
+    terms['map_min'], terms['map_max'] = (extreme.float() for extreme in run.last_map)
+    return terms
 
 
 # How to merge these terms over parts of a batch, steps and processes. Losses are averaged.

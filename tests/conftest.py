@@ -247,12 +247,17 @@ def run_command(words, folder, threads, out, environment):
 
 @pytest.fixture(scope='session')
 def fork_server():
-    """A multiprocessing context whose processes are forked off one that has imported torch, which
-    saves seconds, and has not used it, so that its threads are whole."""
+    """A multiprocessing context whose processes are forked off one that has imported torch and what
+    training uses, which saves seconds, and has not used it, so that its threads are whole."""
     before = os.environ.get('PYTHONPATH', '')
     os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests'), before])
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['conftest'])
+    context.set_forkserver_preload([
+        'conftest', 'torch._dynamo', 'torch._subclasses.fake_tensor', 'app.runs.training',
+        'app.evaluation.scoring', 'app.editor.http_server'])
+    process = context.Process(target=len, args=('',))           # starts the one that is forked
+    process.start()
+    process.join()
     yield context
     os.environ['PYTHONPATH'] = before
 

@@ -18,7 +18,7 @@ from app.common.errors import UserError, did_you_mean
 from app.datasets import layouts
 import data
 import generate
-from styles import choose_indices
+from styles import choose_clusters
 
 FAR = 1 << 20                           # pixels; more than the side of any picture
 
@@ -147,8 +147,8 @@ def cluster_style(clusters, label, number):
 
 
 def main_styles(clusters, labels):
-    """Return the main Style of each of some labels, as styles.choose does."""
-    numbers = choose_indices(torch.tensor(labels, dtype=torch.long), clusters).tolist()
+    """Return the main Style of each of some labels, as styles.choose_styles does."""
+    numbers = choose_clusters(torch.tensor(labels, dtype=torch.long), clusters).tolist()
     return [cluster_style(clusters, label, number if number >= 0 else None)
             for label, number in zip(labels, numbers)]
 
@@ -228,10 +228,10 @@ class Editor:
         """Return the Objects of two maps; those of the last two maps are kept."""
         if self.described[0] is not label:
             maps = (torch.from_numpy(x)[None, None] for x in (label, inst))
-            ids, slot, labels, pixels = (x.numpy() for x in data.describe_instances(
+            ids, index, labels, pixels = (x.numpy() for x in data.describe_instances(
                 *maps, self.config.n_labels))
-            order, first = slot.argsort(axis=None, kind='stable'), pixels.cumsum() - pixels
-            y, x = np.divmod(order, slot.shape[-1])     # of the pixels, one object after the other
+            order, first = index.argsort(axis=None, kind='stable'), pixels.cumsum() - pixels
+            y, x = np.divmod(order, index.shape[-1])     # of the pixels, one object after the other
             low, high = np.minimum.reduceat, np.maximum.reduceat
             boxes = [low(x, first), low(y, first), high(x, first) + 1, high(y, first) + 1]
             self.described = label, Objects(ids, labels, pixels, np.stack(boxes, 1))

@@ -33,7 +33,7 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
     scene = read_scene(run.config, label_path, inst_path, size)
     photo = read_photo(run.config, photo_path, scene) if photo_path else None
     vectors, noise = read_scene_styles(styles_path, run, scene) if styles_path else (
-        generate.choose_vectors(run, scene, clusters, photo),
+        generate.scene_styles(run, scene, clusters, photo),
         picture_seed(seed, layouts.scene_name(label_path), 0))
     styles = {}
     for i, label, vector in zip(*(x.tolist() for x in (scene.ids, scene.labels, vectors) if run.E)):

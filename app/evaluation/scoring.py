@@ -114,7 +114,7 @@ def score_run(evaluation, run, title, folder, clusters):
             encoded = scenes.read_photo(config, pair.image, scene) if (
                 style_source == 'encoded') else None
             seed = picture_seed(evaluation.seed, pair.name, number)
-            vectors = generate.choose_vectors(run, scene, clusters, encoded,
+            vectors = generate.scene_styles(run, scene, clusters, encoded,
                                               seed if style_source == 'sampled' else None)
             fake = generate.synthesise(run, scene, vectors, seed)
             fake = fake if photo.is_floating_point() else data.to_uint8(fake)

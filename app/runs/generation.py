@@ -18,7 +18,7 @@ import styles
 SceneFiles = namedtuple('SceneFiles', 'labels insts photos')
 
 # How styles are chosen. sample: n drawn ones for each scene. clusters, chosen: see
-# generate.choose_vectors. saved: a file of scene styles, in place of those.
+# generate.scene_styles. saved: a file of scene styles, in place of those.
 StyleChoice = namedtuple('StyleChoice', 'seed sample n clusters chosen saved')
 
 
@@ -120,7 +120,7 @@ def make_scene_pictures(run, scene, name, choice, photo=None):
         if choice.saved:
             vectors, seed = run_styles.read_scene_styles(choice.saved, run, scene)
         else:
-            vectors = generate.choose_vectors(run, scene, choice.clusters, photo,
+            vectors = generate.scene_styles(run, scene, choice.clusters, photo,
                                               seed if choice.sample else None, choice.chosen)
         ending = (f'seed{choice.seed}_{i + 1}' if choice.sample else
                   'generated' if photo is None else 'encoded')

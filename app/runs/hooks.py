@@ -173,7 +173,7 @@ def render(run, item, clusters):
         {role: tensor[None] for role, tensor in item.items()}, torch.device('cpu'))
     scene = generate.make_scene(run.config, label, inst)
     choices = [generate.encode_image(run, image, scene),
-               styles.choose(scene.labels, clusters)] if run.E else [None]
+               styles.choose_styles(scene.labels, clusters)] if run.E else [None]
     return [generate.synthesise(run, scene, vectors, run.step) for vectors in choices]
 
 

@@ -353,7 +353,7 @@ def test_a_sampled_car_takes_the_colour_of_its_cluster(p2phd, tmp_path):
         scene = streets.draw_scene(i, size, seed=1)
         label, inst = (data.to_tensor(array)[None] for array in scene[:2])
         at_hand = generate.make_scene(state.config, label, inst)
-        vectors = styles.choose(at_hand.labels, known)
+        vectors = styles.choose_styles(at_hand.labels, known)
         for k, centre in enumerate(centres):
             vectors[at_hand.labels == car] = centre
             picture = pictures.to_uint8_hwc(generate.synthesise(state, at_hand, vectors))

@@ -148,7 +148,8 @@ def test_python(command, workspace):
     """The program of docs/python.md makes pictures, each with other styles; the scene of tensors is
     that of the files."""
     program, tensors = blocks('docs/python.md', 'python')
-    check = 'from_files = scene\n{}\nassert torch.equal(scene.slot, from_files.slot)'
+    check = ('from_files = scene\n{}\n'
+             'assert torch.equal(scene.region_index, from_files.region_index)')
     run_program(program + check.format(tensors), workspace, ROOT)
     pictures = [Path(f'picture_{i}.png').read_bytes() for i in range(4)]
     assert len(set(pictures)) == 4

@@ -137,7 +137,7 @@ def test_ids_of_more_than_16_bits_are_replaced(trained, scenes, tmp_path):
     editor = scene_files.open_scene(trained_run, clusters, label, tmp_path / 'inst.npy')
     assert np.unique(editor.state.inst).tolist() == [0, 1, 2, 3, 4]
     scene = read_scene(trained_run.config, label, tmp_path / 'inst.npy')
-    vectors = generate.choose_vectors(trained_run, scene, clusters)
+    vectors = generate.scene_styles(trained_run, scene, clusters)
     assert torch.equal(generate.synthesise(trained_run, *editor.inputs()),
                        generate.synthesise(trained_run, scene, vectors, editor.opened.noise))
 

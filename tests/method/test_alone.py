@@ -52,7 +52,7 @@ assert clusters['counts'].sum() == len(vectors) == 24
 
 item = dataset[0, 0]
 scene = generate.make_scene(config, item['label'][None], item['inst'][None])
-pictures = [generate.synthesise(run, scene, generate.choose_vectors(run, scene, clusters, seed=i))
+pictures = [generate.synthesise(run, scene, generate.scene_styles(run, scene, clusters, seed=i))
             for i in range(2)]
 assert pictures[0].shape == (1, 3, 32, 64) and pictures[0].abs().max() <= 1
 assert not torch.equal(*pictures)

@@ -108,8 +108,8 @@ def test_padding_repeats_the_edge():
 def test_an_instance_has_the_label_of_its_majority():
     label = torch.tensor([[3, 3, 1, 0]])[None, None]
     inst = torch.tensor([[50, 50, 50, 2]])[None, None]      # ids that do not encode the label
-    ids, slot, labels, pixels = data.describe_instances(label, inst, 4)
-    assert slot.flatten().tolist() == [1, 1, 1, 0]
+    ids, region_index, labels, pixels = data.describe_instances(label, inst, 4)
+    assert region_index.flatten().tolist() == [1, 1, 1, 0]
     assert labels.tolist() == [0, 3] and pixels.tolist() == [1, 3]
 
 
@@ -159,7 +159,7 @@ def test_processes_share_a_batch():
 
 def test_a_picture_smaller_than_the_crop_is_an_input_error():
     dataset = data.PairedDataset(make_items(1), read, 5, crop=(16, 4))
-    with pytest.raises(data.InputError, match='8x6 is smaller than the crop of 16x4'):
+    with pytest.raises(data.InputError, match='8x6 is too small to train on, which needs 16x4'):
         dataset[0, 0]
 
 

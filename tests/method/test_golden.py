@@ -138,8 +138,8 @@ def test_official_run(golden):
     scene = scenes.read_scene(run.config, folder / 'label.png', folder / 'inst.png')
     assert scene.label.shape[-2:] == Image.open(folder / 'label.png').size[::-1]
     assert np.array_equal(data.boundary_map(scene.inst)[0, 0], expected['boundary'])
-    vectors = styles.choose(scene.labels, known)
-    assert_close(styles.broadcast_to_pixels(vectors, scene.slot)[0],
+    vectors = styles.choose_styles(scene.labels, known)
+    assert_close(styles.broadcast_to_pixels(vectors, scene.region_index)[0],
                  torch.from_numpy(expected['features']), 1e-4)
     assert_close(generate.synthesise(run, scene, vectors)[0], torch.from_numpy(expected['image']),
                  1e-4)

@@ -76,8 +76,7 @@ def test_exported_programs_make_the_picture(kind, tmp_path):
             pytest.importorskip(package)
     clusters = {'centres': torch.randn(35, 3, 3).numpy(), 'counts': np.full((35, 3), 2),
                 'mean': np.zeros(3, np.float32)}
-    # ONNX takes long: every second network.
-    networks = NETWORKS[::2] if kind == 'onnx' else NETWORKS
+    networks = NETWORKS[::2] if kind == 'onnx' else NETWORKS[1:4]      # exporting takes long
     runs_to_export = [make_run(CPU, **SMALL, **network) for network in networks]
     for n, run in enumerate(runs_to_export):
         line = export.export_program(tmp_path, run, clusters if run.E else None, kind, (64, 32),
