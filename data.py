@@ -63,7 +63,7 @@ def connected_components(label):
 
 def resize(array, size, nearest=False):
     """Resize an (H, W) or (H, W, C) ndarray to `size` (width, height): by nearest neighbour, or
-    bicubic with antialiasing to (H, W, C). An array of this size, or of any if it is None, stays."""
+    bicubic with antialiasing to (H, W, C). None, or the size that it has: it stays as it is."""
     if size is None or tuple(size) == array.shape[1::-1]:
         return array
     if nearest:

@@ -252,9 +252,7 @@ def fork_server():
     before = os.environ.get('PYTHONPATH', '')
     os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests'), before])
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload([
-        'conftest', 'torch._dynamo', 'torch._subclasses.fake_tensor', 'app.runs.training',
-        'app.evaluation.scoring', 'app.editor.http_server'])
+    context.set_forkserver_preload(['conftest', 'torch._dynamo', 'torch._subclasses.fake_tensor'])
     process = context.Process(target=len, args=('',))           # starts the one that is forked
     process.start()
     process.join()
