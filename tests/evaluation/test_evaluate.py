@@ -275,7 +275,7 @@ def test_scores_while_training(brief_judge, command, scenes, tmp_path):
     shutil.copytree('runs/a', 'runs/b')
     for path in checkpoints.list_checkpoints('runs/b')[-2:]:
         path.unlink()
-    code, out, err = command('train', '--resume', 'runs/b')
+    code, out, err = command('train', '--resume', 'runs/b', '--device', 'cpu')
     assert code == 0 and 'going on at step 2' in out, err
     assert open('runs/b/scores.csv').read() == open('runs/a/scores.csv').read()
 

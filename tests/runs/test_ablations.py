@@ -35,7 +35,7 @@ def test_each_trains_generates_and_resumes(command, scenes, tmp_path, flags):
     # A run resumed in the middle ends as the straight one.
     shutil.copytree('run', 'again')
     checkpoints.list_checkpoints('again')[-1].unlink()
-    code, out, err = command('train', '--resume', 'again')
+    code, out, err = command('train', '--resume', 'again', '--device', 'cpu')
     assert code == 0 and 'going on at step 2 of 4' in out, err
     (_, left), (_, right) = map(checkpoints.newest_checkpoint, ('run', 'again'))
     assert all(equal(left[kind], right[kind]) for kind in ('weights', 'average', 'optimizers'))
