@@ -31,8 +31,7 @@ def make_scene(config, label, inst, size=None):
 
 @torch.no_grad()            # scene_styles changes the result, which inference_mode would forbid
 def encode_image(run, image, scene):
-    """Encode the styles of a scene's regions from its photograph (1, C, H, W) in [-1, 1]: (I, feat)
-    on the CPU."""
+    """Encode the styles of a scene's regions from its photograph: (I, feat) on the CPU."""
     h, w = scene.label.shape[-2:]
     regions = styles.style_regions(run.config, scene.label, scene.inst).long()
     image, regions = pad(run, image, regions)

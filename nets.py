@@ -295,8 +295,7 @@ class LocalEnhancer(nn.Module):
         return y                            # (N, out_channels, H, W)
 
     def inner_parameters(self):
-        """The parameters inside the outermost enhancer. They are frozen in the first phase of
-        fine-tuning."""
+        """The parameters inside the outermost enhancer. Fine-tuning freezes them at first."""
         return [p for name, p in self.named_parameters()
                 if not name.startswith(f'model{self.n_enhancers}_')]
 

@@ -50,6 +50,7 @@ def check_flags(args):
         raise UserError('--final-only: applies only to --script FILE; add it, or leave this out')
     for commands, flag, others, why in (
             ('train finetune', 'hours', 'steps', 'both say how long to train'),
+            ('train finetune', 'steps', 'epochs decay_epochs', 'both say how long to train'),
             ('generate', 'sample', 'encode', 'styles are either random or from photographs'),
             ('generate', 'styles', 'sample style encode', 'the file has a style for every object'),
             ('edit', 'styles', 'photo', 'both set the styles'),
@@ -88,7 +89,8 @@ def apply_preset(args, names):
     baseline = PIX2PIX if given.get('model') == 'pix2pix' else {}
     settings = {**default_values(NETWORK), **default_values(TRAINING), 'instances': 'files',
                 'features': True, **fields, **baseline, **given}
-    skipped = {*given, *baseline, *unused_fields(settings)}
+    skipped = {*given, *baseline, *unused_fields(settings),
+               *(('epochs', 'decay_epochs') if 'steps' in given else ())}
     used = {name: fields[name] for name in fields if name in names and name not in skipped}
     given.update(used)
     flags = ' '.join(as_flag(name, value) for name, value in used.items())

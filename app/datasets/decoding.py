@@ -132,7 +132,8 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True):
 def check_jpeg(header, path, allowed):
     """Raise UserError if a label map is stored as JPEG and that is not allowed."""
     if header.is_jpeg and not allowed:
-        raise UserError(f'{path}: JPEG changes the values of labels; use PNG, or --jpeg-labels')
+        raise UserError(f'{path}: JPEG changes the values of labels; use PNG, or train with '
+                        '--jpeg-labels')
 
 
 def read_map(path, size=None):
@@ -140,10 +141,17 @@ def read_map(path, size=None):
     return labels_as_int32(decode_map(path, size)[0], path)
 
 
+def resize_labels(label, size, path):
+    """Resize (H, W) int32 by nearest neighbour. For pictures, Pillow rounds the positions."""
+    if size is None or Path(path).suffix.lower() == '.npy':
+        return resize(label, size, nearest=True)
+    return np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))
+
+
 def labels_as_int32(ids, path):
     """Return labels as int32. Raises UserError if one of them does not fit."""
     labels = ids.astype(np.int32)
-    if (labels != ids).any():
+    if not np.can_cast(ids.dtype, np.int32) and (labels != ids).any():
         raise UserError(f'{path}: ids from {ids.min()} to {ids.max()}; labels have at most 31 bits')
     return labels
 

@@ -249,11 +249,13 @@ def other_split_pairs(config, count, min_side):
     trained_on = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
     for split in ('val', 'test'):
         with suppress(UserError):                   # there may be no such split
-            pairs = [pair for pair in layouts.find_pairs(t.data, split)[1]
-                     if pair.image not in trained_on]
+            _, pairs, problems = layouts.find_pairs(t.data, split)
+            pairs = [pair for pair in pairs if pair.image not in trained_on]
             if pairs and (config.instances != 'files' or pairs[0].inst):
                 pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]
-                headers = keep_usable(lambda pair: check_headers(pair, config), pairs, {})
+                headers = keep_usable(lambda pair: check_headers(pair, config), pairs, problems)
+                for problem in list(problems.values())[:3]:
+                    warn(f'note: of the split {split}: {problem}')
                 return [pair for pair, (_, image) in headers.items()
                         if config.size or min(image.size) >= min_side]
     return []

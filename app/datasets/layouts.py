@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_text, require_regular_file
 from app.datasets import decoding
@@ -248,7 +249,7 @@ def find_pairs(root, split='train', config=None):
     if the run of `config` takes pictures in their place or the other way round."""
     root = Path(root)
     if not root.is_dir() and root.suffix != '.mat':
-        raise UserError(f'{root}: no such folder; a data set is a folder, not a file')
+        raise UserError(f'{root}: {"not a folder" if root.exists() else "no such folder"}')
     layout, files = recognise_layout(root, split)
     if not files.get('label'):
         splits = ', '.join(find_splits(root))
@@ -260,6 +261,9 @@ def find_pairs(root, split='train', config=None):
     if config and (layout.n_labels == 0) != (config.n_labels == 0):
         raise UserError(f'{root}: its layout is {layout.name}, the run was trained on '
                         f'{config.layout}; choose another --data DIR')
+    if config and config.n_labels and layout.name != config.layout:
+        warn(f'note: {root}: its layout is {layout.name}, the run was trained on {config.layout}; '
+             'the ids must mean the same labels')
     labels, images = by_scene(files['label']), by_scene(files['image'])
     insts = by_scene(files.get('inst', [])) or dict.fromkeys(labels)
     pairs, problems = [], {}

@@ -39,22 +39,21 @@ class PairReader:
         return arrays
 
     def read_label(self, path, size=None):
-        """Open a label map once. Return its labels, (H, W) int32, and the decoding.Header of its
-        file. Where n_labels is 0, the labels are a picture; where it is None, any int32."""
-        c, colours_to_ids = self.config, self.layout.label_of_colours
+        """Open a label map once, check all of it, resize it. Return its labels, (H, W) int32, and
+        its decoding.Header. Where n_labels is 0, it is a picture; if it is None, any int32."""
+        c, to_ids = self.config, self.layout.label_of_colours
         if c.n_labels == 0:
             return decoding.read_photo(path, size, c.in_channels), decoding.read_header(path)
         label, header = self.layout.decode_map(
-            path, size, bool(c.palette or colours_to_ids), c.jpeg_labels)
+            path, None, bool(c.palette or to_ids), c.jpeg_labels)
         label = decoding.labels_as_int32(label, path)
         if label.ndim == 3:
-            label = (colours_to_labels(label, c.palette, path) if c.palette else
-                     colours_to_ids(label))
+            label = colours_to_labels(label, c.palette, path) if c.palette else to_ids(label)
         if c.label_table and not header.is_saved_map:       # saved maps hold labels
             label = ids_to_labels(label, c.label_table, path)
         if c.n_labels:
             check_labels(label, path, c.n_labels, self.layout.n_labels is None)
-        return label, header
+        return decoding.resize_labels(label, size, path), header
 
     def read_instances(self, path, size=None):
         """Return the ids of an instance map, (H, W) int32."""
@@ -72,9 +71,8 @@ class PairReader:
 
 def check_labels(label, path, n_labels, can_have_more=True):
     """Raise UserError for the first pixel whose label is not in 0 ... n_labels - 1."""
-    invalid = (label < 0) | (label >= n_labels)
-    if invalid.any():
-        y, x = np.argwhere(invalid)[0]
+    if label.min() < 0 or label.max() >= n_labels:
+        y, x = np.argwhere((label < 0) | (label >= n_labels))[0]
         remedy = (f', or train with --n-labels {label.max() + 1} in place of {n_labels}'
                   if can_have_more and label.max() >= n_labels else '')
         raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}; this run has {n_labels} '

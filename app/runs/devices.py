@@ -23,8 +23,7 @@ def pick_device(name):
 
 
 def has_bf16(device):
-    """Return whether a device computes in bf16. CPUs with AVX2 or less, and GPUs before Ampere,
-    emulate it, slowly."""
+    """Whether a device computes in bf16. AVX2 and GPUs before Ampere only emulate it."""
     if device.type == 'cuda':
         return torch.cuda.get_device_capability(device)[0] >= 8
     return torch.backends.cpu.get_cpu_capability() not in ('AVX2', 'DEFAULT', 'NO AVX')
@@ -32,8 +31,7 @@ def has_bf16(device):
 
 def pick_precision(config, device, clock=time.perf_counter):
     """Return 'bf16' if this network is at least 20 % faster in it on this device, else 'tf32' on a
-    GPU and 'fp32' on a CPU: what first wins three turns. Turns, because other programs then slow
-    down both."""
+    GPU and 'fp32' on a CPU: what first wins three of the turns that they take."""
     if not has_bf16(device):
         return 'fp32'
     exact = 'tf32' if device.type == 'cuda' else 'fp32'

@@ -90,8 +90,7 @@ def make_pictures(run, folder, files, out, choice, size=None):
 
 
 def finish(files, out, failed, messages, rows):
-    """Print the messages of the other processes, and write the gallery of all. Returns the number
-    of scenes that failed."""
+    """Print the messages of all processes, write their gallery, return how many scenes failed."""
     several = len(files.labels) > 1
     parts = distributed.all_gather((failed, messages, rows))
     for text in [text for _, texts, _ in parts[1:] for text in texts]:

@@ -41,6 +41,7 @@ def parse(words):
 
 @pytest.mark.parametrize('words, message', [
     ('train --data x --hours 1 --steps 5', '--hours and --steps'),
+    ('train --data x --steps 4 --decay-epochs 7', '--steps and --decay-epochs'),
     ('finetune', 'finetune needs --from RUN'),
     ('finetune --from x --hours 1 --steps 5', '--hours and --steps'),
     ('train --resume --hours 1', '--hours, .* apply only to new runs'),

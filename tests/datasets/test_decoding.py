@@ -153,3 +153,16 @@ def test_arrays_of_any_number_of_channels(tmp_path):
         np.save(tmp_path / 'bad.npy', array)
         with pytest.raises(UserError, match=message):
             decoding.read_photo(tmp_path / 'bad.npy', channels=5)
+
+
+def test_every_pixel_of_a_label_map_is_checked_before_it_is_resized(flat):
+    path = flat / 'train_label' / 'a.png'
+    label = np.asarray(Image.open(path)).copy()
+    label[3, 5] = 9                                         # no pixel of the smaller map
+    write(path, label)
+    with pytest.raises(UserError, match='a.png: label 9 at x=5, y=3; this run has 5 labels'):
+        make_reader(5).read_label(path, (2, 2))
+    labels, _ = make_reader(10).read_label(path, (2, 2))
+    assert labels.dtype == np.int32 and 9 not in labels
+    usual = Image.fromarray(label).resize((2, 2), Image.Resampling.NEAREST)
+    assert np.array_equal(labels, np.asarray(usual))
