@@ -3,7 +3,7 @@ from collections import namedtuple
 from types import SimpleNamespace
 
 from app.common.config import (DATA, NETWORK, PIX2PIX, TRAINING, as_flag, default_values,
-                               unused_fields)
+                               flag_name, unused_fields)
 from app.common.console import log_info
 from app.common.errors import UserError
 from app.common.files import resolve_path
@@ -58,7 +58,7 @@ def check_flags(args):
             ('export', 'official', 'format size out', 'the official code has its own files')):
         for other in others.split():
             if args.command in commands.split() and {flag, other} <= given:
-                raise UserError(f'--{flag} and --{other}: {why}; leave one of them out')
+                raise UserError(f'--{flag} and {flag_name(other)}: {why}; leave one of them out')
 
 
 # The settings of the paper for Cityscapes, and settings that need less memory or time.

@@ -249,7 +249,7 @@ def find_pairs(root, split='train', config=None):
     if the run of `config` takes pictures in their place or the other way round."""
     root = Path(root)
     if not root.is_dir() and root.suffix != '.mat':
-        raise UserError(f'{root}: {"not a folder" if root.exists() else "no such folder"}')
+        raise UserError(f'{root}: {"a file, not a" if root.exists() else "no such"} folder')
     layout, files = recognise_layout(root, split)
     if not files.get('label'):
         splits = ', '.join(find_splits(root))
