@@ -893,10 +893,9 @@ def test_odd_command(words, code, facts, odd_files, command, monkeypatch, tmp_pa
 
 
 def link(source, target):
-    """Make an odd file or folder available at `target`: by links, but log.csv and .lock are copies
-    because runs write into them."""
+    """Make an odd file or folder available at `target`: by links, but what runs write into is copied."""
     def link_or_copy(source, target):
-        copy = os.path.basename(target) in ('log.csv', '.lock')
+        copy = os.path.basename(target) in ('log.csv', 'speed.csv', '.lock')
         (shutil.copyfile if copy else os.link)(source, target)
 
     if source.is_symlink() or source.is_file():
