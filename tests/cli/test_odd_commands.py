@@ -893,7 +893,7 @@ def test_odd_command(words, code, facts, odd_files, command, monkeypatch, tmp_pa
 
 
 def link(source, target):
-    """Make an odd file or folder available at `target`: by links, but what runs write into is copied."""
+    """Make an odd file or folder available at `target`: links, but copies of what runs write to."""
     def link_or_copy(source, target):
         copy = os.path.basename(target) in ('log.csv', 'speed.csv', '.lock')
         (shutil.copyfile if copy else os.link)(source, target)
