@@ -173,11 +173,32 @@ def normalised_biases(net):
 
 # ------------------------------------------------------------------------------------ the command
 
+@pytest.fixture(scope='session')
+def remembered_estimate():
+    """memory.memory_needed, which takes most of the time of a short training, but it computes the
+    estimate of equal runs only once."""
+    from app.runs import distributed, memory
+    estimate, known = memory.memory_needed, {}
+
+    def remember(run):
+        c = {name: value for name, value in vars(run.config).items()
+             if name not in ('training', 'label_names', 'label_table', 'palette')}
+        t = {name: getattr(run.config.training, name) for name in (
+            'crop batch accumulate recompute gan ema lambda_feature lambda_vgg lambda_l1').split()}
+        key = repr((c, t, run.precision, run.device, bool(run.vgg), distributed.WORLD_SIZE,
+                    bool(run.D), len(run.average)))
+        if key not in known:
+            known[key] = estimate(run)
+        return known[key]
+    return remember
+
+
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
+def command(tmp_path, monkeypatch, capsys, remembered_estimate):
     """Return a function that runs the command in this process, which is faster:
     command('check', ...) -> (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('app.runs.memory.memory_needed', remembered_estimate)
 
     def run(*words):
         capsys.readouterr()
