@@ -43,7 +43,7 @@ def explain(error, several_processes):
     """Return the line that tells a user what went wrong, or None for a fault of the program."""
     text = str(error)
     if is_out_of_memory(error):
-        return 'not enough memory; try --precision bf16, --crop, a smaller --size or fewer channels'
+        return 'not enough memory; try a smaller --size, or in training --precision bf16 or --crop'
     if isinstance(error, UserError):
         return text
     if isinstance(error, OSError) and error.filename is not None:

@@ -68,8 +68,8 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
         nearest = 'x'.join(map(str, configurations.round_size(size, multiple, least)))
         raise UserError(f'--size {size[0]}x{size[1]}: the networks need multiples of {multiple}, '
                         f'at least {least}; {nearest} fits; pad the maps and crop the picture')
-    if path.is_dir():
-        raise UserError(f'--out {path}: is a folder, expected a file to write')
+    if path.exists() and (path.is_dir() or path.suffix != f'.{kind}'):
+        raise UserError(f'--out {path}: is a folder or no .{kind} file; choose another file')
     make_folder(path.parent)
     model = ExportedGenerator(run, clusters).eval().to('cpu').requires_grad_(False)
     maps = tuple(torch.zeros(size[::-1], dtype=torch.int64) for _ in range(3))

@@ -196,3 +196,10 @@ def test_labels_and_boundary_of_an_official_run(command, network, channels, flag
             assert f'--n-labels {n}' in err
     code, out, err = command('info', 'run', '--n-labels', 1000)
     assert code == 2 and f'not 1000 labels: {channels} labels' in err
+
+
+def test_export_overwrites_no_file_of_another_kind(command, trained, tmp_path):
+    (tmp_path / 'README.md').write_text('mine')
+    code, _, err = command('export', '--run', trained, '--out', 'README.md')
+    assert code == 2 and 'README.md: is a folder or no .pt2 file' in err
+    assert (tmp_path / 'README.md').read_text() == 'mine'
