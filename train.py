@@ -202,7 +202,7 @@ def forward_backward(run, label, inst, image, present_labels, noise):
         d_terms = losses.discriminator_loss(fake_scales, real_scales, t.gan)
 
     # G's loss needs only the gradient of the fake, D's loss only those of D's weights. The graphs
-    # of VGG and D are freed before G's backward pass, which takes the most memory.
+    # of VGG and D are freed before G's backward pass.
     g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 3
     terms = {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
     grad_fake, = torch.autograd.grad(g_loss / t.accumulate, fake_leaf, retain_graph=True)

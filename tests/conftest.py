@@ -175,8 +175,8 @@ def normalised_biases(net):
 
 @pytest.fixture(scope='session')
 def remembered_estimate():
-    """memory.memory_needed, which takes most of the time of a short training, but it computes the
-    estimate of equal runs only once."""
+    """memory.memory_needed, but the estimate of equal runs is computed only once. In a short
+    training it takes most of the time."""
     from app.runs import distributed, memory
     estimate, known = memory.memory_needed, {}
 

@@ -89,8 +89,7 @@ def apply_preset(args, names):
     baseline = PIX2PIX if given.get('model') == 'pix2pix' else {}
     settings = {**default_values(NETWORK), **default_values(TRAINING), 'instances': 'files',
                 'features': True, **fields, **baseline, **given}
-    skipped = {*given, *baseline, *unused_fields(settings),
-               *(('epochs', 'decay_epochs') if 'steps' in given else ())}
+    skipped = {*given, *baseline, *unused_fields(settings)}
     used = {name: fields[name] for name in fields if name in names and name not in skipped}
     given.update(used)
     flags = ' '.join(as_flag(name, value) for name, value in used.items())

@@ -255,6 +255,7 @@ def unused_fields(settings):
         ('n_blocks recompute', s.model in ('global', 'local'), 'a U-Net has no residual blocks'),
         ('feat nef n_down_encoder features_of', s.features, 'no encoder without --features'),
         ('boundary', s.instances != 'none', 'there are no instances'),
+        ('epochs decay_epochs', not s.steps, '--steps says how long to train'),
         ('lambda_vgg', s.vgg, 'there is no --vgg')) if not is_used for name in names.split()}
 
 

@@ -142,7 +142,8 @@ def read_map(path, size=None):
 
 
 def resize_labels(label, size, path):
-    """Resize (H, W) int32 by nearest neighbour. For pictures, Pillow rounds the positions."""
+    """Resize a label map (H, W) int32 by nearest neighbour. Pillow resizes maps from pictures;
+    it rounds positions in another way than data.resize does."""
     if size is None or Path(path).suffix.lower() == '.npy':
         return resize(label, size, nearest=True)
     return np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))

@@ -15,7 +15,6 @@ from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_text, require_regular_file
 from app.datasets import decoding
-from data import resize
 
 # Endings of file names that tell the roles of files; those without a role are not used.
 ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
@@ -140,18 +139,18 @@ def read_mat_numbers(path, key):
         return decoding.open_mat(path, 'scipy.io.loadmat', '5')[key].flatten().astype(int).tolist()
 
 
-def decode_helen_masks(path, size=None, *options):
+def decode_helen_masks(path, **options):
     """Decode as decoding.decode_map does; of the masks _lbl00 (`path`) to _lbl10 the strongest."""
     if not Path(path).stem.endswith('_lbl00'):
-        return decoding.decode_map(path, size, *options)
+        return decoding.decode_map(path, **options)
     folder = Path(path).parent
     masks = [file for file in files_below(folder) if re.search(r'_lbl\d\d$', file.stem)]
     if len(masks) != len(HELEN):
         raise UserError(f'{folder}: {len(masks)} masks there, expected {len(HELEN)}')
     with as_user_error(folder, 'its masks do not fit together'):
-        decoded = [decoding.decode_map(file, None, *options) for file in masks]
+        decoded = [decoding.decode_map(file, **options) for file in masks]
         labels = np.stack([mask for mask, _ in decoded]).argmax(0)
-    return resize(labels, size, nearest=True), decoded[0][1]
+    return labels, decoded[0][1]
 
 
 # The ids 0 ... 33; the official models have a 35th label for the id -1.

@@ -45,7 +45,7 @@ class PairReader:
         if c.n_labels == 0:
             return decoding.read_photo(path, size, c.in_channels), decoding.read_header(path)
         label, header = self.layout.decode_map(
-            path, None, bool(c.palette or to_ids), c.jpeg_labels)
+            path, colours=bool(c.palette or to_ids), jpeg_allowed=c.jpeg_labels)
         label = decoding.labels_as_int32(label, path)
         if label.ndim == 3:
             label = colours_to_labels(label, c.palette, path) if c.palette else to_ids(label)

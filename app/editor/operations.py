@@ -147,7 +147,7 @@ def cluster_style(clusters, label, number):
 
 
 def main_styles(clusters, labels):
-    """Return the main Style of each of some labels, as styles.choose_styles does."""
+    """Return the most frequent Style of each label, as styles.choose_styles chooses it."""
     numbers = choose_clusters(torch.tensor(labels, dtype=torch.long), clusters).tolist()
     return [cluster_style(clusters, label, number if number >= 0 else None)
             for label, number in zip(labels, numbers)]

@@ -115,7 +115,7 @@ def score_run(evaluation, run, title, folder, clusters):
                 style_source == 'encoded') else None
             seed = picture_seed(evaluation.seed, pair.name, number)
             vectors = generate.scene_styles(run, scene, clusters, encoded,
-                                              seed if style_source == 'sampled' else None)
+                                            seed if style_source == 'sampled' else None)
             fake = generate.synthesise(run, scene, vectors, seed)
             fake = fake if photo.is_floating_point() else data.to_uint8(fake)
             return data.to_tensor(data.resize(fake[0].permute(1, 2, 0).cpu().numpy(), size))

@@ -120,7 +120,7 @@ def make_scene_pictures(run, scene, name, choice, photo=None):
             vectors, seed = run_styles.read_scene_styles(choice.saved, run, scene)
         else:
             vectors = generate.scene_styles(run, scene, choice.clusters, photo,
-                                              seed if choice.sample else None, choice.chosen)
+                                            seed if choice.sample else None, choice.chosen)
         ending = (f'seed{choice.seed}_{i + 1}' if choice.sample else
                   'generated' if photo is None else 'encoded')
         yield ending, generate.synthesise(run, scene, vectors, seed)

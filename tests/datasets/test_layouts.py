@@ -496,7 +496,7 @@ def test_random_damages(command, flat, pytestconfig):
     whole = flat.with_name('whole')
     flat.rename(whole)
     codes = []
-    for i in range(1000 if pytestconfig.getoption('--long') else 120):
+    for i in range(2000 if pytestconfig.getoption('--long') else 120):
         shutil.rmtree(flat, ignore_errors=True)
         shutil.copytree(whole, flat)
         for _ in range(rng.randint(1, 3)):
