@@ -210,10 +210,12 @@ def count_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
-def ignore_signals(worker):
-    """Ignore Ctrl-C and the like in a loader process. Only the main process stops it."""
+def prepare_loader(worker, parent):
+    """Ignore Ctrl-C and the like in a loader process: only the main process, `parent`, stops it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if os.getppid() != parent:      # it was killed before PyTorch began to watch it
+        os._exit(1)
 
 
 def batches(dataset, device, **order):
@@ -229,10 +231,10 @@ def batches(dataset, device, **order):
     prepared = dataset.decoded and device.type == 'cpu'     # a GPU should not wait for augmentation
     workers = (16 if device.type == 'cuda' else 4) if dataset.workers is None else dataset.workers
     workers = 0 if prepared or not can_fork else min(workers, count_cores())
-    fork = 'fork' if workers else None
     iterator = iter(torch.utils.data.DataLoader(
-        dataset, num_workers=workers, multiprocessing_context=fork,
-        collate_fn=partial(collate, n_labels=dataset.n_labels), worker_init_fn=ignore_signals,
+        dataset, num_workers=workers, multiprocessing_context='fork' if workers else None,
+        collate_fn=partial(collate, n_labels=dataset.n_labels),
+        worker_init_fn=partial(prepare_loader, parent=os.getpid()),
         pin_memory=device.type == 'cuda', **order))
     processes = getattr(iterator, '_workers', ())
 

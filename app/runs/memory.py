@@ -94,9 +94,7 @@ def memory_needed(run):
         run.opt_G.zero_grad()
         run.opt_D.zero_grad()
     kept = checkpoint_bytes(run)
-    needed = memory.peak + kept
-    if run.vgg:
-        needed += sum(p.nbytes for p in run.vgg.parameters())
+    needed = memory.peak + kept + sum(p.nbytes for p in (run.vgg.parameters() if run.vgg else ()))
     run.step, run.last_map = step, ()
     train.freeze_inner(run)
     if run.device.type == 'cpu':                    # and the main process copies each checkpoint
