@@ -142,8 +142,7 @@ def read_map(path, size=None):
 
 
 def resize_labels(label, size, path):
-    """Resize a label map (H, W) int32 by nearest neighbour. Pillow resizes maps from pictures;
-    it rounds positions in another way than data.resize does."""
+    """Resize a label map (H, W) int32, read from `path`, to the same pixels as decode_map does."""
     if size is None or Path(path).suffix.lower() == '.npy':
         return resize(label, size, nearest=True)
     return np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))

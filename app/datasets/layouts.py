@@ -148,9 +148,8 @@ def decode_helen_masks(path, **options):
     if len(masks) != len(HELEN):
         raise UserError(f'{folder}: {len(masks)} masks there, expected {len(HELEN)}')
     with as_user_error(folder, 'its masks do not fit together'):
-        decoded = [decoding.decode_map(file, **options) for file in masks]
-        labels = np.stack([mask for mask, _ in decoded]).argmax(0)
-    return labels, decoded[0][1]
+        strengths, headers = zip(*(decoding.decode_map(file, **options) for file in masks))
+        return np.stack(strengths).argmax(0), headers[0]
 
 
 # The ids 0 ... 33; the official models have a 35th label for the id -1.

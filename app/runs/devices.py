@@ -31,7 +31,7 @@ def has_bf16(device):
 
 def pick_precision(config, device, clock=time.perf_counter):
     """Return 'bf16' if this network is at least 20 % faster in it on this device, else 'tf32' on a
-    GPU and 'fp32' on a CPU: the first to win three of their turns."""
+    GPU and 'fp32' on a CPU: whichever wins three turns first."""
     if not has_bf16(device):
         return 'fp32'
     exact = 'tf32' if device.type == 'cuda' else 'fp32'

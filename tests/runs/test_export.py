@@ -69,8 +69,7 @@ def expected_picture(run, clusters, maps):
 
 @pytest.mark.parametrize('kind', PROGRAMS)
 def test_exported_programs_make_the_picture(kind, tmp_path):
-    """The files of all networks make the pictures of `generate`, at two sizes, without this
-    project."""
+    """Exported files make the same pictures as `generate`, at two sizes, without this project."""
     if kind == 'onnx':
         for package in ('onnx', 'onnxscript', 'onnxruntime'):
             pytest.importorskip(package)
