@@ -153,6 +153,8 @@ TRAINING = fields(
          'decay of the moving average of the weights of G and E, which makes pictures; 0: none'),
     precision=(choice('fp32', 'tf32', 'bf16'), 'fp32',
                'arithmetic of the networks; auto: bf16 if it proves faster, else fp32', 'auto'),
+    threads=(integer(1, 1024), None, 'threads that compute on the CPU',
+             'OMP_NUM_THREADS, or the number that proves fastest'),
     recompute=(BOOL, False, 'compute the activations of G twice: less memory, more time'),
     compile=(BOOL, False, 'compile G with torch.compile, which takes a minute or more'),
     accumulate=(integer(1, 1 << 16), 1, 'split a batch into so many parts, to save memory'),
@@ -193,8 +195,8 @@ INHERITED = ('split left_out hold_out held jitter flip workers batch accumulate 
              'lambda_feature lambda_vgg lambda_l1 precision compile recompute seed').split()
 
 # What --resume may change: the result stays as it is, or the run gets longer, or files have moved.
-MAY_CHANGE = ('epochs decay_epochs steps workers cache save_every keep max_bad_steps data vgg '
-              'recompute compile').split()
+MAY_CHANGE = ('epochs decay_epochs steps workers threads cache save_every keep max_bad_steps data '
+              'vgg recompute compile').split()
 
 
 def default_values(table):
