@@ -116,7 +116,8 @@ NETWORK = fields(
     layout=(TEXT, 'flat'),                                  # a name in layouts.LAYOUTS
     label_names=(NAMES, None),
     label_table=(LABEL_TABLE, None),
-    palette=(COLOURS, None),
+    palette=(COLOURS, None),                                # of label maps that hold colours
+    label_colours=(COLOURS, None),                          # to show labels; see labels.csv
     void=(Kind('labels', list_of(LABEL.is_valid)), ()),     # labels that scores leave out
     jpeg_labels=(BOOL, False, 'accept label maps that JPEG has changed'),
     size=(SIZE, None, 'resize pictures to this size; native: keep their size'))     # None: native
@@ -234,7 +235,8 @@ def check_config(config, path=None):
                                          value is None and field.default is None),
                         field.kind.expected if field else 'a field of a configuration')
 
-    highest = max([*(c.label_table or {}).values(), *(row[3] for row in c.palette or []), *c.void],
+    highest = max([*(c.label_table or {}).values(), *c.void,
+                   *(row[3] for row in [*(c.palette or []), *(c.label_colours or [])])],
                   default=0)
     require('n_labels', not c.n_labels or highest < c.n_labels, f'more than {highest}')
     require('label_names', c.label_names is None or len(c.label_names) == c.n_labels, 'one each')

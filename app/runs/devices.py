@@ -59,11 +59,11 @@ def pick_precision(config, device, clock=time.perf_counter):
 
 def pick_threads(measure, cores):
     """Return the number of threads with which measure(threads) returns the fewest seconds: that of
-    the cores, halved as long as this helps. Slow steps are long enough for all cores."""
+    the cores, halved as long as this saves a tenth. Slow steps are long enough for all cores."""
     threads, seconds = cores, measure(cores)
     while threads > 1 and seconds < 5:
         fewer = measure(threads // 2)
-        if fewer >= seconds:
+        if fewer > 0.9 * seconds:
             break
         threads, seconds = threads // 2, fewer
     return threads

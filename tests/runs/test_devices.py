@@ -1,5 +1,6 @@
 """However a step is computed, the result is the same: in parts, with recomputed activations,
 compiled, in bfloat16, with the present labels only. Devices, arithmetic and memory."""
+import math
 from pathlib import Path
 import shutil
 
@@ -210,11 +211,12 @@ def test_the_number_of_threads_that_is_fastest_is_chosen():
 
         def measure(threads):
             asked.append(threads)
-            return abs(threads - best) / 100 + 0.1
+            return 0.1 + abs(math.log2(threads / best))
         assert devices.pick_threads(measure, 16) == best
         assert asked == [n for n in (16, 8, 4, 2, 1) if n >= best // 2]
     assert devices.pick_threads(lambda threads: 6 / threads ** 0.1 + threads, 12) == 12     # slow
     assert devices.pick_threads(lambda threads: threads, 3) == 1
+    assert devices.pick_threads(lambda threads: 1 + 0.01 * threads, 4) == 4         # noise
 
 
 def test_measuring_the_threads_leaves_a_run_as_it_is(command, scenes, monkeypatch):
