@@ -6,7 +6,7 @@ import re
 
 from app.common.console import quote
 from app.common.errors import UserError
-from app.common.files import require_folder, resolve_path
+from app.common.files import lock_folder, require_folder, resolve_path
 
 
 def list_checkpoints(folder):
@@ -42,6 +42,8 @@ def check_new(folder):
     if str(folder).encode(errors='replace').decode() != str(folder):
         raise UserError(f'{folder}: this name is no valid text; choose another with --run')
     if list_checkpoints(folder):
+        with suppress(OSError), lock_folder(folder):    # its error names who is at work there
+            pass
         raise UserError(f'{folder}: holds a trained run already; --resume {quote(folder)} goes on '
                         'with it, --run DIR makes another')
     if (folder / 'latest_net_G.pth').exists():

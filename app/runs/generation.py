@@ -70,6 +70,7 @@ def make_pictures(run, folder, files, out, choice, size=None):
     for name, scene in scenes:
         with reporting_errors(name):
             scene, path = scene.result(), files.labels[name]
+            memory.check_picture(run, scene.label.shape[:1:-1], path)
             size_noted = size_noted or warn_about_size(folder, c, path, scene)
             photo = files.photos.get(name) and read_photo(c, files.photos[name], scene)
             rows[name] = several and report.thumbnail(pictures.label_to_rgb(c, scene.label[0])), []

@@ -244,8 +244,8 @@ def run_page(folder, config):
             f'<div id="sheets" data-names="{" ".join(sheets)}"></div>')
     marks = [(step, what) for step, what in (
         (t.fix_global_steps, 'all of the generator is trained'),
-        (t.decay_start, 'the learning rate decays')) if step]
-    dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks if at <= done)
+        (t.decay_start, 'the learning rate decays')) if log and log['step'][0] <= step <= done]
+    dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks)
     if plots := ''.join(plot(name, table['step'], values, marks) for table in tables
                         for name, values in table.items() if name not in ('step', 'pictures')):
         parts.append(f'<h2>Curves</h2><p>Steps up to {done}{dashed}.</p>'
