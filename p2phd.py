@@ -21,7 +21,7 @@ from app.cli.settings import check_flags, dataset_fields, given_fields, seed_of
 from app.common import config as configuration
 from app.common.console import log_info, warn
 from app.common.errors import UserError
-from app.common.files import lock_folder, make_folder, resolve_path
+from app.common.files import lock_folder, make_folder, require_folder, resolve_path
 
 # Let waiting OpenMP threads sleep early, so that loader processes and other programs get the CPU.
 # Set before torch is imported.
@@ -154,11 +154,12 @@ def generate(args):
                         f'{len(files.labels)} label maps; generate them one at a time')
     if args.size:
         memory.check_picture(run, args.size, f'--size {configuration.format_value(args.size)}')
-    make_folder(out)
+    require_folder(out)                                         # before what takes long
     uses_clusters = (args.style or not files.photos) and not args.styles
     clusters = commands.load_clusters(run, folder) if uses_clusters else None
     choice = generation.StyleChoice(seed_of(args), args.sample, args.n, clusters,
                                     run_styles.parse_style_flags(args.style, clusters), args.styles)
+    make_folder(out)
     return 2 if generation.make_pictures(run, folder, files, out, choice, args.size) else 0
 
 
