@@ -155,7 +155,6 @@ def test_compiled_generator_is_the_generator():
     assert_same_step(make_run(CPU, **SMALL), run, batch(), labels, 1e-4)
 
 
-@pytest.mark.skipif(SIMULATED, reason='torch.compile cannot be simulated')
 @pytest.mark.parametrize('layer', [
     nn.Conv2d(32, 48, 3), nn.Conv2d(33, 32, 3, 2, 1), nn.Conv2d(32, 40, 4, 2, 2),
     nn.Conv2d(64, 32, 4, 1, 2), nn.ConvTranspose2d(32, 40, 3, 2, 1, 1),
@@ -222,7 +221,7 @@ def test_the_number_of_threads_that_is_fastest_is_chosen():
 def test_measuring_the_threads_leaves_a_run_as_it_is(command, scenes, monkeypatch):
     monkeypatch.delenv('OMP_NUM_THREADS')
     monkeypatch.setattr(devices, 'pick_threads', lambda measure, cores: 1 if measure(1) > 0 else 0)
-    words = ['train', '--data', scenes, '--steps', 2, '--spectral-norm', *TINY]
+    words = ['train', '--data', scenes, '--steps', 2, '--spectral-norm', '--device', 'cpu', *TINY]
     assert command(*words, '--run', 'measured')[0] == 0
     assert command(*words, '--run', 'told', '--threads', 1)[0] == 0
     measured, told = (runs.load_run(Path(name), CPU) for name in ('measured', 'told'))
@@ -237,6 +236,7 @@ def test_a_run_keeps_its_number_of_threads(command, scenes, monkeypatch):
 
     def train_for(steps, *flags):
         words = (['--resume', 'run'] if picked else ['--data', scenes, '--run', 'run', *TINY])
+        words += ['--device', 'cpu']
         picked.append(devices.pick_threads)
         assert command('train', *words, '--steps', steps, *flags)[0] == 0
         checkpoint = runs.load_run(Path('run'), CPU)
@@ -259,6 +259,7 @@ def test_a_run_keeps_its_number_of_threads(command, scenes, monkeypatch):
     assert runs.load_run(Path('other'), CPU).config.training.threads == 1       # torch's own
 
 
+@pytest.mark.skipif(SIMULATED, reason='torch.compile cannot be simulated')
 def test_without_a_compiler_training_goes_on(monkeypatch, capsys, tmp_path):
     broken = tmp_path / 'broken-compiler'
     broken.write_text('#!/bin/sh\nexit 1\n')
