@@ -21,7 +21,7 @@ from app.cli.settings import check_flags, dataset_fields, given_fields, seed_of
 from app.common import config as configuration
 from app.common.console import log_info, warn
 from app.common.errors import UserError
-from app.common.files import lock_folder, make_folder, resolve_path
+from app.common.files import lock_folder, make_folder, require_folder, resolve_path
 
 # Let waiting OpenMP threads sleep early, so that loader processes and other programs get the CPU.
 # Set before torch is imported.
@@ -137,7 +137,7 @@ def cluster(args):
 def generate(args):
     """Turn label maps into pictures (paper section 3.4). The style of an instance is the most
     frequent one of its label, drawn (--sample), chosen (--style), or of a photograph (--encode)."""
-    from app.runs import devices, generation, run_styles
+    from app.runs import devices, generation, memory, run_styles
     folder, run = commands.load_trained_run(args)
     draws_styles = args.sample and run.config.model != 'unet'   # a U-Net draws dropout masks
     if (draws_styles or args.style or args.encode) and not run.E:
@@ -152,6 +152,9 @@ def generate(args):
     if args.styles and len(files.labels) > 1:
         raise UserError(f'--styles {args.styles} describes one scene, but there are '
                         f'{len(files.labels)} label maps; generate them one at a time')
+    if args.size:
+        memory.check_picture(run, args.size, f'--size {configuration.format_value(args.size)}')
+    require_folder(out)                                         # before what takes long
     uses_clusters = (args.style or not files.photos) and not args.styles
     clusters = commands.load_clusters(run, folder) if uses_clusters else None
     choice = generation.StyleChoice(seed_of(args), args.sample, args.n, clusters,

@@ -3,7 +3,6 @@
 A style is the feature vector of an instance. The encoder computes it from a photograph. K-means on
 the features of all instances of a label finds the label's clusters. Their centres are the styles to
 choose from. `clusters` is the dict of all labels' clusters that `cluster` returns."""
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -110,8 +109,3 @@ def choose_styles(labels, clusters, generator=None):
     chosen = choose_clusters(labels, clusters, generator)
     return torch.where(chosen[:, None] >= 0, torch.from_numpy(clusters['centres'])[labels, chosen],
                        torch.from_numpy(clusters['mean']))
-
-
-def labels_without_styles(labels, clusters):
-    """Return the set of the labels (I,) that have no clusters."""
-    return {i for i in labels.unique().tolist() if not np.any(clusters['counts'][i])}

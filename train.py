@@ -205,7 +205,9 @@ def forward_backward(run, label, inst, image, present_labels, noise):
     # of VGG and D are freed before G's backward pass.
     g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 3
     terms = {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
+    D.requires_grad_(False)
     grad_fake, = torch.autograd.grad(g_loss / t.accumulate, fake_leaf, retain_graph=True)
+    D.requires_grad_(True)
     del g_terms, g_loss, d_terms, vgg_features
     (d_loss / t.accumulate).backward(inputs=list(D.parameters()))
     del fake_scales, real_scales, d_loss

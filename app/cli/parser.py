@@ -95,8 +95,8 @@ class Parser(argparse.ArgumentParser):
         group = self.fields('objective', 'gan lambda_feature vgg lambda_vgg lambda_l1', **shown)
         group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
                            default=SUPPRESS, help='train without the perceptual loss')
-        self.fields('running', 'precision compile recompute seed log_every sample_every '
-                    'evaluate_every save_every keep max_bad_steps', **shown)
+        self.fields('running', 'precision threads compile recompute seed log_every '
+                    'sample_every evaluate_every save_every keep max_bad_steps', **shown)
 
     def add_check(self, more=''):
         self.fields('data', 'data split instances palette n_labels ignore_label jpeg_labels' + more)

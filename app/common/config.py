@@ -116,7 +116,8 @@ NETWORK = fields(
     layout=(TEXT, 'flat'),                                  # a name in layouts.LAYOUTS
     label_names=(NAMES, None),
     label_table=(LABEL_TABLE, None),
-    palette=(COLOURS, None),
+    palette=(COLOURS, None),                                # of label maps that hold colours
+    label_colours=(COLOURS, None),                          # to show labels; see labels.csv
     void=(Kind('labels', list_of(LABEL.is_valid)), ()),     # labels that scores leave out
     jpeg_labels=(BOOL, False, 'accept label maps that JPEG has changed'),
     size=(SIZE, None, 'resize pictures to this size; native: keep their size'))     # None: native
@@ -153,6 +154,8 @@ TRAINING = fields(
          'decay of the moving average of the weights of G and E, which makes pictures; 0: none'),
     precision=(choice('fp32', 'tf32', 'bf16'), 'fp32',
                'arithmetic of the networks; auto: bf16 if it proves faster, else fp32', 'auto'),
+    threads=(integer(1, 1024), None, 'threads that compute on the CPU',
+             'OMP_NUM_THREADS, or the number that proves fastest'),
     recompute=(BOOL, False, 'compute the activations of G twice: less memory, more time'),
     compile=(BOOL, False, 'compile G with torch.compile, which takes a minute or more'),
     accumulate=(integer(1, 1 << 16), 1, 'split a batch into so many parts, to save memory'),
@@ -193,8 +196,8 @@ INHERITED = ('split left_out hold_out held jitter flip workers batch accumulate 
              'lambda_feature lambda_vgg lambda_l1 precision compile recompute seed').split()
 
 # What --resume may change: the result stays as it is, or the run gets longer, or files have moved.
-MAY_CHANGE = ('epochs decay_epochs steps workers cache save_every keep max_bad_steps data vgg '
-              'recompute compile').split()
+MAY_CHANGE = ('epochs decay_epochs steps workers threads cache save_every keep max_bad_steps data '
+              'vgg recompute compile').split()
 
 
 def default_values(table):
@@ -232,7 +235,8 @@ def check_config(config, path=None):
                                          value is None and field.default is None),
                         field.kind.expected if field else 'a field of a configuration')
 
-    highest = max([*(c.label_table or {}).values(), *(row[3] for row in c.palette or []), *c.void],
+    highest = max([*(c.label_table or {}).values(), *c.void,
+                   *(row[3] for row in [*(c.palette or []), *(c.label_colours or [])])],
                   default=0)
     require('n_labels', not c.n_labels or highest < c.n_labels, f'more than {highest}')
     require('label_names', c.label_names is None or len(c.label_names) == c.n_labels, 'one each')

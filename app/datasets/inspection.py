@@ -1,6 +1,7 @@
 """Find out before training what is in a data set and what is wrong with it."""
 from collections import Counter
 from contextlib import suppress
+import csv
 from pathlib import Path
 import sys
 from types import SimpleNamespace
@@ -132,11 +133,52 @@ def read_palette(path):
     return rows
 
 
+LISTED = 'id', 'name', 'r', 'g', 'b', 'void'      # the columns of labels.csv
+
+
+def read_label_list(path):
+    """Read a labels.csv, which has the column id and perhaps name; r, g and b; void (1: scores
+    leave it out). Returns {label: name}, rows [R, G, B, label, name] and the void labels, all empty
+    without the file."""
+    names, colours, void = {}, [], []
+    if not path.exists():
+        return names, colours, void
+    text = read_text(path)
+    lines = csv.reader(text.splitlines(), delimiter=';' if ';' in text.partition('\n')[0] else ',',
+                       skipinitialspace=True)
+    header = [column.strip().lower() for column in next(lines, [])]
+    if 'id' not in header or not set(header) <= set(LISTED) or len({*'rgb'} & {*header}) in (1, 2):
+        raise UserError(f'{path}, line 1: expected the columns {",".join(LISTED)}, or some of them '
+                        f'with id; got {",".join(header)[:80]!r}')
+    for number, texts in enumerate(lines, 2):
+        row = dict(zip(header, map(str.strip, texts)))
+        if not any(row.values()):
+            continue
+        try:
+            label, *rgb = (int(row[column]) for column in ('id', *'rgb') if row.get(column))
+            name, is_void = row.get('name') or str(label), row.get('void')
+            if not (len(texts) == len(header) and 0 <= label < MAX_LABELS and is_void in (
+                    None, '', '0', '1') and (not rgb or COLOURS.is_valid([[*rgb, label, name]]))):
+                raise ValueError
+        except ValueError:
+            raise UserError(f'{path}, line {number}: expected {",".join(header)}, ids below '
+                            f'{MAX_LABELS}, colours up to 255, void 0 or 1; got '
+                            f'{",".join(texts)[:80]!r}') from None
+        if label in names or name in names.values():
+            raise UserError(f'{path}, line {number}: {label} or {name!r} is on a line above, too')
+        names[label] = name
+        colours += [[*rgb, label, name]] if rgb else []
+        if is_void == '1' or is_void is None and name.lower() in VOID_NAMES:
+            void.append(label)
+    return names, colours, void
+
+
 def find_labels(source, layout, ids):
     """Return {field: value} of config.NETWORK for labels. ids: all that occur in the maps."""
     def refuse(flag, value, why):
         raise UserError(f'--{flag} {value}: {why}; leave it out')
 
+    label_colours = None
     n, ignored, void = source.n_labels, source.ignore_label, list(layout.void)
     names = palette = table = None
     for flag, value in (('palette', source.palette), ('ignore-label', ignored),
@@ -153,6 +195,8 @@ def find_labels(source, layout, ids):
         n = n or 1 + max(name_of)
         names = [name_of.get(label, str(label)) for label in range(n)]
         void = sorted(label for label, name in name_of.items() if name.lower() in VOID_NAMES)
+        if (path := Path(source.data) / 'labels.csv').exists():
+            warn(f'note: {path}: not read; names and colours are those of {source.palette}')
     elif n in layout.tables:
         table = layout.tables[n](Path(source.data))
         n += 1
@@ -167,18 +211,24 @@ def find_labels(source, layout, ids):
         table = {label: i for i, label in enumerate(sorted(ids - {ignored}))}
         n = len(table)
     else:
-        if (ignored is None and IGNORED in ids and (n or 0) <= IGNORED
+        path = Path(source.data) / 'labels.csv'
+        listed, label_colours, void = read_label_list(path)
+        if n and n <= max(listed, default=0):
+            raise UserError(f'--n-labels {n}: {path} has the label {max(listed)}')
+        if (ignored is None and IGNORED in ids - listed.keys() and (n or 0) <= IGNORED
                 and max(ids - {IGNORED}, default=0) < IGNORED - IGNORED_GAP):
             ignored = IGNORED
             warn(f'note: {source.data}: label {IGNORED} is taken as unknown; --ignore-label none '
                  'keeps it')
-        n = n or 1 + max(ids - {ignored}, default=0)
+        n = n or 1 + max((ids | listed.keys()) - {ignored}, default=0)
+        names = [listed.get(label, str(label)) for label in range(n)] if listed else None
     if table is not None:
         void = [table[label] for label in void if label in table]
     if isinstance(ignored, int):                # it becomes one more label, the last
         table = {**(table or {i: i for i in range(n)}), ignored: n}
         names, void, n = names and [*names, 'ignored'], [*void, n], n + 1
-    return dict(n_labels=n, label_names=names, label_table=table, palette=palette, void=void)
+    return dict(n_labels=n, label_names=names, label_table=table, palette=palette, void=void,
+                label_colours=label_colours or None)
 
 
 def require_usable(source, contents):

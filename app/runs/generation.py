@@ -12,7 +12,6 @@ from app.datasets import layouts
 from app.datasets.scenes import read_photo, read_scene, warn_about_size
 from app.runs import distributed, memory, pictures, report, run_styles
 import generate
-import styles
 
 # {scene: path} of label maps, instance maps ({}: connected components), photographs ({}: none).
 SceneFiles = namedtuple('SceneFiles', 'labels insts photos')
@@ -71,11 +70,13 @@ def make_pictures(run, folder, files, out, choice, size=None):
     for name, scene in scenes:
         with reporting_errors(name):
             scene, path = scene.result(), files.labels[name]
+            memory.check_picture(run, scene.label.shape[:1:-1], path)
             size_noted = size_noted or warn_about_size(folder, c, path, scene)
             photo = files.photos.get(name) and read_photo(c, files.photos[name], scene)
             rows[name] = several and report.thumbnail(pictures.label_to_rgb(c, scene.label[0])), []
-            missing = choice.clusters and styles.labels_without_styles(
-                scene.labels, choice.clusters) - unstyled
+            has_styles = choice.clusters and choice.clusters['counts'].any(1)
+            missing = {label for label in scene.labels.unique().tolist()
+                       if not has_styles[label]} - unstyled if choice.clusters else set()
             if missing:
                 unstyled |= missing
                 report_problem(warning_of_unstyled(c, path, missing))

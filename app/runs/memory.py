@@ -9,11 +9,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.common.console import log_info, warn
+from app.common.errors import UserError
 from app.runs import distributed
+import generate
+import nets
 import train
 
 # With larger maps than this, keeping freed memory wastes too much of it.
 KEPT_PIXELS = 2048 * 1024
+LARGE_PIXELS = 4096 * 4096              # see check_picture
 
 
 def keep_memory(keep=True):
@@ -100,6 +104,29 @@ def memory_needed(run):
     if run.device.type == 'cpu':                    # and the main process copies each checkpoint
         needed = distributed.LOCAL_WORLD_SIZE * needed + kept
     return needed
+
+
+def check_picture(run, size, name):
+    """Raise UserError, which begins with `name`, where a picture of `size` (width, height) takes
+    more memory than is free. Only for large ones, because the estimate takes a second."""
+    (w, h), c, free = size, run.config, free_memory(run.device)
+    if w * h <= LARGE_PIXELS or free is None:
+        return
+    from torch._subclasses.fake_tensor import FakeTensorMode     # takes long to import
+    multiple = generate.network_multiple(c)
+    shape = -(-h // multiple) * multiple, -(-w // multiple) * multiple
+    with (torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory,
+          nets.arithmetic(run.device, run.precision)):
+        label, inst, features = (
+            torch.empty(1, channels, *shape, dtype=dtype, device=run.device)
+            for channels, dtype in ((1 if c.n_labels else c.in_channels, torch.uint8),
+                                    (1, torch.int32), (c.feat, torch.float32)))
+        present = torch.arange(12, device=run.device) if c.n_labels > 12 else None      # at least
+        generate.run_generator(run, label, None if c.instances == 'none' else inst,
+                               features if c.features else None, 0, present)
+    if memory.peak > free:
+        raise UserError(f'{name}: a picture of {w}x{h} takes about {memory.peak / 2 ** 30:.0f} GiB '
+                        f'of memory, and {free / 2 ** 30:.0f} GiB are free; take a smaller --size')
 
 
 def compare_memory(run):

@@ -49,11 +49,12 @@ def strip(config, label, pictures):
 
 
 def label_colours(config):
-    """Return the colours (n_labels, 3) uint8 of a run's labels: those of its palette, else of its
-    layout, else of PASCAL VOC, which deals the bits of an id to the channels."""
+    """Return the colours (n_labels, 3) uint8 of a run's labels: those of its palette or labels.csv,
+    else of its layout, else of PASCAL VOC, which deals the bits of an id to the channels."""
     ids = np.arange(config.n_labels)[:, None]
     colours = sum(((ids >> 3 * bit + np.arange(3)) & 1) << 7 - bit for bit in range(8))
-    listed = {label: rgb for *rgb, label, _ in config.palette} if config.palette else dict(
+    rows = config.palette or config.label_colours
+    listed = {label: rgb for *rgb, label, _ in rows} if rows else dict(
         enumerate(layouts.LAYOUTS[config.layout].colours[:config.n_labels]))
     for label, rgb in listed.items():
         colours[label] = rgb

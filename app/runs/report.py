@@ -93,7 +93,8 @@ def run_facts(path, n_labels=None):
     return {
         'run': str(path), 'checkpoint': str(newest), 'official': t is None,
         'step': checkpoint['step'], 'of_steps': t and t.total_steps, 'data': t and t.data,
-        'layout': c.layout, 'labels': c.n_labels, 'instances': c.instances,
+        'layout': c.layout, 'labels': c.n_labels, 'label_names': c.label_names,
+        'void': list(c.void), 'instances': c.instances,
         'size': c.size and list(c.size),
         'model': {'global': 'G1', 'local': f'G1 and {plural(c.n_enhancers, "enhancer")}',
                   'unet': 'U-Net'}[c.model],
@@ -127,6 +128,9 @@ def describe_facts(facts):
     yield '  pictures    ' + ', '.join(filter(None, [
         facts['layout'], configuration.format_value(facts['size'] or 'native size'),
         f'{facts["labels"]} labels', INSTANCES[facts['instances']], facts['data']]))
+    if names := facts['label_names']:
+        void = ', '.join(names[label] for label in facts['void'])
+        yield f'  labels      {", ".join(names)}' + f'; not scored: {void}' * bool(void)
     yield f'  networks    {facts["model"]}; ' + ', '.join(
         f'{name} {n / 1e6:.1f}M' for name, n in facts['parameters'].items())
     if not facts['official']:
@@ -240,8 +244,8 @@ def run_page(folder, config):
             f'<div id="sheets" data-names="{" ".join(sheets)}"></div>')
     marks = [(step, what) for step, what in (
         (t.fix_global_steps, 'all of the generator is trained'),
-        (t.decay_start, 'the learning rate decays')) if step]
-    dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks if at <= done)
+        (t.decay_start, 'the learning rate decays')) if log and log['step'][0] <= step <= done]
+    dashed = ''.join(f'; dashed at step {at}: {what}' for at, what in marks)
     if plots := ''.join(plot(name, table['step'], values, marks) for table in tables
                         for name, values in table.items() if name not in ('step', 'pictures')):
         parts.append(f'<h2>Curves</h2><p>Steps up to {done}{dashed}.</p>'

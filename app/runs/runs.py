@@ -9,7 +9,7 @@ from app.common.console import log_info, warn
 from app.common.errors import UserError, as_user_error, one_line
 from app.common.files import require_regular_file
 from app.datasets import layouts
-from app.runs import checkpoints, official
+from app.runs import checkpoints, convolutions, official
 import nets
 import train
 
@@ -39,6 +39,9 @@ def build_run(config, device, training=True, weights=None, average=None):
         return net.to(torch.float32)
 
     run = train.make_run(config, device, training, make)
+    t = config.training
+    if training and device.type == 'cpu' and run.precision == 'fp32' and t and not t.compile:
+        convolutions.speed_up(run.G, run.D, *([run.E] if run.E else []))
     run.log = Log()
     for name, state in (average or {}).items() if run.average else ():
         run.average[name].load_state_dict(state)

@@ -5,6 +5,8 @@ import os
 import signal
 import time
 
+import torch
+
 from app.common import config as configuration
 from app.common.console import (format_duration, log_info, plural, quote, status_line, warn,
                                 warn_on_error)
@@ -52,6 +54,35 @@ def load_batches(run, loaded, start, stop):
         len(loaded.dataset), t.batch, start, stop, t.seed, distributed.shard))
 
 
+def set_threads(run, loaded, clock=time.perf_counter):
+    """Set the number of threads on the CPU: that of --threads, of OMP_NUM_THREADS, of a run that
+    goes on, or the one with which this run's forward and backward pass are fastest."""
+    t = run.config.training
+
+    def measure(threads):
+        torch.set_num_threads(threads)
+        seconds = []
+        while len(seconds) < 4 and sum(seconds) < 5:        # the first one is slower
+            started = clock()
+            train.forward_backward(run, *batch, 0)
+            seconds.append(clock() - started)
+        return min(seconds)
+
+    measures = t.threads is None and not run.step and run.device.type == 'cpu'
+    if 'OMP_NUM_THREADS' in os.environ and 'threads' not in t.flags:
+        t.threads = torch.get_num_threads()
+    elif measures:
+        items = [loaded.dataset[0, i] for i in range(t.batch // t.accumulate)]
+        batch = data.to_device(data.collate(items, run.config.n_labels), run.device)
+        run.D.eval()                                # spectral norm keeps its state
+        t.threads = distributed.all_gather(devices.pick_threads(measure, data.count_cores()))[0]
+        run.D.train()
+        run.opt_G.zero_grad()
+        run.opt_D.zero_grad()
+    t.threads = t.threads or torch.get_num_threads()
+    torch.set_num_threads(t.threads)
+
+
 def measure_step(run, loaded):
     """Return the mean seconds of a step, with loading. The run cannot be used afterwards."""
     t, times = run.config.training, []
@@ -69,6 +100,7 @@ def set_steps_for_hours(hours, config, device, loaded):
     t = config.training
     run = runs.build_run(config, device)
     run.vgg = loaded.vgg and loaded.vgg.to(device)
+    set_threads(run, loaded)
     seconds = measure_step(run, loaded)
     t.steps = distributed.all_gather(max(1, int(hours * 3600 / seconds)))[0]
     t.flags['steps'] = t.steps
@@ -82,6 +114,8 @@ def start(run, folder, loaded, make_score, dry_run=False):
     makes `score`, see fit, or returns None. dry_run: only estimate memory and time."""
     c, t, n = run.config, run.config.training, len(loaded.dataset)
     run.vgg = loaded.vgg and loaded.vgg.to(run.device)
+    set_threads(run, loaded)
+    where = run.device if run.device.type == 'cuda' else plural(t.threads, 'CPU thread')
     weights = ', '.join(
         f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
         for name in 'GDE' if getattr(run, name))
@@ -90,7 +124,7 @@ def start(run, folder, loaded, make_score, dry_run=False):
     frozen = f'; only the new enhancer until step {t.fix_global_steps}' * bool(t.fix_global_steps)
     saved, drawn = ('at the end' if often >= t.total_steps else f'every {often} steps'
                     for often in (t.save_every, t.sample_every))
-    for line in (f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {run.device} in '
+    for line in (f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {where} in '
                  f'{t.precision}, weights {weights}',
                  f'  pictures  {n} to train on, {plural(len(loaded.shown), "other")} to look at',
                  f'  schedule  {t.total_steps * t.batch / n:.1f} epochs; learning rate {t.lr:g} '
@@ -117,6 +151,7 @@ def continue_run(run, folder, loaded, make_score):
     """Continue to train a loaded run. make_score: see start. Returns the exit code."""
     log_info(f'{folder}: going on at step {run.step} of {run.config.training.total_steps}')
     run.vgg, score = loaded.vgg and loaded.vgg.to(run.device), None
+    set_threads(run, loaded)
     try:
         score = distributed.IS_MAIN and make_score()
     except UserError as error:                              # its pictures may be gone

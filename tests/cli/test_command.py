@@ -12,7 +12,7 @@ import torch
 from app.datasets import decoding, layouts
 from app.datasets.pairs import PairReader, open_dataset
 from app.demo import streets
-from app.runs import checkpoints, pictures, run_styles, runs
+from app.runs import checkpoints, memory, pictures, run_styles, runs
 from conftest import BARE, ROOT, SIMULATED, TINY, equal
 import data
 import generate
@@ -154,6 +154,17 @@ def test_labels_without_styles_are_named(trained, scenes, tmp_path):
     assert done.returncode == 0
     assert 'train.png: no styles for train, which the training data lacks' in done.stderr
     assert 'other ids' in done.stderr
+
+
+def test_pictures_that_need_more_memory_than_is_free(p2phd, trained, scenes, monkeypatch):
+    label = next(scenes.rglob('*labelIds.png'))
+    words = ['generate', '--run', trained, '--label', label, '--out', 'made']
+    assert '--size 32000x32000: a picture of 32000x32000 takes about ' in p2phd(
+        *words, '--size', '32000x32000', code=2)
+    monkeypatch.setattr(memory, 'LARGE_PIXELS', 0)
+    p2phd(*words)                                           # enough memory
+    monkeypatch.setattr(memory, 'free_memory', lambda device: 1000)
+    assert f'{label}: a picture of 64x32 takes about 0 GiB' in p2phd(*words, code=2)
 
 
 def test_log_means_are_of_the_steps_since_the_last_row(p2phd, scenes, tmp_path):

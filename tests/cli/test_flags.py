@@ -42,7 +42,7 @@ def test_dry_run_and_hours(command, scenes, tmp_path):
     words = ['train', '--data', scenes, *TINY, '--device', 'cpu']
     code, out, err = command(*words, '--steps', 7, '--dry-run')
     assert code == 0, err
-    for line in ('7 steps of 1 on cpu in fp32', '  pictures  6 to train on, 2 others',
+    for line in ('7 steps of 1 on 1 CPU thread in fp32', '  pictures  6 to train on, 2 others',
                  '  schedule  1.2 epochs; learning rate 0.0002 until step 3, then falling to 0 at',
                  '  writes    a checkpoint of', 'GB at the end', '  memory    about', 's a step'):
         assert line in out, out

@@ -23,6 +23,7 @@ from app.common.errors import UserError
 from app.datasets import decoding, layouts
 from app.datasets.pairs import PairReader, open_dataset
 from app.runs import runs
+from app.runs.pictures import label_colours
 from conftest import BARE, TINY, examine
 import data
 
@@ -263,6 +264,61 @@ def test_palette_of_colours(command, flat, tmp_path):
     (tmp_path / 'palette.txt').write_text('1,2,3\n')
     assert "palette.txt, line 1: expected R,G,B,id[,name], got '1,2,3'" in command(
         'check', '--data', flat, '--palette', 'palette.txt')[2]
+
+
+def test_labels_csv_names_colours_and_leaves_out(command, flat):
+    (flat / 'labels.csv').write_text('id,name,r,g,b,void\n0,void,0,0,0,1\n3,"road, wide",9,8,7,0\n'
+                                     '6,sky,,,,\n')
+    assert command('train', '--data', flat, '--run', 'run', '--steps', 1, *TINIEST)[0] == 0
+    config = runs.load_run(Path('run'), torch.device('cpu')).config
+    assert config.label_names == ['void', '1', '2', 'road, wide', '4', '5', 'sky']
+    assert config.n_labels == 7 and config.void == [0]
+    assert label_colours(config)[[0, 3, 1]].tolist() == [[0, 0, 0], [9, 8, 7], [128, 0, 0]]
+    (flat / 'labels.csv').unlink()                          # the run keeps it
+    out = command('info', 'run')[1]
+    assert 'labels      void, 1, 2, road, wide, 4, 5, sky; not scored: void\n' in out
+
+    (flat / 'labels.csv').write_text('ID; Name\n2; Unlabeled\n')         # as a spreadsheet writes
+    contents = examine(flat)
+    assert contents.label_names == ['0', '1', 'Unlabeled', '3', '4'] and contents.void == [2]
+    assert contents.label_colours is None
+    contents = examine(flat, ignore_label=4)
+    assert contents.label_names[-1] == 'ignored' and contents.void == [2, 4]
+    (flat / 'palette.txt').write_text('0,0,0,0')
+    assert 'labels.csv: not read' in command('check', '--data', flat, '--palette',
+                                             flat / 'palette.txt')[2]
+
+
+@pytest.mark.parametrize('text, message', [
+    ('', "line 1: expected the columns id,name,r,g,b,void, or some of them with id; got ''"),
+    ('name,r\n', 'line 1'), ('id,name,x\n', 'line 1'), ('id,r,g\n', 'line 1'),
+    ('id,name\n1,a\n1,b\n', "line 3: 1 or 'b' is on a line above, too"),
+    ('id,name\n\n1,a\n2,a\n', "line 4: 2 or 'a' is on a line above, too"),
+    ('id,r,g,b\n1,2,3,400\n', "colours up to 255, void 0 or 1; got '1,2,3,400'"),
+    ('id,r,g,b\n1,2,,4\n', 'line 2'), ('id,void\n3,x\n', 'line 2'), ('id\n-1\n', 'line 2'),
+    ('id\n5000\n', 'line 2'), ('id\nroad\n', 'line 2'), ('id,name\n1\n', 'line 2'),
+    ('id,name\n1,a,b\n', 'line 2')])
+def test_a_wrong_line_of_labels_csv_is_named(command, flat, text, message):
+    (flat / 'labels.csv').write_text(text)
+    code, _, err = command('check', '--data', flat)
+    assert code == 2 and err.count('\n') == 1 and f'{flat / "labels.csv"}, ' in err
+    assert message in err
+
+
+def test_labels_csv_lists_255_or_more_labels_than_the_flag(command, flat):
+    (flat / 'labels.csv').write_text('id\n255\n')
+    assert examine(flat).n_labels == 256
+    code, _, err = command('check', '--data', flat, '--n-labels', 9)
+    assert code == 2 and 'labels.csv has the label 255' in err
+
+
+def test_labels_csv_of_cityscapes(real):
+    contents = examine(real / 'cityscapes_256x128')
+    names, colours = zip(*layouts.CITYSCAPES)
+    n = len(contents.label_names)
+    assert contents.label_names == list(names[:n])
+    assert label_colours(contents).tolist() == [list(colour) for colour in colours[:n]]
+    assert set(contents.void) == set(layouts.LAYOUTS['Cityscapes'].void) - {34}
 
 
 def test_an_ignored_label_gets_its_own_channel(flat):

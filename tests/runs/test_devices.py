@@ -1,13 +1,16 @@
 """However a step is computed, the result is the same: in parts, with recomputed activations,
 compiled, in bfloat16, with the present labels only. Devices, arithmetic and memory."""
+import math
+from pathlib import Path
 import shutil
 
 import pytest
 import torch
+from torch import nn
 
 from app.demo import streets
-from app.runs import devices, memory
-from conftest import SIMULATED, make_run
+from app.runs import convolutions, devices, memory, runs
+from conftest import SIMULATED, TINY, equal, make_run
 import data
 import nets
 import train
@@ -150,6 +153,110 @@ def test_compiled_generator_is_the_generator():
         torch.testing.assert_close(run.G(x), expected, rtol=0, atol=1e-4)
     assert list(run.G.state_dict()) == names
     assert_same_step(make_run(CPU, **SMALL), run, batch(), labels, 1e-4)
+
+
+@pytest.mark.parametrize('layer', [
+    nn.Conv2d(32, 48, 3), nn.Conv2d(33, 32, 3, 2, 1), nn.Conv2d(32, 40, 4, 2, 2),
+    nn.Conv2d(64, 32, 4, 1, 2), nn.ConvTranspose2d(32, 40, 3, 2, 1, 1),
+    nn.ConvTranspose2d(40, 32, 4, 2, 1)], ids=repr)
+def test_faster_convolutions_have_the_same_gradients(layer):
+    torch.manual_seed(0)
+    layer.double()
+    x = torch.randn(2, layer.in_channels, 9, 6, dtype=torch.double, requires_grad=True)
+    expected = layer(x)
+    gradient = torch.randn_like(expected)
+    inputs = [x, *layer.parameters()]
+    usual = torch.autograd.grad(expected, inputs, gradient)
+    convolutions.speed_up(layer)
+    y = layer(x)
+    faster = torch.autograd.function.BackwardCFunction
+    assert torch.equal(y, expected) and isinstance(y.grad_fn, faster)
+    for a, b in zip(torch.autograd.grad(y, inputs, gradient), usual):
+        torch.testing.assert_close(a, b)
+
+    y = layer(x)
+    layer.requires_grad_(False)                     # no gradient of the weights, as train_step does
+    torch.testing.assert_close(torch.autograd.grad(y, x, gradient)[0], usual[0])
+    assert not isinstance(layer(x).grad_fn, faster)
+
+
+@pytest.mark.parametrize('network', [
+    {}, {'model': 'local', 'n_enhancers': 1}, {'model': 'unet', 'n_down': 5},
+    {'spectral_norm': True}, {'up': 'bilinear'}], ids=str)
+@pytest.mark.parametrize('recompute', [False, True])
+def test_faster_convolutions_leave_a_step_as_it_is(network, recompute, monkeypatch):
+    wide = {**SMALL, 'ngf': 32, 'ndf': 32, 'nef': 32, **network}
+    faster = make_run(CPU, **wide)
+    monkeypatch.setattr(convolutions, 'speed_up', lambda *networks: None)
+    usual = make_run(CPU, **wide)
+    faster.G.recompute = usual.G.recompute = recompute
+    assert_same_step(faster, usual, batch(2), tolerance=1e-4)
+
+
+def test_convolutions_are_faster_only_in_float32_on_the_cpu(monkeypatch):
+    calls = []
+    monkeypatch.setattr(convolutions, 'speed_up', lambda *networks: calls.append(networks))
+    make_run(CPU, **SMALL)
+    assert len(calls) == 1
+    make_run(CPU, 'bf16', **SMALL)
+    make_run(CPU, training={'compile': True}, **SMALL)
+    runs.build_run(make_run(CPU, 'bf16', **SMALL).config, CPU, training=False)
+    assert len(calls) == 1
+
+
+def test_the_number_of_threads_that_is_fastest_is_chosen():
+    for best in (1, 2, 4, 8, 16):
+        asked = []
+
+        def measure(threads):
+            asked.append(threads)
+            return 0.1 + abs(math.log2(threads / best))
+        assert devices.pick_threads(measure, 16) == best
+        assert asked == [n for n in (16, 8, 4, 2, 1) if n >= best // 2]
+    assert devices.pick_threads(lambda threads: 6 / threads ** 0.1 + threads, 12) == 12     # slow
+    assert devices.pick_threads(lambda threads: threads, 3) == 1
+    assert devices.pick_threads(lambda threads: 1 + 0.01 * threads, 4) == 4         # noise
+
+
+def test_measuring_the_threads_leaves_a_run_as_it_is(command, scenes, monkeypatch):
+    monkeypatch.delenv('OMP_NUM_THREADS')
+    monkeypatch.setattr(devices, 'pick_threads', lambda measure, cores: 1 if measure(1) > 0 else 0)
+    words = ['train', '--data', scenes, '--steps', 2, '--spectral-norm', '--device', 'cpu', *TINY]
+    assert command(*words, '--run', 'measured')[0] == 0
+    assert command(*words, '--run', 'told', '--threads', 1)[0] == 0
+    measured, told = (runs.load_run(Path(name), CPU) for name in ('measured', 'told'))
+    assert measured.config.training.threads == 1
+    for name in 'GDE':
+        assert equal(*(getattr(run, name).state_dict() for run in (measured, told)))
+
+
+def test_a_run_keeps_its_number_of_threads(command, scenes, monkeypatch):
+    """--threads comes first, then OMP_NUM_THREADS, then the number of the run that goes on."""
+    picked = []
+
+    def train_for(steps, *flags):
+        words = (['--resume', 'run'] if picked else ['--data', scenes, '--run', 'run', *TINY])
+        words += ['--device', 'cpu']
+        picked.append(devices.pick_threads)
+        assert command('train', *words, '--steps', steps, *flags)[0] == 0
+        checkpoint = runs.load_run(Path('run'), CPU)
+        assert torch.get_num_threads() == checkpoint.config.training.threads
+        return torch.get_num_threads()
+
+    monkeypatch.delenv('OMP_NUM_THREADS')
+    monkeypatch.setattr(devices, 'pick_threads', lambda measure, cores: 2 if measure(3) > 0 else 0)
+    try:
+        assert train_for(2) == 2
+        monkeypatch.setattr(devices, 'pick_threads', None)
+        torch.set_num_threads(1)
+        assert train_for(3) == 2
+        assert train_for(4, '--threads', 1) == 1
+        monkeypatch.setenv('OMP_NUM_THREADS', '2')
+        assert train_for(5) == 1                            # --threads stays with the run
+    finally:
+        torch.set_num_threads(1)
+    assert command('train', '--data', scenes, '--run', 'other', '--steps', 1, *TINY)[0] == 0
+    assert runs.load_run(Path('other'), CPU).config.training.threads == 1       # torch's own
 
 
 @pytest.mark.skipif(SIMULATED, reason='torch.compile cannot be simulated')
