@@ -19,9 +19,9 @@ EGO, ROAD, SIDEWALK, BUILDING, POLE, TRAFFIC_LIGHT, SIGN = 1, 7, 8, 11, 17, 19, 
 VEGETATION, TERRAIN, SKY, PERSON, CAR = 21, 22, 23, 24, 26
 # A row of a palette is a style. Rows are drawn independently of each other and of both maps.
 CAR_COLOURS = np.array([(190, 28, 34), (30, 84, 184), (232, 233, 236), (242, 188, 38),
-                        (22, 104, 66), (38, 40, 46), (104, 186, 196)], 'uint8')
-BUILDING_COLOURS = np.array([(232, 214, 180), (170, 84, 64), (150, 172, 194), (222, 168, 88),
-                             (152, 178, 142), (214, 160, 150)], 'uint8')
+                        (22, 116, 68), (38, 40, 46), (104, 186, 196)], 'uint8')
+BUILDING_COLOURS = np.array([(236, 216, 178), (172, 74, 54), (112, 144, 190), (226, 156, 60),
+                             (134, 176, 122), (206, 128, 140)], 'uint8')
 # Of each building style: trim and awning, width and height of a window in metres, shutters or not.
 FACADES = [((250, 242, 224), (150, 44, 48), 1.2, 1.9, True),
            ((236, 226, 210), (40, 74, 66), 1.3, 1.8, False),
@@ -351,14 +351,15 @@ class Street:
         self.rectangle((x - 0.25, x + 0.25), (y, y + 0.13), (z, z), (236, 236, 230))
 
 
-def draw_scene(index, size=(256, 128), seed=0):
+def draw_scene(index, size=(256, 128), seed=0, colour_rng=None):
     """Draw scene `index` of the data set `seed`; any size (width, height) shows the same. Returns
     label (H, W) uint8; inst (H, W) int32, `label * 1000 + k` for cars, persons and buildings, else
-    the label; image (H, W, 3) uint8; and {id in inst: row of its palette, as CAR_COLOURS}."""
+    the label; image (H, W, 3) uint8; and {id in inst: row of its palette, as CAR_COLOURS}.
+    colour_rng: draws the rows of the palettes, in place of the generator of the seed."""
     if min(size) < 32:
         raise ValueError(f'a scene needs at least 32x32 pixels, not {size[0]}x{size[1]}')
-    rng, colour_rng = (np.random.default_rng([seed, index, i]) for i in range(2))
-    street = Street(size, rng, colour_rng)
+    rng, default = (np.random.default_rng([seed, index, i]) for i in range(2))
+    street = Street(size, rng, colour_rng or default)
     centres = slice(SUPERSAMPLE // 2, None, SUPERSAMPLE)
     inst = np.asarray(street.inst, np.int32)[centres, centres].copy()
     label = np.where(inst < 1000, inst, inst // 1000).astype(np.uint8)
