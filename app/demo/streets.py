@@ -23,12 +23,10 @@ CAR_COLOURS = np.array([(190, 28, 34), (30, 84, 184), (232, 233, 236), (242, 188
 BUILDING_COLOURS = np.array([(236, 216, 178), (172, 74, 54), (112, 144, 190), (226, 156, 60),
                              (134, 176, 122), (206, 128, 140)], 'uint8')
 # Of each building style: trim and awning, width and height of a window in metres, shutters or not.
-FACADES = [((250, 242, 224), (150, 44, 48), 1.2, 1.9, True),
-           ((236, 226, 210), (40, 74, 66), 1.3, 1.8, False),
-           ((226, 232, 238), (34, 66, 122), 1.9, 1.7, False),
-           ((252, 240, 214), (96, 52, 40), 1.1, 2.0, True),
-           ((240, 240, 228), (206, 150, 40), 1.4, 1.7, False),
-           ((250, 236, 230), (72, 74, 84), 1.2, 1.9, False)]
+FACADES = [
+    ((250, 242, 224), (150, 44, 48), 1.2, 1.9, 1), ((236, 226, 210), (40, 74, 66), 1.3, 1.8, 0),
+    ((226, 232, 238), (34, 66, 122), 1.9, 1.7, 0), ((252, 240, 214), (96, 52, 40), 1.1, 2.0, 1),
+    ((240, 240, 228), (206, 150, 40), 1.4, 1.7, 0), ((250, 236, 230), (72, 74, 84), 1.2, 1.9, 0)]
 # Of persons: coat, trousers, hair and skin.
 PERSON_COLOURS = np.array([[(178, 44, 52), (44, 50, 70), (52, 36, 28), (222, 178, 150)],
                            [(52, 92, 156), (70, 66, 62), (150, 112, 66), (230, 190, 164)],
@@ -88,7 +86,9 @@ class Street:
         objects = self.place_objects()
         for method, x, z, *more in objects:
             self.shadow_of(method.__name__, x, z, *more)
-        self.apply_shadows()
+        soft = self.shadow.filter(ImageFilter.GaussianBlur(self.w / 500))
+        dark = Image.fromarray((np.asarray(self.image) * (0.44, 0.46, 0.54)).astype(np.uint8))
+        self.image.paste(dark, mask=soft)
         self.rectangle((-40, 40), (0, top), (85, 85), BUILDING_COLOURS[backdrop], inst)
         for y in np.arange(1, top - 2, 3.3):
             for x in np.arange(-30, 30, 3):
@@ -116,10 +116,9 @@ class Street:
     def draw_ground(self, sidewalk_end):
         distances = np.geomspace(90, 2, 40)
         for strip in zip(distances, distances[1:]):         # so that haze grows with the distance
-            for x, colour, label in ((99, (126, 146, 84), TERRAIN),
-                                     (sidewalk_end, (188, 178, 170), SIDEWALK),
-                                     (5.9, (214, 210, 204), SIDEWALK),
-                                     (5.6, (116, 115, 118), ROAD)):
+            for x, colour, label in (
+                    (99, (126, 146, 84), TERRAIN), (sidewalk_end, (188, 178, 170), SIDEWALK),
+                    (5.9, (214, 210, 204), SIDEWALK), (5.6, (116, 115, 118), ROAD)):
                 self.rectangle((-x, x), (0, 0), strip, colour, label)
             for x, half, grey in ((-4.6, 0.9, 124), (-1.8, 0.9, 124), (1.8, 0.9, 124),
                                   (4.6, 0.9, 124), (-5.4, 0.2, 100), (5.4, 0.2, 100)):
@@ -184,13 +183,12 @@ class Street:
         self.polygon([(x + a * u, y + b * v, z + c * (u if a == 0 else v)) for u, v in circle],
                      *args, **kwargs)
 
-    def cast_shadow(self, x, z, height, base=0, ink=200):
-        """Darken the ground where a box between two heights keeps the sun away."""
-        (right, away), (left, end), (near, far) = SUN, x, z
-        a, b, c, d = right * base, away * base, right * height, away * height
+    def cast_shadow(self, x, z, height, ink=200):
+        """Darken the ground where a box of this height keeps the sun away."""
+        (left, end), (near, far), (right, away) = x, z, (height * step for step in SUN)
         self.pens[2].polygon(self.project([
-            (left + a, 0, near + b), (end + a, 0, near + b), (end + c, 0, near + d),
-            (end + c, 0, far + d), (left + c, 0, far + d), (left + a, 0, far + b)]), ink)
+            (left, 0, near), (end, 0, near), (end + right, 0, near + away),
+            (end + right, 0, far + away), (left + right, 0, far + away), (left, 0, far)]), ink)
 
     def shadow_of(self, kind, x, z, *more):
         if kind == 'car':
@@ -198,19 +196,13 @@ class Street:
             self.cast_shadow((x - 0.9, x + 0.9), (z, z + length), belt)
             self.cast_shadow((x - 0.7, x + 0.7), (z + 1, z + length - 0.6), roof)
             self.cast_shadow((x - 1, x + 1), (z - 0.12, z + length), 0.15, ink=255)
-        else:
-            thick, top = {'tree': (0.15, 3), 'post': (0.09, 5), 'person': (0.2, 1.6)}[kind]
-            self.cast_shadow((x - thick, x + thick), (z - 0.1, z + 0.1), top)
-        for dx, dz, r in ((-0.9, 0, 1), (0.8, 0.5, 1.1), (0.1, -0.6, 1.2), (0, 1.1, 0.9)):
-            if kind == 'tree':
+            return
+        thick, top = {'tree': (0.15, 3), 'post': (0.09, 5), 'person': (0.2, 1.6)}[kind]
+        self.cast_shadow((x - thick, x + thick), (z - 0.1, z + 0.1), top)
+        for dx, dz, r in ((2, 1.8, 1), (3.7, 2.3, 1.1), (3, 1.2, 1.2), (2.9, 2.9, 0.9)):
+            if kind == 'tree':                              # its crown
                 self.pens[2].polygon(self.project([
-                    (x + 2.9 + dx + r * cos(i / 2), 0, z + 1.8 + dz + r * sin(i / 2))
-                    for i in range(12)]), 200)
-
-    def apply_shadows(self):
-        soft = self.shadow.filter(ImageFilter.GaussianBlur(self.w / 500))
-        dark = Image.fromarray((np.asarray(self.image) * (0.44, 0.46, 0.54)).astype(np.uint8))
-        self.image.paste(dark, mask=soft)
+                    (x + dx + r * cos(i / 2), 0, z + dz + r * sin(i / 2)) for i in range(12)]), 200)
 
     def building(self, side, near, far, floors, row, inst):         # side: -1 left, 1 right
         colour, (trim, awning, width, height, shutters) = BUILDING_COLOURS[row], FACADES[row]

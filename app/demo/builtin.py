@@ -1,0 +1,84 @@
+"""The built-in run: networks and styles of the built-in street scenes, for pictures without any
+training. It lies in folders.BUILT_IN and holds, in float16, only what makes pictures. It is made by
+
+    python -m app.demo.builtin scenes streets/          # draw the scenes to train on
+    python p2phd.py train --data streets/ --size 512x256 --ngf 24 --n-down 3 --n-blocks 5 \\
+        --nef 12 --n-down-encoder 3 --ndf 32 --n-scales 2
+    python p2phd.py cluster --run runs/streets
+    python -m app.demo.builtin pack runs/streets        # into folders.BUILT_IN
+"""
+from functools import partial
+from pathlib import Path
+import sys
+
+import numpy as np
+from PIL import Image
+
+from app.common import config as configuration
+from app.common.errors import UserError
+from app.common.files import make_folder, write_atomically
+from app.demo.streets import draw_scene, write_dataset
+from app.runs import checkpoints, folders, run_styles, runs
+
+LARGEST = 8_000_000                         # bytes of all weights
+SIZE, SPLITS = (512, 256), {'train': (2000, 1), 'val': (50, 2)}     # number of scenes, seed
+SCENE, SCENE_SEED = 7, 22                   # the scene to begin with, which is not among those
+
+
+def pack(source, folder=folders.BUILT_IN):
+    """Write what makes pictures of the trained run in `source` into `folder`: the configuration of
+    the networks, G and E (the moving averages) in float16, and the styles. Returns the path of the
+    checkpoint. Raises UserError without styles of its last step, or where it gets too large."""
+    path, checkpoint = runs.read_run(source, generator_only=True)
+    config = checkpoint['config']
+    clusters = run_styles.load_styles(Path(source), config)
+    if not clusters or clusters.get('step') != checkpoint['step']:
+        raise UserError(f'{source}: no styles of step {checkpoint["step"]}; run python p2phd.py '
+                        f'cluster --run {source} first')
+    weights = {name: {key: value.half() for key, value in state.items()}
+               for name, state in checkpoint['weights'].items()}
+    tensors = list(checkpoints.iterate_tensors(weights))
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise UserError(f'{path}: has weights that are too large for float16')
+    if (size := sum(tensor.nbytes for tensor in tensors)) > LARGEST:
+        raise UserError(f'{path}: its weights take {size / 1e6:.2f} MB in float16, and at most '
+                        f'{LARGEST / 1e6:g} MB are built in; train smaller networks')
+    checkpoints.write_checkpoint(folder, {
+        'config': {**configuration.to_dict(config), 'training': None}, 'weights': weights,
+        'average': {}, 'step': checkpoint['step']}, keep=1)
+    write_atomically(folder / 'styles.npz', partial(np.savez, **clusters))
+    return folders.list_checkpoints(folder)[-1]
+
+
+def write_scene(folder, size):
+    """Draw the built-in scene at `size` (width, height). Write its maps, street_labelIds.png and
+    street_instanceIds.png, into `folder` and return both paths."""
+    scene = draw_scene(SCENE, size, SCENE_SEED)
+    make_folder(folder)
+    paths = []
+    for name, ids in (('label', scene.label), ('instance', scene.inst.astype(np.uint16))):
+        paths.append(folder / f'street_{name}Ids.png')
+        write_atomically(paths[-1], partial(Image.fromarray(ids).save, format='PNG'))
+    return paths
+
+
+def main(words):
+    """Run one of the commands above. Return the exit code."""
+    if len(words) != 2 or words[0] not in ('scenes', 'pack'):
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        if words[0] == 'pack':
+            path = pack(Path(words[1]))
+            print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')
+        else:
+            for split, (count, seed) in SPLITS.items():
+                write_dataset(words[1], split, count, SIZE, seed)
+    except UserError as error:
+        print(f'builtin: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
