@@ -3,7 +3,7 @@ training. It lies in folders.BUILT_IN and holds, in float16, only what makes pic
 
     python -m app.demo.builtin scenes streets/          # draw the scenes to train on
     python p2phd.py train --data streets/ --size 512x256 --ngf 24 --n-down 3 --n-blocks 5 \\
-        --nef 12 --n-down-encoder 3 --ndf 32 --n-scales 2
+        --nef 24 --n-down-encoder 2 --ndf 32 --n-scales 2
     python p2phd.py cluster --run runs/streets
     python -m app.demo.builtin pack runs/streets        # into folders.BUILT_IN
 """
