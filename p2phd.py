@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """pix2pixHD from label map to photograph.
 
+    python p2phd.py generate --sample --n 4              # with the built-in run
     python p2phd.py demo                                 # the whole chain on built-in street scenes
     python p2phd.py train --data cityscapes/             # G1 and the encoder at 1024x512
     python p2phd.py finetune --from runs/cityscapes      # G2 at 2048x1024; run it again for G3
