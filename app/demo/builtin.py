@@ -21,7 +21,7 @@ from app.demo.streets import draw_scene, write_dataset
 from app.runs import checkpoints, folders, run_styles, runs
 
 LARGEST = 8_000_000                         # bytes of all weights
-SIZE, SPLITS = (512, 256), {'train': (2000, 1), 'val': (50, 2)}     # number of scenes, seed
+SIZE, SPLITS = (512, 256), {'train': (1000, 1), 'val': (50, 2)}     # number of scenes, seed
 SCENE, SCENE_SEED = 7, 22                   # the scene to begin with, which is not among those
 
 
