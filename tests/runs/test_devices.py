@@ -160,19 +160,22 @@ def test_compiled_generator_is_the_generator():
 @pytest.mark.parametrize('layer', [
     nn.Conv2d(32, 48, 3), nn.Conv2d(33, 32, 3, 2, 1), nn.Conv2d(32, 40, 4, 2, 2),
     nn.Conv2d(64, 32, 4, 1, 2), nn.ConvTranspose2d(32, 40, 3, 2, 1, 1),
-    nn.ConvTranspose2d(40, 32, 4, 2, 1)], ids=repr)
+    nn.ConvTranspose2d(40, 32, 4, 2, 1), nn.Conv2d(128, 136, 3)], ids=repr)
 def test_faster_convolutions_have_the_same_gradients(layer):
     torch.manual_seed(0)
     layer.double()
-    x = torch.randn(2, layer.in_channels, 9, 6, dtype=torch.double, requires_grad=True)
+    large = min(layer.in_channels, layer.out_channels) >= 128       # for Winograd's algorithm
+    size = (49, 46) if large else (9, 6)
+    x = torch.randn(2, layer.in_channels, *size, dtype=torch.double, requires_grad=True)
     expected = layer(x)
     gradient = torch.randn_like(expected)
     inputs = [x, *layer.parameters()]
     usual = torch.autograd.grad(expected, inputs, gradient)
     convolutions.speed_up(layer, weights_change=True)
     y = layer(x)
-    faster = convolutions.MatrixProductGradient._backward_cls
-    assert torch.equal(y, expected) and isinstance(y.grad_fn, faster)
+    faster = convolutions.FastTraining._backward_cls
+    torch.testing.assert_close(y, expected)
+    assert torch.equal(y, expected) != large and isinstance(y.grad_fn, faster)
     for a, b in zip(torch.autograd.grad(y, inputs, gradient), usual):
         torch.testing.assert_close(a, b)
 
@@ -204,7 +207,6 @@ def test_winograd_convolution(size, n):
     exact = F.conv2d(x.double(), layer.weight.double(), layer.bias.double())
     convolutions.speed_up(layer, weights_change=True)
     with torch.no_grad():
-        assert convolutions.suits_winograd(layer, x)
         y = layer(x)
         assert y.shape == exact.shape and y.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(y.double(), exact, rtol=0, atol=5e-5 * exact.std().item())
