@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import json
 import os
 from pathlib import Path
+import shutil
 import subprocess
 import sys
 
@@ -35,10 +36,11 @@ def variants(cuda):
         'f': ('c with a local enhancer around it', '--fix-global 1')}
 
 
-# ------------------------------------------------------------ what troubles.py uses as well
+# ---------------------------------------------- what troubles.py and few_pictures.py use as well
 
-def parse_arguments(description, steps, steps_help):
-    """Parse the command line and make the output folder. steps: the default of --steps."""
+def parse_arguments(description, steps, steps_help, **more):
+    """Parse the command line and make the output folder. steps: the default of --steps. more:
+    {name: keyword arguments of add_argument} of further flags."""
     parser = argparse.ArgumentParser(description=description,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, required=True, help='CamVid in the flat layout')
@@ -47,9 +49,23 @@ def parse_arguments(description, steps, steps_help):
     parser.add_argument('--steps', type=int, default=steps, help=steps_help)
     parser.add_argument('--jobs', type=int, default=os.cpu_count(),
                         help='runs to train at the same time (default: one per core)')
+    for name, settings in more.items():
+        parser.add_argument(f'--{name}', **settings)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     return args
+
+
+def copy_few_pictures(source, folder, choose):
+    """Make the data set `folder` of the training pictures that choose(list of paths) returns and
+    the whole split val of the data set `source`."""
+    for role in ('img', 'label'):
+        (folder / f'train_{role}').mkdir(parents=True, exist_ok=True)
+        for path in choose(sorted((source / f'train_{role}').iterdir())):
+            shutil.copy(path, folder / f'train_{role}')
+        shutil.copytree(source / f'val_{role}', folder / f'val_{role}', dirs_exist_ok=True)
+    if (source / 'labels.csv').exists():
+        shutil.copy(source / 'labels.csv', folder)
 
 
 def run_program(words, log, threads=1):

@@ -8,14 +8,13 @@ again, it continues: what is finished is not repeated.
 """
 from concurrent.futures import ThreadPoolExecutor
 import re
-import shutil
 import sys
 
 import numpy as np
 from PIL import Image
 import torch
 
-from experiment import ROOT, parse_arguments, score_runs, train_to_end
+from experiment import ROOT, copy_few_pictures, parse_arguments, score_runs, train_to_end
 
 sys.path.insert(0, str(ROOT))
 from app.datasets import layouts
@@ -32,19 +31,6 @@ RUNS = {                                            # name: its flags of train
     'bilinear': '--up bilinear',
     'few': '--no-flip',                             # on a few pictures
     'few-more': '--flip --jitter 1.3'}              # the default is to flip
-
-
-def copy_few_pictures(args):
-    """Make a data set of the first N_FEW training pictures and the whole split val. Return its
-    folder."""
-    folder = args.out / 'few'
-    for role in ('img', 'label'):
-        (folder / f'train_{role}').mkdir(parents=True, exist_ok=True)
-        for path in sorted((args.data / f'train_{role}').iterdir())[:N_FEW]:
-            shutil.copy(path, folder / f'train_{role}')
-        if not (folder / f'val_{role}').exists():
-            shutil.copytree(args.data / f'val_{role}', folder / f'val_{role}')
-    return folder
 
 
 def train_run(name, seed, args):
@@ -116,7 +102,7 @@ def cell(values):
 
 def main():
     args = parse_arguments(__doc__, 2000, 'steps of each run (default: 2000)')
-    copy_few_pictures(args)
+    copy_few_pictures(args.data, args.out / 'few', lambda paths: paths[:N_FEW])
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda job: train_run(*job, args),
                       [(name, seed) for seed in range(args.seeds) for name in RUNS]))

@@ -90,7 +90,7 @@ class Parser(argparse.ArgumentParser):
             choice(*settings.PRESETS))
         self.flag('--dry-run', 'only report what would be trained and what it takes')
         self.flag('--hours', 'train for so long, in place of --epochs', config.HOURS)
-        self.fields('pictures', 'size crop jitter flip hold_out cache workers', **shown)
+        self.fields('pictures', 'size crop jitter flip augment hold_out cache workers', **shown)
         self.fields('schedule', 'epochs decay_epochs steps batch accumulate lr ema', **shown)
         group = self.fields('objective', 'gan lambda_feature vgg lambda_vgg lambda_l1', **shown)
         group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
