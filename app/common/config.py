@@ -197,6 +197,13 @@ PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False,
 INHERITED = ('split left_out hold_out held jitter flip augment workers batch accumulate lr gan vgg '
              'ema lambda_feature lambda_vgg lambda_l1 precision compile recompute seed').split()
 
+# What train --from takes over is the same, but for what belongs to the data set. And the fields of
+# networks, which must be as in the run whose weights it loads.
+OF_DATA_SET = 'split left_out hold_out held'.split()
+ARCHITECTURE = {'G': 'model ngf n_down n_blocks n_enhancers n_blocks_local up'.split(),
+                'E': 'feat nef n_down_encoder'.split(),
+                'D': 'ndf n_layers n_scales spectral_norm'.split()}
+
 # What --resume may change: the result stays as it is, or the run gets longer, or files have moved.
 MAY_CHANGE = ('epochs decay_epochs steps workers threads cache save_every keep max_bad_steps data '
               'vgg recompute compile').split()

@@ -78,6 +78,16 @@ def test_two_processes_train_as_one(p2phd, run_two, scenes, tmp_path):
     assert_same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
 
 
+def test_two_processes_begin_with_the_weights_of_another_run(p2phd, run_two, trained, scenes,
+                                                             tmp_path):
+    words = ['train', '--data', scenes, '--from', trained, '--batch', 2, '--device', 'cpu',
+             '--steps', 2]
+    p2phd(*words, '--run', 'one')
+    codes, out = run_two(*words, '--run', 'two')
+    assert codes == [0, 0] and out.count('35 of 35 matched by name') == 1, out
+    assert_same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
+
+
 def record_reductions(rank, port, folder):
     """Compute gradients in one of two processes, by GradientReducer and plainly. Write to a file of
     the folder: how many gradients were complete when each all-reduce began, whether both agree."""
