@@ -23,7 +23,7 @@ FLAGS = {                                   # name of a run: its flags of train
 
 def train_run(name, n, seed, args):
     """Train a run on n pictures."""
-    train_to_end(args.out / f'{name}-{n}-{seed}', args.steps, [
+    train_to_end(args.out / f'{name}-{n}-{seed}', [
         'train', '--data', args.out / f'camvid-{n}', '--run', args.out / f'{name}-{n}-{seed}',
         '--n-labels', N_LABELS, '--steps', args.steps, '--seed', seed, '--log-every', 50,
         '--workers', 0, *NETWORK.split(), *FLAGS[name].split()])
@@ -44,7 +44,7 @@ def main():
     print('| | ' + ' | '.join(title for title, _, _ in MEASURES.values()) + ' |')
     print('|---' * (1 + len(MEASURES)) + '|')
     for n in args.pictures:
-        rows = score_runs(
+        rows, _ = score_runs(
             ['--run', *(args.out / f'{name}-{n}-{seed}' for name in FLAGS for seed in seeds),
              '--data', args.data, '--void', VOID], args.out / f'scores-{n}-{args.seeds}')
         if n == args.pictures[0]:

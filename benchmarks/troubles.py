@@ -37,7 +37,7 @@ def train_run(name, seed, args):
     """Train one run."""
     folder = args.out / f'{name}{seed}'
     source = args.out / 'few' if name.startswith('few') else args.data
-    train_to_end(folder, args.steps, [
+    train_to_end(folder, [
         'train', '--data', source, '--run', folder, '--size', SIZE, '--n-labels', 12,
         '--instances', 'components', '--steps', args.steps, '--seed', seed, '--log-every', 50,
         '--workers', 0, '--precision', 'fp32', *NETWORK.split(), *RUNS[name].split()])
@@ -48,7 +48,7 @@ def evaluate(names, args, *flags):
     folder of the pictures."""
     folders = [args.out / f'{name}{seed}' for name in names for seed in range(args.seeds)]
     out = args.out / '-'.join(['scores', *(str(flag).strip('-') for flag in flags[:2])])
-    rows = score_runs(['--run', *folders, '--data', args.data, '--void', VOID, '--write',
+    rows, _ = score_runs(['--run', *folders, '--data', args.data, '--void', VOID, '--write',
                        out / 'pictures', *flags], out, threads=None)
     return ({name: [rows[f'{name}{seed}'] for seed in range(args.seeds)] for name in names},
             out / 'pictures')
