@@ -24,9 +24,15 @@ def read_base(folder, n_labels=None):
     except UserError as error:                  # in train, --n-labels describes the new data set
         raise UserError(str(error).replace('--n-labels', '--from-n-labels')) from None
     config = checkpoint['config']
-    return SimpleNamespace(folder=folder, path=path, config=config,
-                           training=vars(config.training) if config.training else {},
-                           weights={**checkpoint['weights'], **checkpoint['average']})
+    # dict, because load_state_dict would remember `assign` in the metadata of a state dict.
+    weights = {name: dict(state) for part in ('weights', 'average')
+               for name, state in checkpoint[part].items()}
+    with as_user_error(path, 'not a checkpoint of this program'), torch.device('meta'):
+        for name, constructor in nets.constructors(config).items():
+            if name in weights:                 # all of it must fit
+                constructor().load_state_dict(weights[name], assign=True)
+    return SimpleNamespace(folder=folder, path=path, config=config, weights=weights,
+                           training=vars(config.training) if config.training else {})
 
 
 def match_labels(config, base, by):
@@ -88,19 +94,13 @@ def weights_loader(config, base, by):
     c, b, labels = config, base.config, match_labels(config, base, by)
 
     def load(run):
-        for name, constructor in nets.constructors(b).items():
-            if name in base.weights and getattr(run, name):
-                state = dict(base.weights[name])    # load_state_dict would remember `assign` in it
-                with as_user_error(base.path, 'not a checkpoint of this program'):
-                    with torch.device('meta'):
-                        old = constructor()
-                    old.load_state_dict(state, assign=True)     # all of it must fit
-                if name == 'E':                     # it sees the photograph alone
-                    run.E.load_state_dict(state)
-                else:
-                    load_matched(getattr(run, name), state,
-                                 input_channels(c, map(labels.get, range(c.n_labels)), name),
-                                 input_channels(b, range(b.n_labels), name))
+        for name, state in base.weights.items():
+            if name == 'E' and run.E:                       # it sees the photograph alone
+                run.E.load_state_dict(state)
+            elif name != 'E':
+                load_matched(getattr(run, name), state,
+                             input_channels(c, map(labels.get, range(c.n_labels)), name),
+                             input_channels(b, range(b.n_labels), name))
         if run.average:
             train.init_averages(run)
         describe(run, base, labels, by or 'name')
