@@ -105,9 +105,9 @@ class Parser(argparse.ArgumentParser):
     def add_train(self):
         self.add_check(' skip_bad')
         group = self.add_argument_group('the weights of another run')
-        self.flag('--from', 'begin with the weights of this run. Its networks, size and loss are '
+        self.flag('--from', 'begin with the weights of this run; its networks, size and loss are '
                   'the defaults', FOLDER, SUPPRESS, group=group, dest='base')
-        self.flag('--match-labels', 'what a label of both data sets has in common',
+        self.flag('--match-labels', 'match the labels with those of --from by name or by id',
                   choice('name', 'id'), SUPPRESS, 'name', group)
         self.add_official('--from-n-labels', group)
         self.add_training('runs/<name of the data folder>',

@@ -44,19 +44,17 @@ def match_labels(config, base, by):
             raise UserError(f'--match-labels {by}: there are no labels in {c.training.data}; '
                             'leave it out')
         return {}
-    by_id = by == 'id'
+    keys = ids_of_labels if by == 'id' else names_of_labels
     for source, names in ((base.folder, b.label_names), (c.training.data, c.label_names)):
-        if not by_id and not names:
+        if by != 'id' and not names:
             raise UserError(f'{source}: its labels have no names that --from could match; '
                             '--match-labels id matches the ids')
-    positions = {}
-    for label, key in enumerate(ids_of_labels(b) if by_id else names_of_labels(b)):
-        positions.setdefault(key, []).append(label)
-    positions.pop(None, None)
+    found = {}                                      # the old labels of a name or an id
+    for label, key in enumerate(keys(b)):
+        found.setdefault(key, []).append(label)
+    found.pop(None, None)
     # Some data sets use a name twice: its first label is matched with the first one, and so on.
-    return {label: positions[key].pop(0)
-            for label, key in enumerate(ids_of_labels(c) if by_id else names_of_labels(c))
-            if positions.get(key)}
+    return {label: found[key].pop(0) for label, key in enumerate(keys(c)) if found.get(key)}
 
 
 def ids_of_labels(config):
@@ -109,13 +107,13 @@ def weights_loader(config, base, by):
 
 
 def load_matched(net, state, channels, old_channels):
-    """Load the state dict of a network with other input channels. In the first convolutions, a
-    channel that is not among old_channels keeps the weights that it has."""
-    matched = [i for i, channel in enumerate(channels) if channel in old_channels]
-    sources = [old_channels.index(channels[i]) for i in matched]
+    """Load the state dict of a network with other input channels, see input_channels. In the first
+    convolutions, a channel that is not among old_channels keeps the weights that it has."""
     if channels == old_channels:
         net.load_state_dict(state)
         return
+    matched = [i for i, channel in enumerate(channels) if channel in old_channels]
+    sources = [old_channels.index(channels[i]) for i in matched]
     own = net.state_dict()
     layers = {name: module for name, module in net.named_modules()
               if isinstance(module, nets.OneHotConv2d)}
@@ -136,8 +134,8 @@ def describe(run, base, labels, by):
     """Print what a new run has of the weights of `base` and what it has not."""
     c, b = run.config, base.config
     networks = [name for name in 'GED' if getattr(run, name)]
-    loaded = ' and '.join(name for name in networks if name in base.weights)
-    new = ' and '.join(name for name in networks if name not in base.weights)
+    loaded = ', '.join(name for name in networks if name in base.weights)
+    new = ', '.join(name for name in networks if name not in base.weights)
     log_info(f'{base.path}: {loaded} begin with its weights' + f', {new} with new ones' * bool(new))
     if c.n_labels:
         names = c.label_names or range(c.n_labels)

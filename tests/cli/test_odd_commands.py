@@ -541,7 +541,7 @@ ROWS = [
     ('train --data own --from run --n-enhancers 2', 2, '--n-enhancers 2, no local enhancers'),
     ('train --data own --from bare --match-labels id --nef 9', 2, '--nef 9, --features'),
     ('train --data own --from bare --match-labels id --features --nef 9 --n-down-encoder 2 '
-     '--steps 1', 0, 'G and D begin, E with new ones, 3 features: new, boundary map: new'),
+     '--steps 1', 0, 'D begin with its weights, E with new ones, 3 features: new, map: new'),
     ('train --data own --from run --match-labels id --size 18x16', 2, '--size 18x16, 4, 16x16'),
     ('train --data own --from native --match-labels id --steps 1', 0, 'runs/own: native size'),
     ('train --data own --from native --match-labels id --steps 1 --size 16x16', 0,
@@ -555,7 +555,7 @@ ROWS = [
     ('train --data pairs --from run', 2, '/pairs: , A to B, run , flat, pictures'),
     ('train --data own --from ab', 2, '/own: , flat, ab , A to B, pictures'),
     ('train --data pairs --from ab --match-labels id', 2, '--match-labels id, no labels, /pairs'),
-    ('train --data pairs --from ab --steps 1', 0, 'G and D begin, !labels  , !inputs'),
+    ('train --data pairs --from ab --steps 1', 0, 'D begin, !labels  , !inputs'),
     ('train --data channels --from ab', 2, '/channels: , 5 channels, ab have 1'),
     ('train --data own --from gone --match-labels id --steps 1', 0, '5 of 5, runs/own: 16x16'),
     ('train --data own --from vgg_gone --match-labels id', 2, '--vgg, gone.pth, vgg19-dcbb9e9d'),

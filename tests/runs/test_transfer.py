@@ -106,7 +106,7 @@ def test_the_new_networks_do_what_the_old_ones_did(flags, p2phd, scenes, own, tm
     p2phd('train', '--data', scenes, '--run', 'old', '--steps', 2, *flags_of(flags), *SHORT)
     out = p2phd('train', '--data', own / 'named', '--from', 'old', '--run', 'new', '--steps', 4,
                 '--save-every', 2, '--keep', 9, '--log-every', 2, *SHORT)
-    loaded = 'G and D' if 'pix2pix' in flags or '--no-f' in flags else 'G and E and D'
+    loaded = 'G, D' if 'pix2pix' in flags or '--no-f' in flags else 'G, E, D'
     assert f'old/checkpoint-0000002.pt: {loaded} begin with its weights\n' in out
     assert '  labels    4 of 5 matched by name; new: dragon\n' in out
     assert 'inputs' not in out and 'encoder  ' not in out and 'size  ' not in out
@@ -160,7 +160,7 @@ def test_boundary_map_and_features_of_one_run_only(p2phd, trained, own, tmp_path
     _, old = runs.read_run(trained)
     out = p2phd('train', '--data', own / 'plain', '--from', trained, '--match-labels', 'id',
                 '--run', 'bare', '--steps', 1, *SHORT)
-    for line in (': G and D begin with its weights\n', '5 of 5 matched by id\n',
+    for line in (': G, D begin with its weights\n', '5 of 5 matched by id\n',
                  '  inputs    boundary map: left out\n', '  inputs    3 features: left out\n',
                  '  encoder   left out, because there are no instances; --features-of label'):
         assert line in out, out
@@ -179,7 +179,7 @@ def test_boundary_map_and_features_of_one_run_only(p2phd, trained, own, tmp_path
     # The other way round.
     out = p2phd('train', '--data', own / 'named', '--from', 'bare', '--match-labels', 'id',
                 '--run', 'full', '--steps', 1, *SHORT, '--features')
-    assert ': G and D begin with its weights, E with new ones\n' in out
+    assert ': G, D begin with its weights, E with new ones\n' in out
     assert '  inputs    boundary map: new\n' in out and '  inputs    3 features: new\n' in out
     config, checkpoint = first_step(tmp_path / 'full')
     drawn = runs.build_run(config, CPU).G.state_dict()['model.1.weight']
@@ -249,7 +249,7 @@ def test_a_run_of_the_official_code(with_D, p2phd, golden, own, tmp_path):
     small = [] if with_D else ['--ndf', 4, '--n-scales', 2]     # there is no D that must fit
     out = p2phd('train', '--data', own / 'named', '--from', 'official', '--run', 'new', '--steps',
                 1, '--size', '64x64', *small, *SHORT)
-    assert 'G and E' in out and (', D with new ones' in out) != with_D
+    assert 'G, E' in out and (', D with new ones' in out) != with_D
     assert '4 of 5 matched by name; new: dragon' in out
     config, checkpoint = first_step(tmp_path / 'new')
     new, old = networks(checkpoint), transfer.read_base('official')
