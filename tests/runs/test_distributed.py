@@ -1,5 +1,6 @@
 """Several processes that work as one, on the CPU."""
 from collections import Counter
+import importlib
 import os
 import signal
 import socket
@@ -92,8 +93,8 @@ def record_reductions(rank, port, folder):
     """Compute gradients in one of two processes, by GradientReducer and plainly. Write to a file of
     the folder: how many gradients were complete when each all-reduce began, whether both agree."""
     os.environ.update(WORLD_SIZE='2', RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-    sys.modules.pop('app.runs.distributed', None)           # it reads the environment
     from app.runs import distributed
+    importlib.reload(distributed)                           # it reads the environment
     import torch.distributed as dist
     distributed.initialise(torch.device('cpu'))
     passes, seen = Counter(), []
