@@ -67,8 +67,8 @@ def plain_boundary_map(inst):
 def make_plain(net):
     """Give a network torch's own convolutions, norm and memory layout."""
     for module in net.modules():
-        for usual, faster in convolutions.FASTER.items():
-            module.__class__ = usual if type(module) is faster else type(module)
+        if type(module) in convolutions.FASTER.values():
+            module.__class__ = type(module).__base__
         for name, child in module.named_children():
             if isinstance(child, nets.InstanceNorm):
                 setattr(module, name, nn.InstanceNorm2d(child.num_features))

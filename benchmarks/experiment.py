@@ -23,7 +23,8 @@ from app.runs import report
 ROOT = Path(__file__).resolve().parent.parent
 MEASURES = {name: report.MEASURES[name]
             for name in ('pixel_accuracy', 'class_accuracy', 'mean_iou', 'l1', 'ssim')}
-NETWORK = '--ngf 32 --n-down 3 --n-blocks 6 --ndf 32 --n-scales 2 --n-down-encoder 3'
+NETWORK = '--ngf 32 --n-down 3 --n-blocks 6 --ndf 32 --n-scales 2'     # of all but a
+ENCODER = '--n-down-encoder 3'                                          # of all but a and h
 VARIANTS = {                            # name: (what it is, its flags of train)
     'a': ('pix2pix', '--model pix2pix --ngf 32 --ndf 32'),
     'b': ('one scale, no feature matching', '--n-scales 1 --lambda-feature 0'),
@@ -31,7 +32,7 @@ VARIANTS = {                            # name: (what it is, its flags of train)
     'c3': ('c with three scales', '--n-scales 3'),
     'd': ('c with the perceptual loss', '--vgg {vgg}'),
     'e': ('c with bilinear upsampling', '--up bilinear'),
-    'f': ('c from coarse to fine', ''),                 # see train_coarse_to_fine
+    'f': ('c from coarse to fine', ''),                 # see train_variant
     'g': ('c without instance boundaries', '--no-boundary'),
     'h': ('c without the encoder', '--no-features'),
     # What the paper does not compare.
@@ -104,6 +105,12 @@ def train_to_end(folder, words):
     print(f'{folder}: trained', flush=True)
 
 
+def train_all(train_one, jobs, args):
+    """Call train_one(*job, args) for each of the jobs, args.jobs of them at the same time."""
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda job: train_one(*job, args), jobs))
+
+
 def score_runs(words, out, threads=1):
     """Evaluate runs into the folder `out`, unless that is done. Return {name of a run: its row of
     scores.json}, and the protocol."""
@@ -113,6 +120,24 @@ def score_runs(words, out, threads=1):
         sys.exit(f'{out}: evaluation failed; see {log}')
     scores = json.loads((out / 'scores.json').read_text())
     return {row['name'].split(',')[0]: row for row in scores['rows']}, scores['protocol']
+
+
+def print_head(*columns):
+    """Print the head of a Markdown table: these columns, then the measures."""
+    titles = [*columns, *(title for title, _, _ in MEASURES.values())]
+    print('| ' + ' | '.join(titles) + ' |')
+    print('|---' * len(titles) + '|')
+
+
+def table_row(title, rows):
+    """Return a line of the Markdown table from the rows of scores.json of one variant."""
+    cells = []
+    for name, (_, factor, form) in MEASURES.items():
+        values = [factor * row[name] for row in rows if row.get(name) is not None]
+        mean = f'{sum(values) / len(values):{form}}' if values else ''
+        several = len(values) > 1
+        cells.append(mean + several * f' ({min(values):{form}} to {max(values):{form}})')
+    return f'| {title} | ' + ' | '.join(cells) + ' |'
 
 
 # --------------------------------------------------------------------------------- the experiment
@@ -126,7 +151,7 @@ def train_variant(name, seed, args):
         size = 'x'.join(str(int(side) // 2) for side in size.split('x'))
     words = ['--hours' if args.hours else '--steps', length, '--seed', seed, '--log-every', 100,
              '--workers', 0]
-    network = [] if name == 'a' else NETWORK.split()
+    network = {'a': '', 'h': NETWORK}.get(name, f'{NETWORK} {ENCODER}').split()
     first = folder.with_name(f'{folder.name}-inner') if name == 'f' else folder
     train_to_end(first, ['train', '--data', args.data, '--run', first, '--size', size, *network,
                          *VARIANTS[name][1].format(vgg=args.vgg).split(), *words])
@@ -145,17 +170,6 @@ def read_log(folder):
     return steps, hours
 
 
-def table_row(title, rows):
-    """Return a line of the Markdown table from the rows of scores.json of one variant."""
-    cells = []
-    for name, (_, factor, form) in MEASURES.items():
-        values = [factor * row[name] for row in rows if row.get(name) is not None]
-        mean = f'{sum(values) / len(values):{form}}' if values else ''
-        several = len(values) > 1
-        cells.append(mean + several * f' ({min(values):{form}} to {max(values):{form}})')
-    return f'| {title} | ' + ' | '.join(cells) + ' |'
-
-
 def main():
     args = parse_arguments(
         __doc__, 9000, 'steps of each run (default: 9000)', seeds=2,
@@ -163,18 +177,15 @@ def main():
         size={'default': '256x128', 'metavar': 'WxH', 'help': 'default: 256x128'},
         only={'nargs': '+', 'choices': VARIANTS, 'metavar': 'NAME', 'default': list('abcdefgh'),
               'help': f'variants (default: a to h): {", ".join(VARIANTS)}'},
-        vgg={'metavar': 'PATH', 'help': 'weights of VGG-19, for d, which is left out without'})
+        vgg={'metavar': 'PATH', 'help': 'weights of VGG-19 for d; without them, d is left out'})
     names = [name for name in VARIANTS if name in args.only and (name != 'd' or args.vgg)]
     runs = [(name, seed) for seed in range(args.seeds) for name in names]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda run: train_variant(*run, args), runs))
-
+    train_all(train_variant, runs, args)
     folders = {run: args.out / '{}-{}'.format(*run) for run in runs}
     rows, protocol = score_runs(['--run', *folders.values()],
                                 args.out / f'scores-{"-".join(names)}-{args.seeds}')
-    print(f'\n{protocol}\n\n| | steps, hours | '
-          + ' | '.join(title for title, _, _ in MEASURES.values()) + ' |')
-    print('|---' * (2 + len(MEASURES)) + '|')
+    print(f'\n{protocol}\n')
+    print_head('', 'steps, hours')
     print(table_row('real photographs | ', [rows['real photographs']]))
     for name in names:
         lines = [(seed, folders[name, seed]) for seed in range(args.seeds)]

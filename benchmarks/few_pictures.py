@@ -7,10 +7,8 @@ equal steps. Scores them on the whole split val, with a judge that was trained o
 pictures, and prints a table: mean over the seeds, minimum and maximum. The sheets are in
 few/scores-*. Started again, it continues: what is finished is not repeated.
 """
-from concurrent.futures import ThreadPoolExecutor
-
-from experiment import (MEASURES, copy_few_pictures, parse_arguments, score_runs, table_row,
-                        train_to_end)
+from experiment import (copy_few_pictures, parse_arguments, print_head, score_runs, table_row,
+                        train_all, train_to_end)
 
 N_LABELS, VOID = 12, 11
 NETWORK = '--size 128x96 --ngf 24 --ndf 24 --n-down 3 --n-blocks 6 --n-scales 2 --precision fp32'
@@ -23,10 +21,11 @@ FLAGS = {                                   # name of a run: its flags of train
 
 def train_run(name, n, seed, args):
     """Train a run on n pictures."""
-    train_to_end(args.out / f'{name}-{n}-{seed}', [
-        'train', '--data', args.out / f'camvid-{n}', '--run', args.out / f'{name}-{n}-{seed}',
-        '--n-labels', N_LABELS, '--steps', args.steps, '--seed', seed, '--log-every', 50,
-        '--workers', 0, *NETWORK.split(), *FLAGS[name].split()])
+    folder = args.out / f'{name}-{n}-{seed}'
+    train_to_end(folder, [
+        'train', '--data', args.out / f'camvid-{n}', '--run', folder, '--n-labels', N_LABELS,
+        '--steps', args.steps, '--seed', seed, '--log-every', 50, '--workers', 0,
+        *NETWORK.split(), *FLAGS[name].split()])
 
 
 def main():
@@ -37,12 +36,9 @@ def main():
         copy_few_pictures(args.data, args.out / f'camvid-{n}', lambda paths: [
             paths[i * len(paths) // n] for i in range(n)])
     seeds = range(args.seeds)
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda job: train_run(*job, args), [
-            (name, n, seed) for seed in seeds for n in args.pictures for name in FLAGS]))
-
-    print('| | ' + ' | '.join(title for title, _, _ in MEASURES.values()) + ' |')
-    print('|---' * (1 + len(MEASURES)) + '|')
+    train_all(train_run, [(name, n, seed) for seed in seeds for n in args.pictures
+                          for name in FLAGS], args)
+    print_head('')
     for n in args.pictures:
         rows, _ = score_runs(
             ['--run', *(args.out / f'{name}-{n}-{seed}' for name in FLAGS for seed in seeds),

@@ -6,7 +6,6 @@ Trains small runs on CamVid in the flat layout, with three seeds each, and print
 what was measured without and with the remedy, mean over the seeds, minimum and maximum. Started
 again, it continues: what is finished is not repeated.
 """
-from concurrent.futures import ThreadPoolExecutor
 import re
 import sys
 
@@ -14,7 +13,8 @@ import numpy as np
 from PIL import Image
 import torch
 
-from experiment import ROOT, copy_few_pictures, parse_arguments, score_runs, train_to_end
+from experiment import (ROOT, copy_few_pictures, parse_arguments, score_runs, train_all,
+                        train_to_end)
 
 sys.path.insert(0, str(ROOT))
 from app.datasets import layouts
@@ -49,7 +49,7 @@ def evaluate(names, args, *flags):
     folders = [args.out / f'{name}{seed}' for name in names for seed in range(args.seeds)]
     out = args.out / '-'.join(['scores', *(str(flag).strip('-') for flag in flags[:2])])
     rows, _ = score_runs(['--run', *folders, '--data', args.data, '--void', VOID, '--write',
-                       out / 'pictures', *flags], out, threads=None)
+                          out / 'pictures', *flags], out, threads=None)
     return ({name: [rows[f'{name}{seed}'] for seed in range(args.seeds)] for name in names},
             out / 'pictures')
 
@@ -103,9 +103,7 @@ def cell(values):
 def main():
     args = parse_arguments(__doc__, 2000, 'steps of each run (default: 2000)')
     copy_few_pictures(args.data, args.out / 'few', lambda paths: paths[:N_FEW])
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda job: train_run(*job, args),
-                      [(name, seed) for seed in range(args.seeds) for name in RUNS]))
+    train_all(train_run, [(name, seed) for seed in range(args.seeds) for name in RUNS], args)
 
     rows, pictures = evaluate(RUNS, args)
     # Named, because evaluate would train another judge for this size.

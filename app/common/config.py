@@ -193,13 +193,13 @@ STYLES = 10                                         # paper section 4: K = 10
 PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False, 'gan': 'vanilla',
            'lambda_feature': 0.0, 'lambda_l1': 100.0}
 
-# What finetune takes over from the run it starts from, unless a flag says otherwise.
-INHERITED = ('split left_out hold_out held jitter flip augment workers batch accumulate lr gan vgg '
-             'ema lambda_feature lambda_vgg lambda_l1 precision compile recompute seed').split()
+# What finetune and train --from take over from the run they start from, unless a flag says
+# otherwise. finetune stays with the data set, so it takes over what concerns its pictures, too.
+OF_TRAINING = ('jitter flip augment workers batch accumulate lr gan vgg ema lambda_feature '
+               'lambda_vgg lambda_l1 precision compile recompute seed').split()
+INHERITED = ['split', 'left_out', 'hold_out', 'held', *OF_TRAINING]
 
-# What train --from takes over is the same, but for what belongs to the data set. And the fields of
-# networks, which must be as in the run whose weights it loads.
-OF_DATA_SET = 'split left_out hold_out held'.split()
+# The shapes of the weights depend on these fields, so train --from cannot change them.
 ARCHITECTURE = {'G': 'model ngf n_down n_blocks n_enhancers n_blocks_local up'.split(),
                 'E': 'feat nef n_down_encoder'.split(),
                 'D': 'ndf n_layers n_scales spectral_norm'.split()}

@@ -51,9 +51,9 @@ def make_config(given, found, inherited=()):
 
 
 def make_config_from(base, given, found):
-    """Make the configuration of a new run that begins with the weights of another one, without its
-    schedule: with its networks, its size and its loss, where no flag says otherwise. base: see
-    transfer.read_base. given, found: see make_config. Raises UserError."""
+    """Make the configuration of a new run that begins with the weights of another one, without a
+    schedule. Where no flag says otherwise, networks, size and loss are those of the other run.
+    base: see transfer.read_base. given, found: see make_config. Raises UserError."""
     b, before, data = base.config, base.training, given['data']
     if (found.n_labels == 0) != (b.n_labels == 0):
         raise UserError(f'{data}: its layout is {found.layout}, and {base.folder} was trained on '
@@ -70,7 +70,7 @@ def make_config_from(base, given, found):
     regions = found.instances != 'none' or given.get('features_of', b.features_of) == 'label'
     inherited = {**select(vars(b), NETWORK), 'features': b.features and regions,
                  'encoder_scale': b.encoder_scale if b.features else 1,     # 1: E is trained
-                 **select(before, {*configuration.INHERITED} - {*configuration.OF_DATA_SET})}
+                 **select(before, configuration.OF_TRAINING)}
     if not before:                                  # the official code does not save its size
         del inherited['size']
     elif 'size' not in given:

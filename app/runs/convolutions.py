@@ -58,7 +58,7 @@ class FastTraining(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         (x,), layer = ctx.saved_tensors, ctx.layer
-        if ctx.winograd:
+        if ctx.winograd and ctx.needs_input_grad[0]:
             flipped = layer.weight.flip(2, 3).transpose(0, 1)
             grad_x = winograd_convolution(F.pad(gradient, 4 * [2]), winograd_weight(flipped))
         else:

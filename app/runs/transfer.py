@@ -11,13 +11,13 @@ import nets
 import train
 
 MOST_NAMED = 8              # labels that a line of the log names
-POWER_ITERATIONS = 15       # of spectral norm for new weights, as many as PyTorch makes at first
+POWER_ITERATIONS = 15       # PyTorch's spectral norm makes as many for new weights
 
 
 def read_base(folder, n_labels=None):
-    """Read the run that --from names: a namespace of its folder; path, of its checkpoint; config;
-    training, {field: value}, {} for a run of the official code; and weights, {'G', 'D', 'E': state
-    dict}, of which G and E are the moving averages, if there are any.
+    """Read the run that --from names. Returns a namespace of its `folder`; `path`, that of its
+    checkpoint; `config`; `training`, {field: value}, empty for a run of the official code; and
+    `weights`, {'G', 'D', 'E': state dict}. If the run has moving averages, they are G and E.
     n_labels: see official.infer_config. Raises UserError."""
     try:
         path, checkpoint = runs.read_run(folder, n_labels=n_labels)
@@ -70,16 +70,12 @@ def names_of_labels(config):
             for label, name in enumerate(config.label_names)]
 
 
-def has_boundary(config):
-    return config.boundary and config.instances != 'none'
-
-
 def input_channels(config, labels, network):
     """Return what the input channels of 'G' or 'D' show, in the order of nets.constructors.
     labels: what the label channels show; pictures in their place are numbered."""
     c = config
     channels = list(labels) if c.n_labels else [f'picture {i}' for i in range(c.in_channels)]
-    if has_boundary(c):
+    if nets.has_boundary(c):
         channels.append('boundary map')
     if network == 'D':
         return channels + [f'photograph {i}' for i in range(c.out_channels)]
@@ -145,7 +141,7 @@ def describe(run, base, labels, by):
                  + f'; new: {", ".join(anew[:MOST_NAMED])}{more}' * bool(anew))
         if not labels:
             warn(f'warning: no label of {c.training.data} has the {by} of one of {base.folder}')
-    for what, ours, theirs in (('boundary map', has_boundary(c), has_boundary(b)),
+    for what, ours, theirs in (('boundary map', nets.has_boundary(c), nets.has_boundary(b)),
                                (f'{c.feat} features', c.features, b.features)):
         if ours != theirs:
             log_info(f'  inputs    {what}: {"new" if ours else "left out"}')
