@@ -530,11 +530,16 @@ class VGG19(nn.Module):
 
 # -------------------------------------------------------------------------------- all of a run
 
+def has_boundary(config):
+    """Whether G and D see the instance boundary map (paper section 3.3)."""
+    return config.boundary and config.instances != 'none'
+
+
 def constructors(config):
     """Return {'G', 'E', 'D': a function without arguments that makes this network}. The order G, E,
     D matters for the seed. E only where the configuration has features."""
     c = config
-    c_condition = (c.n_labels or c.in_channels) + (c.boundary and c.instances != 'none')
+    c_condition = (c.n_labels or c.in_channels) + has_boundary(c)
     c_in = c_condition + c.feat * c.features
     networks = {'G': {
         'global': partial(GlobalGenerator, c_in, c.out_channels, c.ngf, c.n_down, c.n_blocks, c.up),

@@ -31,21 +31,28 @@ os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 def train(args):
     """Train D1 to D3, the generator (G1; with --model local G1 and G2 together, paper section 3.2;
-    or the U-Net of pix2pix) and, where there are instances, the encoder (section 3.4)."""
+    or the U-Net of pix2pix) and, where there are instances, the encoder (section 3.4). With --from
+    they begin with the weights of another run."""
     from app.datasets import inspection
-    from app.runs import configurations, devices, folders
+    from app.runs import configurations, devices, folders, transfer
     source = dataset_fields(args)
+    base = transfer.read_base(args.base, args.official_labels) if hasattr(args, 'base') else None
     found = inspection.inspect_dataset(source, thorough=source.skip_bad)
     folder = folders.new_folder(args.run, resolve_path(args.data).name or 'root', args.dry_run)
     device = devices.pick_device(args.device)
     inspection.require_usable(source, found)
     given = given_fields(args)
-    config = configurations.make_config(given, found)
+    if base:
+        config = configurations.make_config_from(base, given, found)
+        load_weights = transfer.weights_loader(config, base, getattr(args, 'match_labels', None))
+    else:
+        config, load_weights = configurations.make_config(given, found), None
     configurations.complete_config(config, found.pairs, found.sizes)
-    devices.set_precision(config, device, given.get('precision'))
+    devices.set_precision(config, device, given.get('precision'), base.training if base else ())
+    trains_encoder = config.features and config.encoder_scale == 1
     log_info(inspection.summarise(found, source.split)
-             + (', the encoder is trained as well' if config.features else ''))
-    return start(args, config, folder, device, found.pairs)
+             + ', the encoder is trained as well' * trains_encoder)
+    return start(args, config, folder, device, found.pairs, load_weights)
 
 
 def finetune(args):
@@ -74,8 +81,8 @@ def finetune(args):
     return start(args, config, folder, device, pairs, load_base)
 
 
-def start(args, config, folder, device, pairs, prepare=lambda run: None):
-    """Make a new run and train it. prepare: called with the run before its first step."""
+def start(args, config, folder, device, pairs, load_weights=None):
+    """Make a new run and train it. load_weights: called with the run before its first step."""
     from app.evaluation.scoring import training_scorer
     from app.runs import distributed, runs, training
     if args.dry_run:
@@ -85,7 +92,8 @@ def start(args, config, folder, device, pairs, prepare=lambda run: None):
     if args.hours:
         training.set_steps_for_hours(args.hours, config, device, loaded)
     run = runs.build_run(config, device)
-    prepare(run)
+    if load_weights:
+        load_weights(run)
     return training.start(run, folder, loaded,
                           lambda: training_scorer(config, pairs, folder, device), args.dry_run)
 

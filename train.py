@@ -7,7 +7,9 @@ import copy
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import data
@@ -178,7 +180,7 @@ def forward_backward(run, label, inst, image, present_labels, noise):
     """Compute the losses of G and D, paper eq. 5, for a part of a batch, and add their gradients,
     times 1 / t.accumulate, to the parameters. See train_step for arguments and terms.
 
-    noise: seed of the U-Net's dropout."""
+    noise: seed of the U-Net's dropout and of augmentation."""
     c, t, D = run.config, run.config.training, run.D
     with nets.arithmetic(run.device, run.precision, run.tune):
         # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
@@ -190,8 +192,9 @@ def forward_backward(run, label, inst, image, present_labels, noise):
         # D1, D2 and D3 score (s, G(s)) and (s, x).
         fake_leaf = fake.detach().requires_grad_()      # separates the graphs of G and D
         nets.set_present_labels(present_labels, D)
-        fake_scales = D(data.concat_channels(condition, fake_leaf))
-        real_scales = D(data.concat_channels(condition, image))
+        draws = draw_augmentations(len(image), *image.shape[-2:], noise) if t.augment else None
+        fake_scales = D(discriminator_input(condition, fake_leaf, draws))
+        real_scales = D(discriminator_input(condition, image, draws))
         # VGG-19 expects ImageNet's normalisation; like the official code, we pass [-1, 1].
         vgg_features = (run.vgg(fake_leaf), run.vgg(image)) if run.vgg else None
         # Eq. 5. The official code runs D once more on a detached fake; one graph gives D the same
@@ -233,6 +236,51 @@ def reduce_terms(terms, reduce):
         stacked = torch.stack([terms[name] for name in names])
         reduce([stacked], operation)
         terms.update(zip(names, stacked))
+
+
+# ------------------------------------------------------------------ augmentation of what D sees
+
+def draw_augmentations(n, h, w, seed):
+    """Draw how D sees n pictures of (h, w) pixels: a list of keyword arguments of `augment`. The
+    ranges are those of Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training",
+    NeurIPS 2020. They are numbers on the CPU, so a GPU need not wait for them."""
+    rng = np.random.default_rng(seed)
+    return [{'brightness': rng.uniform(-0.5, 0.5), 'saturation': rng.uniform(0, 2),
+             'contrast': rng.uniform(0.5, 1.5),
+             'shift': rng.integers((-(h // 8), -(w // 8)), (h // 8 + 1, w // 8 + 1)).tolist(),
+             'hole': rng.integers((h, w)).tolist()} for _ in range(n)]
+
+
+def discriminator_input(condition, picture, draws=None):
+    """Concatenate the condition s and a real or fake picture for D: (N, C, H, W) float32. With
+    `draws` (see draw_augmentations; docs/differences.md, 15), D sees each of them altered."""
+    if draws is None:
+        return data.concat_channels(condition, picture)
+    return torch.cat([augment(*pair, **draw) for *pair, draw in zip(
+        condition.split(1), picture.split(1), draws)])
+
+
+def augment(condition, picture, brightness, saturation, contrast, shift, hole):
+    """Change the colours of a picture, then move it together with its condition and cut a hole into
+    both. Differentiable, so that G learns through it.
+
+    condition: (1, C, H, W) float. picture: (1, C, H, W) float in [-1, 1].
+    brightness: is added. saturation, contrast: multiply the distance of each pixel from its grey,
+        and of the picture from its mean.
+    shift: pixels (down, right). What comes in from outside is zero in all channels.
+    hole: the centre (y, x) of a rectangle of zeros, half as high and wide as the picture.
+    Returns the input of D, (1, C + C, H, W) float32."""
+    (h, w), (down, right), (y, x) = picture.shape[-2:], shift, hole
+    picture = picture.float() + brightness
+    grey = picture.mean(1, keepdim=True)
+    picture = grey + saturation * (picture - grey)
+    mean = picture.mean()
+    picture = mean + contrast * (picture - mean)
+    # Padding by a negative number of pixels cuts them off.
+    result = F.pad(data.concat_channels(condition, picture), (right, -right, down, -down))
+    top, left = y - h // 4, x - w // 4
+    result[..., max(top, 0):top + h // 2, max(left, 0):left + w // 2] = 0
+    return result
 
 
 # ------------------------------------------------------------------- moving average of the weights

@@ -30,7 +30,7 @@ from torch import nn
 from app.datasets.pairs import PairReader, open_dataset
 from app.demo import streets
 from app.editor import operations
-from app.runs import devices, memory
+from app.runs import convolutions, devices, memory, runs
 import data
 import generate
 from kmeans import kmeans
@@ -67,7 +67,8 @@ def plain_boundary_map(inst):
 def make_plain(net):
     """Give a network torch's own convolutions, norm and memory layout."""
     for module in net.modules():
-        vars(module).pop('forward', None)           # see convolutions.speed_up
+        if type(module) in convolutions.FASTER.values():
+            module.__class__ = type(module).__base__
         for name, child in module.named_children():
             if isinstance(child, nets.InstanceNorm):
                 setattr(module, name, nn.InstanceNorm2d(child.num_features))
@@ -138,9 +139,11 @@ def measure(task, way, size, ngf, n_labels, repeat=3):
         memory.keep_memory()
     network = dict(model='local', n_enhancers=1, ngf=ngf // 2) if size[0] > 1024 else dict(ngf=ngf)
     run = make_run(device, 'fp32' if way == 'plain' else way, n_labels=n_labels, ndf=ngf, **network)
+    if task == 'picture':
+        run = runs.build_run(run.config, device, training=False)
     if way == 'plain':
-        for name in 'GDE':
-            make_plain(getattr(run, name))
+        for net in filter(None, (run.G, run.D, run.E)):
+            make_plain(net)
     label, inst, image = (data.to_tensor(array)[None] for array in streets.draw_scene(0, size)[:3])
     labels = data.find_present_labels(label, n_labels)
     scene = generate.make_scene(run.config, label, inst)

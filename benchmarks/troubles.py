@@ -6,16 +6,15 @@ Trains small runs on CamVid in the flat layout, with three seeds each, and print
 what was measured without and with the remedy, mean over the seeds, minimum and maximum. Started
 again, it continues: what is finished is not repeated.
 """
-from concurrent.futures import ThreadPoolExecutor
 import re
-import shutil
 import sys
 
 import numpy as np
 from PIL import Image
 import torch
 
-from experiment import ROOT, parse_arguments, score_runs, train_to_end
+from experiment import (ROOT, copy_few_pictures, parse_arguments, score_runs, train_all,
+                        train_to_end)
 
 sys.path.insert(0, str(ROOT))
 from app.datasets import layouts
@@ -34,24 +33,11 @@ RUNS = {                                            # name: its flags of train
     'few-more': '--flip --jitter 1.3'}              # the default is to flip
 
 
-def copy_few_pictures(args):
-    """Make a data set of the first N_FEW training pictures and the whole split val. Return its
-    folder."""
-    folder = args.out / 'few'
-    for role in ('img', 'label'):
-        (folder / f'train_{role}').mkdir(parents=True, exist_ok=True)
-        for path in sorted((args.data / f'train_{role}').iterdir())[:N_FEW]:
-            shutil.copy(path, folder / f'train_{role}')
-        if not (folder / f'val_{role}').exists():
-            shutil.copytree(args.data / f'val_{role}', folder / f'val_{role}')
-    return folder
-
-
 def train_run(name, seed, args):
     """Train one run."""
     folder = args.out / f'{name}{seed}'
     source = args.out / 'few' if name.startswith('few') else args.data
-    train_to_end(folder, args.steps, [
+    train_to_end(folder, [
         'train', '--data', source, '--run', folder, '--size', SIZE, '--n-labels', 12,
         '--instances', 'components', '--steps', args.steps, '--seed', seed, '--log-every', 50,
         '--workers', 0, '--precision', 'fp32', *NETWORK.split(), *RUNS[name].split()])
@@ -62,8 +48,8 @@ def evaluate(names, args, *flags):
     folder of the pictures."""
     folders = [args.out / f'{name}{seed}' for name in names for seed in range(args.seeds)]
     out = args.out / '-'.join(['scores', *(str(flag).strip('-') for flag in flags[:2])])
-    rows = score_runs(['--run', *folders, '--data', args.data, '--void', VOID, '--write',
-                       out / 'pictures', *flags], out, threads=None)
+    rows, _ = score_runs(['--run', *folders, '--data', args.data, '--void', VOID, '--write',
+                          out / 'pictures', *flags], out, threads=None)
     return ({name: [rows[f'{name}{seed}'] for seed in range(args.seeds)] for name in names},
             out / 'pictures')
 
@@ -116,10 +102,8 @@ def cell(values):
 
 def main():
     args = parse_arguments(__doc__, 2000, 'steps of each run (default: 2000)')
-    copy_few_pictures(args)
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda job: train_run(*job, args),
-                      [(name, seed) for seed in range(args.seeds) for name in RUNS]))
+    copy_few_pictures(args.data, args.out / 'few', lambda paths: paths[:N_FEW])
+    train_all(train_run, [(name, seed) for seed in range(args.seeds) for name in RUNS], args)
 
     rows, pictures = evaluate(RUNS, args)
     # Named, because evaluate would train another judge for this size.

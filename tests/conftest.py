@@ -190,7 +190,8 @@ def remembered_estimate():
         c = {name: value for name, value in vars(run.config).items()
              if name not in ('training', 'label_names', 'label_table', 'palette')}
         t = {name: getattr(run.config.training, name) for name in (
-            'crop batch accumulate recompute gan ema lambda_feature lambda_vgg lambda_l1').split()}
+            'crop augment batch accumulate recompute gan ema lambda_feature lambda_vgg '
+            'lambda_l1').split()}
         key = repr((c, t, run.precision, run.device, bool(run.vgg), distributed.WORLD_SIZE,
                     bool(run.D), len(run.average)))
         if key not in known:

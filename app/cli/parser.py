@@ -66,9 +66,10 @@ class Parser(argparse.ArgumentParser):
                       **WITHOUT_VALUE.get(name, {}))
         return group
 
-    def add_official(self):
-        self.flag('--n-labels', 'labels of a run of the official code, if its files do not say it; '
-                  '0: pictures in place of labels', integer(0, 1 << 16), dest='official_labels')
+    def add_official(self, name='--n-labels', group=None):
+        self.flag(name, 'labels of a run of the official code, if its files do not say it; 0: '
+                  'pictures in place of labels', integer(0, 1 << 16), group=group,
+                  dest='official_labels')
 
     def add_trained_run(self, text='folder of the run', out='', shown=NEWEST, **more):
         """Add the flags of subcommands that use a run. out: the default of --out, in its folder."""
@@ -92,7 +93,7 @@ class Parser(argparse.ArgumentParser):
             choice(*settings.PRESETS))
         self.flag('--dry-run', 'only report what would be trained and what it takes')
         self.flag('--hours', 'train for so long, in place of --epochs', config.HOURS)
-        self.fields('pictures', 'size crop jitter flip hold_out cache workers', **shown)
+        self.fields('pictures', 'size crop jitter flip augment hold_out cache workers', **shown)
         self.fields('schedule', 'epochs decay_epochs steps batch accumulate lr ema', **shown)
         group = self.fields('objective', 'gan lambda_feature vgg lambda_vgg lambda_l1', **shown)
         group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
@@ -105,6 +106,12 @@ class Parser(argparse.ArgumentParser):
 
     def add_train(self):
         self.add_check(' skip_bad')
+        group = self.add_argument_group('the weights of another run')
+        self.flag('--from', 'begin with the weights of this run; its networks, size and loss are '
+                  'the defaults', FOLDER, SUPPRESS, group=group, dest='base')
+        self.flag('--match-labels', 'match the labels with those of --from by name or by id',
+                  choice('name', 'id'), SUPPRESS, 'name', group)
+        self.add_official('--from-n-labels', group)
         self.add_training('runs/<name of the data folder>',
                           size='the most frequent one in the data set, at most 1024 wide')
         self.fields('networks', 'model ngf n_down n_blocks n_enhancers n_blocks_local up ndf '

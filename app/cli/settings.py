@@ -12,7 +12,8 @@ from app.common.files import resolve_path
 def given_fields(args):
     """Return {field: value} of those fields of a configuration that the command line gives. The
     last one is `flags`, what was given word for word and the run remembers."""
-    remembered, fields = {*NETWORK, *TRAINING, *DATA, 'base'}, {*NETWORK, *TRAINING}
+    fields = {*NETWORK, *TRAINING}
+    remembered = {*fields, *DATA, 'base', 'match_labels'}
     flags = {name: value for name, value in vars(args).items() if name in remembered}
     values = {name: value for name, value in flags.items() if name in fields}
     for name in ('data', 'vgg', 'cache'):               # the run may go on in another folder
@@ -40,10 +41,15 @@ def check_flags(args):
              if value is not None and value is not False and value != []}
     if 'resume' in given:
         if {'hours', 'dry_run', 'preset', 'official_labels'} & given:
-            raise UserError('--hours, --dry-run, --preset and --n-labels apply only to new runs; '
+            n_labels = '--from-n-labels' if args.command == 'train' else '--n-labels'
+            raise UserError(f'--hours, --dry-run, --preset and {n_labels} apply only to new runs; '
                             'use --steps or --epochs to extend this one')
     elif args.command == 'finetune' and 'base' not in given:
         raise UserError('finetune needs --from RUN, the folder of the run to start from')
+    elif args.command == 'train' and 'base' not in given and (
+            {'match_labels', 'official_labels'} & given):
+        raise UserError('--match-labels and --from-n-labels: apply only with --from RUN; add it, '
+                        'or leave them out')
     if args.command == 'generate' and args.n > 1 and not args.sample:
         raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
     if args.command == 'edit' and args.final_only and not args.script:

@@ -134,6 +134,8 @@ TRAINING = fields(
     jitter=(real('a factor from 1 to 2', lambda x: 1 <= x <= 2, 'FACTOR'), 1.0,
             'enlarge pictures by this factor, 1 to 2, and crop them back at random'),
     flip=(BOOL, True, 'mirror half of the pictures, at random'),
+    augment=(BOOL, False, 'change colours and place, at random, of what the discriminators see, '
+             'and hide a part of it; for few pictures'),
     cache=(string('DIR'), None, 'folder for decoded pictures; without DIR: <run>-cache'),
     workers=(integer(0, 1024), None, 'processes that load pictures', '4, on CUDA up to 16'),
     epochs=(EPOCHS, 100, 'epochs at the full learning rate'),       # paper appendix: 100, 100
@@ -191,9 +193,16 @@ STYLES = 10                                         # paper section 4: K = 10
 PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False, 'gan': 'vanilla',
            'lambda_feature': 0.0, 'lambda_l1': 100.0}
 
-# What finetune takes over from the run it starts from, unless a flag says otherwise.
-INHERITED = ('split left_out hold_out held jitter flip workers batch accumulate lr gan vgg ema '
-             'lambda_feature lambda_vgg lambda_l1 precision compile recompute seed').split()
+# What finetune and train --from take over from the run they start from, unless a flag says
+# otherwise. finetune stays with the data set, so it takes over what concerns its pictures, too.
+OF_TRAINING = ('jitter flip augment workers batch accumulate lr gan vgg ema lambda_feature '
+               'lambda_vgg lambda_l1 precision compile recompute seed').split()
+INHERITED = ['split', 'left_out', 'hold_out', 'held', *OF_TRAINING]
+
+# The shapes of the weights depend on these fields, so train --from cannot change them.
+ARCHITECTURE = {'G': 'model ngf n_down n_blocks n_enhancers n_blocks_local up'.split(),
+                'E': 'feat nef n_down_encoder'.split(),
+                'D': 'ndf n_layers n_scales spectral_norm'.split()}
 
 # What --resume may change: the result stays as it is, or the run gets longer, or files have moved.
 MAY_CHANGE = ('epochs decay_epochs steps workers threads cache save_every keep max_bad_steps data '

@@ -2,7 +2,8 @@
 from pathlib import Path
 
 from app.common import config as configuration
-from app.common.config import NETWORK, TRAINING, format_value
+from app.common.config import NETWORK, TRAINING, as_flag, format_value
+from app.common.console import warn
 from app.common.errors import UserError
 from app.common.files import resolve_path
 from app.datasets import inspection
@@ -15,19 +16,21 @@ def select(values, table):
     return {name: value for name, value in values.items() if name in table}
 
 
-def make_config(given, found):
+def make_config(given, found, inherited=()):
     """Make the configuration of a new run, without its schedule. given: {field: value} of the
-    command line. found: see inspection.inspect_dataset. Raises UserError for useless flags."""
-    wishes = ({**configuration.PIX2PIX, **given, 'model': 'unet'}
-              if given.get('model') == 'pix2pix' else given)
+    command line. found: see inspection.inspect_dataset. inherited: {field: value} in place of
+    defaults. Raises UserError for useless flags."""
+    wishes = {**dict(inherited), **given}
+    if given.get('model') == 'pix2pix':
+        wishes = {**wishes, **configuration.PIX2PIX, **given, 'model': 'unet'}
     network = {**configuration.default_values(NETWORK), **select(wishes, NETWORK),
                **{name: getattr(found, name) for name in NETWORK if hasattr(found, name)}}
     if network['model'] != 'local':
         network['n_enhancers'] = 0
-    picks_levels = network['model'] == 'unet' and 'n_down' not in given
+    picks_levels = network['model'] == 'unet' and 'n_down' not in wishes
     if picks_levels:
         network['n_down'] = 5                       # until the size is known
-    if 'ngf' not in given:
+    if 'ngf' not in wishes:
         network['ngf'] = max(1, network['ngf'] >> network['n_enhancers'])
     regions = found.instances != 'none' or network['features_of'] == 'label'
     if network.setdefault('features', regions) and not regions:
@@ -39,12 +42,59 @@ def make_config(given, found):
     _, held = inspection.hold_out(found.pairs, config.training.hold_out)
     config.training.held = [pair.name for pair in held]
     configuration.check_flags_used(given, config)
-    if 'size' not in given:
+    if 'size' not in wishes:
         config.size = default_size(config, list(found.sizes.values()))
     if picks_levels:                                # as the size allows, 8 at most as in pix2pix
         w, h = config.training.crop or config.size or (32, 32)
         config.n_down = max(n for n in range(2, 9) if n == 2 or w % (1 << n) == h % (1 << n) == 0)
     return config
+
+
+def make_config_from(base, given, found):
+    """Make the configuration of a new run that begins with the weights of another one, without a
+    schedule. Where no flag says otherwise, networks, size and loss are those of the other run.
+    base: see transfer.read_base. given, found: see make_config. Raises UserError."""
+    b, before, data = base.config, base.training, given['data']
+    if (found.n_labels == 0) != (b.n_labels == 0):
+        raise UserError(f'{data}: its layout is {found.layout}, and {base.folder} was trained on '
+                        f'{b.layout}; one of them has pictures in place of labels')
+    for name in ('in_channels', 'out_channels'):
+        channels, expected = getattr(found, name), getattr(b, name)
+        if channels != expected and (channels, expected) != (1, 3):     # grey is read as RGB
+            raise UserError(f'{data}: its pictures have {channels} channels, those of '
+                            f'{base.folder} have {expected}; take another --from or --data')
+        setattr(found, name, expected)
+    if (found.n_labels and found.instances == 'none' and b.instances == 'components'
+            and given.get('instances') != 'none'):
+        found.instances = 'components'
+    regions = found.instances != 'none' or given.get('features_of', b.features_of) == 'label'
+    inherited = {**select(vars(b), NETWORK), 'features': b.features and regions,
+                 'encoder_scale': b.encoder_scale if b.features else 1,     # 1: E is trained
+                 **select(before, configuration.OF_TRAINING)}
+    if not before:                                  # the official code does not save its size
+        del inherited['size']
+    elif 'size' not in given:
+        inherited['crop'] = before['crop']
+    config = make_config(given, found, inherited)
+    require_same_networks(config, base)
+    t = config.training
+    if (t.data, t.split) == (before.get('data'), before.get('split')) and not (
+            set(t.held) <= set(before['held'])):
+        warn(f'note: --hold-out {t.hold_out}: {base.folder} was trained on some of these pictures')
+    return config
+
+
+def require_same_networks(config, base):
+    """Raise UserError unless the networks of a configuration are those whose weights `base` has,
+    see transfer.read_base, but for their first convolutions."""
+    for network, names in configuration.ARCHITECTURE.items():
+        is_loaded = network in base.weights and (network != 'E' or config.features)
+        for name in names if is_loaded else ():
+            value, expected = getattr(config, name), getattr(base.config, name)
+            if value != expected:
+                raise UserError(f'{as_flag(name, value)}: {base.folder} has '
+                                f'{as_flag(name, expected)}, and its weights fit nothing else; '
+                                'leave it out, or the --preset that sets it')
 
 
 def make_finetune_config(base, path, given):

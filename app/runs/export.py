@@ -16,6 +16,7 @@ from app.runs import configurations, folders
 from app.runs.checkpoints import copy_tree, list_checkpoints
 import data
 from generate import min_input_side, network_multiple
+import nets
 
 
 class ExportedGenerator(torch.nn.Module):
@@ -107,7 +108,7 @@ def export_official(folder, run, D, clusters, out):
     options that it needs. Returns the paths. UserError if the official code has no such network.
     D: the discriminators' state dict, or None. clusters: as in export_program."""
     c, out = run.config, Path(out)
-    boundary, of_instances = c.boundary and c.instances != 'none', c.features_of == 'instance'
+    boundary, of_instances = nets.has_boundary(c), c.features_of == 'instance'
     for lacks, what in (
             (c.model == 'unet', 'U-Net'), (c.up != 'transposed', f'--up {c.up}'),
             (c.spectral_norm, '--spectral-norm'),

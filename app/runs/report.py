@@ -136,7 +136,7 @@ def describe_facts(facts):
     yield f'  networks    {facts["model"]}; ' + ', '.join(
         f'{name} {n / 1e6:.1f}M' for name, n in facts['parameters'].items())
     if facts['of_steps']:
-        known = {**configuration.NETWORK, **configuration.TRAINING}
+        known = {*configuration.NETWORK, *configuration.TRAINING, 'base', 'match_labels'}
         flags = ' '.join(configuration.as_flag(name, value)
                          for name, value in facts['given'].items() if name in known)
         yield (f'  trained in  {facts["precision"]}, batches of {facts["batch"]}, moving average '
@@ -235,7 +235,8 @@ def run_page(folder, config):
     done, t = int(log['step'][-1]) if log else 0, config.training
     summary = [config.layout, configuration.format_value(config.size or 'native size'),
                *([f'{config.n_labels} labels'] if config.n_labels else []),
-               f'step {done} of {t.total_steps}']
+               f'step {done} of {t.total_steps}',
+               *([f'began with the weights of {t.flags["base"]}'] if 'base' in t.flags else [])]
     parts = [f'<p>{escape(", ".join(summary))}</p>']
     if sheets := [path.name for path in sorted((folder / 'samples').glob('*.png'))
                   if path.stem.isdecimal()]:

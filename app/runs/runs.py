@@ -40,8 +40,9 @@ def build_run(config, device, training=True, weights=None, average=None):
 
     run = train.make_run(config, device, training, make)
     t = config.training
-    if training and device.type == 'cpu' and run.precision == 'fp32' and t and not t.compile:
-        convolutions.speed_up(run.G, run.D, *([run.E] if run.E else []))
+    if device.type == 'cpu' and run.precision == 'fp32' and not (training and t and t.compile):
+        convolutions.speed_up(*filter(None, (run.G, run.D, run.E, *run.average.values())),
+                              weights_change=training)
     run.log = Log()
     for name, state in (average or {}).items() if run.average else ():
         run.average[name].load_state_dict(state)

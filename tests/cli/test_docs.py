@@ -18,6 +18,7 @@ import pytest
 
 from conftest import ROOT, TINY
 from app.cli import parser, settings
+from app.datasets.layouts import CITYSCAPES
 from app.demo import builtin, streets
 from app.editor import operations
 from app.runs import folders
@@ -82,6 +83,8 @@ def workspace(command, trained, tmp_path, brief_judge):
         os.makedirs(folder)
         for path in Path('cityscapes').glob(pattern):
             shutil.copy(path, f'{folder}/{path.name[:len("toy_0000")]}.png')
+    Path('own/labels.csv').write_text('id,name\n' + ''.join(
+        f'{i},{name}\n' for i, (name, _) in enumerate(CITYSCAPES)))
     scene = streets.draw_scene(2, (512, 256))                   # which has the object 26003
     for name in ('map', 'label', 'street'):
         Image.fromarray(scene.label).save(f'{name}.png')
@@ -99,9 +102,9 @@ def in_small(words):
     """A command of the docs with the networks and sizes of the tests."""
     words = words.replace('1024x512', '64x32').replace('2048x1024', '128x64')
     more = []
-    if words.startswith('train --data'):
+    if words.startswith('train --data') and '--from' not in words:
         more = [*TINY, '--steps', '1', '--run', 'runs/cityscapes']
-    elif words.startswith('finetune'):
+    elif words.startswith(('train --data', 'finetune')):
         more = ['--steps', '1']
     return [*shlex.split(words), *more]
 

@@ -44,6 +44,9 @@ def parse(words):
     ('train --data x --steps 4 --decay-epochs 7', '--steps and --decay-epochs'),
     ('finetune', 'finetune needs --from RUN'),
     ('finetune --from x --hours 1 --steps 5', '--hours and --steps'),
+    ('train --data x --match-labels id', '--match-labels and --from-n-labels: .* --from RUN'),
+    ('train --data x --from-n-labels 0', '--match-labels and --from-n-labels: .* --from RUN'),
+    ('train --resume --from-n-labels 2', '--from-n-labels apply only to new runs'),
     ('train --resume --hours 1', '--hours, .* apply only to new runs'),
     ('train --resume --dry-run', '--dry-run, .* use --steps or --epochs'),
     ('train --resume --preset small', '--preset'),
@@ -62,6 +65,7 @@ def test_flags_that_exclude_each_other(words, message):
 
 @pytest.mark.parametrize('words', [
     'train --data x --steps 5', 'train --data x --hours 2 --epochs 3', 'finetune --from x',
+    'train --data x --from y --match-labels id --from-n-labels 3',
     'train --resume runs/a --steps 9', 'edit --label x --final-only --script y',
     'generate --label x --n 2 --sample', 'generate --label x --encode y --style 1=0',
     'evaluate --predictions b', 'export --official a', 'check', 'info', 'demo'])

@@ -26,7 +26,7 @@ training = SimpleNamespace(
     steps=4, epochs=0, decay_epochs=0, fix_global=0, total_steps=0, decay_start=0,
     fix_global_steps=0, batch=2, accumulate=1, lr=2e-4, seed=0, ema=0.999, gan='lsgan',
     lambda_feature=10, lambda_vgg=10, lambda_l1=0, precision='fp32', recompute=False,
-    max_bad_steps=20)
+    augment=False, max_bad_steps=20)
 config = SimpleNamespace(
     model='global', ngf=8, n_down=2, n_blocks=1, n_enhancers=0, n_blocks_local=3,
     up='transposed', ndf=8, n_layers=3, n_scales=2, spectral_norm=False, n_labels=4,

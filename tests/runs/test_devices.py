@@ -1,5 +1,6 @@
 """However a step is computed, the result is the same: in parts, with recomputed activations,
 compiled, in bfloat16, with the present labels only. Devices, arithmetic and memory."""
+import copy
 import math
 from pathlib import Path
 import shutil
@@ -7,6 +8,7 @@ import shutil
 import pytest
 import torch
 from torch import nn
+import torch.nn.functional as F
 
 from app.demo import streets
 from app.runs import convolutions, devices, memory, runs
@@ -158,19 +160,22 @@ def test_compiled_generator_is_the_generator():
 @pytest.mark.parametrize('layer', [
     nn.Conv2d(32, 48, 3), nn.Conv2d(33, 32, 3, 2, 1), nn.Conv2d(32, 40, 4, 2, 2),
     nn.Conv2d(64, 32, 4, 1, 2), nn.ConvTranspose2d(32, 40, 3, 2, 1, 1),
-    nn.ConvTranspose2d(40, 32, 4, 2, 1)], ids=repr)
+    nn.ConvTranspose2d(40, 32, 4, 2, 1), nn.Conv2d(128, 136, 3)], ids=repr)
 def test_faster_convolutions_have_the_same_gradients(layer):
     torch.manual_seed(0)
     layer.double()
-    x = torch.randn(2, layer.in_channels, 9, 6, dtype=torch.double, requires_grad=True)
+    large = min(layer.in_channels, layer.out_channels) >= 128       # for Winograd's algorithm
+    size = (49, 46) if large else (9, 6)
+    x = torch.randn(2, layer.in_channels, *size, dtype=torch.double, requires_grad=True)
     expected = layer(x)
     gradient = torch.randn_like(expected)
     inputs = [x, *layer.parameters()]
     usual = torch.autograd.grad(expected, inputs, gradient)
-    convolutions.speed_up(layer)
+    convolutions.speed_up(layer, weights_change=True)
     y = layer(x)
-    faster = torch.autograd.function.BackwardCFunction
-    assert torch.equal(y, expected) and isinstance(y.grad_fn, faster)
+    faster = convolutions.FastTraining._backward_cls
+    torch.testing.assert_close(y, expected)
+    assert torch.equal(y, expected) != large and isinstance(y.grad_fn, faster)
     for a, b in zip(torch.autograd.grad(y, inputs, gradient), usual):
         torch.testing.assert_close(a, b)
 
@@ -187,21 +192,68 @@ def test_faster_convolutions_have_the_same_gradients(layer):
 def test_faster_convolutions_leave_a_step_as_it_is(network, recompute, monkeypatch):
     wide = {**SMALL, 'ngf': 32, 'ndf': 32, 'nef': 32, **network}
     faster = make_run(CPU, **wide)
-    monkeypatch.setattr(convolutions, 'speed_up', lambda *networks: None)
+    monkeypatch.setattr(convolutions, 'speed_up', lambda *networks, weights_change: None)
     usual = make_run(CPU, **wide)
     faster.G.recompute = usual.G.recompute = recompute
     assert_same_step(faster, usual, batch(2), tolerance=1e-4)
 
 
-def test_convolutions_are_faster_only_in_float32_on_the_cpu(monkeypatch):
-    calls = []
-    monkeypatch.setattr(convolutions, 'speed_up', lambda *networks: calls.append(networks))
-    make_run(CPU, **SMALL)
-    assert len(calls) == 1
-    make_run(CPU, 'bf16', **SMALL)
-    make_run(CPU, training={'compile': True}, **SMALL)
-    runs.build_run(make_run(CPU, 'bf16', **SMALL).config, CPU, training=False)
-    assert len(calls) == 1
+@pytest.mark.parametrize('size', [(16, 32), (23, 25), (37, 33)])
+@pytest.mark.parametrize('n', [1, 2])
+def test_winograd_convolution(size, n):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(130, 128, 3)
+    x = torch.randn(n, 130, size[0] + 2, size[1] + 2)
+    exact = F.conv2d(x.double(), layer.weight.double(), layer.bias.double())
+    convolutions.speed_up(layer, weights_change=True)
+    with torch.no_grad():
+        y = layer(x)
+        assert y.shape == exact.shape and y.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(y.double(), exact, rtol=0, atol=5e-5 * exact.std().item())
+        assert not torch.equal(y, F.conv2d(x, layer.weight, layer.bias))
+    assert torch.equal(layer(x), F.conv2d(x, layer.weight, layer.bias))       # with gradients
+
+
+def test_transformed_weights_are_kept_only_where_they_stay_as_they_are(monkeypatch):
+    torch.manual_seed(0)
+    x, layers = torch.randn(1, 128, 26, 26), [nn.Conv2d(128, 128, 3) for _ in range(3)]
+
+    def check(layer):
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, layer.bias),
+                                       rtol=0, atol=1e-4)
+
+    for layer, weights_change in zip(layers, (False, True, False)):
+        convolutions.speed_up(layer, weights_change=weights_change)
+    generating, training, large = layers
+    for kept in (False, True, True):
+        check(generating)
+        assert (generating.kept is not None) == kept
+    check(copy.deepcopy(generating))
+
+    optimizer = torch.optim.Adam(training.parameters(), fused=True)
+    for _ in range(3):
+        training(x).square().mean().backward()
+        optimizer.step()
+        check(training)
+    monkeypatch.setattr(convolutions, 'free_memory', lambda device: 1000)
+    for _ in range(3):
+        check(large)
+    assert training.kept is large.kept is None
+
+
+def test_convolutions_are_faster_only_in_float32_on_the_cpu():
+    def is_fast(net):
+        return any(type(layer) in convolutions.FASTER.values() for layer in net.modules())
+
+    wide = {**SMALL, 'ngf': 32, 'ndf': 32}
+    run = make_run(CPU, training={'ema': 0.5}, **wide)
+    assert all(map(is_fast, (run.G, run.D, run.average['G'])))
+    assert is_fast(runs.build_run(run.config, CPU, training=False).G)
+    compiled = make_run(CPU, training={'compile': True}, **wide)
+    for other in (make_run(CPU, 'bf16', **wide), compiled,
+                  runs.build_run(make_run(CPU, 'bf16', **wide).config, CPU, training=False)):
+        assert not any(map(is_fast, (other.G, *([other.D] if other.D else []))))
 
 
 def test_the_number_of_threads_that_is_fastest_is_chosen():

@@ -1,5 +1,6 @@
 """Several processes that work as one, on the CPU."""
 from collections import Counter
+import importlib
 import os
 import signal
 import socket
@@ -78,12 +79,22 @@ def test_two_processes_train_as_one(p2phd, run_two, scenes, tmp_path):
     assert_same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
 
 
+def test_two_processes_begin_with_the_weights_of_another_run(p2phd, run_two, trained, scenes,
+                                                             tmp_path):
+    words = ['train', '--data', scenes, '--from', trained, '--batch', 2, '--device', 'cpu',
+             '--steps', 2]
+    p2phd(*words, '--run', 'one')
+    codes, out = run_two(*words, '--run', 'two')
+    assert codes == [0, 0] and out.count('35 of 35 matched by name') == 1, out
+    assert_same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
+
+
 def record_reductions(rank, port, folder):
     """Compute gradients in one of two processes, by GradientReducer and plainly. Write to a file of
     the folder: how many gradients were complete when each all-reduce began, whether both agree."""
     os.environ.update(WORLD_SIZE='2', RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-    sys.modules.pop('app.runs.distributed', None)           # it reads the environment
     from app.runs import distributed
+    importlib.reload(distributed)                           # it reads the environment
     import torch.distributed as dist
     distributed.initialise(torch.device('cpu'))
     passes, seen = Counter(), []

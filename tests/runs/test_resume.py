@@ -58,7 +58,8 @@ def assert_same_run(a, b):
 # Crops, and batches that cross epochs; a cache; loader processes, because pictures of native size
 # are not decoded in advance; the step at which the inner generator starts to be trained.
 KINDS = {
-    'crops': ('train', *TINY, '--steps', 24, '--batch', 2, '--crop', '48x32', '--workers', 0),
+    'crops': ('train', *TINY, '--steps', 24, '--batch', 2, '--crop', '48x32', '--workers', 0,
+              '--augment'),
     'cache': ('train', *TINY, '--epochs', 2, '--decay-epochs', 2, '--cache', '--jitter', 1.2),
     'workers': ('train', *TINY, '--size', 'native', '--steps', 24, '--workers', 2),
     'finetune': ('finetune', '--steps', 20, '--fix-global', 2, '--n-blocks-local', 1,
@@ -201,6 +202,7 @@ def test_flags_that_contradict_the_run(p2phd, trained, scenes, tmp_path):
     for flags, name in (
             (('--lr', 0.1), 'lr'), (('--size', '128x64'), 'size'), (('--batch', 2), 'batch'),
             (('--no-flip',), 'flip'), (('--ngf', 16), 'ngf'), (('--seed', 1), 'seed'),
+            (('--augment',), 'augment'),
             (('--precision', 'bf16'), 'precision'), (('--log-every', 3), 'log-every'),
             (('--ignore-label', 255), 'ignore-label'),
             (('--n-scales', 3, '--epochs', 9), 'n-scales')):
