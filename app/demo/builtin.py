@@ -2,10 +2,16 @@
 training. It lies in folders.BUILT_IN and holds, in float16, only what makes pictures. It is made by
 
     python -m app.demo.builtin scenes streets/          # draw the scenes to train on
-    python p2phd.py train --data streets/ --size 512x256 --ngf 24 --n-down 3 --n-blocks 5 \\
-        --nef 24 --n-down-encoder 2 --ndf 32 --n-scales 2
+    python p2phd.py train --data streets/ --run runs/half --size 256x128 --ngf 24 --n-down 3 \\
+        --n-blocks 5 --nef 24 --n-down-encoder 2 --ndf 32 --n-scales 2 --lr 5e-4 --ema 0.998 \\
+        --steps 3000
+    python p2phd.py train --data streets/ --from runs/half --run runs/streets --size 512x256 \\
+        --crop 256x128 --no-flip --lr 4e-4 --steps 3500
     python p2phd.py cluster --run runs/streets
     python -m app.demo.builtin pack runs/streets        # into folders.BUILT_IN
+
+in two hours and a quarter of one core. The run that is built in saw 600 other scenes in the first
+training. The sun always shines from the same side, so the second training does not mirror them.
 """
 from functools import partial
 from pathlib import Path
