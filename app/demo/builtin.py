@@ -9,6 +9,7 @@ training. It lies in folders.BUILT_IN and holds, in float16, only what makes pic
         --crop 256x128 --no-flip --lr 4e-4 --steps 3500
     python p2phd.py cluster --run runs/streets
     python -m app.demo.builtin pack runs/streets        # into folders.BUILT_IN
+    python -m app.demo.builtin show docs/street.png     # draw a sheet of its pictures
 
 in two hours and a quarter of one core. The run that is built in saw 600 other scenes in the first
 training. The sun always shines from the same side, so the second training does not mirror them.
@@ -19,12 +20,16 @@ import sys
 
 import numpy as np
 from PIL import Image
+import torch
 
 from app.common import config as configuration
 from app.common.errors import UserError
 from app.common.files import make_folder, write_atomically
 from app.demo.streets import draw_scene, write_dataset
 from app.runs import checkpoints, folders, run_styles, runs
+from app.runs.pictures import strip, to_uint8_hwc, write_png
+import data
+import generate
 
 LARGEST = 8_000_000                         # bytes of all weights
 SIZE, SPLITS = (512, 256), {'train': (1000, 1), 'val': (50, 2)}     # number of scenes, seed
@@ -68,15 +73,31 @@ def write_scene(folder, size):
     return paths
 
 
+def show(path):
+    """Write a sheet of the built-in scene: its label map, and three pictures of it, each in random
+    styles, as generate --sample --n 3 makes them."""
+    run = runs.load_run(folders.BUILT_IN, torch.device('cpu'), training=False)
+    clusters = run_styles.load_styles(folders.BUILT_IN, run.config)
+    drawn = draw_scene(SCENE, run.config.size, SCENE_SEED)
+    label, inst = (data.to_tensor(ids)[None] for ids in (drawn.label, drawn.inst))
+    scene = generate.make_scene(run.config, label, inst)
+    made = [generate.synthesise(run, scene, generate.scene_styles(
+        run, scene, clusters, seed=run_styles.picture_seed(0, 'street', i))) for i in range(1, 4)]
+    write_png(path, np.concatenate([strip(run.config, label[0], made[:1]), np.concatenate(
+        [to_uint8_hwc(picture) for picture in made[1:]], 1)]))
+
+
 def main(words):
     """Run one of the commands above. Return the exit code."""
-    if len(words) != 2 or words[0] not in ('scenes', 'pack'):
+    if len(words) != 2 or words[0] not in ('scenes', 'pack', 'show'):
         print(__doc__, file=sys.stderr)
         return 2
     try:
         if words[0] == 'pack':
             path = pack(Path(words[1]))
             print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')
+        elif words[0] == 'show':
+            show(Path(words[1]))
         else:
             for split, (count, seed) in SPLITS.items():
                 write_dataset(words[1], split, count, SIZE, seed)
