@@ -43,7 +43,7 @@ def main():
     run = parser.parse_args().run
     config = runs.read_run(run)[1]['config']
     width, height = config.training.crop or config.size
-    print('| steps | ' + ' | '.join(f'period {p}, synthesised | photographs' for p in PERIODS) + ' |')
+    print('| steps | ' + ' | '.join(f'period {p} | of photographs' for p in PERIODS) + ' |')
     print('|---' * (1 + 2 * len(PERIODS)) + '|')
     for path in sorted((run / 'samples').glob('*.png')):
         sheet = np.asarray(Image.open(path).convert('RGB'))
