@@ -141,7 +141,7 @@ def require_discriminators(path, checkpoint):
     """Raise UserError if a run of this program cannot be trained, as the built-in one."""
     if not checkpoint['config'].training and not path.is_dir():
         raise UserError(f'{path}: holds only what makes pictures, no discriminators to train with; '
-                        f'train --from {path.parent} begins a new run with its weights')
+                        f'train --data DIR --from {path.parent} begins a new run with its weights')
 
 
 def load_run(folder, device, training=True, set_aside=False, which='newest', average=True,
