@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """pix2pixHD from label map to photograph.
 
+    python p2phd.py generate --sample --n 4              # with the built-in run
     python p2phd.py demo                                 # the whole chain on built-in street scenes
     python p2phd.py train --data cityscapes/             # G1 and the encoder at 1024x512
     python p2phd.py finetune --from runs/cityscapes      # G2 at 2048x1024; run it again for G3
@@ -61,6 +62,7 @@ def finetune(args):
     from app.runs import configurations, devices, folders, runs
     device = devices.pick_device(args.device)
     path, base = runs.read_run(args.base, n_labels=args.official_labels)
+    runs.require_discriminators(path, base)
     given, before = given_fields(args), base['config'].training
     config = configurations.make_finetune_config(base['config'], args.base, given)
     t = config.training
@@ -107,6 +109,8 @@ def resume(args):
     if not folders.list_checkpoints(folder):
         runs.read_run(folder)                               # raises a UserError that says more
         raise UserError(f'{folder}: a run of the official code; finetune --from starts from it')
+    if folders.is_built_in(folder):                         # it may be read-only: no lock
+        runs.require_discriminators(*runs.read_run(folder))
     with lock_folder(folder) if distributed.IS_MAIN else nullcontext():
         with distributed.main_process_first():
             run = runs.load_run(folder, device, set_aside=True)
@@ -131,8 +135,11 @@ def resume(args):
 
 def cluster(args):
     """Cluster the features of the training set's instances, label by label (paper section 3.4)."""
-    from app.runs import distributed, report, run_styles
+    from app.runs import distributed, folders, report, run_styles
     folder, run = commands.load_trained_run(args)
+    if folders.is_built_in(folder):
+        raise UserError(f'{folder}: the built-in run keeps its styles; copy the folder to cluster '
+                        'the copy')
     if not run.E:
         raise UserError(f'{folder}: trained without --features, so there are no styles to cluster')
     clusters = run_styles.cluster_run(run, folder, args.data, args.k, args.min_pixels,
@@ -145,8 +152,8 @@ def cluster(args):
 def generate(args):
     """Turn label maps into pictures (paper section 3.4). The style of an instance is the most
     frequent one of its label, drawn (--sample), chosen (--style), or of a photograph (--encode)."""
-    from app.runs import devices, generation, memory, run_styles
-    folder, run = commands.load_trained_run(args)
+    from app.runs import devices, folders, generation, memory, run_styles
+    folder, run = commands.load_trained_run(args, built_in=True)
     draws_styles = args.sample and run.config.model != 'unet'   # a U-Net draws dropout masks
     if (draws_styles or args.style or args.encode) and not run.E:
         raise UserError(f'{folder}: trained without --features, so it has only one style; leave '
@@ -155,8 +162,11 @@ def generate(args):
         raise UserError(f'--inst: {folder} was trained without instances; leave it out')
     if getattr(args, 'compile', False):
         devices.compile_generator(run)
-    out = Path(args.out) if args.out else folder / 'generated'
-    files = generation.pair_files(args.label, args.inst, args.encode, out)
+    out = Path(args.out or folders.output_folder(folder) / 'generated')
+    label, inst = args.label, args.inst
+    if not label:
+        label, inst = ([path] for path in commands.built_in_scene(folder, run, out))
+    files = generation.pair_files(label, inst, args.encode, out)
     if args.styles and len(files.labels) > 1:
         raise UserError(f'--styles {args.styles} describes one scene, but there are '
                         f'{len(files.labels)} label maps; generate them one at a time')

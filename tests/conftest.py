@@ -87,6 +87,12 @@ def real():
     return REAL
 
 
+@pytest.fixture(autouse=True)
+def no_built_in_run(monkeypatch, tmp_path):
+    """Hide the run that comes with the program, so that a test without a run has none."""
+    monkeypatch.setattr('app.runs.folders.BUILT_IN', tmp_path / 'built-in')
+
+
 @pytest.fixture(scope='session')
 def shared_folder(tmp_path_factory):
     """Return a function that fills a folder once for all processes of pytest-xdist:

@@ -23,10 +23,11 @@ def check_versions():
         raise UserError(f'PyTorch {torch.__version__}: this program needs 2.6 or newer')
 
 
-def load_trained_run(args):
-    """Load the run that --run names, or the newest one. Return its folder and the run."""
+def load_trained_run(args, built_in=False):
+    """Load the run that --run names, or the newest one; built_in: or the one that comes with the
+    program. Return its folder and the run."""
     from app.runs import devices, folders, runs
-    folder = Path(args.run) if args.run else folders.newest_run()
+    folder = Path(args.run) if args.run else folders.newest_run(built_in)
     run = runs.load_run(folder, devices.pick_device(args.device), False, which=args.checkpoint,
                         average=args.average, n_labels=args.official_labels)
     run.precision = getattr(args, 'precision', run.precision)
@@ -37,6 +38,16 @@ def load_clusters(run, folder):
     """Load the styles of a run, or cluster them now and show them on the page of the run."""
     from app.runs import report, run_styles
     return run_styles.load_or_cluster_styles(run, folder, after_save=report.try_write_run_page)
+
+
+def built_in_scene(folder, run, out):
+    """Return the paths of the label map and the instance map of the built-in scene, drawn into
+    `out`. UserError if the run in `folder` is not the built-in one, which was trained on such."""
+    from app.runs import folders
+    if not folders.is_built_in(folder):
+        raise UserError(f'--label is missing: name a label map for {folder}')
+    from app.demo import builtin
+    return builtin.write_scene(out, run.config.size)
 
 
 def explain(error, several_processes):
@@ -77,11 +88,14 @@ def edit(args):
     """Change the objects of a scene, by a script or on a page (paper section 3.4)."""
     from app.datasets import layouts, scenes
     from app.editor import http_server, scene_files
-    folder, run = load_trained_run(args)
-    out = Path(args.out) if args.out else folder / 'edited'
+    from app.runs import folders
+    folder, run = load_trained_run(args, built_in=True)
+    out = Path(args.out or folders.output_folder(folder) / 'edited')
     clusters = load_clusters(run, folder)
     label, inst, styles, photo = (path and Path(path) for path in (
         args.label, args.inst, args.styles, args.photo))
+    if not label:
+        label, inst = built_in_scene(folder, run, out)
     editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
                                     seed_of(args))
     scenes.warn_about_size(folder, run.config, label, editor.inputs()[0])
@@ -109,7 +123,7 @@ def evaluate(args):
 def info(args):
     """Print the facts of a run."""
     from app.runs import folders, report
-    facts = report.run_facts(args.run or folders.newest_run(), args.official_labels)
+    facts = report.run_facts(args.run or folders.newest_run(built_in=True), args.official_labels)
     for line in [json.dumps(facts, indent=1)] if args.json else report.describe_facts(facts):
         log_info(line, sys.stdout)                          # with -q, too
 
@@ -117,7 +131,7 @@ def info(args):
 def export(args):
     """Write the generator of a run for use without this program."""
     from app.runs import export as exporting, runs
-    folder, run = load_trained_run(args)
+    folder, run = load_trained_run(args, built_in=True)
     clusters = load_clusters(run, folder)
     if args.official:
         _, checkpoint = runs.read_run(folder, which=args.checkpoint, n_labels=args.official_labels)

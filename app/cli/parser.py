@@ -26,6 +26,8 @@ PATH = path('PATH')
 SEVERAL = {'nargs': '+', 'action': 'extend'}
 WITHOUT_VALUE = {'cache': {'nargs': '?', 'const': ''}, 'vgg': {'nargs': '?', 'const': 'fetch'}}
 NEWEST, COMPONENTS = 'the newest run in runs/', 'the connected components of each label'
+OR_BUILT_IN = f'{NEWEST}, or else the built-in one'
+BUILT_IN_SCENE = 'with the built-in run its scene'
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,9 +71,9 @@ class Parser(argparse.ArgumentParser):
                   'pictures in place of labels', integer(0, 1 << 16), group=group,
                   dest='official_labels')
 
-    def add_trained_run(self, text='folder of the run', out='', **more):
+    def add_trained_run(self, text='folder of the run', out='', shown=NEWEST, **more):
         """Add the flags of subcommands that use a run. out: the default of --out, in its folder."""
-        self.flag('--run', text, FOLDER, shown=NEWEST, **more)
+        self.flag('--run', text, FOLDER, shown=shown, **more)
         self.add_official()
         self.flag('--checkpoint', 'best: the one that --evaluate-every scored best',
                   choice('newest', 'best'), 'newest')
@@ -132,9 +134,10 @@ class Parser(argparse.ArgumentParser):
         self.fields('running', 'seed')
 
     def add_generate(self):
-        self.flag('--label', 'label maps, or folders of them', PATH, required=True, **SEVERAL)
+        self.flag('--label', 'label maps, or folders of them', PATH, shown=BUILT_IN_SCENE,
+                  **SEVERAL)
         self.flag('--inst', 'their instance maps, or folders', PATH, shown=COMPONENTS, **SEVERAL)
-        self.add_trained_run(out='generated')
+        self.add_trained_run(out='generated', shown=OR_BUILT_IN)
         self.flag('--sample', 'draw styles at random, in place of the most frequent of each label')
         self.flag('--n', 'pictures per label map, with --sample', integer(1, 10 ** 6), 1)
         self.flag('--style', 'give all instances of LABEL, a name or a number, the style K',
@@ -144,11 +147,11 @@ class Parser(argparse.ArgumentParser):
         self.fields('running', 'compile seed')
 
     def add_edit(self):
-        self.flag('--label', 'the label map', FILE, required=True)
+        self.flag('--label', 'the label map', FILE, shown=BUILT_IN_SCENE)
         self.flag('--inst', 'its instance map', FILE, shown=COMPONENTS)
         self.flag('--styles', 'its styles, a file that edit saved', FILE, shown='the most frequent')
         self.flag('--photo', 'begin with the styles of this photograph of the scene', FILE)
-        self.add_trained_run(out='edited')
+        self.add_trained_run(out='edited', shown=OR_BUILT_IN)
         self.flag('--script', 'apply the edits in this JSON file, and open no page', FILE)
         self.flag('--final-only', 'with --script: write the final picture only, not all of them')
         self.flag('--host', 'address of the page, by default local', string('HOST'), '127.0.0.1')
@@ -182,12 +185,12 @@ class Parser(argparse.ArgumentParser):
 
     def add_info(self):
         self.flag('run', 'a run folder, a checkpoint, or a run of the official code', path('RUN'),
-                  shown=NEWEST, nargs='?')
+                  shown=OR_BUILT_IN, nargs='?')
         self.add_official()
         self.flag('--json', 'print JSON')
 
     def add_export(self):
-        self.add_trained_run()
+        self.add_trained_run(shown=OR_BUILT_IN)
         self.flag('--format', 'pt2: torch.export; onnx: needs pip install onnx onnxscript',
                   choice('pt2', 'onnx'), shown='pt2')
         self.flag('--official', 'write the files of the official code into this folder', FOLDER)

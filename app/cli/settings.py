@@ -54,6 +54,10 @@ def check_flags(args):
         raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
     if args.command == 'edit' and args.final_only and not args.script:
         raise UserError('--final-only: applies only to --script FILE; add it, or leave this out')
+    if args.command in ('generate', 'edit') and not args.label:
+        for name in ('inst', 'styles', 'encode', 'photo'):
+            if name in given:
+                raise UserError(f'--{name}: belongs to a label map; name it with --label')
     for commands, flag, others, why in (
             ('train finetune', 'hours', 'steps', 'both say how long to train'),
             ('train finetune', 'steps', 'epochs decay_epochs', 'both say how long to train'),

@@ -19,6 +19,7 @@ from app.datasets.pairs import PairReader
 from app.evaluation import measures
 from app.evaluation.judge import load_or_train_judge, read_prediction
 from app.runs import configurations, distributed, report, runs
+from app.runs.folders import is_built_in, output_folder
 from app.runs.pictures import strip, write_picture, write_png
 from app.runs.run_styles import load_or_cluster_styles, picture_seed
 import data
@@ -181,8 +182,9 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     """Score the runs in `folders` side by side, between real photographs and flat colours. Print
     the table; write scores.json and sheet.png. UserError if they cannot be compared. flags: a
     namespace of the flags of evaluate. vgg: nets.VGG19 or None."""
-    which, average, out = flags.checkpoint, flags.average, flags.out or folders[0] / 'evaluation'
-    require_folder(Path(out))
+    which, average = flags.checkpoint, flags.average
+    out = Path(flags.out or output_folder(folders[0]) / 'evaluation')
+    require_folder(out)
     paths = [resolve_path(folder) for folder in folders]
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise UserError(f'--run: {twice[0]} is named twice; name it once')
@@ -211,9 +213,10 @@ def evaluate_runs(folders, flags, device, seed, vgg):
         evaluation.recogniser = flags.predictions
         evaluation.recognise = partial(read_prediction, Path(flags.predictions), config)
     elif config.n_labels:
+        beside = Path() if is_built_in(folders[0]) else folders[0].absolute().parent
         with distributed.main_process_first():
             evaluation.recognise, evaluation.recogniser = load_or_train_judge(
-                evaluation, trained, device, folders[0].absolute().parent, flags.judge)
+                evaluation, trained, device, beside, flags.judge)
     results = [score_pictures(
         evaluation, 'real photographs', 'real',
         lambda pair, label, photo: (photo, measures.reconstruction(photo, photo)))]
@@ -227,7 +230,7 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     if config.n_labels and not flags.predictions and trained:
         results.append(score_flat_colours(evaluation, trained))
     if distributed.IS_MAIN:
-        write_results(Path(out), evaluation, results, which)
+        write_results(out, evaluation, results, which)
         if not flags.out:
             report.try_write_run_page(folders[0], config)
 

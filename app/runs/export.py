@@ -12,7 +12,7 @@ from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, write_atomically, write_text
 from app.datasets.pairs import lookup_array
-from app.runs import configurations
+from app.runs import configurations, folders
 from app.runs.checkpoints import copy_tree, list_checkpoints
 import data
 from generate import min_input_side, network_multiple
@@ -57,9 +57,9 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
     program takes. UserError where the run cannot be exported. kind: 'pt2' (torch.export), the
     default, or 'onnx'. clusters: see run_styles.cluster_dataset; None without an encoder.
     size: (width, height) to trace it with, by default the run's; most programs take others, too.
-    path: of the file, by default <folder>/exported.<kind>."""
+    path: of the file, by default exported.<kind> in folders.output_folder(folder)."""
     size, kind = size or run.config.size, kind or 'pt2'
-    path = Path(path or folder / f'exported.{kind}')
+    path = Path(path or folders.output_folder(folder) / f'exported.{kind}')
     if not size:
         raise UserError(f'{folder}: trained at native size; say with --size WxH')
     if run.config.n_labels == 0 or run.config.model == 'unet':

@@ -4,9 +4,13 @@ from contextlib import suppress
 from pathlib import Path
 import re
 
-from app.common.console import quote
+from app.common.console import quote, warn
 from app.common.errors import UserError
 from app.common.files import lock_folder, require_folder, resolve_path
+
+
+# The run that comes with the program, if it does, see app/demo/builtin.py. Nothing writes there.
+BUILT_IN = Path(__file__).resolve().parents[1] / 'demo' / 'built-in'
 
 
 def list_checkpoints(folder):
@@ -16,16 +20,31 @@ def list_checkpoints(folder):
     return sorted(paths, key=lambda path: int(path.stem.removeprefix('checkpoint-')))
 
 
-def newest_run():
-    """Return the folder in runs/ that was trained last. UserError if there is none."""
+def newest_run(built_in=False):
+    """Return the folder in runs/ that was trained last. UserError if there is none.
+    built_in: return the built-in run in that case, and say so."""
     times = {}
     for folder in Path('runs').glob('*'):
         for path in list_checkpoints(folder):
             with suppress(FileNotFoundError):       # a trainer may be replacing it
                 times[path.stat().st_mtime] = folder
+    if not times and built_in and list_checkpoints(BUILT_IN):
+        warn(f'note: no trained run in runs/, so the built-in one is used: {BUILT_IN}')
+        return BUILT_IN
     if not times:
         raise UserError('runs/: no trained run there; train one, or name one with --run')
     return times[max(times)]
+
+
+def is_built_in(folder):
+    """Return whether a folder is that of the built-in run."""
+    return resolve_path(folder) == resolve_path(BUILT_IN)
+
+
+def output_folder(folder):
+    """Return where files that are made of a run go by default: into its folder, or, if it is the
+    built-in run, into the current one."""
+    return Path() if is_built_in(folder) else folder
 
 
 def new_folder(folder, name, dry_run=False):

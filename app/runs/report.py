@@ -91,7 +91,7 @@ def run_facts(path, n_labels=None):
     clusters = run_styles.load_styles(path, c)
     counts = clusters and clusters['counts']
     return {
-        'run': str(path), 'checkpoint': str(newest), 'official': t is None,
+        'run': str(path), 'checkpoint': str(newest), 'official': newest.is_dir(),
         'step': checkpoint['step'], 'of_steps': t and t.total_steps, 'data': t and t.data,
         'layout': c.layout, 'labels': c.n_labels, 'label_names': c.label_names,
         'void': list(c.void), 'instances': c.instances,
@@ -104,7 +104,7 @@ def run_facts(path, n_labels=None):
         'given': {name: value for name, value in t.flags.items() if name != 'data'} if t else {},
         'styles': clusters and {
             'labels': int((counts > 0).any(1).sum()), 'styles': int((counts > 0).sum()),
-            'instances': int(counts.sum()) if t else None},     # the official code has no counts
+            'instances': None if newest.is_dir() else int(counts.sum())},     # official: no counts
         'scores': {name: finite_or_none(values[-1])
                    for name, values in read_csv_columns(path / 'scores.csv').items()},
         'evaluation': read_evaluation(path),
@@ -123,8 +123,10 @@ def checkpoint_state(path):
 
 def describe_facts(facts):
     """Yield the lines of what run_facts returned."""
-    yield f'{facts["run"]}: ' + ('a run of the official code' if facts['official'] else
-                                 f'step {facts["step"]} of {facts["of_steps"]}')
+    yield f'{facts["run"]}: ' + (
+        'a run of the official code' if facts['official'] else
+        f'step {facts["step"]} of {facts["of_steps"]}' if facts['of_steps'] else
+        f'step {facts["step"]}; only makes pictures, cannot be trained')
     yield '  pictures    ' + ', '.join(filter(None, [
         facts['layout'], configuration.format_value(facts['size'] or 'native size'),
         f'{facts["labels"]} labels', INSTANCES[facts['instances']], facts['data']]))
@@ -133,7 +135,7 @@ def describe_facts(facts):
         yield f'  labels      {", ".join(names)}' + f'; not scored: {void}' * bool(void)
     yield f'  networks    {facts["model"]}; ' + ', '.join(
         f'{name} {n / 1e6:.1f}M' for name, n in facts['parameters'].items())
-    if not facts['official']:
+    if facts['of_steps']:
         known = {*configuration.NETWORK, *configuration.TRAINING, 'base', 'match_labels'}
         flags = ' '.join(configuration.as_flag(name, value)
                          for name, value in facts['given'].items() if name in known)

@@ -121,7 +121,7 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
             raise ValueError('layout or step')
         networks = {'G', 'E'} if config.features else {'G'}
         averaged = not generator_only and config.training and config.training.ema > 0
-        optional = {'D'} if is_official or generator_only else set()
+        optional = {'D'} if is_official or generator_only or not config.training else set()
         for part, names in {'weights': {'D', *networks},
                             'average': networks if averaged else set()}.items():
             states = checkpoint[part]
@@ -137,11 +137,20 @@ def read_run(folder, set_aside=False, which='newest', n_labels=None, generator_o
     return path, checkpoint
 
 
+def require_discriminators(path, checkpoint):
+    """Raise UserError if a run of this program cannot be trained, as the built-in one."""
+    if not checkpoint['config'].training and not path.is_dir():
+        raise UserError(f'{path}: holds only what makes pictures, no discriminators to train with; '
+                        f'train --data DIR --from {path.parent} begins a new run with its weights')
+
+
 def load_run(folder, device, training=True, set_aside=False, which='newest', average=True,
              n_labels=None):
     """Load a train.Run. The arguments are those of read_run and run_from_checkpoint."""
     path, checkpoint = read_run(folder, set_aside, which, n_labels,
                                 generator_only=average and not training)
+    if training:
+        require_discriminators(path, checkpoint)
     return run_from_checkpoint(path, checkpoint, device, training, which, average)
 
 

@@ -100,7 +100,7 @@ ROWS = [
     ('train', 2, '--data DIR'),
     ('finetune', 2, '--from RUN'),
     ('cluster', 2, 'runs/, --run'),
-    ('generate', 2, '--label'),
+    ('generate', 2, 'runs/, --run'),
     ('generate --label maps/fine.png', 2, 'runs/, --run'),
     ('$ mkdir runs && generate --label maps/fine.png', 2, 'runs/, --run'),
     ('$ touch runs && cluster', 2, 'runs/, --run'),

@@ -12,7 +12,7 @@ def test_scene():
     assert [array.dtype for array in scene[:3]] == [np.uint8, np.int32, np.uint8]
     assert np.array_equal(scene.label, np.where(scene.inst < 1000, scene.inst, scene.inst // 1000))
     assert scene.colours.keys() == {i for i in np.unique(scene.inst).tolist() if i // 1000 in (
-        streets.CAR, streets.BUILDING)}
+        streets.CAR, streets.BUILDING, streets.PERSON)}
     with pytest.raises(ValueError, match='64x31'):
         streets.draw_scene(0, (64, 31))
 

@@ -1,0 +1,60 @@
+"""Measure the regular grid that transposed convolutions leave in pictures, against photographs.
+
+    python benchmarks/grid.py --run runs/streets
+
+For each sheet that the training wrote: the pattern of 2x2, 4x4 and 8x8 pixels that repeats within
+blocks of 32x32 pixels, as its standard deviation in levels of 255. Median of the quarter of blocks
+in which the photograph is the smoothest, such as road and sky, for there the eye sees it.
+"""
+import argparse
+from pathlib import Path
+import sys
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from app.runs import runs
+
+BLOCK, PERIODS = 32, (2, 4, 8)
+
+
+def flat_blocks(image):
+    """Cut an image (H, W, 3) uint8 into blocks and take their mean and slope away: (n, pixels)."""
+    grey = image.astype(float).mean(2)
+    h, w = (side // BLOCK for side in grey.shape)
+    blocks = grey[:h * BLOCK, :w * BLOCK].reshape(h, BLOCK, w, BLOCK).swapaxes(1, 2)
+    y, x = np.indices((BLOCK, BLOCK)).reshape(2, -1)
+    plane = np.stack([y, x, np.ones_like(x)], 1)
+    blocks = blocks.reshape(h * w, -1)
+    return blocks - blocks @ np.linalg.pinv(plane).T @ plane.T
+
+
+def grid_levels(blocks, period):
+    """Return the median strength of the pattern with this period in blocks of flat_blocks."""
+    n = BLOCK // period
+    return np.median(blocks.reshape(-1, n, period, n, period).mean((1, 3)).std((1, 2)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--run', type=Path, required=True)
+    run = parser.parse_args().run
+    config = runs.read_run(run)[1]['config']
+    width, height = config.training.crop or config.size
+    print('| steps | ' + ' | '.join(f'period {p} | of photographs' for p in PERIODS) + ' |')
+    print('|---' * (1 + 2 * len(PERIODS)) + '|')
+    for path in sorted((run / 'samples').glob('*.png')):
+        sheet = np.asarray(Image.open(path).convert('RGB'))
+        rows = [sheet[y:y + height] for y in range(0, len(sheet), height)]
+        made, photo = (np.concatenate([flat_blocks(row[:, x:x + width]) for row in rows])
+                       for x in (width, sheet.shape[1] - width))
+        smooth = photo.std(1) <= np.quantile(photo.std(1), 0.25)
+        print(f'| {int(path.stem)} | ' + ' | '.join(
+            f'{grid_levels(blocks[smooth], p):.2f}' for p in PERIODS for blocks in (made, photo))
+            + ' |')
+
+
+if __name__ == '__main__':
+    main()
