@@ -120,6 +120,7 @@ NETWORK = fields(
     label_colours=(COLOURS, None),                          # to show labels; see labels.csv
     void=(Kind('labels', list_of(LABEL.is_valid)), ()),     # labels that scores leave out
     jpeg_labels=(BOOL, False, 'accept label maps that JPEG has changed'),
+    decoder=(integer(1, 2), 1),                             # see pairs.DECODER
     size=(SIZE, None, 'resize pictures to this size; native: keep their size'))     # None: native
 
 # How the networks are, and were, trained.

@@ -4,10 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 import importlib
 from pathlib import Path
+import re
+import sys
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, ImagePalette
 
 from app.common.errors import UserError, as_user_error
 from app.common.files import require_regular_file
@@ -16,6 +18,7 @@ from data import count_cores, resize
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')    # for EPS, Pillow would run another program
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
 EXIF_ORIENTATION = 0x0112
+SAMPLE_FORMAT_TAG, SIGNED = 339, 2          # of TIFF
 SAVED_MAP_KEY = 'p2phd'             # a text in PNG files that marks maps saved by `edit`
 
 Image.MAX_IMAGE_PIXELS = 1 << 27    # Pillow refuses pictures with more than twice as many pixels
@@ -61,6 +64,8 @@ def open_file(path):
         if path.suffix.lower() != '.npy':
             with as_user_error(path, 'cannot be read as a picture'):
                 picture = Image.open(path, formats=FORMATS)
+                if picture.format == 'BMP':
+                    keep_bmp_indices(picture)
                 kind, info, mode = picture.format, picture.info, picture.mode
                 channels = 1 if mode in ('1', 'L', 'LA', 'I', 'F') or 'I;16' in mode else 3
                 rotated = is_rotated(picture) and kind != 'TIFF'        # TIFF has the upright size
@@ -91,6 +96,28 @@ def is_rotated(picture):
     return Image.Image.getexif(picture).get(EXIF_ORIENTATION) in (5, 6, 7, 8)
 
 
+def raw_mode(picture):
+    """Return Pillow's name of how a picture that is not decoded yet stores its pixels: 'L;2I'."""
+    args = picture.tile[0].args if picture.tile else ''
+    return args if isinstance(args, str) else str((args or [''])[0])
+
+
+def keep_bmp_indices(picture):
+    """Let Pillow read the indices of an open BMP of 4 or 8 bits whose palette is grey. It takes
+    them for pixels of 1 or 8 bits."""
+    if picture.mode not in ('1', 'L') or not picture.tile:
+        return
+    picture.fp.seek(14)
+    header = picture.fp.read(18)
+    bits = header[10 if header[0] == 12 else 14]            # of OS/2, and of Windows
+    if bits == 4 or bits == 8 and picture.mode == '1':
+        tile, greys = picture.tile[0], [0, 255] if picture.mode == '1' else range(16)
+        picture._mode = 'P'
+        picture.palette = ImagePalette.raw('RGB', bytes(v for v in greys for _ in 'RGB'))
+        if tile.codec_name == 'raw':
+            picture.tile = [tile._replace(args=({4: 'P;4', 8: 'P'}[bits], *tile.args[1:]))]
+
+
 def apply_orientation(picture):
     """Decode a picture and turn it as its EXIF data says."""
     if picture.format != 'TIFF':
@@ -103,10 +130,11 @@ def apply_orientation(picture):
     return picture
 
 
-def decode_map(path, size=None, colours=False, jpeg_allowed=True):
+def decode_map(path, size=None, colours=False, jpeg_allowed=True, decoder=2):
     """Open a label or instance map once, resize it by nearest neighbour, return it and its Header:
     ids, (H, W) integers of 1 to 64 bits, where a palette picture (mode P) stores ids as indices.
-    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. Raises UserError."""
+    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. decoder: see
+    pairs.DECODER. Raises UserError."""
     wrong = f'{path}: a map of ids has one channel of integers, this'
     with open_file(path) as (file, header):
         check_jpeg(header, path, jpeg_allowed)
@@ -121,12 +149,27 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True):
             raise UserError(f'{wrong} picture is {file.mode}; if its colours stand for labels, '
                             'train with --palette FILE')
         with as_user_error(path, 'damaged'):
-            # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
-            stored_mode = str(file.tile[0].args) if file.tile and file.mode == 'L' else ''
-            stretch = 85 if 'L;2' in stored_mode else 17 if 'L;4' in stored_mode else 1
+            restore = stored_ids(file, decoder)
             picture = apply_orientation(file)
             ids = np.asarray(picture.resize(size or picture.size, Image.Resampling.NEAREST))
-            return ids // stretch if stretch > 1 else ids, header
+            return restore(ids), header
+
+
+def stored_ids(picture, decoder=2):
+    """Return a function that turns the pixels of Pillow into the numbers that a file stores, for
+    a picture of one channel that is not decoded yet. decoder: see pairs.DECODER."""
+    mode, raw, tags = picture.mode, raw_mode(picture), getattr(picture, 'tag_v2', {})
+    # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
+    stretch = 85 if raw.startswith('L;2') else 17 if raw.startswith('L;4') else 1
+    if decoder > 1:
+        if re.fullmatch(r'[1L];[24]?IR?', raw):             # TIFF where 0 is white
+            return (lambda ids: ~ids) if mode == '1' else lambda ids: (255 - ids) // stretch
+        signed = SIGNED in np.atleast_1d(tags.get(SAMPLE_FORMAT_TAG, 1))
+        if mode == 'L' and signed:
+            return lambda ids: ids.view(np.int8)
+        if raw == 'I;32N' and tags and not signed:
+            return lambda ids: ids.view(np.uint32)
+    return lambda ids: ids // stretch if stretch > 1 else ids
 
 
 def check_jpeg(header, path, allowed):

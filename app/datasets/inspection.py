@@ -14,7 +14,7 @@ from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError
 from app.common.files import read_text
 from app.datasets import decoding, layouts
-from app.datasets.pairs import PairReader
+from app.datasets.pairs import DECODER, PairReader
 
 IGNORED = 255           # the usual mark of pixels without a label
 IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it do not occur
@@ -73,7 +73,7 @@ def inspect_dataset(source, thorough=False):
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
         in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
-        problems=problems)
+        decoder=DECODER, problems=problems)
     reader, reads_values = PairReader(contents), layout.n_labels is None and not source.palette
 
     def inspect_pair(pair):

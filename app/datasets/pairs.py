@@ -12,6 +12,11 @@ from app.common.files import lock_folder, make_folder, require_regular_file, wri
 from app.datasets import decoding, layouts
 import data
 
+# How a new run decodes its files. Runs keep what they began with:
+# 1: as version 1.0.0. Pillow inverts ids in a TIFF where 0 is white, and takes signed bytes for
+#    unsigned ones.
+# 2: the ids are the numbers in the file.
+DECODER = 2
 IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memory
 
 
@@ -25,6 +30,7 @@ class PairReader:
         self.config, self.n_labels, self.size = config, config.n_labels, size
         self.instances = instances or config.instances
         self.layout = layouts.LAYOUTS[config.layout]
+        self.decoder = getattr(config, 'decoder', 1)
 
     def __call__(self, pair):
         image = self.read_photo(pair.image, self.size)
@@ -45,7 +51,8 @@ class PairReader:
         if c.n_labels == 0:
             return decoding.read_photo(path, size, c.in_channels), decoding.read_header(path)
         label, header = self.layout.decode_map(
-            path, colours=bool(c.palette or to_ids), jpeg_allowed=c.jpeg_labels)
+            path, colours=bool(c.palette or to_ids), jpeg_allowed=c.jpeg_labels,
+            decoder=self.decoder)
         label = decoding.labels_as_int32(label, path)
         if label.ndim == 3:
             label = colours_to_labels(label, c.palette, path) if c.palette else to_ids(label)
@@ -59,7 +66,7 @@ class PairReader:
         """Return the ids of an instance map, (H, W) int32."""
         to_ids = self.layout.inst_of_colours
         colours = to_ids and Path(path).suffix.lower() != '.npy'    # arrays hold ids
-        inst, _ = decoding.decode_map(path, size, colours)
+        inst, _ = decoding.decode_map(path, size, colours, decoder=self.decoder)
         inst = to_ids(inst) if inst.ndim == 3 else inst
         if inst.dtype.itemsize > 4:                                 # number ids of 64 bits anew
             inst = np.unique(inst, return_inverse=True)[1].reshape(inst.shape)
@@ -135,7 +142,8 @@ def open_cache(folder, pairs, reader):
 
     c, (w, h) = reader.config, reader.size
     index = json.dumps({
-        'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]),
+        'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]
+                        + [reader.decoder] * (reader.decoder > 1)),
         'size': [w, h], 'n_labels': c.n_labels, 'instances': reader.instances,
         'files': decoding.map_in_threads(describe, pairs)})
     roles = ['label', 'image'] + ['inst'] * (reader.instances != 'none')

@@ -1,0 +1,244 @@
+"""Files as people's programs write them: the networks get the values that were meant, or a line says
+what is wrong. Each test is a table of cases and their relatives."""
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from app.common import console
+from app.datasets.pairs import PairReader
+from conftest import examine
+
+SIDE = 64
+
+
+def labels(values=(0, 1, 2, 3)):
+    """Blocks of 16x16 pixels with these values, (64, 64)."""
+    blocks = np.resize(values, 17)[(np.arange(4)[:, None] * 5 + np.arange(4)) % 17]
+    return np.kron(blocks, np.ones((16, 16), int))
+
+
+def photo(channels=3):
+    """A smooth picture, (64, 64, channels) uint8."""
+    y, x = np.mgrid[:SIDE, :SIDE] * 255 / (SIDE - 1)
+    return np.stack([x, y, (x + y) / 2, 255 - x][:channels], -1).round().astype(np.uint8)
+
+
+def save(path, array, mode=None, **options):
+    """Write an array by Pillow (as 'a.png'), or as .npy. mode: convert to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == '.npy':
+        np.save(path, array)
+    else:
+        picture = Image.fromarray(np.asarray(array))
+        (picture.convert(mode) if mode else picture).save(path, **options)
+
+
+def flat(root, label, image=None, inst=None, names='ab', endings=('.png', '.png', '.png')):
+    """Write pairs into the flat layout. label, image, inst: arrays, the same for each name, or
+    functions of a path that write it."""
+    for name in names:
+        for role, what, ending in zip(('label', 'img', 'inst'), (label, image, inst), endings):
+            path = root / f'train_{role}' / f'{name}{ending}'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if callable(what):
+                what(path)
+            elif what is not None:
+                save(path, what)
+            elif role == 'img':
+                save(path, photo())
+    return root
+
+
+def read(root, **flags):
+    """Return what a new run's networks get of each pair, and inspect_dataset's result."""
+    console.said.clear()
+    contents = examine(root, **flags)
+    assert not contents.problems, contents.problems
+    return [PairReader(contents)(pair) for pair in contents.pairs], contents
+
+
+# ------------------------------------------------------------------------------------ file formats
+
+def pack_bits(values, bits):
+    """Pack (H, W[, C]) integers into rows of `bits` bits a value: (H, bytes) uint8."""
+    values = np.asarray(values).reshape(len(values), -1)
+    places = np.arange(bits - 1, -1, -1)
+    return np.packbits((values[..., None] >> places & 1).astype(np.uint8).reshape(len(values), -1),
+                       axis=1)
+
+
+def write_tiff(path, values, bits=8, photometric=1, sample_format=None, order='<', reverse=False,
+               extra=None, colours=None, kind=None):
+    """Write a TIFF without compression, as the fields of its format say. kind: numpy's, for whole
+    bytes. reverse: FillOrder 2. extra: ExtraSamples. colours: (2 ** bits, 3), a colour map."""
+    values = np.asarray(values)
+    height, width, *samples = values.shape
+    samples = samples[0] if samples else 1
+    if kind:
+        rows = values.astype(order + kind).tobytes()
+    else:
+        rows = pack_bits(values, bits)
+        rows = (np.packbits(np.unpackbits(rows, axis=1).reshape(height, -1, 8)[..., ::-1])
+                if reverse else rows).tobytes()
+    tags = {256: [width], 257: [height], 258: [bits] * samples, 259: [1], 262: [photometric],
+            273: [0], 277: [samples], 278: [height], 279: [len(rows)]}
+    if reverse:
+        tags[266] = [2]
+    if colours is not None:
+        tags[320] = (np.asarray(colours, int) * 257).T.ravel().tolist()
+    if extra is not None:
+        tags[338] = extra
+    if sample_format:
+        tags[339] = [sample_format] * samples
+    place, outside, entries = 8 + 2 + 12 * len(tags) + 4, b'', b''
+    for tag, numbers in sorted(tags.items()):
+        kind = 'I' if tag in (273, 279) else 'H'
+        blob = struct.pack(f'{order}{len(numbers)}{kind}', *numbers)
+        if len(blob) > 4:
+            blob, outside = struct.pack(order + 'I', place + len(outside)), outside + blob
+        tags[tag] = (4 if kind == 'I' else 3, len(numbers), blob.ljust(4, b'\0'))
+    tags[273] = (4, 1, struct.pack(order + 'I', place + len(outside)))
+    for tag, (kind, count, blob) in sorted(tags.items()):
+        entries += struct.pack(order + 'HHI', tag, kind, count) + blob
+    path.write_bytes({'<': b'II', '>': b'MM'}[order] + struct.pack(order + 'HIH', 42, 8, len(tags))
+                     + entries + bytes(4) + outside + rows)
+
+
+def write_bmp(path, values, bits, palette):
+    """Write a Windows BMP of indices into a palette of (R, G, B)."""
+    rows = pack_bits(values, bits)[::-1]
+    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).tobytes()
+    colours = b''.join(bytes([b, g, r, 0]) for r, g, b in palette)
+    path.write_bytes(b'BM' + struct.pack('<IHHI', 54 + len(colours) + len(rows), 0, 0,
+                                         54 + len(colours))
+                     + struct.pack('<IiiHHIIiiII', 40, values.shape[1], values.shape[0], 1, bits, 0,
+                                   len(rows), 0, 0, len(palette), 0) + colours + rows)
+
+
+def write_png(path, values, bits, colour_type, chunks=()):
+    """Write a PNG. chunks: (name, bytes) before the pixels."""
+    rows = pack_bits(values, bits)
+    rows = np.pad(rows, ((0, 0), (1, 0))).tobytes()
+    head = struct.pack('>IIBBBBB', values.shape[1], values.shape[0], bits, colour_type, 0, 0, 0)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(blob)) + name + blob + struct.pack('>I', zlib.crc32(name + blob))
+        for name, blob in ((b'IHDR', head), *chunks, (b'IDAT', zlib.compress(rows)),
+                           (b'IEND', b''))))
+
+
+# ------------------------------------------------------------------- ids are what the files store
+
+GREYS = [(i, i, i) for i in range(256)]
+COLOURS = [(37 * i % 256, 91 * i % 256, 255 - i) for i in range(256)]
+
+
+def tiff(**options):
+    return lambda path, ids: write_tiff(path, ids, **options)
+
+
+def inverted(**options):
+    """Pillow turns the values over when it writes such a TIFF."""
+    return lambda path, ids: save(path, (255 - ids).astype(np.uint8), tiffinfo={262: 0}, **options)
+
+
+def inverted_bits(path, ids):
+    Image.fromarray(ids == 0).save(path, tiffinfo={262: 0}, compression='group4')
+
+
+def bmp(bits, palette):
+    return lambda path, ids: write_bmp(path, ids, bits, palette)
+
+
+def png(bits, colour_type, *chunks):
+    return lambda path, ids: write_png(path, ids, bits, colour_type, chunks)
+
+
+def plte(n, colours=COLOURS):
+    return b'PLTE', bytes(value for colour in colours[:n] for value in colour)
+
+
+GAMMA, PROFILE = (b'gAMA', struct.pack('>I', 100000)), (b'sRGB', b'\0')
+STORED = {
+    'tiff': (tiff(), 4), 'tiff white is 0': (tiff(photometric=0), 4),
+    **{f'tiff {bits} bits{" white is 0" * (not p)}{" reversed" * r}{" MM" * (order == ">")}': (
+        tiff(bits=bits, photometric=p, reverse=r, order=order), min(4, 1 << bits))
+       for bits in (1, 2, 4, 8) for p in (0, 1) for r in (False, True) for order in '<>'
+       if p or bits < 8 or not r},                  # Pillow refuses 8 bits reversed
+    **{f'tiff palette {bits} bits{" reversed" * r}': (tiff(
+        bits=bits, photometric=3, colours=COLOURS[:1 << bits], reverse=r), min(4, 1 << bits))
+       for bits in (1, 2, 4, 8) for r in (False, True) if bits == 8 or not r},
+    **{f'tiff white is 0 {name}': (inverted(compression=name), 4)
+       for name in ('tiff_lzw', 'packbits', 'tiff_adobe_deflate', 'raw')},
+    'tiff white is 0 group4': (inverted_bits, 2),
+    'tiff 12 bits': (tiff(bits=12), 4),
+    'tiff 16 bits': (tiff(bits=16, kind='u2'), 4),
+    'tiff 16 bits MM': (tiff(bits=16, kind='u2', order='>'), 4),
+    'tiff 16 bits white is 0': (tiff(bits=16, kind='u2', photometric=0), 4),
+    'tiff 16 bits signed': (tiff(bits=16, kind='i2', sample_format=2), 4),
+    'tiff 16 bits signed MM': (tiff(bits=16, kind='i2', sample_format=2, order='>'), 4),
+    'tiff 8 bits signed': (tiff(kind='i1', sample_format=2), 4),
+    'tiff 32 bits': (tiff(bits=32, kind='u4', sample_format=1), 4),
+    'tiff 32 bits signed': (tiff(bits=32, kind='i4', sample_format=2), 4),
+    'tiff 32 bits signed MM': (tiff(bits=32, kind='i4', sample_format=2, order='>'), 4),
+    **{f'bmp {bits} bits, {n} {name}': (bmp(bits, palette[:n]), min(4, n))
+       for bits in (1, 4, 8) for n in (2, 4, 16, 256) for name, palette in (
+           ('greys', [(0,) * 3, (255,) * 3] if n == 2 else GREYS), ('colours', COLOURS),
+           ('greys backwards', GREYS[::-1])) if n <= 1 << bits},
+    **{f'png {bits} bits': (png(bits, 0), min(4, 1 << bits)) for bits in (1, 2, 4, 8, 16)},
+    **{f'png {bits} bits, gamma': (png(bits, 0, GAMMA, PROFILE), min(4, 1 << bits))
+       for bits in (1, 2, 4, 8, 16)},
+    **{f'png {bits} bits, a transparent value': (png(bits, 0, (b'tRNS', b'\0\1')), 4)
+       for bits in (2, 4, 8, 16)},
+    **{f'png palette {bits} bits': (png(bits, 3, GAMMA, plte(1 << bits), (b'tRNS', b'\0\xff')),
+                                    min(4, 1 << bits)) for bits in (1, 2, 4, 8)},
+    'png palette of greys backwards': (png(8, 3, plte(256, GREYS[::-1])), 4)}
+
+
+@pytest.mark.parametrize('name', STORED)
+def test_ids_are_the_numbers_in_the_file(name, tmp_path):
+    write, n = STORED[name]
+    ids, ending = labels(range(n)), '.' + name.split()[0]
+    flat(tmp_path, lambda path: write(path, ids), inst=lambda path: write(path, ids.T),
+         endings=(ending, '.png', ending))
+    items, contents = read(tmp_path)
+    assert contents.n_labels == n
+    for item in items:
+        assert np.array_equal(item['label'], ids)
+        assert np.array_equal(item['inst'], ids.T)
+    larger = PairReader(contents, (128, 128))(contents.pairs[0])
+    assert np.array_equal(larger['label'][1::2, 1::2], ids)
+
+
+@pytest.mark.parametrize('options, ids', [
+    (dict(bits=8, kind='i1', sample_format=2), (-1, 0, 1)),
+    (dict(bits=16, kind='i2', sample_format=2), (-1, 0, 1)),
+    (dict(bits=16, kind='i2', sample_format=2, order='>'), (-2, 0, 1)),
+    (dict(bits=32, kind='i4', sample_format=2), (-1, 0, 1)),
+    (dict(bits=32, kind='u4', sample_format=1), (1, 3 << 30)),
+    (dict(bits=8, kind='i1', sample_format=2), (-128, 127))])
+def test_ids_out_of_bounds_are_named_as_they_are(options, ids, tmp_path):
+    flat(tmp_path, lambda path: write_tiff(path, labels(ids), **options), endings=('.tif', '.png'))
+    problems = examine(tmp_path).problems
+    assert len(problems) == 2
+    for problem in problems.values():
+        assert f'from {min(ids)} to {max(ids)}' in problem
+
+
+@pytest.mark.parametrize('options', [
+    dict(photometric=0), dict(bits=2, photometric=0), dict(bits=4, photometric=0),
+    dict(bits=1, photometric=0), dict(kind='i1', sample_format=2)])
+def test_a_run_of_before_keeps_its_ids(options, tmp_path):
+    n = 2 if options.get('bits') == 1 else 4
+    flat(tmp_path, lambda path: write_tiff(path, labels(range(n)), **options),
+         endings=('.tif', '.png'))
+    contents = examine(tmp_path, n_labels=256)
+    contents.decoder = 1                            # what with_defaults gives to a run of before
+    factor = {1: 1, 2: 85, 4: 17}.get(options.get('bits'), 1)
+    largest = 1 if n == 2 else 255 // factor
+    before = labels(range(n)) if 'kind' in options else (
+        largest - labels(range(n)) if n == 2 else (255 - factor * labels()) // factor)
+    item = PairReader(contents)(contents.pairs[0])
+    assert np.array_equal(item['label'], before)
