@@ -2,6 +2,7 @@
 from collections import Counter
 from contextlib import suppress
 import csv
+from functools import partial
 from pathlib import Path
 import sys
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from app.common.config import COLOURS
 from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError
 from app.common.files import read_text
-from app.datasets import decoding, layouts
+from app.datasets import decoding, findings, layouts
 from app.datasets.pairs import DECODER, PairReader
 
 IGNORED = 255           # the usual mark of pixels without a label
@@ -96,6 +97,7 @@ def inspect_dataset(source, thorough=False):
     elif any(label.is_jpeg for label in labels):
         warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong edges')
     vars(contents).update(find_labels(source, layout, set().union(*ids)))
+    find_findings(source, contents, layout, facts)
     if thorough:
         read, n = PairReader(contents), contents.n_labels
 
@@ -109,6 +111,40 @@ def inspect_dataset(source, thorough=False):
         contents.histogram = sum(pixels for pixels, _ in counts.values())
         contents.instances_per_picture = [instances for _, instances in counts.values()]
     return contents
+
+
+def find_findings(source, contents, layout, facts):
+    """Add to the result of inspect_dataset what findings.py finds. facts: {pair: (the ids of its
+    label map, its Header, that of the photograph)}."""
+    root, pictures = source.data, contents.n_labels == 0
+    contents.index_colours, contents.inst_per_label, contents.present = None, False, None
+    for field, what, role, is_read in (
+            ('condition_max', 'the pictures in place of label maps', 'label', pictures),
+            ('image_max', 'photographs', 'image', True)):
+        headers = {getattr(pair, role): fact[1 if role == 'label' else 2]
+                   for pair, fact in facts.items() if is_read}
+        deep = [path for path, header in headers.items() if header.is_deep]
+        white = findings.find_ranges(root, deep, what)
+        setattr(contents, field, white)
+        alpha = findings.spread([path for path, header in headers.items() if header.has_alpha])
+        findings.compute(partial(decoding.read_photo, white=white), alpha, 'transparency')
+    reader = PairReader(contents)
+    if pictures:
+        findings.look_at_conditions(root, [pair.label for pair in facts],
+                                    lambda path: reader.read_label(path)[0])
+        return
+    ids = sorted(set().union(*(ids for ids, *_ in facts.values())))
+    contents.index_colours = findings.compare_tables(root, [
+        (pair.label, own_ids, header.table) for pair, (own_ids, header, _) in facts.items()
+        if header.table and not header.is_saved_map])
+    if layout.n_labels is None and not layout.sparse:
+        if not source.palette:
+            findings.look_for_smoothed_maps(
+                root, [pair.label for pair in facts],
+                lambda path: decoding.labels_as_int32(layout.decode_map(path)[0], path), ids)
+        contents.inst_per_label = contents.instances == 'files' and findings.ids_restart(
+            root, list(facts), lambda pair: (reader.read_label(pair.label)[0],
+                                             reader.read_instances(pair.inst)), contents.void)
 
 
 def read_palette(path):
@@ -215,13 +251,23 @@ def find_labels(source, layout, ids):
         listed, label_colours, void = read_label_list(path)
         if n and n <= max(listed, default=0):
             raise UserError(f'--n-labels {n}: {path} has the label {max(listed)}')
-        if (ignored is None and IGNORED in ids - listed.keys() and (n or 0) <= IGNORED
+        two_valued = (ignored is None and len(ids) == 2 and IGNORED in ids and n in (None, 2)
+                      and max(ids - {IGNORED}) < IGNORED - 1 and listed.keys() <= ids)
+        if two_valued:
+            warn(f'note: {source.data}: the maps hold {min(ids)} and {IGNORED} and nothing else, '
+                 f'so {IGNORED} is a label; --ignore-label {IGNORED} takes it as unknown')
+            n = IGNORED + 1
+        elif (ignored is None and IGNORED in ids - listed.keys() and (n or 0) <= IGNORED
                 and max(ids - {IGNORED}, default=0) < IGNORED - IGNORED_GAP):
             ignored = IGNORED
             warn(f'note: {source.data}: label {IGNORED} is taken as unknown; --ignore-label none '
                  'keeps it')
         n = n or 1 + max((ids | listed.keys()) - {ignored}, default=0)
         names = [listed.get(label, str(label)) for label in range(n)] if listed else None
+        if two_valued:
+            names = [listed.get(label, str(label)) for label in sorted(ids)]
+            table, n = {label: i for i, label in enumerate(sorted(ids))}, 2
+            label_colours = [[*rgb, table[label], name] for *rgb, label, name in label_colours]
     if table is not None:
         void = [table[label] for label in void if label in table]
     if isinstance(ignored, int):                # it becomes one more label, the last
@@ -265,6 +311,9 @@ def pairs_of_run(config, folder):
     if not Path(t.data).exists():
         raise UserError(f'{t.data}: no data set of {folder}; say with --data DIR where it is now')
     _, pairs, sizes = pairs_for_config(config, t.data, t.left_out, t.split)
+    if list(t.pictures) != fingerprint(pairs) and config.decoder == 1:
+        with layouts.with_service_files():          # a run of before may have been trained on them
+            _, pairs, sizes = pairs_for_config(config, t.data, t.left_out, t.split)
     if list(t.pictures) != fingerprint(pairs):
         raise UserError(f'{t.data}: holds {len(pairs)} pictures, and {folder} was started with '
                         f'{t.pictures[0]}, or with others; put them back, or start another run')
@@ -283,6 +332,18 @@ def hold_out(pairs, n):
         raise UserError(f'--hold-out {n}: there are {len(pairs)} pictures; leave some to train on')
     held = {pairs[(2 * i + 1) * len(pairs) // (2 * n)] for i in range(n)}
     return [pair for pair in pairs if pair not in held], [pair for pair in pairs if pair in held]
+
+
+def find_present_labels(dataset):
+    """Return all labels in the maps of a data.PairedDataset that open_dataset opened."""
+    def find(i):
+        label = (dataset.decoded[i]['label'] if dataset.decoded
+                 else dataset.read.read_label(dataset.items[i].label)[0])
+        return np.unique(label).tolist()
+
+    n = len(dataset)
+    return sorted(set().union(*decoding.map_in_threads(
+        find, range(n), Progress('reading labels', n))))
 
 
 def train_and_heldout(config, pairs):

@@ -1,5 +1,5 @@
-"""Files as people's programs write them: the networks get the values that were meant, or a line says
-what is wrong. Each test is a table of cases and their relatives."""
+"""Files as people's programs write them: the networks get the values that were meant, or a line
+says what is wrong. Each test is a table of cases and their relatives."""
 import struct
 import zlib
 
@@ -201,13 +201,13 @@ STORED = {
 def test_ids_are_the_numbers_in_the_file(name, tmp_path):
     write, n = STORED[name]
     ids, ending = labels(range(n)), '.' + name.split()[0]
-    flat(tmp_path, lambda path: write(path, ids), inst=lambda path: write(path, ids.T),
+    flat(tmp_path, lambda path: write(path, ids), inst=lambda path: write(path, ids),
          endings=(ending, '.png', ending))
     items, contents = read(tmp_path)
     assert contents.n_labels == n
     for item in items:
         assert np.array_equal(item['label'], ids)
-        assert np.array_equal(item['inst'], ids.T)
+        assert np.array_equal(item['inst'], ids)
     larger = PairReader(contents, (128, 128))(contents.pairs[0])
     assert np.array_equal(larger['label'][1::2, 1::2], ids)
 
@@ -242,3 +242,113 @@ def test_a_run_of_before_keeps_its_ids(options, tmp_path):
         largest - labels(range(n)) if n == 2 else (255 - factor * labels()) // factor)
     item = PairReader(contents)(contents.pairs[0])
     assert np.array_equal(item['label'], before)
+
+
+# ---------------------------------------------------------------------------------------- alpha
+
+def strokes():
+    """The alpha of drawn lines, (64, 64) uint8: some opaque, some half, most nothing."""
+    alpha = np.zeros((SIDE, SIDE), np.uint8)
+    alpha[8:12], alpha[:, 30:33], alpha[40:44, 10:50] = 255, 255, 128
+    return alpha
+
+
+def on_white(colours, alpha):
+    return np.rint(colours * (alpha[..., None] / 255) + 255 - alpha[..., None].astype(float))
+
+
+def rgba(colours, alpha):
+    return np.dstack([colours, alpha])
+
+
+INK = np.zeros((SIDE, SIDE, 3), np.uint8)
+
+
+def palette_with_alpha(path):
+    picture = Image.fromarray(np.where(strokes() > 200, 1, 0).astype(np.uint8)).convert('P')
+    picture.putpalette([0, 0, 0, 0, 0, 0])
+    picture.save(path, transparency=0)
+
+
+def grey_with_colour_key(path):
+    Image.fromarray(np.where(strokes() > 200, 1, 0).astype(np.uint8)).save(path, transparency=0)
+
+
+def deep_grey_alpha(path):
+    pixels = np.dstack([np.zeros((SIDE, SIDE), int), strokes().astype(int) * 257])
+    write_png(path, pixels, 16, 4)
+
+
+BINARY = np.where(strokes() > 200, 255, 0)
+DRAWN = {                                           # what writes it, the ending, what is seen
+    'RGBA': (lambda path: save(path, rgba(INK, strokes())), '.png', on_white(INK, strokes())),
+    'RGBA, hidden colours': (lambda path: save(path, rgba(photo(), strokes())), '.png',
+                             on_white(photo(), strokes())),
+    'opaque': (lambda path: save(path, rgba(photo(), np.full((SIDE, SIDE), 255, np.uint8))),
+               '.png', photo()),
+    'LA': (lambda path: save(path, np.dstack([INK[..., 0], strokes()])), '.png',
+           on_white(INK, strokes())),
+    'LA of 16 bits': (deep_grey_alpha, '.png', on_white(INK, strokes())),
+    'palette': (palette_with_alpha, '.png', np.repeat(255 - BINARY[..., None], 3, 2)),
+    'colour key': (grey_with_colour_key, '.png', np.where(BINARY[..., None], [1, 1, 1], 255)),
+    'RGBA of 16 bits': (lambda path: write_png(path, rgba(photo(), strokes()).astype(int) * 257, 16,
+                                               6), '.png', on_white(photo(), strokes())),
+    'WebP': (lambda path: save(path, rgba(INK, strokes()), lossless=True, exact=True), '.webp',
+             on_white(INK, strokes())),
+    'TIFF': (lambda path: save(path, rgba(photo(), strokes())), '.tif',
+             on_white(photo(), strokes())),
+    'TIFF, LZW': (lambda path: save(path, rgba(photo(), strokes()), compression='tiff_lzw'), '.tif',
+                  on_white(photo(), strokes()))}
+
+
+@pytest.mark.parametrize('role', 'AB')
+@pytest.mark.parametrize('name', DRAWN)
+def test_transparent_pictures_show_white(name, role, tmp_path, capsys):
+    write, ending, seen = DRAWN[name]
+    for n in 'ab':
+        for other in 'AB':
+            path = tmp_path / f'train_{other}' / f'{n}{ending if other == role else ".png"}'
+            path.parent.mkdir(exist_ok=True)
+            write(path) if other == role else save(path, photo())
+    items, contents = read(tmp_path)
+    for item in items:
+        array = item['label' if role == 'A' else 'image']
+        assert np.abs(array.astype(int) - seen).max() <= 1
+    assert capsys.readouterr().err.count('shown on white') == (name != 'opaque')
+    contents.decoder = 1                            # a run of before
+    hidden = PairReader(contents)(contents.pairs[0])['label' if role == 'A' else 'image']
+    assert name == 'opaque' or np.abs(hidden.astype(int) - seen).max() > 100
+
+
+@pytest.mark.parametrize('mode, ending', [('RGBA', '.png'), ('LA', '.png'), ('RGBA', '.tif'),
+                                          ('RGBA', '.webp'), ('P', '.png'), ('key', '.png')])
+@pytest.mark.parametrize('alpha', [0, 100, 255, 'everywhere 100'])
+def test_label_maps_in_colours_are_opaque(mode, ending, alpha, tmp_path):
+    palette = tmp_path / 'palette.csv'
+    palette.write_text('\n'.join(f'{60 * i},{60 * i},{60 * i},{i}' for i in range(4)))
+    grey = (labels() * 60).astype(np.uint8)
+    rubbed = np.full((SIDE, SIDE), 255, np.uint8)
+    rubbed[() if alpha == 'everywhere 100' else np.s_[5:9, 5:9]] = 100 if isinstance(
+        alpha, str) else alpha
+
+    def write(path):
+        if mode in ('P', 'key'):
+            picture = Image.fromarray(grey) if mode == 'key' else Image.fromarray(
+                labels().astype(np.uint8)).convert('P')
+            if mode == 'P':
+                picture.putpalette([60 * i for i in range(4) for _ in 'RGB'])
+            picture.save(path, **({'transparency': 0} if alpha == 0 else {}))
+        elif mode == 'LA':
+            save(path, np.dstack([grey, rubbed]))
+        else:
+            options = {'lossless': True, 'exact': True} if ending == '.webp' else {}
+            save(path, rgba(np.dstack([grey] * 3), rubbed), **options)
+
+    flat(tmp_path, write, endings=(ending, '.png'))
+    if alpha == 0 or alpha == 100 and mode not in ('P', 'key'):
+        contents = examine(tmp_path, thorough=True, palette=str(palette))
+        assert all('transparent at x=' in text for text in contents.problems.values())
+        assert len(contents.problems) == 2
+    else:
+        items, _ = read(tmp_path, palette=str(palette))
+        assert all(np.array_equal(item['label'], labels()) for item in items)
