@@ -181,6 +181,12 @@ def note_what_is_left_out(path, picture):
                   'array of shape (height, width, channels) holds all')
 
 
+def split_alpha(pixels):
+    """Return the first 1 or 3 channels of (H, W, 1 to 4), and alpha, (H, W, 0 or 1)."""
+    channels = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+    return pixels[..., :channels], pixels[..., channels:]
+
+
 def replace_raw_mode(picture, raw):
     """Let Pillow decode an open picture as if it stored its pixels in another way."""
     picture.tile = [tile._replace(args=raw if isinstance(tile.args, str) else (raw, *tile.args[1:]))
@@ -296,17 +302,16 @@ def read_photo(path, size=None, channels=3, decoder=2, white=None):
 
 
 def read_deep(path):
-    """Return the values of a picture whose Header says is_deep, see deep_pixels."""
+    """Return the values of a picture whose Header says is_deep, (H, W, 1 or 3) uint16."""
     with open_file(path) as (file, _), as_user_error(path, 'damaged'):
-        return deep_pixels(path, file)
+        return split_alpha(deep_pixels(path, file))[0]
 
 
 def deep_to_bytes(path, picture, white):
     """Return a picture with is_deep as a PIL.Image of 8 bits. white: see read_photo."""
     inverted = getattr(picture, 'tag_v2', {}).get(PHOTOMETRIC_TAG) == 0
     pixels = deep_pixels(path, picture)
-    channels = pixels.shape[2]
-    values, alpha = pixels[..., :channels - (channels in (2, 4))], pixels[..., -1:] >> 8
+    values, alpha = split_alpha(pixels)
     if white is None:
         if values.max() < DARK:
             warn_once('dark', f'note: {path}: its 16 bits hold 0 to {values.max()}, which is '
@@ -318,10 +323,10 @@ def deep_to_bytes(path, picture, white):
                       f'above {white}, the maximum of the training pictures, become white')
         values = (np.minimum(values, white).astype(np.float32) * (255 / white)).round()
     values = 255 - values if inverted else values
-    if channels in (2, 4):
-        values = np.concatenate([np.broadcast_to(values, (*values.shape[:2], 3)), alpha], 2)
-    return Image.fromarray(values.astype(np.uint8).squeeze(2) if values.shape[2] == 1
-                           else values.astype(np.uint8))
+    if alpha.shape[2]:
+        values = np.concatenate([np.broadcast_to(values, (*values.shape[:2], 3)), alpha >> 8], 2)
+    values = values.astype(np.uint8)
+    return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
 
 
 def has_alpha(picture):
@@ -348,19 +353,18 @@ def deep_colours(path, picture):
     """Return the colours of a label map with is_deep as (H, W, 3 or 4) uint8, of the one byte that
     tells all of them. Raises UserError where there is none."""
     pixels = deep_pixels(path, picture)
-    high, low = pixels >> 8, pixels & 255
-    values = pixels[..., :pixels.shape[2] - (pixels.shape[2] in (2, 4))]
-    if (values >> 8 == values & 255).all() or not (values & 255).any():
+    values, alpha = split_alpha(pixels)
+    high, low = values >> 8, values & 255
+    if (high == low).all() or not low.any():
         colours = high
-    elif not (values >> 8).any():
-        colours = np.concatenate([low[..., :values.shape[2]], high[..., values.shape[2]:]], 2)
+    elif not high.any():
+        colours = low
     else:
-        y, x = np.argwhere((values >> 8).any(2) & (values & 255).any(2))[0]
+        y, x = np.argwhere((high != low).any(2) & low.any(2))[0]
         raise UserError(f'{path}: colours of 16 bits, {",".join(map(str, values[y, x]))} at x={x}, '
                         f'y={y}; save the map with 8 bits, or its ids with one channel of 16')
-    if colours.shape[2] < 3:
-        colours = np.concatenate([colours[..., :1]] * 3 + [colours[..., 1:]], 2)
-    return colours.astype(np.uint8)
+    colours = np.broadcast_to(colours, (*colours.shape[:2], 3))
+    return np.concatenate([colours, alpha >> 8], 2).astype(np.uint8)
 
 
 def require_opaque(picture, path):

@@ -8,8 +8,11 @@ from PIL import Image
 import pytest
 
 from app.common import console
-from app.datasets.pairs import PairReader
-from conftest import examine
+from app.datasets import inspection, layouts, scenes
+from app.datasets.pairs import PairReader, open_dataset
+from app.editor import scene_files
+from conftest import TINY, examine
+from data import connected_components
 
 SIDE = 64
 
@@ -352,3 +355,330 @@ def test_label_maps_in_colours_are_opaque(mode, ending, alpha, tmp_path):
     else:
         items, _ = read(tmp_path, palette=str(palette))
         assert all(np.array_equal(item['label'], labels()) for item in items)
+
+
+# ------------------------------------------------------------------------------- masks of 0 and 255
+
+def two_values(a, b, **options):
+    return lambda path: save(path, np.where(labels() > 1, b, a).astype(np.uint8), **options)
+
+
+@pytest.mark.parametrize('name, write, flags, n, csv', [
+    ('masks', two_values(0, 255), {}, 2, ''),
+    ('compressed', two_values(0, 255, optimize=True), {}, 2, ''),
+    ('another id', two_values(1, 255), {}, 2, ''),
+    ('half', two_values(127, 255), {}, 2, ''),
+    ('close', two_values(230, 255), {}, 2, ''),
+    ('named', two_values(0, 255), {}, 2, 'id,name\n0,back\n255,front\n'),
+    ('one named', two_values(0, 255), {}, 2, 'id,name\n0,back\n'),
+    ('--n-labels', two_values(0, 255), {'n_labels': 2}, 2, ''),
+    ('an empty mask among them', lambda path: save(path, np.where(
+        (labels() > 1) & (path.stem == 'a'), 255, 0).astype(np.uint8)), {}, 2, ''),
+    ('16 bits', lambda path: save(path, np.where(labels() > 1, 255, 0).astype(np.uint16)), {}, 2,
+     '')])
+def test_255_is_a_label_where_there_is_one_other(name, write, flags, n, csv, tmp_path):
+    flat(tmp_path, write)
+    if csv:
+        (tmp_path / 'labels.csv').write_text(csv)
+    items, contents = read(tmp_path, **flags)
+    assert contents.n_labels == n and not contents.void
+    assert np.array_equal(items[0]['label'], labels() > 1)
+    if csv:
+        assert contents.label_names == (['back', 'front'] if n == 2 and '255' in csv
+                                        else ['back', '255'])
+
+
+@pytest.mark.parametrize('values, flags, n, void', [
+    ((0, 1, 255), {}, 3, [2]), ((0, 1, 2, 255), {}, 4, [3]), ((0, 255), {'ignore_label': 255}, 2,
+                                                              [1]),
+    ((0, 255), {'n_labels': 20}, 21, [20]), ((0, 255), {'ignore_label': 'none'}, 256, []),
+    ((0, 1), {}, 2, [])])
+def test_255_stays_unknown_elsewhere(values, flags, n, void, tmp_path):
+    flat(tmp_path, labels(values).astype(np.uint8))
+    items, contents = read(tmp_path, **flags)
+    assert contents.n_labels == n and contents.void == void
+
+
+# --------------------------------------------------------------------------- 10 and 12 bits in 16
+
+def ramp(top, low=0):
+    """Numbers from low to top, (64, 64)."""
+    return np.rint(low + (top - low) * np.mgrid[:SIDE, :SIDE].sum(0) / (2 * SIDE - 2)).astype(int)
+
+
+def deep_png(path, values):
+    write_png(path, values, 16, 0)
+
+
+def deep_png_alpha(path, values):
+    write_png(path, np.dstack([values, np.full_like(values, 65535)]), 16, 4)
+
+
+def deep_png_colours(path, values):
+    write_png(path, np.dstack([values] * 3), 16, 2)
+
+
+def deep_png_colours_alpha(path, values):
+    write_png(path, np.dstack([values] * 3 + [np.full_like(values, 65535)]), 16, 6)
+
+
+DEEP = {'PNG': (deep_png, '.png'), 'PNG, alpha': (deep_png_alpha, '.png'),
+        'PNG, RGB': (deep_png_colours, '.png'), 'PNG, RGBA': (deep_png_colours_alpha, '.png'),
+        'TIFF': (tiff(bits=16, kind='u2'), '.tif'),
+        'TIFF MM': (tiff(bits=16, kind='u2', order='>'), '.tif'),
+        'TIFF, RGB': (lambda path, values: write_tiff(path, np.dstack([values] * 3), 16, 2,
+                                                      kind='u2'), '.tif'),
+        'TIFF, RGB, MM': (lambda path, values: write_tiff(path, np.dstack([values] * 3), 16, 2,
+                                                          kind='u2', order='>'), '.tif'),
+        'TIFF, LZW': (lambda path, values: save(path, values.astype(np.uint16),
+                                                compression='tiff_lzw'), '.tif')}
+
+
+@pytest.mark.parametrize('role', 'AB')
+@pytest.mark.parametrize('name', DEEP)
+@pytest.mark.parametrize('top', [4095, 1023, 240, 65535])
+def test_16_bits_have_the_range_of_the_data_set(top, name, role, tmp_path, capsys):
+    write, ending = DEEP[name]
+    pictures = {'a': ramp(top), 'b': ramp(top // 2)}
+    for n, values in pictures.items():
+        for other in 'AB':
+            path = tmp_path / f'train_{other}' / f'{n}{ending if other == role else ".png"}'
+            path.parent.mkdir(exist_ok=True)
+            write(path, values) if other == role else save(path, photo())
+    items, contents = read(tmp_path)
+    for item, values in zip(items, pictures.values()):
+        array = item['label' if role == 'A' else 'image'].astype(int)
+        assert array.shape[:2] == (SIDE, SIDE)
+        assert np.abs(array - values[..., None] * 255 / top).max() <= 1
+    assert (f'values up to {top}' in capsys.readouterr().err) == (top < 1 << 15)
+    assert {contents.image_max, contents.condition_max} == {None, top if top < 1 << 15 else None}
+
+
+def test_12_bits_in_a_tiff_and_white_is_0(tmp_path):
+    flat(tmp_path, labels().astype(np.uint8), lambda path: write_tiff(path, ramp(4095), bits=12),
+         endings=('.png', '.tif'))
+    assert np.abs(read(tmp_path)[0][0]['image'][..., 0] - ramp(4095) * 255 / 4095).max() <= 1
+    flat(tmp_path / 'b', labels().astype(np.uint8), lambda path: write_tiff(
+        path, ramp(4095), bits=16, kind='u2', photometric=0), endings=('.png', '.tif'))
+    assert np.abs(read(tmp_path / 'b')[0][0]['image'][..., 0]
+                  - (255 - ramp(4095) * 255 / 4095)).max() <= 1
+
+
+@pytest.mark.parametrize('name', DEEP)
+def test_a_run_of_before_shifts_16_bits(name, tmp_path):
+    write, ending = DEEP[name]
+    flat(tmp_path, labels().astype(np.uint8), lambda path: write(path, ramp(40000)),
+         endings=('.png', ending))
+    contents = examine(tmp_path)
+    contents.decoder, contents.image_max = 1, None
+    image = PairReader(contents)(contents.pairs[0])['image']
+    assert np.array_equal(image[..., 0], ramp(40000) >> 8)
+
+
+# --------------------------------------------------------------- 16 bits of colours in label maps
+
+DEEP_COLOURS = {'high byte': lambda values: values << 8, 'low byte': lambda values: values,
+                'both bytes': lambda values: values * 257}
+
+
+@pytest.mark.parametrize('bytes_', DEEP_COLOURS)
+@pytest.mark.parametrize('name', DEEP)
+def test_the_colours_of_16_bits(name, bytes_, tmp_path):
+    write, ending = DEEP[name]
+    palette = tmp_path / 'palette.csv'
+    palette.write_text('\n'.join(f'{60 * i},{60 * i},{60 * i},{i}' for i in range(4)))
+    flat(tmp_path, lambda path: write(path, DEEP_COLOURS[bytes_](labels() * 60)),
+         endings=(ending, '.png'))
+    items, _ = read(tmp_path, palette=str(palette))
+    assert all(np.array_equal(item['label'], labels()) for item in items)
+    larger = labels() * 257 + 60 * 256
+    flat(tmp_path / 'mixed', lambda path: write(path, larger + 7), endings=(ending, '.png'))
+    problems = examine(tmp_path / 'mixed', thorough=True, palette=str(palette)).problems
+    assert 'colours of 16 bits' in problems['a']
+
+
+# ---------------------------------------------------------------------------- tables of colours
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def with_table(*colours, ending='.png'):
+    """A function that writes labels() with the colours as the table of its indices."""
+    def write(path):
+        if ending == '.bmp':
+            return write_bmp(path, labels(), 8, [*colours, *[WHITE] * 200])
+        if ending == '.tif':
+            return write_tiff(path, labels(), 8, 3, colours=[*colours, *[WHITE] * (
+                256 - len(colours))])
+        picture = Image.fromarray(labels().astype(np.uint8)).convert('P')
+        picture.putpalette([value for colour in colours for value in colour])
+        picture.save(path)
+    return write
+
+
+TABLE = [(0, 0, 0), RED, GREEN, BLUE]
+TABLES = {'the same': (TABLE, False), 'permuted': ([(0, 0, 0), BLUE, RED, GREEN], True),
+          'two swapped': ([(0, 0, 0), GREEN, RED, BLUE], True),
+          'another first colour': ([WHITE, RED, GREEN, BLUE], True),
+          'more colours': ([*TABLE, WHITE], False), 'backwards': (TABLE[::-1], True)}
+
+
+@pytest.mark.parametrize('ending', ['.png', '.tif', '.bmp'])
+@pytest.mark.parametrize('name', TABLES)
+def test_tables_of_colours_that_differ_are_noticed(name, ending, tmp_path, capsys):
+    table, differs = TABLES[name]
+    flat(tmp_path, with_table(*TABLE, ending=ending), names='ab', endings=(ending, '.png'))
+    flat(tmp_path, with_table(*table, ending=ending), names='c', endings=(ending, '.png'))
+    items, contents = read(tmp_path)
+    assert ('--palette FILE' in capsys.readouterr().err) == differs
+    assert all(np.array_equal(item['label'], labels()) for item in items)
+    assert [row[:3] for row in contents.index_colours] == [list(c) for c in TABLE]
+    # A map that `generate` reads.
+    scene_map = tmp_path / f'scene{ending}'
+    with_table(*table, ending=ending)(scene_map)
+    console.said.clear()
+    contents.features, contents.size = False, None
+    scene = scenes.read_scene(contents, scene_map, tmp_path / 'train_label' / f'a{ending}')
+    assert np.array_equal(scene.label[0, 0], labels())
+    assert ('another colour table' in capsys.readouterr().err) == differs
+
+
+# ------------------------------------------------------------ instance ids that begin in each label
+
+def numbered(label):
+    """Instances numbered from 1 within each label, and within all of them: (64, 64) each."""
+    components = connected_components(label)
+    within = np.zeros_like(components)
+    for value in np.unique(label):
+        parts = np.unique(components[label == value])
+        within[label == value] = 1 + np.searchsorted(parts, components[label == value])
+    return within, components
+
+
+def same_partition(a, b):
+    pairs = np.unique(np.stack([a.ravel(), b.ravel()]), axis=1).shape[1]
+    return pairs == len(np.unique(a)) == len(np.unique(b))
+
+
+SMALL = labels((0, 0, 1, 1)).copy()                 # a large object, and small ones far away
+SMALL[2:8, 50:56], SMALL[20:24, 4:8] = 2, 3
+RESTARTING = {'blocks': labels(), 'two labels': labels((0, 1)), 'large and small': SMALL,
+              'five labels': labels((0, 3, 1, 4, 2)), 'unknown': labels((0, 1, 255, 2)),
+              'gaps': labels((0, 7, 30))}
+
+
+@pytest.mark.parametrize('offset', [0, 1000, 60000])
+@pytest.mark.parametrize('name', RESTARTING)
+def test_instance_ids_that_begin_anew_in_each_label(name, offset, tmp_path, capsys):
+    label = RESTARTING[name]
+    within, components = numbered(label)
+    flat(tmp_path, label.astype(np.uint8), inst=(within + offset).astype(np.uint16))
+    items, contents = read(tmp_path)
+    assert contents.inst_per_label and 'of several labels' in capsys.readouterr().err
+    assert all(same_partition(item['inst'], components) for item in items)
+    contents.features, contents.size, contents.features_of = False, None, 'instance'
+    pair = contents.pairs[0]
+    scene = scenes.read_scene(contents, pair.label, pair.inst)
+    assert same_partition(scene.inst[0, 0].numpy(), components)
+    contents.inst_per_label = False                 # a run of before
+    assert np.array_equal(PairReader(contents)(pair)['inst'], within + offset)
+
+
+def sloppy(label):
+    """Ids whose borders are a pixel off."""
+    return np.roll(connected_components(label), 1, 1)
+
+
+@pytest.mark.parametrize('name, inst', [
+    ('ids of the whole picture', connected_components(labels())), ('the labels', labels()),
+    ('Cityscapes', labels() * 1000 + numbered(labels())[0]), ('sloppy', sloppy(labels())),
+    ('backwards', 99 - connected_components(labels())),
+    ('all parts of a label', labels() + 50)])
+def test_instance_ids_of_one_label_stay(name, inst, tmp_path, capsys):
+    flat(tmp_path, labels().astype(np.uint8), inst=inst.astype(np.uint16))
+    items, contents = read(tmp_path)
+    assert not contents.inst_per_label and 'several labels' not in capsys.readouterr().err
+    assert all(np.array_equal(item['inst'], inst) for item in items)
+
+
+def test_maps_that_edit_saved_keep_their_ids(tmp_path):
+    within, _ = numbered(labels())
+    flat(tmp_path, labels().astype(np.uint8), inst=within.astype(np.uint16))
+    _, contents = read(tmp_path)
+    pair, reader = contents.pairs[0], PairReader(contents)
+    inst = reader(pair)['inst']
+    saved = scene_files.write_map(tmp_path / 'saved.png', inst)
+    assert np.array_equal(reader.read_instances(saved, None, labels()), inst)
+
+
+# ------------------------------------------------------------------------- labels never trained on
+
+@pytest.mark.parametrize('present, values, missing', [
+    ([0, 1, 2, 3], (0, 1, 2, 3), ''), ([0, 1, 2], (0, 1, 2, 3), '3'), ([0], (0, 1, 2), '1, 2'),
+    ([0, 3], (0, 1, 2), '1, 2'), (None, (0, 1, 2, 3), ''), ([1], (0,), '0')])
+def test_a_label_that_no_training_picture_had(present, values, missing, tmp_path, capsys):
+    _, contents = read(flat(tmp_path, labels().astype(np.uint8)))
+    save(tmp_path / 'scene.png', labels(values).astype(np.uint8))
+    contents.features, contents.size, contents.present = False, None, present
+    console.said.clear()
+    capsys.readouterr()
+    for _ in range(2):
+        scene = scenes.read_scene(contents, tmp_path / 'scene.png')
+    assert np.array_equal(scene.label[0, 0], labels(values))
+    err = capsys.readouterr().err
+    assert (f'no training picture had the label {missing},' in err) == bool(missing)
+    assert err.count('warning') == bool(missing)
+
+
+@pytest.mark.parametrize('keep', [True, False])
+def test_the_labels_of_training_are_found(keep, tmp_path):
+    flat(tmp_path, labels((0, 2)).astype(np.uint8), names='a')
+    flat(tmp_path, labels((0, 5)).astype(np.uint8), names='b')
+    _, contents = read(tmp_path)
+    dataset = open_dataset(contents.pairs, PairReader(contents, (32, 32)), keep=keep)
+    assert inspection.find_present_labels(dataset) == [0, 2, 5]
+
+
+# -------------------------------------------------------------------- hidden files and service folders
+
+SERVICE = ['.ipynb_checkpoints/2-checkpoint.png', '._a.png', '.a.png', '.DS_Store.png',
+           '@eaDir/a.png/SYNOPHOTO_THUMB_M.png', '.@__thumb/a.png', '#recycle/old.png',
+           '@Recycle/old.png', '$RECYCLE.BIN/S-1-5/$R1.png', '.Trash-1000/files/old.png',
+           '.Trashes/501/old.png', '__MACOSX/._a.png', '__MACOSX/train/x.png', '.thumbnails/x.png',
+           '.xvpics/a.png', '.picasaoriginals/a.png', '[Originals]/a.png', '.snapshot/daily/a.png',
+           '#snapshot/a.png', '~snapshot/a.png', 'lost+found/x.png', '.git/x.png', '.svn/a.png',
+           'System Volume Information/x.png', '.AppleDouble/a.png', '.stversions/a.png',
+           '.dropbox.cache/a.png', '~$a.png', 'RECYCLER/S-1/x.png', 'FOUND.000/x.png', '.nfs01.png',
+           'Network Trash Folder/a2.png', '.sync/Archive/a.png', '__pycache__/x.png', 'CVS/x.png']
+
+
+@pytest.mark.parametrize('name', SERVICE)
+def test_what_programs_leave_beside_files_is_no_data(name, tmp_path):
+    flat(tmp_path, labels().astype(np.uint8))
+    for folder in 'train_label', 'train_img':
+        save(tmp_path / folder / name, np.full((SIDE, SIDE), 9, np.uint8))
+    items, contents = read(tmp_path)
+    assert contents.n_labels == 4 and [pair.name for pair in contents.pairs] == ['a', 'b']
+    assert list(layouts.files_by_name([tmp_path / 'train_label'], 'label')) == ['a', 'b']
+    with layouts.with_service_files():              # a run of before finds what it was trained on
+        found = layouts.files_below(tmp_path / 'train_label')
+    assert len(found) == (2 if '._' in name else 3)
+
+
+@pytest.mark.parametrize('folder, flag', [
+    (folder, flag) for folder in ('train_label/run', 'train_img/run', 'train_inst', 'train_label',
+                                  'train_label/seq/deep/run') for flag in ('--run', '--cache')])
+def test_a_run_or_a_cache_among_the_maps_is_refused(folder, flag, tmp_path, p2phd):
+    flat(tmp_path / 'own', labels().astype(np.uint8), inst=labels().astype(np.uint8))
+    before = sorted((tmp_path / 'own').rglob('*'))
+    others = ['--run', tmp_path / 'elsewhere'] if flag == '--cache' else []
+    line = p2phd('train', '--data', tmp_path / 'own', flag, tmp_path / 'own' / folder, *others,
+                 '--steps', 1, *TINY, code=2)
+    assert f'{flag} ' in line and 'choose a folder outside' in line
+    assert sorted((tmp_path / 'own').rglob('*')) == before
+
+
+@pytest.mark.parametrize('folder', ['own/run', 'runs/x', 'train_label'])
+def test_a_run_outside_is_allowed(folder, tmp_path):
+    _, contents = read(flat(tmp_path / 'own', labels().astype(np.uint8)))
+    layouts.check_outside(tmp_path / folder, '--run', tmp_path / 'own', contents.pairs)
