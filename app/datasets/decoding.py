@@ -148,7 +148,7 @@ def require_known_tiff(path):
         start = file.read(16)
         if start[:4] not in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
             return
-        tags = TiffImagePlugin.ImageFileDirectory_v2(start)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(start if b'+' in start[:4] else start[:8])
         file.seek(tags.next)
         tags.load(file)
     bands, bits, kind = (np.atleast_1d(tags.get(tag, 1))[0] for tag in (

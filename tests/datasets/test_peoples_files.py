@@ -682,3 +682,135 @@ def test_a_run_or_a_cache_among_the_maps_is_refused(folder, flag, tmp_path, p2ph
 def test_a_run_outside_is_allowed(folder, tmp_path):
     _, contents = read(flat(tmp_path / 'own', labels().astype(np.uint8)))
     layouts.check_outside(tmp_path / folder, '--run', tmp_path / 'own', contents.pairs)
+
+
+# ---------------------------------------------------------------------------------- pages and bands
+
+def pages(*others, **options):
+    return lambda path: Image.fromarray(photo()).save(path, save_all=True, append_images=[
+        Image.fromarray(255 - photo()) for _ in others], **options)
+
+
+def overview(path):
+    small = Image.fromarray(photo()[::2, ::2])
+    small.encoderinfo = {'tiffinfo': {254: 1}}
+    Image.fromarray(photo()).save(path, save_all=True, append_images=[small])
+
+
+FOUR = photo(4)
+SEEN = photo()
+LEFT_OUT = {                                        # ending, what writes it, the note
+    'pages': ('.tif', pages(1, 2), 'the first of 3 pages'),
+    'pages, LZW': ('.tif', pages(1, compression='tiff_lzw'), 'the first of 2 pages'),
+    'an animated PNG': ('.png', pages(1, 2), 'the first of 3 pages'),
+    'an animated WebP': ('.webp', pages(1, lossless=True), 'the first of 2 pages'),
+    'one page': ('.tif', pages(), ''),
+    'an overview': ('.tif', overview, ''),
+    'infrared': ('.tif', lambda path: write_tiff(path, FOUR, 8, 2, extra=[0]),
+                 'the first 3 of 4 bands'),
+    'infrared MM': ('.tif', lambda path: write_tiff(path, FOUR, 8, 2, extra=[0], order='>'),
+                    'the first 3 of 4 bands'),
+    'a fourth band of no kind': ('.tif', lambda path: write_tiff(path, FOUR, 8, 2),
+                                 'the first 3 of 4 bands'),
+    'five bands': ('.tif', lambda path: write_tiff(path, np.dstack([FOUR, FOUR[..., :1]]), 8, 2,
+                                                   extra=[0, 0]), 'the first 3 of 5 bands'),
+    'infrared of 16 bits': ('.tif', lambda path: write_tiff(
+        path, FOUR.astype(int) * 257, 16, 2, extra=[0], kind='u2'), 'the first 3 of 4 bands')}
+
+
+@pytest.mark.parametrize('role', 'AB')
+@pytest.mark.parametrize('name', LEFT_OUT)
+def test_pages_and_bands_that_are_not_read_are_named(name, role, tmp_path, capsys):
+    ending, write, note = LEFT_OUT[name]
+    for n in 'ab':
+        for other in 'AB':
+            path = tmp_path / f'train_{other}' / f'{n}{ending if other == role else ".png"}'
+            path.parent.mkdir(exist_ok=True)
+            write(path) if other == role else save(path, photo())
+    items, _ = read(tmp_path)
+    err = capsys.readouterr().err
+    assert err.count('note') == bool(note) and note in err
+    for item in items:
+        assert np.abs(item['label' if role == 'A' else 'image'].astype(int) - SEEN).max() <= 1
+
+
+@pytest.mark.parametrize('role', ['label', 'img'])
+@pytest.mark.parametrize('bands, options, text', [
+    (4, dict(bits=8, extra=[0, 0, 0]), '4 bands of 8 bits'),
+    (8, dict(bits=8, extra=[0] * 7), '8 bands of 8 bits'),
+    (13, dict(bits=16, kind='u2', extra=[0] * 12), '13 bands of 16 bits'),
+    (3, dict(bits=32, kind='f4', photometric=2, sample_format=3), '3 bands of 32 bits, floats'),
+    (2, dict(bits=16, kind='u2', extra=[0]), '2 bands of 16 bits'),
+    (1, dict(bits=64, kind='f8', sample_format=3), '1 band of 64 bits, floats'),
+    (1, dict(bits=32, kind='u4', order='>', sample_format=1), '1 band of 32 bits'),
+    (3, dict(bits=8, kind='i1', photometric=2, sample_format=2), '3 bands of 8 bits with a sign')])
+def test_a_tiff_that_pillow_does_not_read_is_described(bands, options, text, role, tmp_path, capfd):
+    values = np.repeat(labels()[..., None], bands, 2) if bands > 1 else labels()
+    flat(tmp_path, labels().astype(np.uint8))
+    for name in 'ab':
+        (tmp_path / f'train_{role}' / f'{name}.png').unlink()
+        write_tiff(tmp_path / f'train_{role}' / f'{name}.tif', values, **options)
+    problems = examine(tmp_path).problems
+    assert len(problems) == 2 and capfd.readouterr().err == ''
+    assert all(text in problem and '.npy' in problem for problem in problems.values())
+
+
+# ------------------------------------------------------------------- maps of ids in place of pictures
+
+@pytest.mark.parametrize('name, condition, noted', [
+    ('ids', labels().astype(np.uint8), True), ('35 ids', labels(range(34)).astype(np.uint8), True),
+    ('one', (labels() > 1).astype(np.uint8), True), ('RGB', np.dstack([labels().astype(np.uint8)]
+                                                                      * 3), True),
+    ('all 0', labels((0,)).astype(np.uint8), True),
+    ('colours', photo(), False), ('edges', ((labels() > 1) * 255).astype(np.uint8), False),
+    ('dark', (photo() // 3), False), ('.npy', labels().astype(np.uint8)[..., None], True),
+    ('.npy floats', photo().astype(np.float32) / 255, False)])
+def test_conditions_that_look_like_ids_are_noticed(name, condition, noted, tmp_path, capsys):
+    ending = '.npy' if 'npy' in name else '.png'
+    for n in 'ab':
+        save(tmp_path / 'train_A' / f'{n}{ending}', condition)
+        save(tmp_path / 'train_B' / f'{n}.png', photo())
+    items, _ = read(tmp_path)
+    assert ('nearly black' in capsys.readouterr().err) == noted
+    assert np.array_equal(items[0]['label'], condition if condition.ndim == 3 else np.repeat(
+        condition[..., None], items[0]['label'].shape[2], 2))
+
+
+# ---------------------------------------------------------------------------------- smoothed maps
+
+def resized(values, method, side=48):
+    """labels(values) made smaller, then larger again."""
+    return np.asarray(Image.fromarray(labels(values).astype(np.uint8)).resize(
+        (side, side), method).resize((SIDE, SIDE), method))
+
+
+@pytest.mark.parametrize('values, method, side, noted', [
+    ((0, 60, 120, 180), Image.Resampling.BILINEAR, 48, True),
+    ((0, 60, 120, 180), Image.Resampling.BICUBIC, 48, True),
+    ((0, 60, 120, 180), Image.Resampling.LANCZOS, 40, True),
+    ((0, 60, 120, 180), Image.Resampling.BOX, 48, True),
+    ((0, 180), Image.Resampling.BILINEAR, 48, True),
+    ((0, 255), Image.Resampling.BILINEAR, 48, True),
+    ((7, 26, 23, 11, 1), Image.Resampling.BILINEAR, 48, True),
+    ((0, 60, 120, 180), Image.Resampling.NEAREST, 48, False),
+    (range(30), Image.Resampling.NEAREST, 48, False),
+    ((0, 1, 2, 3), Image.Resampling.BILINEAR, 48, False),
+    ((7, 26, 23, 11, 1), Image.Resampling.NEAREST, 40, False)])
+def test_smoothed_maps_are_noticed(values, method, side, noted, tmp_path, capsys):
+    ids = resized(values, method, side)
+    flat(tmp_path, ids)
+    items, _ = read(tmp_path, ignore_label='none')
+    err = capsys.readouterr().err
+    assert ('may be ' + ', '.join(map(str, sorted(values))) in err) == noted
+    assert ('warning' in err) == noted
+    assert np.array_equal(items[0]['label'], ids)
+
+
+def test_many_small_objects_are_no_smoothing(tmp_path, capsys):
+    ids = np.zeros((SIDE, SIDE), np.uint8)
+    rng = np.random.default_rng(0)
+    for label in range(1, 60):
+        x, y = rng.integers(0, 60, 2)
+        ids[y:y + 2, x:x + 3] = label
+    read(flat(tmp_path, ids))
+    assert 'warning' not in capsys.readouterr().err
