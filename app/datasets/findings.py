@@ -97,11 +97,11 @@ def look_for_smoothed_maps(root, paths, read, ids):
 
     total, inside, between = sum(map(np.array, compute(count, spread(paths), 'borders')),
                                  np.zeros((3, len(ids))))
-    slivers = (inside <= 0.05 * total) & (between > 0.3 * total)
-    occurs = total > 0
-    share = total[slivers].sum() / max(total.sum(), 1)
-    if slivers.sum() > max(4, occurs.sum() / 2) and share < 0.4:
-        true = [str(i) for i in ids[occurs & ~slivers].tolist()]
+    slivers = inside <= 0.05 * total                # labels that occur in no other place, too
+    pixels = total[slivers].sum()
+    share = pixels / max(total.sum(), 1)
+    if slivers.sum() > max(4, len(ids) / 2) and share < 0.6 and between[slivers].sum() > pixels / 2:
+        true = [str(i) for i in ids[~slivers].tolist()]
         warn(f'warning: {root}: {slivers.sum()} of {len(ids)} labels cover {100 * share:.2g} % of '
              'the pixels, all along borders, with values between those on both sides, as where '
              f'maps were resized or drawn with blending. The true labels may be '

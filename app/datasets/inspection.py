@@ -209,6 +209,23 @@ def read_label_list(path):
     return names, colours, void
 
 
+def holds_two_values(ids, listed):
+    """Return whether maps are masks: their ids, and those of labels.csv, are 255 and a smaller one.
+    """
+    return len(ids) == 2 and max(ids) == IGNORED and set(listed) <= ids
+
+
+def mask_labels(root, ids, listed, label_colours, void):
+    """Return what find_labels does for maps with holds_two_values. The rest: of read_label_list."""
+    warn(f'note: {root}: the maps hold {min(ids)} and {IGNORED} and nothing else, so {IGNORED} is '
+         f'a label; --ignore-label {IGNORED} takes it as unknown')
+    table = {min(ids): 0, IGNORED: 1}
+    return dict(n_labels=2, label_names=[listed.get(label, str(label)) for label in table],
+                label_table=table, palette=None, void=[table[label] for label in void],
+                label_colours=[[*rgb, table[label], name]
+                               for *rgb, label, name in label_colours] or None)
+
+
 def find_labels(source, layout, ids):
     """Return {field: value} of config.NETWORK for labels. ids: all that occur in the maps."""
     def refuse(flag, value, why):
@@ -251,23 +268,15 @@ def find_labels(source, layout, ids):
         listed, label_colours, void = read_label_list(path)
         if n and n <= max(listed, default=0):
             raise UserError(f'--n-labels {n}: {path} has the label {max(listed)}')
-        two_valued = (ignored is None and len(ids) == 2 and IGNORED in ids and n in (None, 2)
-                      and max(ids - {IGNORED}) < IGNORED - 1 and listed.keys() <= ids)
-        if two_valued:
-            warn(f'note: {source.data}: the maps hold {min(ids)} and {IGNORED} and nothing else, '
-                 f'so {IGNORED} is a label; --ignore-label {IGNORED} takes it as unknown')
-            n = IGNORED + 1
-        elif (ignored is None and IGNORED in ids - listed.keys() and (n or 0) <= IGNORED
+        if ignored is None and n in (None, 2) and holds_two_values(ids, listed):
+            return mask_labels(source.data, ids, listed, label_colours, void)
+        if (ignored is None and IGNORED in ids - listed.keys() and (n or 0) <= IGNORED
                 and max(ids - {IGNORED}, default=0) < IGNORED - IGNORED_GAP):
             ignored = IGNORED
             warn(f'note: {source.data}: label {IGNORED} is taken as unknown; --ignore-label none '
                  'keeps it')
         n = n or 1 + max((ids | listed.keys()) - {ignored}, default=0)
         names = [listed.get(label, str(label)) for label in range(n)] if listed else None
-        if two_valued:
-            names = [listed.get(label, str(label)) for label in sorted(ids)]
-            table, n = {label: i for i, label in enumerate(sorted(ids))}, 2
-            label_colours = [[*rgb, table[label], name] for *rgb, label, name in label_colours]
     if table is not None:
         void = [table[label] for label in void if label in table]
     if isinstance(ignored, int):                # it becomes one more label, the last

@@ -639,7 +639,7 @@ def test_the_labels_of_training_are_found(keep, tmp_path):
     assert inspection.find_present_labels(dataset) == [0, 2, 5]
 
 
-# -------------------------------------------------------------------- hidden files and service folders
+# --------------------------------------------------------------- hidden files and service folders
 
 SERVICE = ['.ipynb_checkpoints/2-checkpoint.png', '._a.png', '.a.png', '.DS_Store.png',
            '@eaDir/a.png/SYNOPHOTO_THUMB_M.png', '.@__thumb/a.png', '#recycle/old.png',
@@ -755,7 +755,7 @@ def test_a_tiff_that_pillow_does_not_read_is_described(bands, options, text, rol
     assert all(text in problem and '.npy' in problem for problem in problems.values())
 
 
-# ------------------------------------------------------------------- maps of ids in place of pictures
+# -------------------------------------------------------------- maps of ids in place of pictures
 
 @pytest.mark.parametrize('name, condition, noted', [
     ('ids', labels().astype(np.uint8), True), ('35 ids', labels(range(34)).astype(np.uint8), True),
@@ -788,7 +788,7 @@ def resized(values, method, side=48):
     ((0, 60, 120, 180), Image.Resampling.BILINEAR, 48, True),
     ((0, 60, 120, 180), Image.Resampling.BICUBIC, 48, True),
     ((0, 60, 120, 180), Image.Resampling.LANCZOS, 40, True),
-    ((0, 60, 120, 180), Image.Resampling.BOX, 48, True),
+    ((0, 60, 120, 180), Image.Resampling.HAMMING, 40, True),
     ((0, 180), Image.Resampling.BILINEAR, 48, True),
     ((0, 255), Image.Resampling.BILINEAR, 48, True),
     ((7, 26, 23, 11, 1), Image.Resampling.BILINEAR, 48, True),
@@ -801,7 +801,8 @@ def test_smoothed_maps_are_noticed(values, method, side, noted, tmp_path, capsys
     flat(tmp_path, ids)
     items, _ = read(tmp_path, ignore_label='none')
     err = capsys.readouterr().err
-    assert ('may be ' + ', '.join(map(str, sorted(values))) in err) == noted
+    true = ', '.join(map(str, np.unique(labels(values))))
+    assert (f'may be {true};' in err) == noted
     assert ('warning' in err) == noted
     assert np.array_equal(items[0]['label'], ids)
 
