@@ -302,6 +302,13 @@ def pairs_for_config(config, root, left_out, split='train'):
     {scene: (width, height)}. Raises UserError if their headers do not suit the configuration."""
     layout, pairs, problems = layouts.find_pairs(root, split, config)
     pairs = [pair for pair in pairs if pair.name not in left_out]
+    trained_on = config.training and getattr(config.training, 'pictures', None)
+    if config.decoder == 1 and trained_on and list(trained_on) != fingerprint(pairs):
+        with layouts.with_service_files():          # a run of before may have been trained on them
+            _, more, more_problems = layouts.find_pairs(root, split)
+        more = [pair for pair in more if pair.name not in left_out]
+        if list(trained_on) == fingerprint(more):
+            pairs, problems = more, more_problems
     if not pairs and not problems.keys() - set(left_out):
         raise UserError(f'{root}: no pictures of the split {split!r}')
     if config.instances == 'files' and pairs and not pairs[0].inst:
@@ -320,9 +327,6 @@ def pairs_of_run(config, folder):
     if not Path(t.data).exists():
         raise UserError(f'{t.data}: no data set of {folder}; say with --data DIR where it is now')
     _, pairs, sizes = pairs_for_config(config, t.data, t.left_out, t.split)
-    if list(t.pictures) != fingerprint(pairs) and config.decoder == 1:
-        with layouts.with_service_files():          # a run of before may have been trained on them
-            _, pairs, sizes = pairs_for_config(config, t.data, t.left_out, t.split)
     if list(t.pictures) != fingerprint(pairs):
         raise UserError(f'{t.data}: holds {len(pairs)} pictures, and {folder} was started with '
                         f'{t.pictures[0]}, or with others; put them back, or start another run')

@@ -8,6 +8,7 @@ from PIL import Image
 import pytest
 
 from app.common import console
+from app.common.config import with_defaults
 from app.datasets import inspection, layouts, scenes
 from app.datasets.pairs import PairReader, open_dataset
 from app.editor import scene_files
@@ -815,3 +816,18 @@ def test_many_small_objects_are_no_smoothing(tmp_path, capsys):
         ids[y:y + 2, x:x + 3] = label
     read(flat(tmp_path, ids))
     assert 'warning' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('decoder, names', [(1, ['2-checkpoint', 'a', 'b']), (2, ['a', 'b'])])
+def test_a_run_of_before_keeps_the_copies_that_it_was_trained_on(decoder, names, tmp_path):
+    flat(tmp_path, labels().astype(np.uint8))
+    for role in 'label', 'img':
+        save(tmp_path / f'train_{role}' / '.ipynb_checkpoints' / '2-checkpoint.png',
+             labels().astype(np.uint8))
+    with layouts.with_service_files():
+        pictures = inspection.fingerprint(layouts.find_pairs(tmp_path)[1])
+    config = with_defaults(
+        {'n_labels': 4, 'features': False, 'instances': 'none', 'decoder': decoder},
+        {'data': str(tmp_path), 'pictures': pictures, 'total_steps': 1, 'decay_start': 1})
+    pairs = inspection.pairs_for_config(config, tmp_path, [])[1]
+    assert [pair.name for pair in pairs] == names
