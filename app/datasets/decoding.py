@@ -161,8 +161,10 @@ def require_known_tiff(path):
 def note_what_is_left_out(path, picture):
     """Say once that pages or bands of an open picture are not read. Smaller copies of the first
     page, and masks, are no pages."""
+    if picture.format in ('JPEG', 'BMP'):
+        return
     pages = 1
-    if picture.format in ('TIFF', 'PNG', 'WEBP') and getattr(picture, 'n_frames', 1) > 1:
+    if getattr(picture, 'n_frames', 1) > 1:
         with suppress(Exception), Image.open(path, formats=FORMATS) as other:
             for i in range(1, picture.n_frames):
                 pages += 1
@@ -172,10 +174,11 @@ def note_what_is_left_out(path, picture):
     if pages > 1:
         warn_once('pages', f'note: {path}: the first of {pages} pages is read; a .npy array of '
                   'shape (height, width, channels) holds all')
-    read = len(picture.getbands())
-    if picture.format == 'TIFF' and picture.mode == 'RGBA' and not has_alpha(picture):
+    if picture.format != 'TIFF':
+        return
+    read, bands = len(picture.getbands()), picture.tag_v2.get(BANDS_TAG, 1)
+    if picture.mode == 'RGBA' and not has_alpha(picture):
         read = 3                                    # the fourth is not said to be alpha
-    bands = picture.tag_v2.get(BANDS_TAG, 1) if picture.format == 'TIFF' else read
     if bands > read:
         warn_once('bands', f'note: {path}: the first {read} of {bands} bands are read; a .npy '
                   'array of shape (height, width, channels) holds all')
@@ -252,16 +255,16 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, decoder=2):
 def stored_ids(picture, decoder=2):
     """Return a function that turns the pixels of Pillow into the numbers that a file stores, for
     a picture of one channel that is not decoded yet. decoder: see pairs.DECODER."""
-    mode, raw, tags = picture.mode, raw_mode(picture), getattr(picture, 'tag_v2', {})
+    mode, raw = picture.mode, raw_mode(picture)
     # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
     stretch = 85 if raw.startswith('L;2') else 17 if raw.startswith('L;4') else 1
-    if decoder > 1:
-        if re.fullmatch(r'[1L];[24]?IR?', raw):             # TIFF where 0 is white
+    if decoder > 1 and picture.format == 'TIFF':
+        if re.fullmatch(r'[1L];[24]?IR?', raw):             # 0 is white
             return (lambda ids: ~ids) if mode == '1' else lambda ids: (255 - ids) // stretch
-        signed = SIGNED in np.atleast_1d(tags.get(SAMPLE_FORMAT_TAG, 1))
+        signed = SIGNED in np.atleast_1d(picture.tag_v2.get(SAMPLE_FORMAT_TAG, 1))
         if mode == 'L' and signed:
             return lambda ids: ids.view(np.int8)
-        if raw == 'I;32N' and tags and not signed:
+        if raw == 'I;32N' and not signed:
             return lambda ids: ids.view(np.uint32)
     return lambda ids: ids // stretch if stretch > 1 else ids
 
@@ -331,9 +334,8 @@ def deep_to_bytes(path, picture, white):
 
 def has_alpha(picture):
     """Whether pixels of an open picture may be transparent."""
-    tags = getattr(picture, 'tag_v2', None)
-    if tags and EXTRA_SAMPLES_TAG not in tags:      # a fourth band of TIFF that need not be alpha
-        return False
+    if picture.format == 'TIFF' and EXTRA_SAMPLES_TAG not in picture.tag_v2:
+        return False                                # a fourth band need not be alpha
     return picture.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in picture.info
 
 
