@@ -161,16 +161,14 @@ def require_known_tiff(path):
 def note_what_is_left_out(path, picture):
     """Say once that pages or bands of an open picture are not read. Smaller copies of the first
     page, and masks, are no pages."""
-    if picture.format in ('JPEG', 'BMP'):
+    if picture.format in ('JPEG', 'MPO', 'BMP'):    # MPO: of phones, with a second view
         return
-    pages = 1
-    if getattr(picture, 'n_frames', 1) > 1:
+    pages = getattr(picture, 'n_frames', 1) if picture.format != 'TIFF' else 1
+    if picture.format == 'TIFF' and picture.tag_v2.next:     # a second page, perhaps damaged
         with suppress(Exception), Image.open(path, formats=FORMATS) as other:
-            for i in range(1, picture.n_frames):
-                pages += 1
-                if picture.format == 'TIFF':
-                    other.seek(i)
-                    pages -= bool(other.tag_v2.get(SUBFILE_TAG, 0) & 5)
+            for i in range(1, other.n_frames):
+                other.seek(i)
+                pages += not other.tag_v2.get(SUBFILE_TAG, 0) & 5
     if pages > 1:
         warn_once('pages', f'note: {path}: the first of {pages} pages is read; a .npy array of '
                   'shape (height, width, channels) holds all')

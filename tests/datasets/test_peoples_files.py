@@ -831,3 +831,14 @@ def test_a_run_of_before_keeps_the_copies_that_it_was_trained_on(decoder, names,
         {'data': str(tmp_path), 'pictures': pictures, 'total_steps': 1, 'decay_start': 1})
     pairs = inspection.pairs_for_config(config, tmp_path, [])[1]
     assert [pair.name for pair in pairs] == names
+
+
+def test_a_damaged_second_page_is_no_matter(tmp_path):
+    flat(tmp_path, lambda path: write_tiff(path, labels()), endings=('.tif', '.png'))
+    for name in 'ab':
+        path = tmp_path / 'train_label' / f'{name}.tif'
+        blob = bytearray(path.read_bytes())
+        fields = struct.unpack('<H', blob[8:10])[0]
+        blob[10 + 12 * fields:14 + 12 * fields] = struct.pack('<I', 10 ** 8)
+        path.write_bytes(blob)
+    assert all(np.array_equal(item['label'], labels()) for item in read(tmp_path)[0])
