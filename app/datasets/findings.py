@@ -7,6 +7,7 @@ from app.common.errors import UserError
 from app.datasets import decoding
 
 LOOKED_AT = 50          # pictures at most, spread evenly, where some of them tell enough
+MOST_IDS = 20000        # an instance map with more of them has no objects
 NEARLY_BLACK = 64       # a condition of 8 bits with nothing above this
 
 
@@ -42,9 +43,11 @@ def find_ranges(root, paths, what):
 
 def look_at_conditions(root, paths, read):
     """Warn of pictures in place of label maps that are nearly black, as maps of ids are."""
-    pictures = compute(read, spread(paths), 'conditions')
-    largest = max((int(picture.max()) if picture.dtype == np.uint8 else 255
-                   for picture in pictures), default=255)
+    def largest_value(path):
+        picture = read(path)
+        return int(picture.max()) if picture.dtype == np.uint8 else 255
+
+    largest = max(compute(largest_value, spread(paths), 'conditions'), default=255)
     if largest < NEARLY_BLACK:
         warn(f'note: {root}: the pictures in place of label maps hold values from 0 to {largest} '
              'of 255, which is nearly black; if they are ids of labels, rename the folders from _A '
@@ -81,25 +84,29 @@ def neighbourhood(label):
             np.maximum.reduce([high[y:y + h] for y in range(3)]))
 
 
-def look_for_smoothed_maps(root, paths, read, ids):
+def count_borders(label):
+    """Return the ids of a label map (H, W), ascending, and for each the number of its pixels, of
+    those inside (all 8 neighbours are equal) and of those between smaller and larger neighbours:
+    (3, ids)."""
+    low, high = neighbourhood(label)
+    ids, place = np.unique(label, return_inverse=True)
+    place = place.reshape(label.shape)
+    return ids, np.array([np.bincount(place[where], minlength=len(ids)) for where in (
+        label >= low, low == high, (low < label) & (label < high))])
+
+
+def look_for_smoothed_maps(root, counts):
     """Warn if most labels lie only between two others, as where maps were resized with blending.
-    read: returns the ids (H, W) of a path. ids: all that occur, ascending."""
+    counts: what count_borders returns of each map."""
+    ids = np.array(sorted(set().union(*(own.tolist() for own, _ in counts))))
     if len(ids) < 8:
         return
-    ids = np.array(ids)
-
-    def count(path):
-        label = read(path)
-        low, high = neighbourhood(label)
-        place = np.searchsorted(ids, label)
-        return [np.bincount(place[where], minlength=len(ids)) for where in (
-            label >= 0, low == high, (low < label) & (label < high))]
-
-    total, inside, between = sum(map(np.array, compute(count, spread(paths), 'borders')),
-                                 np.zeros((3, len(ids))))
+    total, inside, between = sums = np.zeros((3, len(ids)))
+    for own, numbers in counts:
+        sums[:, np.searchsorted(ids, own)] += numbers
     slivers = inside <= 0.05 * total                # labels that occur in no other place, too
     pixels = total[slivers].sum()
-    share = pixels / max(total.sum(), 1)
+    share = pixels / total.sum()
     if slivers.sum() > max(4, len(ids) / 2) and share < 0.6 and between[slivers].sum() > pixels / 2:
         true = [str(i) for i in ids[~slivers].tolist()]
         warn(f'warning: {root}: {slivers.sum()} of {len(ids)} labels cover {100 * share:.2g} % of '
@@ -109,32 +116,28 @@ def look_for_smoothed_maps(root, paths, read, ids):
              'neighbour')
 
 
-def count_shared_ids(label, inst):
+def count_shared_ids(label, inst, unknown=()):
     """Return how many ids an instance map has, and how many of them are objects of several labels:
-    parts with an inside of their own, not only borders that differ a little."""
+    parts with an inside of their own, not only borders that differ a little. unknown: labels."""
+    known, inst = ~np.isin(label, list(unknown)), inst.astype(np.int64)
     labels, place = np.unique(label, return_inverse=True)
-    ids, index = np.unique(inst, return_inverse=True)
+    ids, index = np.unique(np.where(known, inst, inst.min() - 1), return_inverse=True)
+    if len(ids) > MOST_IDS:                         # no objects
+        return len(ids), 0
     code = (index * len(labels) + place.reshape(index.shape)).reshape(label.shape)
     low, high = neighbourhood(code)
     n = len(ids) * len(labels)
     pixels, inside = (np.bincount(code[where], minlength=n).reshape(len(ids), len(labels))
-                      for where in (code >= 0, low == high))
+                      for where in (known, known & (low == high)))
     objects = (pixels >= 0.2 * pixels.sum(1, keepdims=True)) & (pixels > 4)
     objects |= (inside >= 0.3 * pixels) & (inside >= 4)
     return len(ids), int((objects.sum(1) > 1).sum())
 
 
-def ids_restart(root, pairs, read, void):
+def ids_restart(root, counts):
     """Return whether instance ids begin anew in each label, and say so: then an instance is a pair
-    of a label and an id. read: returns label map and instance map. void: labels left out."""
-    def count(pair):
-        label, inst = read(pair)
-        counts = ~np.isin(label, list(void))
-        # Void pixels become one more instance, of one label.
-        return count_shared_ids(np.where(counts, label, -1), np.where(counts, inst, -1))
-
-    counts = np.array(compute(count, spread(pairs), 'instances')).reshape(-1, 2)
-    total, shared = counts.sum(0).tolist()
+    of a label and an id. counts: what count_shared_ids returns of each pair."""
+    total, shared = np.sum(counts, 0).tolist() if counts else (0, 0)
     if not shared or shared < 0.05 * total:
         return False
     warn(f'note: {root}: {plural(shared, "instance id")} of {total} in '

@@ -33,7 +33,7 @@ def check_same_view(path, other, other_size, header=None):
         raise UserError(f'{path} is {w}x{h} and {other} is {other_w}x{other_h}: not the same view')
 
 
-def check_headers(pair, config, label_header=None):
+def check_headers(pair, config, label_header=None, inst_header=None):
     """Return the decoding.Headers of a pair's label map and photograph, if they fit together."""
     label = label_header or decoding.read_header(pair.label)
     image = decoding.read_header(pair.image)
@@ -41,7 +41,7 @@ def check_headers(pair, config, label_header=None):
         decoding.check_jpeg(label, pair.label, config.jpeg_labels)
     check_same_view(pair.label, pair.image, image.size, label)
     if config.instances == 'files' and pair.inst:
-        check_same_view(pair.inst, pair.image, image.size)
+        check_same_view(pair.inst, pair.image, image.size, inst_header)
     return label, image
 
 
@@ -74,18 +74,26 @@ def inspect_dataset(source, thorough=False):
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
         in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
-        decoder=DECODER, problems=problems)
+        decoder=DECODER, index_colours=None, inst_per_label=False, present=None, problems=problems)
     reader, reads_values = PairReader(contents), layout.n_labels is None and not source.palette
 
+    borders, shared, sample = {}, {}, set(findings.spread(pairs))
+    unknown = IGNORED if source.ignore_label is None else source.ignore_label
+
     def inspect_pair(pair):
-        ids, header = (), None
+        ids, header, inst_header = (), None, None
         if reads_values:
             label, header = reader.read_label(pair.label)
             ids = np.unique(label).tolist()
             if not layout.sparse and not 0 <= ids[0] <= ids[-1] < MAX_LABELS:
                 raise UserError(f'{pair.label}: values from {ids[0]} to {ids[-1]}; labels are '
                                 f'numbers from 0 to {MAX_LABELS - 1} (is this an instance map?)')
-        return ids, *check_headers(pair, contents, header)
+            if pair in sample and not layout.sparse:
+                borders[pair] = findings.count_borders(label)
+                if contents.instances == 'files':
+                    inst, inst_header = decoding.decode_map(pair.inst, label.shape[1::-1])
+                    shared[pair] = findings.count_shared_ids(label, inst, [unknown])
+        return ids, *check_headers(pair, contents, header, inst_header)
 
     facts = keep_usable(inspect_pair, pairs, problems)
     ids, labels, images = zip(*facts.values()) if facts else ((), (), ())
@@ -97,7 +105,8 @@ def inspect_dataset(source, thorough=False):
     elif any(label.is_jpeg for label in labels):
         warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong edges')
     vars(contents).update(find_labels(source, layout, set().union(*ids)))
-    find_findings(source, contents, layout, facts)
+    if thorough or not problems:                    # else nothing comes of it but an error
+        find_findings(source, contents, facts, list(borders.values()), list(shared.values()))
     if thorough:
         read, n = PairReader(contents), contents.n_labels
 
@@ -113,11 +122,10 @@ def inspect_dataset(source, thorough=False):
     return contents
 
 
-def find_findings(source, contents, layout, facts):
+def find_findings(source, contents, facts, borders, shared):
     """Add to the result of inspect_dataset what findings.py finds. facts: {pair: (the ids of its
-    label map, its Header, that of the photograph)}."""
+    label map, its Header, that of the photograph)}. borders, shared: what its functions count."""
     root, pictures = source.data, contents.n_labels == 0
-    contents.index_colours, contents.inst_per_label, contents.present = None, False, None
     for field, what, role, is_read in (
             ('condition_max', 'the pictures in place of label maps', 'label', pictures),
             ('image_max', 'photographs', 'image', True)):
@@ -133,18 +141,17 @@ def find_findings(source, contents, layout, facts):
         findings.look_at_conditions(root, [pair.label for pair in facts],
                                     lambda path: reader.read_label(path)[0])
         return
-    ids = sorted(set().union(*(ids for ids, *_ in facts.values())))
     contents.index_colours = findings.compare_tables(root, [
-        (pair.label, own_ids, header.table) for pair, (own_ids, header, _) in facts.items()
+        (pair.label, ids, header.table) for pair, (ids, header, _) in facts.items()
         if header.table and not header.is_saved_map])
-    if layout.n_labels is None and not layout.sparse:
-        if not source.palette:
-            findings.look_for_smoothed_maps(
-                root, [pair.label for pair in facts],
-                lambda path: decoding.labels_as_int32(layout.decode_map(path)[0], path), ids)
-        contents.inst_per_label = contents.instances == 'files' and findings.ids_restart(
-            root, list(facts), lambda pair: (reader.read_label(pair.label)[0],
-                                             reader.read_instances(pair.inst)), contents.void)
+    findings.look_for_smoothed_maps(root, borders)
+    if source.palette and contents.instances == 'files' and contents.layout == 'flat':
+        def count(pair):
+            label, _ = reader.read_label(pair.label)
+            return findings.count_shared_ids(
+                label, reader.read_instances(pair.inst, label.shape[1::-1]), contents.void)
+        shared = findings.compute(count, findings.spread(list(facts)), 'instances')
+    contents.inst_per_label = findings.ids_restart(root, shared)
 
 
 def read_palette(path):

@@ -842,3 +842,17 @@ def test_a_damaged_second_page_is_no_matter(tmp_path):
         blob[10 + 12 * fields:14 + 12 * fields] = struct.pack('<I', 10 ** 8)
         path.write_bytes(blob)
     assert all(np.array_equal(item['label'], labels()) for item in read(tmp_path)[0])
+
+
+def test_instance_ids_in_colours_and_of_another_size(tmp_path):
+    palette = tmp_path / 'palette.csv'
+    palette.write_text('\n'.join(f'{60 * i},{60 * i},{60 * i},{i}' for i in range(4)))
+    within, components = numbered(labels())
+    larger = np.kron(within, np.ones((2, 2), int)).astype(np.uint8)
+    for name, inst in ('same', within.astype(np.uint8)), ('larger', larger):
+        grey = (labels() * 60).astype(np.uint8)
+        items, contents = read(flat(tmp_path / name, np.dstack([grey] * 3), inst=inst),
+                               palette=str(palette))
+        assert contents.inst_per_label and same_partition(items[0]['inst'], components)
+    items, _ = read(flat(tmp_path / 'ids', labels().astype(np.uint8), inst=larger))
+    assert same_partition(items[0]['inst'], components)
