@@ -81,10 +81,15 @@ def finetune(args):
 
 def start(args, config, folder, device, pairs, load_weights=None):
     """Make a new run and train it. load_weights: called with the run before its first step."""
+    from app.datasets import layouts
     from app.evaluation.scoring import training_scorer
     from app.runs import distributed, runs, training
     if args.dry_run:
         config.training.cache = None                        # nothing is written
+    else:
+        layouts.check_outside(folder, '--run', config.training.data, pairs)
+    if config.training.cache:
+        layouts.check_outside(config.training.cache, '--cache', config.training.data, pairs)
     with distributed.main_process_first():
         loaded = training.load_training_data(config, folder, pairs)
     if args.hours:

@@ -120,6 +120,12 @@ NETWORK = fields(
     label_colours=(COLOURS, None),                          # to show labels; see labels.csv
     void=(Kind('labels', list_of(LABEL.is_valid)), ()),     # labels that scores leave out
     jpeg_labels=(BOOL, False, 'accept label maps that JPEG has changed'),
+    decoder=(integer(1, 2), 1),                             # see pairs.DECODER
+    image_max=(integer(1, 65535), None),    # white in photographs of 16 bits; None: all 16 count
+    condition_max=(integer(1, 65535), None),                # and in the pictures in place of labels
+    index_colours=(COLOURS, None),                          # of label maps with a colour table
+    inst_per_label=(BOOL, False),       # an instance is a pair of a label and an id
+    present=(Kind('labels', list_of(LABEL.is_valid)), None),    # in training maps; None: unknown
     size=(SIZE, None, 'resize pictures to this size; native: keep their size'))     # None: native
 
 # How the networks are, and were, trained.
@@ -244,7 +250,7 @@ def check_config(config, path=None):
                                          value is None and field.default is None),
                         field.kind.expected if field else 'a field of a configuration')
 
-    highest = max([*(c.label_table or {}).values(), *c.void,
+    highest = max([*(c.label_table or {}).values(), *c.void, *(c.present or []),
                    *(row[3] for row in [*(c.palette or []), *(c.label_colours or [])])],
                   default=0)
     require('n_labels', not c.n_labels or highest < c.n_labels, f'more than {highest}')

@@ -1,14 +1,18 @@
 """Decode pictures, .npy arrays and parts of .mat files into ndarrays. Sizes: (width, height)."""
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 import importlib
+import logging
 from pathlib import Path
+import re
+import sys
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, ImagePalette, TiffImagePlugin, UnidentifiedImageError
 
+from app.common.console import plural, warn_once
 from app.common.errors import UserError, as_user_error
 from app.common.files import require_regular_file
 from data import count_cores, resize
@@ -16,14 +20,23 @@ from data import count_cores, resize
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')    # for EPS, Pillow would run another program
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
 EXIF_ORIENTATION = 0x0112
+# Fields of TIFF.
+SUBFILE_TAG, BITS_TAG, PHOTOMETRIC_TAG, BANDS_TAG = 254, 258, 262, 277
+EXTRA_SAMPLES_TAG, SAMPLE_FORMAT_TAG, SIGNED = 338, 339, 2
+LOW_BYTE = {'B': 'L', 'L': 'B', 'N': 'B' if sys.byteorder == 'little' else 'L'}
+DARK = 1 << 13                      # 16 bits with nothing above this look black
 SAVED_MAP_KEY = 'p2phd'             # a text in PNG files that marks maps saved by `edit`
 
 Image.MAX_IMAGE_PIXELS = 1 << 27    # Pillow refuses pictures with more than twice as many pixels
 warnings.filterwarnings('ignore', module='PIL')     # whatever matters raises an exception
+logging.getLogger('PIL').addHandler(logging.NullHandler())      # or it prints to stderr
 
 # What a file tells without being decoded. size: of the upright picture. is_jpeg: whether JPEG has
-# changed its values. is_saved_map: whether `edit` saved it, so that it holds labels.
-Header = namedtuple('Header', 'size channels is_jpeg is_saved_map', defaults=(False, False))
+# changed its values. is_saved_map: whether `edit` saved it, so that it holds labels. is_deep:
+# whether it has 16 bits a channel. has_alpha: whether pixels may be transparent. table: the
+# colours of the indices of a decoded map, R, G, B after R, G, B.
+Header = namedtuple('Header', 'size channels is_jpeg is_saved_map is_deep has_alpha table',
+                    defaults=(*(False,) * 4, None))
 
 
 def open_mat(path, function, version):
@@ -60,13 +73,21 @@ def open_file(path):
         require_regular_file(path)
         if path.suffix.lower() != '.npy':
             with as_user_error(path, 'cannot be read as a picture'):
-                picture = Image.open(path, formats=FORMATS)
+                try:
+                    picture = Image.open(path, formats=FORMATS)
+                except UnidentifiedImageError:
+                    require_known_tiff(path)
+                    raise
+                if picture.format == 'BMP':
+                    keep_bmp_indices(picture)
+                note_what_is_left_out(path, picture)
                 kind, info, mode = picture.format, picture.info, picture.mode
                 channels = 1 if mode in ('1', 'L', 'LA', 'I', 'F') or 'I;16' in mode else 3
                 rotated = is_rotated(picture) and kind != 'TIFF'        # TIFF has the upright size
                 is_jpeg = kind in ('JPEG', 'MPO') or 'jpeg' in str(info.get('compression'))
                 header = Header(picture.size[::-1] if rotated else picture.size, channels, is_jpeg,
-                                kind == 'PNG' and info.get(SAVED_MAP_KEY) == 'ids')
+                                kind == 'PNG' and info.get(SAVED_MAP_KEY) == 'ids',
+                                is_deep(picture), has_alpha(picture))
             with picture:
                 yield picture, header
                 return
@@ -91,6 +112,104 @@ def is_rotated(picture):
     return Image.Image.getexif(picture).get(EXIF_ORIENTATION) in (5, 6, 7, 8)
 
 
+def raw_mode(picture):
+    """Return Pillow's name of how a picture that is not decoded yet stores its pixels: 'L;2I'."""
+    args = picture.tile[0].args if picture.tile else ''
+    return args if isinstance(args, str) else str((args or [''])[0])
+
+
+def is_deep(picture):
+    """Whether an open picture, not decoded yet, has 16 unsigned bits a channel."""
+    return picture.mode.startswith('I;16') or (
+        picture.mode in ('RGB', 'RGBA') and ';16' in raw_mode(picture))
+
+
+def deep_pixels(path, picture):
+    """Return the pixels of a picture with is_deep, upright: (H, W, C) uint16, where C is 1, 2 (with
+    alpha), 3 or 4 (with alpha)."""
+    raw = raw_mode(picture)
+    if picture.mode.startswith('I;16'):
+        return np.asarray(apply_orientation(picture)).astype(np.uint16)[..., None]
+    if raw == 'LA;16B':                             # the same bytes
+        replace_raw_mode(picture, 'RGBA')
+        pixels = np.asarray(apply_orientation(picture)).astype(np.uint16)
+        return pixels[..., ::2] << 8 | pixels[..., 1::2]
+    high = low = np.asarray(apply_orientation(picture)).astype(np.uint16)   # all that Pillow takes
+    if 'a;' not in raw:                             # not premultiplied
+        with Image.open(path, formats=FORMATS) as second:
+            replace_raw_mode(second, raw[:-1] + LOW_BYTE[raw[-1]])
+            low = np.asarray(apply_orientation(second))
+    return high << 8 | low
+
+
+def require_known_tiff(path):
+    """Raise UserError if a file is a TIFF. Pillow does not read it, which is said, and why."""
+    with open(path, 'rb') as file:
+        start = file.read(16)
+        if start[:4] not in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
+            return
+        tags = TiffImagePlugin.ImageFileDirectory_v2(start if b'+' in start[:4] else start[:8])
+        file.seek(tags.next)
+        tags.load(file)
+    bands, bits, kind = (np.atleast_1d(tags.get(tag, 1))[0] for tag in (
+        BANDS_TAG, BITS_TAG, SAMPLE_FORMAT_TAG))
+    kind = {1: '', 2: ' with a sign', 3: ', floats'}.get(int(kind), '')
+    raise UserError(f'{path}: a TIFF with {plural(int(bands), "band")} of {bits} bits{kind}, which '
+                    'Pillow does not read; save it as .npy, an array (height, width, channels)')
+
+
+def note_what_is_left_out(path, picture):
+    """Say once that pages or bands of an open picture are not read. Smaller copies of the first
+    page, and masks, are no pages."""
+    if picture.format in ('JPEG', 'MPO', 'BMP'):    # MPO: of phones, with a second view
+        return
+    pages = getattr(picture, 'n_frames', 1) if picture.format != 'TIFF' else 1
+    if picture.format == 'TIFF' and picture.tag_v2.next:     # a second page, perhaps damaged
+        with suppress(Exception), Image.open(path, formats=FORMATS) as other:
+            for i in range(1, other.n_frames):
+                other.seek(i)
+                pages += not other.tag_v2.get(SUBFILE_TAG, 0) & 5
+    if pages > 1:
+        warn_once('pages', f'note: {path}: the first of {pages} pages is read; a .npy array of '
+                  'shape (height, width, channels) holds all')
+    if picture.format != 'TIFF':
+        return
+    read, bands = len(picture.getbands()), picture.tag_v2.get(BANDS_TAG, 1)
+    if picture.mode == 'RGBA' and not has_alpha(picture):
+        read = 3                                    # the fourth is not said to be alpha
+    if bands > read:
+        warn_once('bands', f'note: {path}: the first {read} of {bands} bands are read; a .npy '
+                  'array of shape (height, width, channels) holds all')
+
+
+def split_alpha(pixels):
+    """Return the first 1 or 3 channels of (H, W, 1 to 4), and alpha, (H, W, 0 or 1)."""
+    channels = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+    return pixels[..., :channels], pixels[..., channels:]
+
+
+def replace_raw_mode(picture, raw):
+    """Let Pillow decode an open picture as if it stored its pixels in another way."""
+    picture.tile = [tile._replace(args=raw if isinstance(tile.args, str) else (raw, *tile.args[1:]))
+                    for tile in picture.tile]
+
+
+def keep_bmp_indices(picture):
+    """Let Pillow read the indices of an open BMP of 4 or 8 bits whose palette is grey. It takes
+    them for pixels of 1 or 8 bits."""
+    if picture.mode not in ('1', 'L') or not picture.tile:
+        return
+    picture.fp.seek(14)
+    header = picture.fp.read(18)
+    bits = header[10 if header[0] == 12 else 14]            # of OS/2, and of Windows
+    if bits == 4 or bits == 8 and picture.mode == '1':
+        tile, greys = picture.tile[0], [0, 255] if picture.mode == '1' else range(16)
+        picture._mode = 'P'
+        picture.palette = ImagePalette.raw('RGB', bytes(v for v in greys for _ in 'RGB'))
+        if tile.codec_name == 'raw':
+            picture.tile = [tile._replace(args=({4: 'P;4', 8: 'P'}[bits], *tile.args[1:]))]
+
+
 def apply_orientation(picture):
     """Decode a picture and turn it as its EXIF data says."""
     if picture.format != 'TIFF':
@@ -103,15 +222,17 @@ def apply_orientation(picture):
     return picture
 
 
-def decode_map(path, size=None, colours=False, jpeg_allowed=True):
+def decode_map(path, size=None, colours=False, jpeg_allowed=True, decoder=2):
     """Open a label or instance map once, resize it by nearest neighbour, return it and its Header:
     ids, (H, W) integers of 1 to 64 bits, where a palette picture (mode P) stores ids as indices.
-    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. Raises UserError."""
+    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. decoder: see
+    pairs.DECODER. Raises UserError."""
     wrong = f'{path}: a map of ids has one channel of integers, this'
     with open_file(path) as (file, header):
         check_jpeg(header, path, jpeg_allowed)
         if colours and not header.is_saved_map:
-            return photo_pixels(file, path, size, nearest=True).astype(np.int32), header
+            return photo_pixels(file, path, size, nearest=True,
+                                decoder=decoder).astype(np.int32), header
         if isinstance(file, np.ndarray):
             if file.shape[2] > 1 or file.dtype.kind not in 'iub':
                 raise UserError(f'{wrong} array has {file.shape[2]} of {file.dtype}')
@@ -121,12 +242,29 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True):
             raise UserError(f'{wrong} picture is {file.mode}; if its colours stand for labels, '
                             'train with --palette FILE')
         with as_user_error(path, 'damaged'):
-            # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
-            stored_mode = str(file.tile[0].args) if file.tile and file.mode == 'L' else ''
-            stretch = 85 if 'L;2' in stored_mode else 17 if 'L;4' in stored_mode else 1
+            restore = stored_ids(file, decoder)
             picture = apply_orientation(file)
             ids = np.asarray(picture.resize(size or picture.size, Image.Resampling.NEAREST))
-            return ids // stretch if stretch > 1 else ids, header
+            if picture.mode == 'P':
+                header = header._replace(table=bytes(picture.getpalette() or ()))
+            return restore(ids), header
+
+
+def stored_ids(picture, decoder=2):
+    """Return a function that turns the pixels of Pillow into the numbers that a file stores, for
+    a picture of one channel that is not decoded yet. decoder: see pairs.DECODER."""
+    mode, raw = picture.mode, raw_mode(picture)
+    # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
+    stretch = 85 if raw.startswith('L;2') else 17 if raw.startswith('L;4') else 1
+    if decoder > 1 and picture.format == 'TIFF':
+        if re.fullmatch(r'[1L];[24]?IR?', raw):             # 0 is white
+            return (lambda ids: ~ids) if mode == '1' else lambda ids: (255 - ids) // stretch
+        signed = SIGNED in np.atleast_1d(picture.tag_v2.get(SAMPLE_FORMAT_TAG, 1))
+        if mode == 'L' and signed:
+            return lambda ids: ids.view(np.int8)
+        if raw == 'I;32N' and not signed:
+            return lambda ids: ids.view(np.uint32)
+    return lambda ids: ids // stretch if stretch > 1 else ids
 
 
 def check_jpeg(header, path, allowed):
@@ -156,15 +294,92 @@ def labels_as_int32(ids, path):
     return labels
 
 
-def read_photo(path, size=None, channels=3):
+def read_photo(path, size=None, channels=3, decoder=2, white=None):
     """Return a photograph, (H, W, channels), upright and resized bicubically with antialiasing:
-    uint8, RGB or grey; or an array, uint8 or float32 in [-1, 1]. Raises UserError."""
+    uint8, RGB or grey; or an array, uint8 or float32 in [-1, 1]. decoder: see pairs.DECODER.
+    white: what is white in a picture of 16 bits; None: 65535. Raises UserError."""
     with open_file(path) as (file, _):
-        return photo_pixels(file, path, size, channels)
+        return photo_pixels(file, path, size, channels, decoder=decoder, white=white)
 
 
-def photo_pixels(file, path, size, channels=3, nearest=False):
-    """Return the pixels of an open file as read_photo does; nearest: resize without blending."""
+def read_deep(path):
+    """Return the values of a picture whose Header says is_deep, (H, W, 1 or 3) uint16."""
+    with open_file(path) as (file, _), as_user_error(path, 'damaged'):
+        return split_alpha(deep_pixels(path, file))[0]
+
+
+def deep_to_bytes(path, picture, white):
+    """Return a picture with is_deep as a PIL.Image of 8 bits. white: see read_photo."""
+    inverted = getattr(picture, 'tag_v2', {}).get(PHOTOMETRIC_TAG) == 0
+    pixels = deep_pixels(path, picture)
+    values, alpha = split_alpha(pixels)
+    if white is None:
+        if values.max() < DARK:
+            warn_once('dark', f'note: {path}: its 16 bits hold 0 to {values.max()}, which is '
+                      'nearly black; store it so that white is 65535, or as .npy')
+        values = values >> 8
+    else:
+        if values.max() > white:
+            warn_once('bright', f'note: {path}: its 16 bits hold values up to {values.max()}; all '
+                      f'above {white}, the maximum of the training pictures, become white')
+        values = (np.minimum(values, white).astype(np.float32) * (255 / white)).round()
+    values = 255 - values if inverted else values
+    if alpha.shape[2]:
+        values = np.concatenate([np.broadcast_to(values, (*values.shape[:2], 3)), alpha >> 8], 2)
+    values = values.astype(np.uint8)
+    return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+
+
+def has_alpha(picture):
+    """Whether pixels of an open picture may be transparent."""
+    if picture.format == 'TIFF' and EXTRA_SAMPLES_TAG not in picture.tag_v2:
+        return False                                # a fourth band need not be alpha
+    return picture.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in picture.info
+
+
+def composite_on_white(picture, path):
+    """Return a decoded picture on a white ground, where it is transparent, and say so once."""
+    colours = np.asarray(picture.convert('RGBA'))
+    alpha = colours[..., 3:].astype(np.int32)
+    if alpha.min() == 255:
+        return picture
+    warn_once('alpha', f'note: {path}: it is transparent in part, and shown on white, as all such '
+              'pictures of the data set are')
+    white = (colours[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return Image.fromarray(white.astype(np.uint8))
+
+
+def deep_colours(path, picture):
+    """Return the colours of a label map with is_deep as (H, W, 3 or 4) uint8, of the one byte that
+    tells all of them. Raises UserError where there is none."""
+    pixels = deep_pixels(path, picture)
+    values, alpha = split_alpha(pixels)
+    high, low = values >> 8, values & 255
+    if (high == low).all() or not low.any():
+        colours = high
+    elif not high.any():
+        colours = low
+    else:
+        y, x = np.argwhere((high != low).any(2) & low.any(2))[0]
+        raise UserError(f'{path}: colours of 16 bits, {",".join(map(str, values[y, x]))} at x={x}, '
+                        f'y={y}; save the map with 8 bits, or its ids with one channel of 16')
+    colours = np.broadcast_to(colours, (*colours.shape[:2], 3))
+    return np.concatenate([colours, alpha >> 8], 2).astype(np.uint8)
+
+
+def require_opaque(picture, path):
+    """Raise UserError where pixels of a decoded label map are transparent. The same transparency
+    everywhere is only how it is shown."""
+    alpha = np.asarray(picture.convert('RGBA'))[..., 3]
+    if not alpha.min() == alpha.max() > 0:
+        y, x = np.argwhere(alpha == alpha.min())[0]
+        raise UserError(f'{path}: transparent at x={x}, y={y}; paint these pixels in the colour '
+                        'of their label, or in one for unknown ones that the palette lists')
+
+
+def photo_pixels(file, path, size, channels=3, nearest=False, decoder=2, white=None):
+    """Return the pixels of an open file as read_photo does; nearest: of a label map in colours,
+    which is resized without blending."""
     if isinstance(file, np.ndarray):
         dtype = np.uint8 if file.dtype == np.uint8 else np.float32
         if file.shape[2] != channels or dtype == np.float32 and file.dtype.kind != 'f':
@@ -180,7 +395,11 @@ def photo_pixels(file, path, size, channels=3, nearest=False):
     with as_user_error(path, 'damaged'):
         if size:                                    # JPEG: decode at a fraction where that suffices
             file.draft(None, size[::-1] if is_rotated(file) else size)
-        picture = apply_orientation(file)
+        if decoder > 1 and is_deep(file):
+            picture = (Image.fromarray(deep_colours(path, file)) if nearest
+                       else deep_to_bytes(path, file, white))
+        else:
+            picture = apply_orientation(file)
         if picture.mode in ('I', 'F') or picture.mode.startswith('I;16'):
             values, mode = np.asarray(picture), picture.mode
             low, high = values.min(), values.max()
@@ -192,6 +411,11 @@ def photo_pixels(file, path, size, channels=3, nearest=False):
             else:
                 raise UserError(f'{path}: a photograph with {low:g} to {high:g}, not 8 or 16 bits')
             picture = Image.fromarray(values.astype(np.uint8))
+        if decoder > 1 and has_alpha(picture):
+            if nearest:
+                require_opaque(picture, path)
+            else:
+                picture = composite_on_white(picture, path)
         picture = picture.convert('RGB' if channels == 3 else 'L')
         method = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
         return np.atleast_3d(np.asarray(picture.resize(size or picture.size, method)))

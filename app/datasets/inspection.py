@@ -2,6 +2,7 @@
 from collections import Counter
 from contextlib import suppress
 import csv
+from functools import partial
 from pathlib import Path
 import sys
 from types import SimpleNamespace
@@ -13,8 +14,8 @@ from app.common.config import COLOURS
 from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError
 from app.common.files import read_text
-from app.datasets import decoding, layouts
-from app.datasets.pairs import PairReader
+from app.datasets import decoding, findings, layouts
+from app.datasets.pairs import DECODER, PairReader
 
 IGNORED = 255           # the usual mark of pixels without a label
 IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it do not occur
@@ -32,7 +33,7 @@ def check_same_view(path, other, other_size, header=None):
         raise UserError(f'{path} is {w}x{h} and {other} is {other_w}x{other_h}: not the same view')
 
 
-def check_headers(pair, config, label_header=None):
+def check_headers(pair, config, label_header=None, inst_header=None):
     """Return the decoding.Headers of a pair's label map and photograph, if they fit together."""
     label = label_header or decoding.read_header(pair.label)
     image = decoding.read_header(pair.image)
@@ -40,7 +41,7 @@ def check_headers(pair, config, label_header=None):
         decoding.check_jpeg(label, pair.label, config.jpeg_labels)
     check_same_view(pair.label, pair.image, image.size, label)
     if config.instances == 'files' and pair.inst:
-        check_same_view(pair.inst, pair.image, image.size)
+        check_same_view(pair.inst, pair.image, image.size, inst_header)
     return label, image
 
 
@@ -73,18 +74,26 @@ def inspect_dataset(source, thorough=False):
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
         in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
-        problems=problems)
+        decoder=DECODER, index_colours=None, inst_per_label=False, present=None, problems=problems)
     reader, reads_values = PairReader(contents), layout.n_labels is None and not source.palette
 
+    borders, shared, sample = {}, {}, set(findings.spread(pairs))
+    unknown = IGNORED if source.ignore_label is None else source.ignore_label
+
     def inspect_pair(pair):
-        ids, header = (), None
+        ids, header, inst_header = (), None, None
         if reads_values:
             label, header = reader.read_label(pair.label)
             ids = np.unique(label).tolist()
             if not layout.sparse and not 0 <= ids[0] <= ids[-1] < MAX_LABELS:
                 raise UserError(f'{pair.label}: values from {ids[0]} to {ids[-1]}; labels are '
                                 f'numbers from 0 to {MAX_LABELS - 1} (is this an instance map?)')
-        return ids, *check_headers(pair, contents, header)
+            if pair in sample and not layout.sparse:
+                borders[pair] = findings.count_borders(label)
+                if contents.instances == 'files':
+                    inst, inst_header = decoding.decode_map(pair.inst, label.shape[1::-1])
+                    shared[pair] = findings.count_shared_ids(label, inst, [unknown])
+        return ids, *check_headers(pair, contents, header, inst_header)
 
     facts = keep_usable(inspect_pair, pairs, problems)
     ids, labels, images = zip(*facts.values()) if facts else ((), (), ())
@@ -96,6 +105,8 @@ def inspect_dataset(source, thorough=False):
     elif any(label.is_jpeg for label in labels):
         warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong edges')
     vars(contents).update(find_labels(source, layout, set().union(*ids)))
+    if thorough or not problems:                    # else nothing comes of it but an error
+        find_findings(source, contents, facts, list(borders.values()), list(shared.values()))
     if thorough:
         read, n = PairReader(contents), contents.n_labels
 
@@ -109,6 +120,38 @@ def inspect_dataset(source, thorough=False):
         contents.histogram = sum(pixels for pixels, _ in counts.values())
         contents.instances_per_picture = [instances for _, instances in counts.values()]
     return contents
+
+
+def find_findings(source, contents, facts, borders, shared):
+    """Add to the result of inspect_dataset what findings.py finds. facts: {pair: (the ids of its
+    label map, its Header, that of the photograph)}. borders, shared: what its functions count."""
+    root, pictures = source.data, contents.n_labels == 0
+    for field, what, role, is_read in (
+            ('condition_max', 'the pictures in place of label maps', 'label', pictures),
+            ('image_max', 'photographs', 'image', True)):
+        headers = {getattr(pair, role): fact[1 if role == 'label' else 2]
+                   for pair, fact in facts.items() if is_read}
+        deep = [path for path, header in headers.items() if header.is_deep]
+        white = findings.find_ranges(root, deep, what)
+        setattr(contents, field, white)
+        alpha = findings.spread([path for path, header in headers.items() if header.has_alpha])
+        findings.compute(partial(decoding.read_photo, white=white), alpha, 'transparency')
+    reader = PairReader(contents)
+    if pictures:
+        findings.look_at_conditions(root, [pair.label for pair in facts],
+                                    lambda path: reader.read_label(path)[0])
+        return
+    contents.index_colours = findings.compare_tables(root, [
+        (pair.label, ids, header.table) for pair, (ids, header, _) in facts.items()
+        if header.table and not header.is_saved_map])
+    findings.look_for_smoothed_maps(root, borders)
+    if source.palette and contents.instances == 'files' and contents.layout == 'flat':
+        def count(pair):
+            label, _ = reader.read_label(pair.label)
+            return findings.count_shared_ids(
+                label, reader.read_instances(pair.inst, label.shape[1::-1]), contents.void)
+        shared = findings.compute(count, findings.spread(list(facts)), 'instances')
+    contents.inst_per_label = findings.ids_restart(root, shared)
 
 
 def read_palette(path):
@@ -173,6 +216,23 @@ def read_label_list(path):
     return names, colours, void
 
 
+def holds_two_values(ids, listed):
+    """Return whether maps are masks: their ids, and those of labels.csv, are 255 and a smaller one.
+    """
+    return len(ids) == 2 and max(ids) == IGNORED and set(listed) <= ids
+
+
+def mask_labels(root, ids, listed, label_colours, void):
+    """Return what find_labels does for maps with holds_two_values. The rest: of read_label_list."""
+    warn(f'note: {root}: the maps hold {min(ids)} and {IGNORED} and nothing else, so {IGNORED} is '
+         f'a label; --ignore-label {IGNORED} takes it as unknown')
+    table = {min(ids): 0, IGNORED: 1}
+    return dict(n_labels=2, label_names=[listed.get(label, str(label)) for label in table],
+                label_table=table, palette=None, void=[table[label] for label in void],
+                label_colours=[[*rgb, table[label], name]
+                               for *rgb, label, name in label_colours] or None)
+
+
 def find_labels(source, layout, ids):
     """Return {field: value} of config.NETWORK for labels. ids: all that occur in the maps."""
     def refuse(flag, value, why):
@@ -215,6 +275,8 @@ def find_labels(source, layout, ids):
         listed, label_colours, void = read_label_list(path)
         if n and n <= max(listed, default=0):
             raise UserError(f'--n-labels {n}: {path} has the label {max(listed)}')
+        if ignored is None and n in (None, 2) and holds_two_values(ids, listed):
+            return mask_labels(source.data, ids, listed, label_colours, void)
         if (ignored is None and IGNORED in ids - listed.keys() and (n or 0) <= IGNORED
                 and max(ids - {IGNORED}, default=0) < IGNORED - IGNORED_GAP):
             ignored = IGNORED
@@ -247,6 +309,13 @@ def pairs_for_config(config, root, left_out, split='train'):
     {scene: (width, height)}. Raises UserError if their headers do not suit the configuration."""
     layout, pairs, problems = layouts.find_pairs(root, split, config)
     pairs = [pair for pair in pairs if pair.name not in left_out]
+    trained_on = config.training and getattr(config.training, 'pictures', None)
+    if config.decoder == 1 and trained_on and list(trained_on) != fingerprint(pairs):
+        with layouts.with_service_files():          # a run of before may have been trained on them
+            _, more, more_problems = layouts.find_pairs(root, split)
+        more = [pair for pair in more if pair.name not in left_out]
+        if list(trained_on) == fingerprint(more):
+            pairs, problems = more, more_problems
     if not pairs and not problems.keys() - set(left_out):
         raise UserError(f'{root}: no pictures of the split {split!r}')
     if config.instances == 'files' and pairs and not pairs[0].inst:
@@ -283,6 +352,18 @@ def hold_out(pairs, n):
         raise UserError(f'--hold-out {n}: there are {len(pairs)} pictures; leave some to train on')
     held = {pairs[(2 * i + 1) * len(pairs) // (2 * n)] for i in range(n)}
     return [pair for pair in pairs if pair not in held], [pair for pair in pairs if pair in held]
+
+
+def find_present_labels(dataset):
+    """Return all labels in the maps of a data.PairedDataset that open_dataset opened."""
+    def find(i):
+        label = (dataset.decoded[i]['label'] if dataset.decoded
+                 else dataset.read.read_label(dataset.items[i].label)[0])
+        return np.unique(label).tolist()
+
+    n = len(dataset)
+    return sorted(set().union(*decoding.map_in_threads(
+        find, range(n), Progress('reading labels', n))))
 
 
 def train_and_heldout(config, pairs):

@@ -2,7 +2,7 @@
 To support another data set, add a row to the table LAYOUTS."""
 from collections import namedtuple
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 import csv
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
-from app.common.files import read_text, require_regular_file
+from app.common.files import read_text, require_regular_file, resolve_path
 from app.datasets import decoding
 
 # Endings of file names that tell the roles of files; those without a role are not used.
@@ -39,8 +39,37 @@ def roles_by_name(path):
                  if re.search(rf'({ending})\Z', Path(path).stem)), None)
 
 
+# Folders that file servers, operating systems and programs make beside people's files, in lower
+# case; besides those whose names begin with a dot, @ (QNAP, Synology), # or $.
+SERVICE_FOLDERS = {'__macosx', 'lost+found', 'system volume information', 'recycler', 'recycled',
+                   'network trash folder', 'temporary items', 'thevolumesettingsfolder',
+                   '__pycache__', 'cvs', '_vti_cnf', '[originals]', '~snapshot'}
+skips_service_files = True
+
+
+def is_service_name(name, is_folder=False):
+    """Whether a file or a folder is not people's data, but what programs leave beside it."""
+    if not skips_service_files:
+        return not is_folder and name.startswith('._')
+    return name.startswith(('.', '~$')) or is_folder and (
+        name.startswith(('@', '#', '$')) or name.lower() in SERVICE_FOLDERS
+        or re.fullmatch(r'found\.\d{3}', name.lower()) is not None)
+
+
+@contextmanager
+def with_service_files():
+    """Find hidden files and those in service folders, too, as version 1.0.0 did."""
+    global skips_service_files
+    skips_service_files = False
+    try:
+        yield
+    finally:
+        skips_service_files = True
+
+
 def files_below(folder):
-    """Return all files below a folder and its links, sorted, without those of macOS (._*)."""
+    """Return all files below a folder and its links, sorted, without hidden files and what programs
+    leave there, see is_service_name."""
     def fail(error):
         if not isinstance(error, FileNotFoundError):
             raise UserError(f'{error.filename}: cannot be read ({error.strerror})')
@@ -51,7 +80,8 @@ def files_below(folder):
             folders.clear()                         # links that form a loop
         else:
             visited.add(place)
-            files += [Path(parent, name) for name in names if not name.startswith('._')]
+            folders[:] = [name for name in folders if not is_service_name(name, is_folder=True)]
+            files += [Path(parent, name) for name in names if not is_service_name(name)]
     return sorted(files)
 
 
@@ -274,6 +304,22 @@ def find_pairs(root, split='train', config=None):
         else:
             pairs.append(Pair(scene, labels[scene], insts[scene], images[scene]))
     return layout, pairs, problems
+
+
+def check_outside(folder, flag, root, pairs):
+    """Raise UserError if a folder that is to be written lies among the files of pairs in `root`,
+    where it would be taken for data next time."""
+    root, folder = resolve_path(root), resolve_path(folder)
+    places = set()
+    for path in {path.parent for pair in pairs for path in pair[1:] if path}:
+        path = Path(os.path.abspath(path))
+        parts = (path.relative_to(os.path.abspath(root)).parts
+                 if path.is_relative_to(os.path.abspath(root)) else ())
+        places.add(resolve_path(root / parts[0]) if parts else resolve_path(path))
+    for place in places - {root}:
+        if folder.is_relative_to(place):
+            raise UserError(f'{flag} {folder}: lies in {place}, so what is written there would be '
+                            'taken for data; choose a folder outside')
 
 
 def files_by_name(paths, role):

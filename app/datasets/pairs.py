@@ -12,6 +12,12 @@ from app.common.files import lock_folder, make_folder, require_regular_file, wri
 from app.datasets import decoding, layouts
 import data
 
+# How a new run decodes its files. Runs keep what they began with:
+# 1: as version 1.0.0. Pillow inverts ids in a TIFF where 0 is white, and takes signed bytes for
+#    unsigned ones. Alpha is left out, so that transparent pixels show their hidden colours.
+# 2: the ids are the numbers in the file. Pictures are composited on white; label maps in colours
+#    must be opaque. All 16 bits of a channel are read.
+DECODER = 2
 IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memory
 
 
@@ -25,6 +31,8 @@ class PairReader:
         self.config, self.n_labels, self.size = config, config.n_labels, size
         self.instances = instances or config.instances
         self.layout = layouts.LAYOUTS[config.layout]
+        self.decoder = getattr(config, 'decoder', 1)
+        self.whites = [getattr(config, name, None) for name in ('condition_max', 'image_max')]
 
     def __call__(self, pair):
         image = self.read_photo(pair.image, self.size)
@@ -33,7 +41,7 @@ class PairReader:
         arrays = {'label': label.astype(np.uint8) if 0 < self.n_labels <= 256 else label,
                   'image': image}
         if self.instances == 'files' and self.n_labels:
-            arrays['inst'] = self.read_instances(pair.inst, size)
+            arrays['inst'] = self.read_instances(pair.inst, size, label)
         elif self.instances == 'components' and self.n_labels:
             arrays['inst'] = data.connected_components(label)
         return arrays
@@ -43,9 +51,12 @@ class PairReader:
         its decoding.Header. Where n_labels is 0, it is a picture; if it is None, any int32."""
         c, to_ids = self.config, self.layout.label_of_colours
         if c.n_labels == 0:
-            return decoding.read_photo(path, size, c.in_channels), decoding.read_header(path)
+            return (decoding.read_photo(path, size, c.in_channels, self.decoder,
+                                        self.whites[0]),
+                    decoding.read_header(path))
         label, header = self.layout.decode_map(
-            path, colours=bool(c.palette or to_ids), jpeg_allowed=c.jpeg_labels)
+            path, colours=bool(c.palette or to_ids), jpeg_allowed=c.jpeg_labels,
+            decoder=self.decoder)
         label = decoding.labels_as_int32(label, path)
         if label.ndim == 3:
             label = colours_to_labels(label, c.palette, path) if c.palette else to_ids(label)
@@ -55,18 +66,23 @@ class PairReader:
             check_labels(label, path, c.n_labels, self.layout.n_labels is None)
         return decoding.resize_labels(label, size, path), header
 
-    def read_instances(self, path, size=None):
-        """Return the ids of an instance map, (H, W) int32."""
+    def read_instances(self, path, size=None, label=None):
+        """Return the ids of an instance map, (H, W) int32. label: the label map, of the same size;
+        where the run has inst_per_label, the ids of each label are numbered anew."""
         to_ids = self.layout.inst_of_colours
         colours = to_ids and Path(path).suffix.lower() != '.npy'    # arrays hold ids
-        inst, _ = decoding.decode_map(path, size, colours)
+        inst, header = decoding.decode_map(path, size, colours, decoder=self.decoder)
         inst = to_ids(inst) if inst.ndim == 3 else inst
         if inst.dtype.itemsize > 4:                                 # number ids of 64 bits anew
             inst = np.unique(inst, return_inverse=True)[1].reshape(inst.shape)
+        if getattr(self.config, 'inst_per_label', False) and not header.is_saved_map:
+            code = label.astype(np.int64) << 32 | inst.astype(np.uint32)
+            inst = np.unique(code, return_inverse=True)[1].reshape(inst.shape)
         return inst.astype(np.int32)
 
     def read_photo(self, path, size=None):
-        return decoding.read_photo(path, size, self.config.out_channels)
+        return decoding.read_photo(path, size, self.config.out_channels, self.decoder,
+                                   self.whites[1])
 
 
 def check_labels(label, path, n_labels, can_have_more=True):
@@ -135,7 +151,9 @@ def open_cache(folder, pairs, reader):
 
     c, (w, h) = reader.config, reader.size
     index = json.dumps({
-        'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]),
+        'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]
+                        + [reader.decoder, reader.whites, getattr(c, 'inst_per_label', False)]
+                        * (reader.decoder > 1)),
         'size': [w, h], 'n_labels': c.n_labels, 'instances': reader.instances,
         'files': decoding.map_in_threads(describe, pairs)})
     roles = ['label', 'image'] + ['inst'] * (reader.instances != 'none')

@@ -1,6 +1,8 @@
 """Read the scene of a label map, with its instance map and its photograph."""
+import numpy as np
+
 from app.common.config import format_value
-from app.common.console import warn
+from app.common.console import warn, warn_once
 from app.datasets import inspection
 from app.datasets.pairs import PairReader
 import data
@@ -11,14 +13,45 @@ def read_scene(config, label_path, inst_path=None, size=None):
     """Read a label map and its instance map, or connected components, as a generate.Scene."""
     reader = PairReader(config)
     label, header = reader.read_label(label_path, size)
+    warn_about_map(config, label_path, label, header)
     inst = None
     if config.instances != 'none' and inst_path:
         inspection.check_same_view(inst_path, label_path, header.size)
-        inst = reader.read_instances(inst_path, label.shape[1::-1])
+        inst = reader.read_instances(inst_path, label.shape[1::-1], label)
     elif config.instances != 'none':
         inst = data.connected_components(label)
     label, inst = (None if ids is None else data.to_tensor(ids)[None] for ids in (label, inst))
     return generate.make_scene(config, label, inst, header.size)
+
+
+def warn_about_map(config, path, label, header):
+    """Warn once of a map whose colour table differs from those of the training maps, and, in a run
+    without an encoder, of labels that no training picture had."""
+    if not config.n_labels:
+        return
+    labels = np.unique(label).tolist()
+    if header.table and config.index_colours and not header.is_saved_map:
+        id_of = {i: id_ for id_, i in (config.label_table or {}).items()}
+        trained = {row[3]: row[:3] for row in config.index_colours}
+        for i in (id_of.get(label, label) for label in labels):
+            colour = list(header.table[3 * i:3 * i + 3])
+            if colour and list(trained.get(i, colour)) != colour:
+                warn_once('table', f'warning: {path}: its index {i} has the colour '
+                          f'{format_colour(colour)}, and {format_colour(trained[i])} in the '
+                          'training maps; indices are taken as ids of labels. Does the map have '
+                          'another colour table?')
+    missing = set(labels) - set(config.present) if config.present is not None else set()
+    names = config.label_names or range(config.n_labels)
+    if missing and not config.features:
+        warn_once(('untrained', *sorted(missing)),
+                  f'warning: {path}: no training picture had the label '
+                  f'{", ".join(str(names[i]) for i in sorted(missing))}, so the networks know '
+                  'nothing of it. Does the map use other ids than the training data, as trainIds '
+                  'in place of labelIds?')
+
+
+def format_colour(colour):
+    return ','.join(map(str, colour))
 
 
 def read_photo(config, path, scene):

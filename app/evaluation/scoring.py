@@ -127,7 +127,8 @@ def score_run(evaluation, run, title, folder, clusters):
             samples = [synthesise('sampled', number) for number in range(evaluation.n_samples)]
             regions = label if config.n_labels else torch.zeros(label.shape[-2:])
             if config.n_labels and pair.inst:
-                regions = torch.from_numpy(reader.read_instances(pair.inst, size))
+                regions = torch.from_numpy(reader.read_instances(
+                    pair.inst, size, label.squeeze(0).numpy()))
             values |= measures.diversity(samples, regions, evaluation.vgg)
         return picture, values
     return score_pictures(evaluation, title, folder, render)
