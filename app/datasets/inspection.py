@@ -14,10 +14,10 @@ from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError
 from app.common.files import read_text
 from app.datasets import decoding, layouts
-from app.datasets.pairs import PairReader
+from app.datasets.pairs import IGNORED, PairReader
 
-IGNORED = 255           # the usual mark of pixels without a label
 IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it do not occur
+SAMPLED_MAPS = 4        # label maps that tell whether the labels are those of a data set
 MAX_LABELS = 4096       # a label map with higher ids is taken for an instance map
 INSTANCES = {'files': 'instance maps', 'components': 'connected components as instances',
              'none': 'no instances'}
@@ -59,6 +59,30 @@ def keep_usable(function, pairs, problems, what='headers'):
     return {pair: result for pair, result in results.items() if pair.name not in problems}
 
 
+def flag_for_own_labels(source, layout):
+    """Return the flag by which the labels in the folders of a data set are a user's own, or None.
+    source: see inspect_dataset."""
+    if layout.may_be_own and source.palette and not layout.inst_of_colours:
+        return f'--palette {source.palette}'
+    n = source.n_labels
+    if layout.may_be_own and n not in (None, layout.n_labels, *layout.tables):
+        return f'--n-labels {n}'
+    return None
+
+
+def sample_labels(layout, pairs):
+    """Look whether the label maps of a few pairs hold labels of a data set. Return a label that it
+    lacks if most of these maps hold such, else None; and {pair: decoding.Header}."""
+    found, headers = [], {}
+    for pair in pairs[::-(-len(pairs) // SAMPLED_MAPS)] if (
+            layout.may_be_own and layout.n_labels and pairs) else ():
+        with suppress(UserError):                   # it is reported later
+            ids, headers[pair] = layout.decode_map(pair.label)
+            found += [int(ids.max())]
+    beyond = [label for label in found if label >= layout.n_labels]
+    return (max(beyond) if 2 * len(beyond) > len(found) else None), headers
+
+
 def inspect_dataset(source, thorough=False):
     """Find out what training must know about a data set: read the headers of its files and, if
     nothing else tells the labels, the label maps; if thorough, decode everything. Warn of guesses.
@@ -68,6 +92,13 @@ def inspect_dataset(source, thorough=False):
         sizes: {scene: (width, height)}
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list"""
     layout, pairs, problems = layouts.find_pairs(source.data, source.split)
+    flag = flag_for_own_labels(source, layout)
+    beyond, samples = (None, {}) if flag else sample_labels(layout, pairs)
+    if flag or beyond is not None:
+        warn(f'note: {source.data}: '
+             + (flag or f'label maps with the label {beyond}, which {layout.name} lacks')
+             + f': these labels are taken for your own, not for those of {layout.name}')
+        layout, pairs, problems = layouts.find_pairs(source.data, source.split, chosen=layouts.OWN)
     instances = source.instances if source.instances != 'auto' else (
         'files' if pairs and pairs[0].inst else 'none')
     contents = SimpleNamespace(
@@ -84,7 +115,7 @@ def inspect_dataset(source, thorough=False):
             if not layout.sparse and not 0 <= ids[0] <= ids[-1] < MAX_LABELS:
                 raise UserError(f'{pair.label}: values from {ids[0]} to {ids[-1]}; labels are '
                                 f'numbers from 0 to {MAX_LABELS - 1} (is this an instance map?)')
-        return ids, *check_headers(pair, contents, header)
+        return ids, *check_headers(pair, contents, header or samples.get(pair))
 
     facts = keep_usable(inspect_pair, pairs, problems)
     ids, labels, images = zip(*facts.values()) if facts else ((), (), ())
@@ -296,10 +327,11 @@ def other_split_pairs(config, count, min_side):
     """Return at most `count` pairs of the split val or test, spread evenly, without photographs of
     the training split, files with unusable headers and pictures smaller than min_side."""
     t = config.training
-    trained_on = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
+    trained_on = {pair.image for pair in layouts.find_pairs(
+        t.data, t.split, chosen=config.layout)[1]}
     for split in ('val', 'test'):
         with suppress(UserError):                   # there may be no such split
-            _, pairs, problems = layouts.find_pairs(t.data, split)
+            _, pairs, problems = layouts.find_pairs(t.data, split, chosen=config.layout)
             pairs = [pair for pair in pairs if pair.image not in trained_on]
             if pairs and (config.instances != 'files' or pairs[0].inst):
                 pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]

@@ -14,12 +14,13 @@ import numpy as np
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_text, require_regular_file
-from app.datasets import decoding
+from app.datasets import decoding, own_folders
 
 # Endings of file names that tell the roles of files; those without a role are not used.
 ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
          '_leftImg8bit': 'image', '_seg': 'label inst', '_lbl00': 'label',
          r'_gtFine_(color|labelTrainIds)|_parts_\d+|_lbl(0[1-9]|10)': ''}
+OWN = 'own folders'                                 # the name of the last layout
 LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # their names in ADE20K
 
 # The name of a scene and three paths; inst may be None. A path may also name a part of a .mat file
@@ -128,6 +129,24 @@ def find_helen(root, split):
     return files
 
 
+def find_own(root, split):
+    """Folders of any names that tell the roles, and those of other layouts if their labels are a
+    user's own."""
+    for name in ('Cityscapes', 'ADE20K scene parsing', 'ADE20K full', 'A to B'):
+        files = LAYOUTS[name].find(root, split)
+        if files and files['label']:
+            return {role: paths for role, paths in files.items()
+                    if role == 'label' or paths and paths != files['label']}
+    return own_folders.find_labelled(root, split, LONG_SPLITS.get(split, split), lambda folder: [
+        path for path in pictures_below(folder) if roles_by_name(path) != ''])
+
+
+def is_named_ade(root, files):
+    """Whether files are named as in ADE20K, or its list of labels lies beside them."""
+    return ade_names(root) is not None or any(
+        path.name.startswith('ADE_') for path in files['label'])
+
+
 def ade_class(colours):
     """Red and green hold the class of the full ADE20K."""
     return colours[..., 0] // 10 * 256 + colours[..., 1]
@@ -198,6 +217,8 @@ class Layout(NamedTuple):
     things: tuple = ()                      # labels of objects that can be counted
     sparse: bool = False                    # its ids have gaps: those that occur become 0, 1, 2 ...
     tables: dict = {}                       # {--n-labels: function(root), {id: label}}
+    fits: Callable = lambda root, files: True       # whether the files found are of this data set
+    may_be_own: bool = False                # people use its folders for labels of their own
 
 
 LAYOUTS = {layout.name: layout for layout in (
@@ -207,26 +228,39 @@ LAYOUTS = {layout.name: layout for layout in (
            names=lambda root: [name for name, _ in CITYSCAPES],
            colours=tuple(colour for _, colour in CITYSCAPES),
            void=tuple(int(row['id']) for row in CITYSCAPES_ROWS if row['void'] == '1'),
-           things=tuple(int(row['id']) for row in CITYSCAPES_ROWS if row['thing'] == '1')),
+           things=tuple(int(row['id']) for row in CITYSCAPES_ROWS if row['thing'] == '1'),
+           may_be_own=True),
     Layout('ADE20K scene parsing',
            folder_finder(label='annotations/{long_split}/*', image='images/{long_split}/*',
                          inst='annotations_instance/{long_split}/*'),   # in the challenge of 2017
            151, names=ade_names, void=(0,),     # red is the class, green numbers its instances
-           inst_of_colours=lambda colours: colours[..., 0] * 256 + colours[..., 1]),
+           inst_of_colours=lambda colours: colours[..., 0] * 256 + colours[..., 1],
+           fits=is_named_ade, may_be_own=True),
     Layout('ADE20K full', find_ade_full, label_of_colours=ade_class, void=(0,), sparse=True,
+           fits=is_named_ade,
            # Blue numbers the instances. It is 0 without objects; then the class tells things apart.
            inst_of_colours=lambda colours: ade_class(colours) * 256 + colours[..., 2]),
     Layout('NYU Depth v2', find_nyu, 895, void=(0,), tables={40: nyu_40_labels}),
     Layout('Helen', find_helen, len(HELEN), decode_helen_masks, names=lambda root: HELEN),
     Layout('flat', folder_finder(label='{split}_label/*', inst='{split}_inst/*',
                                  image='{split}_img/*')),
-    Layout('A to B', folder_finder(label='{split}_A/*', image='{split}_B/*'), 0))}
+    Layout('A to B', folder_finder(label='{split}_A/*', image='{split}_B/*'), 0, may_be_own=True),
+    Layout(OWN, find_own))}
 
 
-def recognise_layout(root, split):
-    """Return the first Layout that recognises a folder, and its files; else None and {}."""
-    attempts = ((layout, layout.find(root, split)) for layout in LAYOUTS.values())
-    return next((attempt for attempt in attempts if attempt[1]), (None, {}))
+def recognise_layout(root, split, chosen=None):
+    """Return the first Layout that recognises a folder with label maps, or else one without any,
+    and its files; None and {} for other folders.
+    chosen: the name of one that need not fit, and comes first."""
+    if chosen and (files := LAYOUTS[chosen].find(root, split)) and files['label']:
+        return LAYOUTS[chosen], files
+    empty = None, {}
+    for layout in LAYOUTS.values():
+        files = layout.find(root, split)
+        if files and files['label'] and layout.fits(root, files):
+            return layout, files
+        empty = (layout, files) if files and not empty[0] else empty
+    return empty
 
 
 def find_splits(root):
@@ -241,21 +275,24 @@ def find_splits(root):
     return {split: len(labels) for split, labels in splits.items()}
 
 
-def find_pairs(root, split='train', config=None):
+def find_pairs(root, split='train', config=None, chosen=None):
     """Recognise the layout of a folder and pair its files by name. Return the Layout, [Pair] and
     {scene: message} for scenes that lack a file. Raises UserError if there are no label maps, or
-    if the run of `config` takes pictures in their place or the other way round."""
+    if the run of `config` takes pictures in their place or the other way round. chosen: the name
+    of the Layout to try first, where it is not that of the run."""
     root = Path(root)
     if not root.is_dir() and root.suffix != '.mat':
         raise UserError(f'{root}: {"a file, not a" if root.exists() else "no such"} folder')
-    layout, files = recognise_layout(root, split)
+    layout, files = recognise_layout(root, split, chosen or config and config.layout)
     if not files.get('label'):
+        own_folders.refuse_panoptic(root)
         splits = ', '.join(find_splits(root))
         raise UserError(f'{root}: ' + (
             f'no label maps of the split {split!r}, but of {splits}; choose with --split' if splits
             else f'{layout.name}, but there are no label maps' if layout
             else f'expected {split}_label/ and {split}_img/, or {split}_A/ and {split}_B/, or '
-            'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded'))
+            'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; it has '
+            + (', '.join(sorted(p.name + '/' for p in root.glob('*/'))[:6]) or 'no folders')))
     if config and (layout.n_labels == 0) != (config.n_labels == 0):
         raise UserError(f'{root}: its layout is {layout.name}, the run was trained on '
                         f'{config.layout}; choose another --data DIR')

@@ -12,6 +12,7 @@ from app.common.files import lock_folder, make_folder, require_regular_file, wri
 from app.datasets import decoding, layouts
 import data
 
+IGNORED = 255                       # the usual mark of pixels without a label
 IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memory
 
 
@@ -52,7 +53,8 @@ class PairReader:
         if c.label_table and not header.is_saved_map:       # saved maps hold labels
             label = ids_to_labels(label, c.label_table, path)
         if c.n_labels:
-            check_labels(label, path, c.n_labels, self.layout.n_labels is None)
+            check_labels(label, path, c.n_labels,
+                         self.layout.n_labels is None or self.layout.may_be_own)
         return decoding.resize_labels(label, size, path), header
 
     def read_instances(self, path, size=None):
@@ -75,6 +77,8 @@ def check_labels(label, path, n_labels, can_have_more=True):
         y, x = np.argwhere((label < 0) | (label >= n_labels))[0]
         remedy = (f', or train with --n-labels {label.max() + 1} in place of {n_labels}'
                   if can_have_more and label.max() >= n_labels else '')
+        if label.max() == IGNORED > n_labels:           # perhaps no training map has it
+            remedy = f', or train with --ignore-label {IGNORED} if it means unknown'
         raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}; this run has {n_labels} '
                         f'labels (0 to {n_labels - 1}). Fix the map{remedy}')
 

@@ -266,7 +266,8 @@ def training_pairs(config, root):
     """Return the pairs in `root` that a run is trained on and those held out, [] where unknown."""
     t = config.training
     with suppress(UserError):
-        pairs = layouts.find_pairs(root, t.split if t else 'train')[1]
+        pairs = layouts.find_pairs(root, t.split if t else 'train',
+                                   chosen=config.layout)[1]
         return inspection.train_and_heldout(config, [
             pair for pair in pairs if not t or pair.name not in t.left_out])
     return [], []
