@@ -63,7 +63,8 @@ HOURS = real('a number of hours above 0', lambda x: 0 < x < 1e5, 'H')
 FOLDER, FILE = path('DIR'), path('FILE')
 SIZE = Kind('WIDTHxHEIGHT, each from 1 to 32768', list_of(integer(1, 1 << 15).is_valid, 2),
             lambda word: tuple(map(int, word.lower().split('x'))), 'WxH')
-NAME, TEXT = string('NAME', 'letters, digits, _ and -', r'[\w-]+'), string('TEXT')
+NAME = string('NAME', 'letters, digits, _, - and dots inside', r'[\w-]+(\.+[\w-]+)*')
+TEXT = string('TEXT')
 NAMES = Kind('names', list_of(TEXT.is_valid))
 LABEL = integer(0, (1 << 16) - 1, 'ID')
 LABEL_TABLE = Kind('labels by id', lambda table: (

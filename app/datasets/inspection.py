@@ -59,6 +59,23 @@ def keep_usable(function, pairs, problems, what='headers'):
     return {pair: result for pair, result in results.items() if pair.name not in problems}
 
 
+def check_range(path, ids, source):
+    """Raise UserError if the ids of a map, ascending, are none of labels. Flags come before guesses.
+    source: see inspect_dataset."""
+    unknown = source.ignore_label
+    ids = [i for i in ids if i != unknown] or [0]
+    if ids[0] < 0:
+        raise UserError(f'{path}: the id {ids[0]}; labels are numbers from 0 up. Fix the map: write '
+                        f'{IGNORED} for unknown pixels')
+    if ids[-1] >= max(MAX_LABELS, source.n_labels or 0):
+        ways = [f'--n-labels {ids[-1] + 1} takes these as labels'] * (ids[-1] < 1 << 16) + [
+            f'--ignore-label {ids[-1]} takes that one as unknown'] * (
+                unknown is None and ids[-1] < 1 << 16 and ids[-2:][0] < MAX_LABELS)
+        raise UserError(f'{path}: values from {ids[0]} to {ids[-1]}; labels are numbers from 0 to '
+                        f'{MAX_LABELS - 1} (is this an instance map?)'
+                        + ''.join(f'; {way}' for way in ways))
+
+
 def flag_for_own_labels(source, layout):
     """Return the flag by which the labels in the folders of a data set are a user's own, or None.
     source: see inspect_dataset."""
@@ -112,9 +129,8 @@ def inspect_dataset(source, thorough=False):
         if reads_values:
             label, header = reader.read_label(pair.label)
             ids = np.unique(label).tolist()
-            if not layout.sparse and not 0 <= ids[0] <= ids[-1] < MAX_LABELS:
-                raise UserError(f'{pair.label}: values from {ids[0]} to {ids[-1]}; labels are '
-                                f'numbers from 0 to {MAX_LABELS - 1} (is this an instance map?)')
+            if not layout.sparse:
+                check_range(pair.label, ids, source)
         return ids, *check_headers(pair, contents, header or samples.get(pair))
 
     facts = keep_usable(inspect_pair, pairs, problems)

@@ -14,7 +14,7 @@ import numpy as np
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_text, require_regular_file
-from app.datasets import decoding, own_folders
+from app.datasets import decoding, own_folders, scene_names
 
 # Endings of file names that tell the roles of files; those without a role are not used.
 ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
@@ -60,17 +60,6 @@ def pictures_below(folder, pattern='*'):
     """Return the pictures below a folder whose names match a pattern."""
     return [path for path in files_below(folder)
             if path.suffix.lower() in decoding.SUFFIXES and path.match(pattern)]
-
-
-def by_scene(paths):
-    """Return {scene: path}. Raises UserError if two paths belong to one scene."""
-    scenes = {}
-    for path in paths:
-        name = scene_name(path)
-        if name in scenes:
-            raise UserError(f'{path} and {scenes[name]} have the same name: take only one of them')
-        scenes[name] = path
-    return scenes
 
 
 # The functions find_... take the folder of a data set and the name of a split. They return None if
@@ -299,24 +288,34 @@ def find_pairs(root, split='train', config=None, chosen=None):
     if config and config.n_labels and layout.name != config.layout:
         warn(f'note: {root}: its layout is {layout.name}, the run was trained on {config.layout}; '
              'the ids must mean the same labels')
-    labels, images = by_scene(files['label']), by_scene(files['image'])
-    insts = by_scene(files.get('inst', [])) or dict.fromkeys(labels)
-    pairs, problems = [], {}
+    files = {role: [Path(path) for path in paths] for role, paths in files.items()}
+    named = scene_names.name_files(files, scene_name)
+    labels = named['label']
+    images = scene_names.respell(named['image'], labels)
+    insts = scene_names.respell(named.get('inst', {}), labels) or dict.fromkeys(labels)
+    kinds = {'label map': labels, 'instance map': insts, 'photograph': images}
+    pairs, problems, unpaired = [], {}, {}
     for scene in sorted({*labels, *insts, *images}):
-        for kind, paths in ('label map', labels), ('instance map', insts), ('photograph', images):
-            if scene not in paths:
-                path = labels.get(scene) or images.get(scene) or insts[scene]
-                problems[scene] = f'{path}: no {kind} of the same name'
-                break
+        kind = next((kind for kind, paths in kinds.items() if scene not in paths), None)
+        if kind:
+            path = labels.get(scene) or images.get(scene) or insts[scene]
+            unpaired[scene] = kind
+            problems[scene] = f'{path}: no {kind} of the same name'
         else:
             pairs.append(Pair(scene, labels[scene], insts[scene], images[scene]))
+    candidates = {kind: scene_names.Candidates({
+        scene: paths[scene] for scene in unpaired if paths.get(scene)})
+        for kind, paths in kinds.items() if unpaired}
+    for scene, kind in unpaired.items():
+        problems[scene] += candidates[kind].advice(scene)
     return layout, pairs, problems
 
 
-def files_by_name(paths, role):
+def files_by_name(paths, role, below_folders=False):
     """Return {scene: path} of files, and of the pictures in folders: not of those named for other
-    roles ('label', 'inst', 'image'), nor unnamed ones if another of their scene is named for it."""
-    files = []
+    roles ('label', 'inst', 'image'), nor unnamed ones if another of their scene is named for it.
+    Names are those of paths below the folders if others are the same, or if below_folders."""
+    files, folders = [], []
     for path in map(Path, paths):
         if path.is_dir():
             roles = {file: roles_by_name(file) for file in pictures_below(path)}
@@ -325,21 +324,31 @@ def files_by_name(paths, role):
             others = [file for file in roles
                       if roles[file] is None and scene_name(file) not in scenes]
             files += sorted(named + others, key=scene_name)
+            folders.append(path)
         else:
             if len(paths) == 1 and not decoding.is_mat_part(path):
                 require_regular_file(path)                  # refuse it before computing anything
             files.append(path)
+            folders.append(path.parent)
     if not files:
         raise UserError(f'{paths[0]}: no pictures there')
-    return by_scene(files)
+    if below_folders or len({*map(scene_name, files)}) < len(files):
+        depth = scene_names.common_parts([Path(os.path.abspath(folder)) for folder in folders])
+        files = [Path(os.path.abspath(file)) for file in files]
+        return scene_names.name_files({role: files}, scene_name, depth)[role]
+    return scene_names.name_files({role: files}, scene_name)[role]
 
 
 def match_by_name(paths, role, labels):
     """Return files_by_name for all scenes of `labels`, {scene: path}; one file fits one map."""
-    files = files_by_name(paths, role)
+    files = files_by_name(paths, role, any('/' in scene for scene in labels))
     if len(files) == len(labels) == 1:
         return dict(zip(labels, files.values()))
+    files = scene_names.respell(files, labels)
     for scene, path in labels.items():
         if scene not in files or files[scene] == path and roles_by_name(path) is None:
-            raise UserError(f'{path}: no file of the same name in {" ".join(map(str, paths))}')
+            advice = scene_names.Candidates({name: file for name, file in files.items()
+                                             if name not in labels}).advice(scene)
+            raise UserError(f'{path}: no file of the same name in '
+                            f'{" ".join(map(str, paths))}{advice}')
     return files

@@ -1,6 +1,10 @@
 """Data sets as people lay them out: other folders, other names, other ids. Each row compares the
 pairs and the arrays that networks get with those that were written, or applies the remedy that a
 message names and looks whether it helps."""
+from pathlib import Path
+import re
+import unicodedata
+
 import numpy as np
 from PIL import Image
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from app.common.errors import UserError
 from app.datasets import layouts
 from app.datasets.pairs import PairReader
+from app.runs import generation
 from conftest import examine
 
 NAMES = 'x', 'y', 'z'
@@ -193,3 +198,129 @@ def test_folders_that_tell_nothing(tmp_path, folders):
         examine(tmp_path)
     assert 'train_label/ and train_img/' in str(error.value)
     assert ', '.join(f'{folder}/' for folder in sorted(folders)) in str(error.value)
+
+
+# ------------------------------------------------------------------------------- names of scenes
+
+def nfd(name):
+    return unicodedata.normalize('NFD', name)
+
+
+@pytest.mark.parametrize('label, image', [
+    ('train_label/{}.png', 'train_img/{}.png'), ('train_img/{}.png', 'train_label/{}.png'),
+    ('masks/{}.png', 'images/{}.png'), ('annotations/training/{}.png', 'images/training/{}.png'),
+    ('gtFine/train/{}_labelIds.png', 'leftImg8bit/train/{}_leftImg8bit.png')])
+@pytest.mark.parametrize('names', [['café'], ['Zürich', 'Ålesund'], ['한국', 'plain'],
+                                   ['é', 'è', 'e']])
+def test_spellings_of_unicode(tmp_path, label, image, names):
+    """macOS stores é as e and an accent. The scene has the name of its label map."""
+    names = sorted(names)
+    swapped = label.startswith('train_img')
+    for i, name in enumerate(names):
+        first, second = (nfd(name), name) if swapped else (name, nfd(name))
+        label_path, image_path = (image, label) if swapped else (label, image)
+        write(tmp_path / label_path.format(first), label_map(i))
+        write(tmp_path / image_path.format(second), photo(i))
+        write(tmp_path / 'maps' / f'{first}.png', label_map(i))
+        write(tmp_path / 'photos' / f'{second}.png', photo(i))
+    arrays, _ = read(tmp_path)
+    scenes = {nfd(name) if swapped else name: i for i, name in enumerate(names)}
+    assert arrays.keys() == scenes.keys()
+    for name, i in scenes.items():
+        assert np.array_equal(arrays[name]['label'], label_map(i))
+        assert np.array_equal(arrays[name]['image'], photo(i))
+    files = generation.pair_files([tmp_path / 'maps'], [], [tmp_path / 'photos'], tmp_path / 'out')
+    assert files.photos.keys() == files.labels.keys() == scenes.keys()
+
+
+@pytest.mark.parametrize('label, image', [
+    ('train_label/{}.png', 'train_img/{}.jpg'), ('masks/{}.png', 'images/{}.png'),
+    ('train/masks/{}.png', 'train/images/{}.png'), ('train_A/{}.png', 'train_B/{}.png'),
+    ('annotations/training/{}.png', 'images/training/{}.png'),
+    ('gtFine/train/{}_labelIds.png', 'leftImg8bit/train/{}_leftImg8bit.png')])
+@pytest.mark.parametrize('names', [
+    ['seq1/f_0', 'seq2/f_0'], ['a/1/f', 'a/2/f', 'b/1/f'], ['f', 'seq/f'], ['a/f', 'b/f', 'b/g']])
+def test_the_same_name_in_several_folders(tmp_path, label, image, names):
+    image = image.replace('.jpg', '.png')
+    write_dataset(tmp_path, label, image, names)
+    arrays, found = read(tmp_path)
+    assert sorted(arrays) == sorted(names)
+    for i, name in enumerate(names):
+        assert np.array_equal(arrays[name]['image'], photo(i))
+        if found.n_labels:
+            assert np.array_equal(arrays[name]['label'], label_map(i))
+
+
+def test_a_folder_of_photographs_may_have_more_sequences(tmp_path):
+    write_dataset(tmp_path, names=['seq1/f', 'seq1/g'])
+    write(tmp_path / 'train_img' / 'seq2' / 'f.png', photo(8))
+    _, pairs, problems = layouts.find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == ['seq1/f', 'seq1/g']
+    assert list(problems) == ['seq2/f'] and 'no label map' in problems['seq2/f']
+
+
+@pytest.mark.parametrize('given', [['maps'], ['maps/seq1', 'maps/seq2'], ['maps/seq2', 'maps/seq1'],
+                                   ['maps/seq1/f.png', 'maps/seq2/f.png'],
+                                   ['maps/seq1', 'maps/seq2/f.png']])
+def test_pictures_keep_the_paths_of_their_label_maps(p2phd, trained, tmp_path, given):
+    for folder, kind in ('maps', np.zeros), ('insts', np.ones):
+        for seq in 'seq1', 'seq2':
+            write(tmp_path / folder / seq / 'f.png', kind((32, 64), np.uint8))
+    insts = [name.replace('maps', 'insts') for name in given]
+    p2phd('generate', '--run', trained, '--label', *given, '--inst', *insts, '--out', 'made',
+          '--device', 'cpu')
+    made = sorted(path.relative_to('made').as_posix() for path in Path('made').rglob('*.png'))
+    assert made == ['seq1/f_generated.png', 'seq2/f_generated.png']
+    page = Path('made', 'index.html').read_text()
+    assert all(f'src="{path}"' in page for path in made)
+
+
+def test_plain_names_are_what_they_were(trained, p2phd, tmp_path):
+    """A map alone, in a folder and beside others makes the same picture, to the byte."""
+    for name in 'x', 'y':
+        write(tmp_path / 'maps' / 'seq1' / f'{name}.png', label_map(0, (0, 7, 26)).repeat(2, 0))
+    pictures = []
+    for i, given in enumerate((['maps'], ['maps/seq1/x.png'], ['maps/seq1'])):
+        p2phd('generate', '--run', trained, '--label', *given, '--sample', '--out', f'made{i}',
+              '--device', 'cpu')
+        pictures.append(Path(f'made{i}', 'x_seed0_1.png').read_bytes())
+    assert len({*pictures}) == 1
+
+
+@pytest.mark.parametrize('name, other', [
+    ('1', '1_mask'), ('1_sat', '1_mask'), ('1_label', '1'), ('a', 'A'), ('a.jpg', 'a'),
+    ('frame_1_gt', 'frame_1_rgb'), ('street 01', 'street-01'), ('IMG_0001', 'img_0001_seg'),
+    ('1_A', '1_B'), ('mask_7', 'image_7'), ('photo 3', 'label 3'), ('x1.png', 'X1_labels'),
+    ('leftside', 'leftsides'), ('seq1/f', 'seq1/f_mask'), ('seq1/f', 'seq2/f')])
+@pytest.mark.parametrize('label, image', [('train_label/{}.png', 'train_img/{}.png'),
+                                          ('images/{}.png', 'masks/{}.png')])
+def test_the_name_that_pairs_is_named(tmp_path, label, image, name, other):
+    """Renaming the file as the message says makes a pair of the two."""
+    is_label = label.startswith('train')
+    write(tmp_path / label.format(name), label_map(0) if is_label else photo(0))
+    write(tmp_path / image.format(other), photo(0) if is_label else label_map(0))
+    if '/' in name:                                 # names of folders matter if files are the same
+        for scene in ('seq1/more', 'seq2/more'):
+            write(tmp_path / label.format(scene), label_map(0) if is_label else photo(0))
+            write(tmp_path / image.format(scene), photo(0) if is_label else label_map(0))
+    _, pairs, problems = layouts.find_pairs(tmp_path)
+    assert len(problems) == 2, problems
+    for problem in problems.values():
+        assert 'of the same name; the nearest is ' in problem
+    path, new = re.search(r'nearest is (.*?): it pairs if you rename it to (.*)',
+                          min(problems.values())).groups()
+    role_folder = next(folder for folder in Path(path).parents if folder.parent == tmp_path)
+    target = role_folder / new if '/' in new else Path(path).with_name(new)
+    Path(path).rename(target)
+    _, renamed, problems = layouts.find_pairs(tmp_path)
+    assert len(renamed) == len(pairs) + 1 and not problems
+
+
+def test_two_files_of_a_name_in_one_folder(tmp_path):
+    write_dataset(tmp_path)
+    for name in 'x.jpg', 'x.bmp':
+        write(tmp_path / 'train_img' / name, photo(0))
+        with pytest.raises(UserError, match='x.* and .*x.* have the same name: take only one'):
+            layouts.find_pairs(tmp_path)
+        (tmp_path / 'train_img' / name).unlink()
+    check_arrays(read(tmp_path)[0])
