@@ -100,7 +100,8 @@ class Parser(argparse.ArgumentParser):
                     'sample_every evaluate_every save_every keep max_bad_steps', **shown)
 
     def add_check(self, more=''):
-        self.fields('data', 'data split instances palette n_labels ignore_label jpeg_labels' + more)
+        self.fields('data', 'data split layout instances palette palette_nearest n_labels '
+                    'ignore_label jpeg_labels' + more)
 
     def add_train(self):
         self.add_check(' skip_bad')

@@ -118,6 +118,8 @@ NETWORK = fields(
     label_names=(NAMES, None),
     label_table=(LABEL_TABLE, None),
     palette=(COLOURS, None),                                # of label maps that hold colours
+    palette_nearest=(BOOL, False, 'with --palette: colours that it lacks, as JPEG makes them, have '
+                     'the label of the nearest one'),
     label_colours=(COLOURS, None),                          # to show labels; see labels.csv
     void=(Kind('labels', list_of(LABEL.is_valid)), ()),     # labels that scores leave out
     jpeg_labels=(BOOL, False, 'accept label maps that JPEG has changed'),
@@ -179,6 +181,10 @@ DATA = {'data': TRAINING['data'], 'split': TRAINING['split'], **fields(
     instances=(choice('auto', 'components', 'none'), 'auto', 'auto: instance maps, if there are '
                'any; components: connected pixels of one label; none: no boundary map'),
     palette=(FILE, None, 'the label maps hold colours, which this file lists: R,G,B,id[,name]'),
+    layout=(choice('auto', 'own', 'side-by-side', 'map-left', 'map-right'), 'auto',
+            'auto: recognise it; own: labels of your own, whatever the folders are called; the '
+            'others: a map and its photograph are halves of one picture'),
+    palette_nearest=NETWORK['palette_nearest'],
     n_labels=(integer(1, 1 << 16), None, 'number of labels, if the maps lack some; 40: for NYU',
               '1 + the largest in the maps'),
     ignore_label=(Kind(f'{LABEL.expected}, or none',

@@ -76,6 +76,39 @@ def check_range(path, ids, source):
                         + ''.join(f'; {way}' for way in ways))
 
 
+def layout_by_flag(source):
+    """Return the name of the Layout that --layout chooses, or None. Raises UserError if the files
+    are not there."""
+    root, flag = Path(source.data), source.layout
+    if flag == 'auto':
+        return None
+    side = flag.removeprefix('map-') if flag.startswith('map-') else None
+    if flag == 'side-by-side':
+        side = layouts.side_of_maps(root, source.split, certain=True) or 'left'
+    name = layouts.SIDE_BY_SIDE[side] if side else layouts.OWN
+    if not (layouts.LAYOUTS['flat'] if not side else layouts.LAYOUTS[name]).find(
+            root, source.split) and not layouts.LAYOUTS[name].find(root, source.split):
+        raise UserError(f'--layout {flag}: {root} has no such pictures of the split '
+                        f'{source.split!r}; expected '
+                        + (f'{source.split}/*' if side else f'{source.split}_label/ and the like'))
+    return name
+
+
+def warn_of_nearest(source, contents, reader):
+    """Say in what share of the pixels --palette-nearest has replaced a colour, in a few maps."""
+    off, pairs = [], contents.pairs[::-(-len(contents.pairs) // 8) or 1]
+    codes = [row[:3] for row in contents.palette]
+    for pair in pairs:
+        with suppress(UserError):                   # it is reported later
+            colours, _ = reader.layout.decode_map(pair.label, colours=True)
+            exact = (colours[..., None, :] == codes).all(-1).any(-1)
+            off.append(1 - exact.mean())
+    if off:
+        warn(f'note: {source.data}: {100 * np.mean(off):.3g} % of the pixels in '
+             f'{plural(len(off), "map")} have colours beside those of {source.palette}, and take '
+             'the label of the nearest')
+
+
 def flag_for_own_labels(source, layout):
     """Return the flag by which the labels in the folders of a data set are a user's own, or None.
     source: see inspect_dataset."""
@@ -108,10 +141,16 @@ def inspect_dataset(source, thorough=False):
         pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
         sizes: {scene: (width, height)}
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list"""
-    layout, pairs, problems = layouts.find_pairs(source.data, source.split)
+    chosen = layout_by_flag(source)
+    layout, pairs, problems = layouts.find_pairs(source.data, source.split, chosen=chosen)
     flag = flag_for_own_labels(source, layout)
     beyond, samples = (None, {}) if flag else sample_labels(layout, pairs)
-    if flag or beyond is not None:
+    if layout.name in layouts.SIDE_BY_SIDE.values():
+        if not chosen or source.layout == 'side-by-side':
+            warn(f'note: {source.data}: pairs in one picture; the {pairs[0].label.name} half is taken '
+                 f'for the map, --layout map-{pairs[0].image.name} takes the other one')
+        layout = layout._replace(n_labels=None) if flag else layout
+    elif flag or beyond is not None:
         warn(f'note: {source.data}: '
              + (flag or f'label maps with the label {beyond}, which {layout.name} lacks')
              + f': these labels are taken for your own, not for those of {layout.name}')
@@ -120,8 +159,9 @@ def inspect_dataset(source, thorough=False):
         'files' if pairs and pairs[0].inst else 'none')
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
-        in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
-        problems=problems)
+        in_channels=3, out_channels=3, instances=instances,
+        jpeg_labels=source.jpeg_labels or source.palette_nearest,
+        palette_nearest=source.palette_nearest, problems=problems)
     reader, reads_values = PairReader(contents), layout.n_labels is None and not source.palette
 
     def inspect_pair(pair):
@@ -140,9 +180,11 @@ def inspect_dataset(source, thorough=False):
     contents.out_channels = max((image.channels for image in images), default=3)
     if layout.n_labels == 0:
         contents.in_channels = max((label.channels for label in labels), default=3)
-    elif any(label.is_jpeg for label in labels):
+    elif any(label.is_jpeg for label in labels) and not source.palette_nearest:
         warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong edges')
     vars(contents).update(find_labels(source, layout, set().union(*ids)))
+    if source.palette_nearest:
+        warn_of_nearest(source, contents, reader)
     if thorough:
         read, n = PairReader(contents), contents.n_labels
 
@@ -232,6 +274,9 @@ def find_labels(source, layout, ids):
                         ('instances', source.instances)):
         if layout.n_labels == 0 and value not in (None, 'none', 'auto'):
             refuse(flag, value, f'{source.data} holds pictures, not label maps')
+    if source.palette_nearest and not source.palette:
+        raise UserError('--palette-nearest: applies only with --palette FILE; add it, or leave '
+                        'this out')
     if source.palette:
         if isinstance(ignored, int):
             refuse('ignore-label', ignored, 'by --palette, every colour has a label')

@@ -20,6 +20,7 @@ from app.datasets import decoding, own_folders, scene_names
 ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
          '_leftImg8bit': 'image', '_seg': 'label inst', '_lbl00': 'label',
          r'_gtFine_(color|labelTrainIds)|_parts_\d+|_lbl(0[1-9]|10)': ''}
+SIDE_BY_SIDE = {side: f'side by side, map {side}' for side in ('left', 'right')}
 OWN = 'own folders'                                 # the name of the last layout
 LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # their names in ADE20K
 
@@ -31,7 +32,8 @@ Pair = namedtuple('Pair', 'name label inst image')
 def scene_name(path):
     """Return the name that the files of a scene share: the stem without an ending of ROLES."""
     endings = '|'.join(ending for ending, roles in ROLES.items() if roles)
-    return re.sub(rf'({endings})\Z', '', Path(path).stem)
+    path = Path(path)
+    return re.sub(rf'({endings})\Z', '', (path.parent if decoding.half_of(path) else path).stem)
 
 
 def roles_by_name(path):
@@ -128,6 +130,49 @@ def find_own(root, split):
                     if role == 'label' or paths and paths != files['label']}
     return own_folders.find_labelled(root, split, LONG_SPLITS.get(split, split), lambda folder: [
         path for path in pictures_below(folder) if roles_by_name(path) != ''])
+
+
+def find_a_to_b(root, split):
+    """train_A/ and train_B/, or trainA/ and trainB/."""
+    for form in '{split}_%s/*', '{split}%s/*':
+        if files := folder_finder(label=form % 'A', image=form % 'B')(root, split):
+            return files
+    return None
+
+
+def side_by_side_finder(side):
+    """Return a function that finds pictures of which one half is the map: train/1.jpg/left."""
+    def find(root, split):
+        folder = root / split
+        if not folder.is_dir() or not (paths := pictures_below(folder)):
+            return None
+        halves = {half: [path / half for path in paths] for half in SIDE_BY_SIDE}
+        return {'label': halves[side], 'image': halves['right' if side == 'left' else 'left']}
+    return find
+
+
+def side_of_maps(root, split, certain=False):
+    """Return 'left' or 'right', the half of the pictures <split>/* that looks drawn, or None if they
+    are not twice as wide as high. certain: they are side by side, whatever their size. Raises
+    UserError if the halves do not differ."""
+    paths = pictures_below(root / split) if (root / split).is_dir() else []
+    paths, entropies = paths[::-(-len(paths) // 8) or 1], []
+    for path in paths:
+        with suppress(UserError):                   # it is reported later
+            w, h = decoding.read_header(path).size
+            if not certain and not 1.9 * h <= w <= 2.1 * h:
+                return None
+            halves = [decoding.read_photo(path / side) // 32 for side in SIDE_BY_SIDE]
+            counts = [np.bincount((half @ np.array([64, 8, 1])).ravel()) for half in halves]
+            shares = [count[count > 0] / count.sum() for count in counts]
+            entropies.append([-(share * np.log2(share)).sum() for share in shares])
+    if not entropies:
+        return None
+    left, right = np.mean(entropies, 0)
+    if abs(left - right) < 0.3:
+        raise UserError(f'{root / split}: pictures like pairs side by side, whose halves look alike; '
+                        'say which half is the map with --layout map-left or --layout map-right')
+    return 'left' if left < right else 'right'
 
 
 def is_named_ade(root, files):
@@ -233,8 +278,12 @@ LAYOUTS = {layout.name: layout for layout in (
     Layout('Helen', find_helen, len(HELEN), decode_helen_masks, names=lambda root: HELEN),
     Layout('flat', folder_finder(label='{split}_label/*', inst='{split}_inst/*',
                                  image='{split}_img/*')),
-    Layout('A to B', folder_finder(label='{split}_A/*', image='{split}_B/*'), 0, may_be_own=True),
-    Layout(OWN, find_own))}
+    Layout('A to B', find_a_to_b, 0, may_be_own=True),
+    Layout(OWN, find_own),
+    *(Layout(name, side_by_side_finder(side), 0, may_be_own=True,
+             fits=lambda root, files, side=side: side == side_of_maps(
+                 root, decoding.real_path(files['label'][0]).relative_to(root).parts[0]))
+      for side, name in SIDE_BY_SIDE.items()))}
 
 
 def recognise_layout(root, split, chosen=None):
@@ -248,13 +297,14 @@ def recognise_layout(root, split, chosen=None):
         files = layout.find(root, split)
         if files and files['label'] and layout.fits(root, files):
             return layout, files
-        empty = (layout, files) if files and not empty[0] else empty
+        if files and not files['label'] and not empty[0]:
+            empty = layout, files
     return empty
 
 
 def find_splits(root):
     """Return {split: number of label maps} of the splits of a data set."""
-    named = [f.name.removesuffix(end) for end in ('_label', '_A') for f in root.glob('*' + end)]
+    named = [f.name.removesuffix(end) for end in ('_label', '_A', 'A') for f in root.glob('*' + end)]
     splits = {}
     for split in ['train', 'val', 'test', *sorted(named)]:
         with suppress(UserError):                       # of a split that nobody asked for
@@ -282,7 +332,8 @@ def find_pairs(root, split='train', config=None, chosen=None):
             else f'expected {split}_label/ and {split}_img/, or {split}_A/ and {split}_B/, or '
             'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; it has '
             + (', '.join(sorted(p.name + '/' for p in root.glob('*/'))[:6]) or 'no folders')))
-    if config and (layout.n_labels == 0) != (config.n_labels == 0):
+    if config and layout.name not in SIDE_BY_SIDE.values() and (
+            (layout.n_labels == 0) != (config.n_labels == 0)):
         raise UserError(f'{root}: its layout is {layout.name}, the run was trained on '
                         f'{config.layout}; choose another --data DIR')
     if config and config.n_labels and layout.name != config.layout:
@@ -308,6 +359,10 @@ def find_pairs(root, split='train', config=None, chosen=None):
         for kind, paths in kinds.items() if unpaired}
     for scene, kind in unpaired.items():
         problems[scene] += candidates[kind].advice(scene)
+    if not pairs and layout.name == 'A to B' and not any('nearest' in x for x in problems.values()):
+        raise UserError(f'{root}: {files["label"][0].parent.name}/ and its partner share no names, '
+                        'as those of CycleGAN, which are not pairs; this program needs pairs: a '
+                        'map and its photograph under the same name')
     return layout, pairs, problems
 
 
@@ -327,7 +382,7 @@ def files_by_name(paths, role, below_folders=False):
             folders.append(path)
         else:
             if len(paths) == 1 and not decoding.is_mat_part(path):
-                require_regular_file(path)                  # refuse it before computing anything
+                require_regular_file(decoding.real_path(path))  # before computing anything
             files.append(path)
             folders.append(path.parent)
     if not files:

@@ -49,7 +49,8 @@ class PairReader:
             path, colours=bool(c.palette or to_ids), jpeg_allowed=c.jpeg_labels)
         label = decoding.labels_as_int32(label, path)
         if label.ndim == 3:
-            label = colours_to_labels(label, c.palette, path) if c.palette else to_ids(label)
+            label = (colours_to_labels(label, c.palette, path, c.palette_nearest) if c.palette
+                     else to_ids(label))
         if c.label_table and not header.is_saved_map:       # saved maps hold labels
             label = ids_to_labels(label, c.label_table, path)
         if c.n_labels:
@@ -61,7 +62,7 @@ class PairReader:
         """Return the ids of an instance map, (H, W) int32."""
         to_ids = self.layout.inst_of_colours
         colours = to_ids and Path(path).suffix.lower() != '.npy'    # arrays hold ids
-        inst, _ = decoding.decode_map(path, size, colours)
+        inst, _ = decoding.decode_map(path, size, colours, colours_are_ids=True)
         inst = to_ids(inst) if inst.ndim == 3 else inst
         if inst.dtype.itemsize > 4:                                 # number ids of 64 bits anew
             inst = np.unique(inst, return_inverse=True)[1].reshape(inst.shape)
@@ -101,17 +102,25 @@ def ids_to_labels(ids, table, path):
     return labels
 
 
-def colours_to_labels(colours, palette, path):
-    """Return the labels (H, W) int32 of colours (H, W, 3) by the rows of read_palette."""
+def colours_to_labels(colours, palette, path, nearest=False):
+    """Return the labels (H, W) int32 of colours (H, W, 3) by the rows of read_palette. nearest: a
+    colour that they lack has the label of the nearest one. Raises UserError for it otherwise."""
     codes = np.array([r << 16 | g << 8 | b for r, g, b, *_ in palette])
     order = codes.argsort()
     code = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
     row = order[np.searchsorted(codes[order], code).clip(max=len(codes) - 1)]
     missing = codes[row] != code
-    if missing.any():
+    if nearest and missing.any():
+        different, inverse = np.unique(colours[missing], axis=0, return_inverse=True)
+        rows = np.concatenate([
+            np.square(part[:, None] - np.array([row[:3] for row in palette])).sum(2).argmin(1)
+            for part in np.array_split(different, -(-len(different) // 4096))])
+        row[missing] = rows[inverse.ravel()]
+    elif missing.any():
         y, x = np.argwhere(missing)[0]
         raise UserError(f'{path}: colour {",".join(map(str, colours[y, x]))} at x={x}, y={y} is '
-                        'not in the palette; add it there or fix the map')
+                        'not in the palette; add it there or fix the map; --palette-nearest takes '
+                        'the nearest colour')
     return np.array([label for *_, label, _ in palette], np.int32)[row]
 
 
@@ -133,13 +142,14 @@ def open_cache(folder, pairs, reader):
         facts = []
         for path in filter(None, pair[1:]):
             with as_user_error(path):               # a path may name a part of a file
-                status = os.stat(path if os.path.lexists(path) else path.parents[1])
+                status = os.stat(decoding.real_path(path))
             facts.append([os.fsdecode(path), status.st_size, status.st_mtime_ns])
         return facts
 
     c, (w, h) = reader.config, reader.size
     index = json.dumps({
-        'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]),
+        'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]
+                        + ['nearest'] * c.palette_nearest),
         'size': [w, h], 'n_labels': c.n_labels, 'instances': reader.instances,
         'files': decoding.map_in_threads(describe, pairs)})
     roles = ['label', 'image'] + ['inst'] * (reader.instances != 'none')

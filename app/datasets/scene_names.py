@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 from app.common.errors import UserError
+from app.datasets.decoding import real_path
 
 # What people add to the names of files of one scene.
 ROLE_WORDS = ('masks?|labels?|labelids|gt|seg|segmentation|segm|sat|satellite|images?|img|photo|rgb|'
@@ -23,13 +24,13 @@ def name_files(files, name_of, bases=None):
     have in common. Raises UserError where two files of a folder have the same name."""
     depth = bases
     if bases is None and any(len({*map(name_of, paths)}) < len(paths) for paths in files.values()):
-        depth = min(common_parts([path.parent for path in paths])
+        depth = min(common_parts([real_path(path).parent for path in paths])
                     for paths in files.values() if paths)
     named = {}
     for role, paths in files.items():
         named[role] = scenes = {}
         for path in paths:
-            parts = [] if depth is None else path.parent.parts[depth:]
+            parts = [] if depth is None else real_path(path).parent.parts[depth:]
             name = '/'.join([*parts, name_of(path)])
             if name in scenes:
                 raise UserError(

@@ -13,7 +13,7 @@ from app.common.errors import UserError
 from app.datasets import layouts
 from app.datasets.pairs import PairReader
 from app.runs import generation
-from conftest import examine
+from conftest import BARE, examine
 
 NAMES = 'x', 'y', 'z'
 
@@ -324,3 +324,328 @@ def test_two_files_of_a_name_in_one_folder(tmp_path):
             layouts.find_pairs(tmp_path)
         (tmp_path / 'train_img' / name).unlink()
     check_arrays(read(tmp_path)[0])
+
+
+# ------------------------------------------------------------------------ flags come before guesses
+
+@pytest.mark.parametrize('labels, flags, n', [
+    ((0, 1, 2, 4500), {'n_labels': 4600}, 4600), ((0, 5000, 6000, 9999), {'n_labels': 10000}, 10000),
+    ((0, 1, 2, 65535), {'ignore_label': 65535}, 4), ((0, 1, 2, 65535), {'n_labels': 65536}, 65536),
+    ((0, 1, 2, 5000), {'ignore_label': 5000, 'n_labels': 3}, 4),
+    ((4000, 4999, 5000, 65535), {'ignore_label': 65535, 'n_labels': 5001}, 5002),
+    ((0, 4095, 1, 255), {}, 4096), ((0, 1, 2, 255), {'ignore_label': 'none'}, 256),
+    ((0, 1, 2, 255), {'n_labels': 256}, 256), ((0, 1, 2, 255), {'n_labels': 300}, 300)])
+@pytest.mark.parametrize('label, image', [('train_label/{}.png', 'train_img/{}.png'),
+                                          ('masks/{}.png', 'images/{}.png')])
+def test_flags_for_labels_come_before_guesses(tmp_path, label, image, labels, flags, n):
+    write_dataset(tmp_path, label, image, labels=labels)
+    arrays, found = read(tmp_path, **flags)
+    assert found.n_labels == n
+    unknown = flags.get('ignore_label', 255 if flags.get('n_labels') == 3 else None)
+    table = {k: n - 1 if k == unknown else k for k in labels}
+    check_arrays(arrays, labels=labels, table=table)
+
+
+@pytest.mark.parametrize('labels, expected', [
+    ((0, 1, 2, 4500), ['--n-labels 4501', '--ignore-label 4500']),
+    ((0, 1, 2, 65535), ['--n-labels 65536', '--ignore-label 65535']),
+    ((0, 5000, 6000, 9999), ['--n-labels 10000']), ((7, 8, 9, 4096), ['--n-labels 4097', '--ignore-label 4096']),
+    ((0, 26001, 26002, 11), ['--n-labels 26003'])])
+def test_the_flags_that_take_large_ids_work(tmp_path, labels, expected):
+    write_dataset(tmp_path, labels=labels)
+    problem = next(iter(examine(tmp_path).problems.values()))
+    remedies = re.findall(r'(--[a-z-]+) (\d+)', problem)
+    assert [' '.join(remedy) for remedy in remedies] == expected
+    for flag, value in remedies:
+        assert not examine(tmp_path, thorough=True,
+                           **{flag.strip('-').replace('-', '_'): int(value)}).problems
+
+
+@pytest.mark.parametrize('kind', [np.int8, np.int16, np.int32, np.int64])
+def test_ids_below_zero(tmp_path, kind):
+    write_dataset(tmp_path)
+    (tmp_path / 'train_label' / 'x.png').unlink()
+    array = label_map(0).astype(kind)
+    array[array == 3] = -1
+    np.save(tmp_path / 'train_label' / 'x.npy', array)
+    assert 'write 255 for unknown pixels' in examine(tmp_path).problems['x']
+    np.save(tmp_path / 'train_label' / 'x.npy', np.where(array < 0, 255, array.astype(np.int16)))
+    found = examine(tmp_path)
+    assert not found.problems and found.n_labels == 5
+
+
+@pytest.mark.parametrize('form', ['{}_label/{{}}.png {}_img/{{}}.png',
+                                  'masks/{}/{{}}.png images/{}/{{}}.png',
+                                  '{0}/masks/{{}}.png {0}/images/{{}}.png'])
+@pytest.mark.parametrize('labels', [(0, 1, 2, 255), (255, 1, 0, 2), (3, 255, 255, 255)])
+def test_255_in_the_validation_maps_alone(tmp_path, form, labels):
+    write_dataset(tmp_path, *form.format(*['train'] * 2).split())
+    write_dataset(tmp_path, *form.format(*['val'] * 2).split(), labels=labels)
+    found = examine(tmp_path)
+    with pytest.raises(UserError, match='train with --ignore-label 255 if it means unknown'):
+        PairReader(found)(examine(tmp_path, 'val').pairs[0])
+    found = examine(tmp_path, ignore_label=255)
+    label = PairReader(found)(examine(tmp_path, 'val').pairs[0])['label']
+    assert np.array_equal(label, np.where(label_map(0, labels) == 255, 4, label_map(0, labels)))
+
+
+# ----------------------------------------------------------------- the remedy must be the right one
+
+@pytest.mark.parametrize('split', ['v1.0', 'v1.0-mini', 'fold.2', '2017.val', 'a..b', 'train'])
+@pytest.mark.parametrize('form', ['{}_label/{{}}.png {}_img/{{}}.png',
+                                  '{0}/masks/{{}}.png {0}/images/{{}}.png'])
+def test_names_of_splits_may_hold_dots(p2phd, tmp_path, split, form):
+    write_dataset(tmp_path / 'own', *form.format(*[split] * 2).split())
+    assert f'3 pairs of the split {split}, 4 labels' in p2phd(
+        'check', '--data', 'own', '--split', split)
+
+
+@pytest.mark.parametrize('split', ['..', '.', '.hidden', 'a/b', '../own', 'v1.', ''])
+def test_a_split_is_no_path(command, tmp_path, split):
+    assert command('check', '--data', tmp_path, '--split', split)[0] == 2
+
+
+def grey_rgb(array):
+    return np.stack([array] * 3, 2).astype(np.uint8)
+
+
+def opaque(array):
+    return np.dstack([array, np.full(array.shape[:2], 255)]).astype(np.uint8)
+
+
+LOSSLESS = {
+    'grey in three channels': lambda ids: Image.fromarray(grey_rgb(ids)),
+    'grey and opaque alpha': lambda ids: Image.fromarray(opaque(ids)),
+    'grey in RGB with opaque alpha': lambda ids: Image.fromarray(opaque(grey_rgb(ids))),
+    'float': lambda ids: Image.fromarray(ids.astype(np.float32)),
+    'float array': lambda ids: ids.astype(np.float32),
+    'double array': lambda ids: ids.astype(np.float64),
+    'half array': lambda ids: ids.astype(np.float16),
+    'array of one channel': lambda ids: ids[..., None].astype(np.float32),
+    'grey in three channels of an array': grey_rgb}
+
+
+def write_map(path, content):
+    if isinstance(content, np.ndarray):
+        np.save(path.with_suffix('.npy'), content)
+    else:
+        content.save(path.with_suffix('.tif'))
+    path.unlink()
+
+
+@pytest.mark.parametrize('kind', LOSSLESS)
+@pytest.mark.parametrize('labels', [(0, 1, 2, 3), (0, 1, 2, 255), (5, 0, 150, 77)])
+def test_maps_that_lose_nothing_are_read(tmp_path, kind, labels):
+    write_dataset(tmp_path, labels=labels, inst='train_inst/{}.png')
+    for i, name in enumerate(NAMES):
+        write_map(tmp_path / 'train_label' / f'{name}.png', LOSSLESS[kind](label_map(i, labels)))
+        write_map(tmp_path / 'train_inst' / f'{name}.png', LOSSLESS[kind](label_map(i, labels)))
+    arrays, found = read(tmp_path)
+    n = found.n_labels
+    check_arrays(arrays, labels=labels, table={k: n - 1 if k == 255 else k for k in labels})
+    for i, name in enumerate(NAMES):
+        regions, ids = arrays[name]['inst'], label_map(i, labels)
+        assert all(len({*regions[ids == k]}) == 1 for k in labels)
+        assert len({*regions.flat}) == 4
+
+
+@pytest.mark.parametrize('values, words', [
+    (0.5, 'whole numbers'), (np.nan, 'whole numbers'), (np.inf, 'whole numbers'),
+    (-0.25, 'whole numbers'), (2.0 ** 40, 'whole numbers')])
+@pytest.mark.parametrize('ending', ['.npy', '.tif'])
+def test_maps_of_fractions_are_refused_for_what_they_are(tmp_path, values, words, ending):
+    write_dataset(tmp_path)
+    array = label_map(0).astype(np.float32)
+    array[2, 2] = values
+    write_map(tmp_path / 'train_label' / 'x.png',
+              array if ending == '.npy' else Image.fromarray(array))
+    problem = examine(tmp_path).problems['x']
+    assert words in problem and '--palette' not in problem
+
+
+@pytest.mark.parametrize('channels', [3, 4])
+@pytest.mark.parametrize('folder', ['train_inst', 'instances'])
+def test_instance_maps_in_colours_are_ids(tmp_path, channels, folder):
+    write_dataset(tmp_path, *(() if folder == 'train_inst' else ('masks/{}.png', 'images/{}.png')))
+    colours = np.array([[0, 0, 0], [250, 50, 83], [50, 183, 250], [0, 0, 1]], np.uint8)
+    for i, name in enumerate(NAMES):
+        pixels = colours[label_map(i)]
+        pixels = opaque(pixels) if channels == 4 else pixels
+        write(tmp_path / folder / f'{name}.png', pixels)
+    arrays, _ = read(tmp_path)
+    for i, name in enumerate(NAMES):
+        same = label_map(i)[:, :, None, None] == label_map(i)
+        inst = arrays[name]['inst']
+        assert np.array_equal(inst[:, :, None, None] == inst, same)
+
+
+def test_instance_maps_in_colours_of_jpeg_are_refused(tmp_path):
+    write_dataset(tmp_path)
+    for i, name in enumerate(NAMES):
+        write(tmp_path / 'train_inst' / f'{name}.jpg', photo(i))
+    found = examine(tmp_path)
+    with pytest.raises(UserError, match='JPEG changes .*PNG'):
+        PairReader(found)(found.pairs[0])
+
+
+def test_maps_in_colours_name_the_palette_only_where_there_is_none(tmp_path):
+    write_dataset(tmp_path)
+    write(tmp_path / 'train_label' / 'x.png', photo(0))
+    assert '--palette FILE' in examine(tmp_path).problems['x']
+    (tmp_path / 'palette.txt').write_text('0,0,0,0')
+    np.save(tmp_path / 'train_label' / 'y.npy', np.zeros((12, 16, 5), np.uint8))
+    (tmp_path / 'train_label' / 'y.png').unlink()
+    problems = examine(tmp_path, thorough=True, palette=str(tmp_path / 'palette.txt')).problems
+    assert set(problems) == {'x', 'y', 'z'}
+    assert not any('--palette' in problem.replace('--palette-nearest', '')
+                   for problem in problems.values())
+
+
+@pytest.mark.parametrize('flag', ['--n-down', '--n-scales', '--n-enhancers'])
+@pytest.mark.parametrize('value', [8, 12])
+def test_networks_that_ask_for_too_large_pictures(command, tmp_path, flag, value):
+    """The flag is named, not the picture; with what is named instead it works."""
+    value = min(value, 8) if flag == '--n-enhancers' else value
+    write_dataset(tmp_path / 'own')
+    model = ['--model', 'local'] if flag == '--n-enhancers' else []
+    words = ['train', '--data', 'own', '--size', 'native', '--steps', '1', *model, '--ngf', 8,
+             '--ndf', '8', '--n-blocks', '1', '--dry-run', '--device', 'cpu']
+    code, _, err = command(*words, flag, value)
+    assert code == 2 and err.count('\n') == 1
+    assert 'leave it out' not in err and '16x12' in err
+    remedies = re.findall(r'(--n-\w+) \d+ to (\d+)', err)
+    assert 'lower' in err and flag in {name for name, _ in remedies}
+    code, _, err = command(*words, *sum(remedies, ()))
+    assert code == 0, err
+
+
+# ------------------------------------------------------------------------- layouts of pix2pix
+
+COLOURS = np.array([[10, 20, 250], [250, 240, 0], [0, 200, 30], [200, 0, 0]], np.uint8)
+SMOOTH = np.add.outer(np.arange(32), np.arange(32)) * 4
+
+
+def smooth_photo(i):
+    """A photograph that JPEG changes little, of more colours than a map."""
+    return np.stack([SMOOTH, 255 - SMOOTH, np.roll(SMOOTH, 5 * i + 9, 1)], 2).astype(np.uint8)
+
+
+def drawing(i):
+    return COLOURS[np.kron(np.roll([[0, 1], [2, 3]], i), np.ones((16, 16), int))]
+
+
+def write_side_by_side(root, side, folder='train', suffix='.png', names=NAMES):
+    for i, name in enumerate(names):
+        halves = [drawing(i), smooth_photo(i)][::1 if side == 'left' else -1]
+        write(root / folder / f'{name}{suffix}', np.concatenate(halves, 1),
+              **{'quality': 95} if suffix != '.png' else {})
+
+
+def write_palette(path, first=0):
+    path.write_text('\n'.join(f'{r},{g},{b},{i}' for i, (r, g, b) in enumerate(COLOURS, first)))
+    return str(path)
+
+
+@pytest.mark.parametrize('side', ['left', 'right'])
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.webp', '.bmp'])
+@pytest.mark.parametrize('flag', ['auto', 'side-by-side', 'map-{}'])
+def test_side_by_side(tmp_path, capsys, side, suffix, flag):
+    write_side_by_side(tmp_path, side, suffix=suffix)
+    arrays, found = read(tmp_path, layout=flag.format(side))
+    assert found.layout == f'side by side, map {side}' and found.n_labels == 0
+    assert (f'the {side} half is taken for the map' in capsys.readouterr().err) == (
+        'map' not in flag)
+    tolerance = 0 if suffix in ('.png', '.bmp') else 40
+    for i, name in enumerate(NAMES):
+        for role, expected in ('label', drawing(i)), ('image', smooth_photo(i)):
+            difference = np.abs(arrays[name][role].astype(int) - expected)
+            assert arrays[name][role].shape == (32, 32, 3)
+            assert difference.mean() <= tolerance / 4 and (tolerance or not difference.any())
+
+
+@pytest.mark.parametrize('side', ['left', 'right'])
+@pytest.mark.parametrize('names', [['a/f', 'b/f'], ['1', '2', '10'], ['a b', 'é']])
+def test_the_other_half_by_flag(tmp_path, side, names):
+    write_side_by_side(tmp_path, side, names=names)
+    other = 'right' if side == 'left' else 'left'
+    arrays, _ = read(tmp_path, layout=f'map-{other}')
+    assert sorted(arrays) == sorted(names)
+    for i, name in enumerate(names):
+        assert np.array_equal(arrays[name]['image'], drawing(i))
+
+
+@pytest.mark.parametrize('side', ['left', 'right'])
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.webp'])
+@pytest.mark.parametrize('first', [0, 3])
+def test_colours_of_side_by_side_are_labels(tmp_path, capsys, side, suffix, first):
+    """JPEG changes colours, which the nearest ones replace; the share of such pixels is said."""
+    write_side_by_side(tmp_path, side, suffix=suffix)
+    palette = write_palette(tmp_path / 'palette.txt', first)
+    if suffix == '.jpg':
+        problem = next(iter(examine(tmp_path, thorough=True, palette=palette).problems.values()))
+        assert '--palette-nearest' in problem
+    arrays, found = read(tmp_path, palette=palette, palette_nearest=True)
+    share = float(re.search(r'([\d.e+-]+) % of the pixels', capsys.readouterr().err)[1])
+    assert (share == 0) == (suffix == '.png') and found.n_labels == 4 + first
+    for i, name in enumerate(NAMES):
+        expected = np.kron(np.roll([[0, 1], [2, 3]], i), np.ones((16, 16), int)) + first
+        inner = (arrays[name]['label'] == expected)[:, np.r_[:12, 20:32]][np.r_[:12, 20:32]]
+        assert inner.all()
+        assert np.array_equal(arrays[name]['label'], expected) or suffix != '.png'
+
+
+def test_halves_that_look_alike_and_pictures_that_are_not_pairs(tmp_path):
+    write_side_by_side(tmp_path / 'alike', 'left')
+    for i, name in enumerate(NAMES):
+        write(tmp_path / 'alike' / 'train' / f'{name}.png',
+              np.concatenate([smooth_photo(i), smooth_photo(i)[::-1]], 1))
+        write(tmp_path / 'photos' / 'train' / f'{name}.png', smooth_photo(i))
+    with pytest.raises(UserError, match='--layout map-left or --layout map-right'):
+        examine(tmp_path / 'alike')
+    assert examine(tmp_path / 'alike', layout='map-left').pairs[0].label.name == 'left'
+    with pytest.raises(UserError, match='expected train_label/'):
+        examine(tmp_path / 'photos')
+    with pytest.raises(UserError, match='--layout map-left: .* expected val/'):
+        examine(tmp_path / 'photos', 'val', layout='map-left')
+
+
+@pytest.mark.parametrize('form', ['{}A', '{}_A'])
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_a_to_b_of_equal_names(tmp_path, form, split):
+    a = form.format(split)
+    write_dataset(tmp_path, f'{a}/{{}}.png', f'{a[:-1]}B/{{}}.png')
+    arrays, found = read(tmp_path, split)
+    assert found.layout == 'A to B' and found.n_labels == 0
+    for i, name in enumerate(NAMES):
+        assert np.array_equal(arrays[name]['label'][..., 0], label_map(i))
+        assert np.array_equal(arrays[name]['image'], photo(i))
+
+
+@pytest.mark.parametrize('a, b', [
+    (['n02381460_2', 'n02381460_3'], ['n02391049_2', 'n02391049_77']), (['2014-08-01'], ['x']),
+    (['horse'], ['zebra']), (['1', '3'], ['8', '9']), (['apple_a1'], ['orange.k'])])
+@pytest.mark.parametrize('form', ['train{}', 'train_{}'])
+def test_sets_of_cyclegan_are_no_pairs(tmp_path, form, a, b):
+    for role, names in ('A', a), ('B', b):
+        for name in names:
+            write(tmp_path / form.format(role) / f'{name}.jpg', photo(0))
+    try:
+        problems = ' '.join(examine(tmp_path).problems.values())
+        assert 'no photograph of the same name; the nearest' in problems
+    except UserError as error:
+        assert 'CycleGAN' in str(error) and 'under the same name' in str(error)
+
+
+def test_a_run_on_pictures_side_by_side(p2phd, tmp_path):
+    """It trains, goes on, and takes the half of each picture that it was trained on."""
+    write_side_by_side(tmp_path / 'own', 'right', suffix='.jpg')
+    palette = write_palette(tmp_path / 'palette.txt')
+    words = [*BARE[2:], '--size', '32x32', '--device', 'cpu', '--workers', '0']
+    p2phd('train', '--data', 'own', '--palette', palette, '--palette-nearest', '--steps', 1,
+          '--run', 'run', *words)
+    p2phd('train', '--resume', 'run', '--steps', 2, '--device', 'cpu')
+    for given in 'own/train', 'own/train/x.jpg', 'own/train/x.jpg/right':
+        p2phd('generate', '--run', 'run', '--label', given, '--device', 'cpu', '--out', 'made')
+        path = Path('made', 'x_generated.png')
+        assert Image.open(path).size == (32, 32)
+        path.unlink()
