@@ -7,19 +7,48 @@ from pathlib import Path
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from app.common.errors import UserError, as_user_error
 from app.common.files import require_regular_file
 from data import count_cores, resize
 
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')    # for EPS, Pillow would run another program
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.jpe', '.bmp', '.tif', '.tiff', '.webp', '.npy')
+# Endings of pictures that are not read, and how files of such formats begin, from which byte on.
+OTHER_SUFFIXES = ('.heic .heif .avif .jp2 .j2k .jpx .jxl .gif .ppm .pgm .pbm .pnm .psd .svg .eps .pdf '
+                  '.exr .hdr .dng .cr2 .cr3 .nef .arw .raw .tga .ico .dcm .nii .gz .xcf .dds').split()
+SIGNATURES = ((4, b'ftypavif', 'AVIF'), (4, b'ftypavis', 'AVIF'), (4, b'ftyphe', 'HEIC'),
+              (4, b'ftypmif1', 'HEIC'), (4, b'ftypmsf1', 'HEIC'), (4, b'jP  ', 'JPEG 2000'),
+              (0, b'\xff\x4f\xff\x51', 'JPEG 2000'), (0, b'GIF8', 'GIF'), (0, b'8BPS', 'Photoshop'),
+              (0, b'\xff\x0a', 'JPEG XL'), (4, b'JXL ', 'JPEG XL'), (0, b'%PDF', 'PDF'),
+              (0, b'%!PS', 'EPS'), (0, b'<svg', 'SVG'), (0, b'v/1\x01', 'OpenEXR'),
+              (0, b'gimp xcf', 'GIMP'), (128, b'DICM', 'DICOM'),
+              *((0, b'P%d' % i, 'PPM') for i in range(1, 8)), (0, b'\x00\x00\x01\x00', 'ICO'))
+NOT_READ = 'format not read: convert it to PNG or JPEG'
 EXIF_ORIENTATION = 0x0112
 SAVED_MAP_KEY = 'p2phd'             # a text in PNG files that marks maps saved by `edit`
 
 Image.MAX_IMAGE_PIXELS = 1 << 27    # Pillow refuses pictures with more than twice as many pixels
 warnings.filterwarnings('ignore', module='PIL')     # whatever matters raises an exception
+
+
+
+def skip_large_texts(name):
+    """Let Pillow leave out a text or profile of a PNG that is too large for it, not the picture."""
+    original = getattr(PngImagePlugin.PngStream, name)
+
+    def read_chunk(stream, position, length):
+        try:
+            return original(stream, position, length)
+        except ValueError:
+            stream.fp.seek(position)
+            return stream.fp.read(length)
+    setattr(PngImagePlugin.PngStream, name, read_chunk)
+
+
+for _name in ('chunk_iCCP', 'chunk_tEXt', 'chunk_zTXt', 'chunk_iTXt'):
+    skip_large_texts(_name)
 
 # What a file tells without being decoded. size: of the upright picture. is_jpeg: whether JPEG has
 # changed its values. is_saved_map: whether `edit` saved it, so that it holds labels.
@@ -53,6 +82,15 @@ def half_of(path):
 def real_path(path):
     """Return the path of the file that a path names or that it names a part of."""
     return path.parents[1] if is_mat_part(path) else path.parent if half_of(path) else path
+
+
+def refuse_other_format(path):
+    """Raise UserError if a file begins like a picture of a format that is not read."""
+    with as_user_error(path), open(path, 'rb') as file:
+        start = file.read(200)
+    for offset, signature, name in SIGNATURES:
+        if start[offset:].startswith(signature):
+            raise UserError(f'{path}: {name}, {NOT_READ}')
 
 
 @contextmanager
@@ -91,7 +129,11 @@ def open_file(path):
         require_regular_file(path)
         if path.suffix.lower() != '.npy':
             with as_user_error(path, 'cannot be read as a picture'):
-                picture = Image.open(path, formats=FORMATS)
+                try:
+                    picture = Image.open(path, formats=FORMATS)
+                except UnidentifiedImageError:
+                    refuse_other_format(path)
+                    raise
                 kind, info, mode = picture.format, picture.info, picture.mode
                 channels = 1 if mode in ('1', 'L', 'LA', 'I', 'F') or 'I;16' in mode else 3
                 rotated = is_rotated(picture) and kind != 'TIFF'        # TIFF has the upright size

@@ -133,14 +133,9 @@ def sample_labels(layout, pairs):
     return (max(beyond) if 2 * len(beyond) > len(found) else None), headers
 
 
-def inspect_dataset(source, thorough=False):
-    """Find out what training must know about a data set: read the headers of its files and, if
-    nothing else tells the labels, the label maps; if thorough, decode everything. Warn of guesses.
-    source: a namespace with the fields of config.DATA.
-    Returns a namespace with the fields of config.NETWORK that depend on the data, and
-        pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
-        sizes: {scene: (width, height)}
-        histogram, instances_per_picture: if thorough, the pixels of each label, and a list"""
+def find_pairs_by_flags(source):
+    """Return the Layout of a data set, its pairs and problems, see layouts.find_pairs, and
+    {pair: decoding.Header} of the label maps that were read. source: see inspect_dataset."""
     chosen = layout_by_flag(source)
     layout, pairs, problems = layouts.find_pairs(source.data, source.split, chosen=chosen)
     flag = flag_for_own_labels(source, layout)
@@ -155,6 +150,18 @@ def inspect_dataset(source, thorough=False):
              + (flag or f'label maps with the label {beyond}, which {layout.name} lacks')
              + f': these labels are taken for your own, not for those of {layout.name}')
         layout, pairs, problems = layouts.find_pairs(source.data, source.split, chosen=layouts.OWN)
+    return layout, pairs, problems, samples
+
+
+def inspect_dataset(source, thorough=False):
+    """Find out what training must know about a data set: read the headers of its files and, if
+    nothing else tells the labels, the label maps; if thorough, decode everything. Warn of guesses.
+    source: a namespace with the fields of config.DATA.
+    Returns a namespace with the fields of config.NETWORK that depend on the data, and
+        pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
+        sizes: {scene: (width, height)}
+        histogram, instances_per_picture: if thorough, the pixels of each label, and a list"""
+    layout, pairs, problems, samples = find_pairs_by_flags(source)
     instances = source.instances if source.instances != 'auto' else (
         'files' if pairs and pairs[0].inst else 'none')
     contents = SimpleNamespace(

@@ -64,6 +64,21 @@ def pictures_below(folder, pattern='*'):
             if path.suffix.lower() in decoding.SUFFIXES and path.match(pattern)]
 
 
+def other_formats(folders):
+    """Return {scene: path} of the pictures below some folders in formats that are not read."""
+    return {scene_name(path): path for folder in folders for path in files_below(folder)
+            if path.suffix.lower() in decoding.OTHER_SUFFIXES}
+
+
+def refuse_other_formats(root, split):
+    """Raise UserError for a file of a format that is not read in a folder for the split."""
+    for scene, path in other_formats(sorted(
+            path for path in root.glob('*/') if {split, LONG_SPLITS.get(split)} & {
+                path.name, path.name.partition('_')[0]} or path.name in (
+                    'annotations', 'masks', 'labels', 'gtFine', 'images'))).items():
+        raise UserError(f'{path}: {decoding.NOT_READ}')
+
+
 # The functions find_... take the folder of a data set and the name of a split. They return None if
 # the folder has another layout, else {role: [path]}.
 
@@ -325,7 +340,8 @@ def find_pairs(root, split='train', config=None, chosen=None):
     layout, files = recognise_layout(root, split, chosen or config and config.layout)
     if not files.get('label'):
         own_folders.refuse_panoptic(root)
-        splits = ', '.join(find_splits(root))
+        if not (splits := ', '.join(find_splits(root))):
+            refuse_other_formats(root, split)
         raise UserError(f'{root}: ' + (
             f'no label maps of the split {split!r}, but of {splits}; choose with --split' if splits
             else f'{layout.name}, but there are no label maps' if layout
@@ -357,7 +373,15 @@ def find_pairs(root, split='train', config=None, chosen=None):
     candidates = {kind: scene_names.Candidates({
         scene: paths[scene] for scene in unpaired if paths.get(scene)})
         for kind, paths in kinds.items() if unpaired}
+    top = {root / path.relative_to(root).parts[0] for paths in files.values() for path in paths
+           if unpaired and path.is_relative_to(root)}
+    top |= {folder for folder in root.glob('*/') if unpaired and (
+        folder.name.startswith(split) or folder.name.lower() in own_folders.FOLDERS['image'])}
+    others = other_formats(top)
     for scene, kind in unpaired.items():
+        if scene.rpartition('/')[2] in others:
+            problems[scene] = f'{others[scene.rpartition("/")[2]]}: {decoding.NOT_READ}'
+            continue
         problems[scene] += candidates[kind].advice(scene)
     if not pairs and layout.name == 'A to B' and not any('nearest' in x for x in problems.values()):
         raise UserError(f'{root}: {files["label"][0].parent.name}/ and its partner share no names, '

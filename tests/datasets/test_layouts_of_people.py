@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 import pytest
 
 from app.common.errors import UserError
@@ -649,3 +649,82 @@ def test_a_run_on_pictures_side_by_side(p2phd, tmp_path):
         path = Path('made', 'x_generated.png')
         assert Image.open(path).size == (32, 32)
         path.unlink()
+
+
+# --------------------------------------------------------------------- formats that are not read
+
+@pytest.mark.parametrize('suffix', ['.heic', '.HEIC', '.jp2', '.gif', '.ppm', '.avif', '.psd'])
+@pytest.mark.parametrize('role', ['train_label', 'train_img'])
+@pytest.mark.parametrize('how_many', [1, 3])
+def test_endings_that_are_not_read(tmp_path, suffix, role, how_many):
+    """Converted to PNG, as the message says, the file is read."""
+    write_dataset(tmp_path)
+    for name in NAMES[:how_many]:
+        (tmp_path / role / f'{name}.png').rename(tmp_path / role / f'{name}{suffix}')
+    try:
+        problem = min(examine(tmp_path).problems.values())
+    except UserError as error:
+        problem = str(error)
+    assert problem == f'{tmp_path / role / NAMES[0]}{suffix}: ' \
+                      'format not read: convert it to PNG or JPEG'
+    for name in NAMES[:how_many]:
+        (tmp_path / role / f'{name}{suffix}').rename(tmp_path / role / f'{name}.png')
+    check_arrays(read(tmp_path)[0])
+
+
+@pytest.mark.parametrize('kind, name', [
+    ('GIF', 'GIF'), ('PPM', 'PPM'), ('AVIF', 'AVIF'), ('ICO', 'ICO'), ('JPEG2000', 'JPEG 2000'),
+    ('PDF', 'PDF'), ('EPS', 'EPS'), (b'\0\0\0\x18ftypheic', 'HEIC'), (b'8BPS\0\1', 'Photoshop'),
+    (b'\xff\x0a\0', 'JPEG XL'), (b'<svg xmlns=""/>', 'SVG'), (b'v/1\1\2', 'OpenEXR')])
+@pytest.mark.parametrize('role', ['train_label', 'train_img'])
+def test_formats_under_another_ending(tmp_path, kind, name, role):
+    write_dataset(tmp_path)
+    path = tmp_path / role / 'x.png'
+    if isinstance(kind, bytes):
+        path.write_bytes(kind + bytes(100))
+    else:
+        try:
+            Image.fromarray(photo(0)).save(path, kind)
+        except (KeyError, OSError):
+            pytest.skip('this Pillow cannot write it')
+    assert examine(tmp_path).problems['x'] == (
+        f'{path}: {name}, format not read: convert it to PNG or JPEG')
+
+
+@pytest.mark.parametrize('suffix', ['.jfif', '.JFIF', '.jpe', '.JPEG', '.jpg'])
+def test_endings_of_jpeg(tmp_path, suffix):
+    write_dataset(tmp_path)
+    for i, name in enumerate(NAMES):
+        (tmp_path / 'train_img' / f'{name}.png').unlink()
+        Image.fromarray(photo(i)).save(tmp_path / 'train_img' / f'{name}{suffix}', 'JPEG')
+    arrays, _ = read(tmp_path)
+    for name in NAMES:
+        expected = Image.open(tmp_path / 'train_img' / f'{name}{suffix}')
+        assert np.array_equal(arrays[name]['image'], np.asarray(expected))
+
+
+@pytest.mark.parametrize('kind', ['zTXt', 'iTXt', 'tEXt', 'profile', 'many', 'behind'])
+@pytest.mark.parametrize('role', ['train_label', 'train_img'])
+def test_pixels_of_a_png_with_large_texts(tmp_path, kind, role):
+    write_dataset(tmp_path)
+    path, large, options = tmp_path / role / 'x.png', 'x' * (3 << 20), {}
+    info = PngImagePlugin.PngInfo()
+    if kind in ('zTXt', 'tEXt', 'behind'):
+        info.add_text('a', large, zip=kind != 'tEXt')
+    elif kind == 'iTXt':
+        info.add_itxt('a', large, zip=True)
+    elif kind == 'many':
+        for i in range(70):
+            info.add_text(f'a{i}', large[:1 << 20], zip=True)
+    else:
+        options = {'icc_profile': large.encode()}
+    with Image.open(path) as picture:
+        picture.load()
+    picture.save(path, pnginfo=info, **options)
+    if kind == 'behind':
+        blob = path.read_bytes()
+        start = blob.index(b'zTXt') - 4
+        end = start + 12 + int.from_bytes(blob[start:start + 4], 'big')
+        last = blob.index(b'IEND') - 4
+        path.write_bytes(blob[:start] + blob[end:last] + blob[start:end] + blob[last:])
+    check_arrays(read(tmp_path)[0])
