@@ -17,9 +17,9 @@ from app.common.files import read_text, require_regular_file
 from app.datasets import decoding, own_folders, scene_names
 
 # Endings of file names that tell the roles of files; those without a role are not used.
-ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
+ROLES = {r'(_gtFine|_gtCoarse)?_labelIds': 'label', r'(_gtFine|_gtCoarse)?_instanceIds': 'inst',
          '_leftImg8bit': 'image', '_seg': 'label inst', '_lbl00': 'label',
-         r'_gtFine_(color|labelTrainIds)|_parts_\d+|_lbl(0[1-9]|10)': ''}
+         r'(_gtFine|_gtCoarse)_(color|labelTrainIds)|_parts_\d+|_lbl(0[1-9]|10)': ''}
 SIDE_BY_SIDE = {side: f'side by side, map {side}' for side in ('left', 'right')}
 OWN = 'own folders'                                 # the name of the last layout
 LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # their names in ADE20K
@@ -92,6 +92,26 @@ def folder_finder(**patterns):
     return find
 
 
+def find_cityscapes(root, split):
+    """gtFine/, or gtCoarse/ if the split is not there, and leftImg8bit/."""
+    for folder in 'gtFine', 'gtCoarse':
+        files = folder_finder(
+            label=folder + '/{split}/*_labelIds.*', inst=folder + '/{split}/*_instanceIds.*',
+            image='leftImg8bit/{split}/*_leftImg8bit.*')(root, split)
+        if files and files['label']:
+            return files
+    return None
+
+
+def refuse_other_endings(root, split):
+    """Raise UserError for label maps of Cityscapes and its relatives under other endings."""
+    for path in pictures_below(root / 'gtFine' / split) if (root / 'gtFine' / split).is_dir() else ():
+        if found := re.search(r'_(label\w*ids|color)\Z', path.stem, re.IGNORECASE):
+            raise UserError(f'{path}: label maps in gtFine/ have the ending _labelIds, photographs in '
+                            f'leftImg8bit/ _leftImg8bit; rename {found[0]} to _labelIds, or put the '
+                            'files into train_label/ and train_img/ under equal names')
+
+
 def find_ade_full(root, split):
     """Each photograph has a *_seg.png beside it, which holds labels and instances."""
     for images in (root / 'images' / 'ADE', root / 'images'):
@@ -143,6 +163,7 @@ def find_own(root, split):
         if files and files['label']:
             return {role: paths for role, paths in files.items()
                     if role == 'label' or paths and paths != files['label']}
+    refuse_other_endings(root, split)
     return own_folders.find_labelled(root, split, LONG_SPLITS.get(split, split), lambda folder: [
         path for path in pictures_below(folder) if roles_by_name(path) != ''])
 
@@ -271,9 +292,7 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {layout.name: layout for layout in (
-    Layout('Cityscapes',
-           folder_finder(label='gtFine/{split}/*_labelIds.*', inst='gtFine/{split}/*_instanceIds.*',
-                         image='leftImg8bit/{split}/*_leftImg8bit.*'), len(CITYSCAPES),
+    Layout('Cityscapes', find_cityscapes, len(CITYSCAPES),
            names=lambda root: [name for name, _ in CITYSCAPES],
            colours=tuple(colour for _, colour in CITYSCAPES),
            void=tuple(int(row['id']) for row in CITYSCAPES_ROWS if row['void'] == '1'),

@@ -149,7 +149,7 @@ def open_cache(folder, pairs, reader):
     c, (w, h) = reader.config, reader.size
     index = json.dumps({
         'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]
-                        + ['nearest'] * c.palette_nearest),
+                        + ['nearest'] * bool(c.palette and c.palette_nearest)),
         'size': [w, h], 'n_labels': c.n_labels, 'instances': reader.instances,
         'files': decoding.map_in_threads(describe, pairs)})
     roles = ['label', 'image'] + ['inst'] * (reader.instances != 'none')

@@ -728,3 +728,35 @@ def test_pixels_of_a_png_with_large_texts(tmp_path, kind, role):
         last = blob.index(b'IEND') - 4
         path.write_bytes(blob[:start] + blob[end:last] + blob[start:end] + blob[last:])
     check_arrays(read(tmp_path)[0])
+
+
+# ------------------------------------------------------------------------ relatives of Cityscapes
+
+@pytest.mark.parametrize('split', ['train', 'train_extra', 'val'])
+@pytest.mark.parametrize('inst', [None, 'gtCoarse/{}/{{}}_gtCoarse_instanceIds.png'])
+def test_coarse_maps_of_cityscapes(tmp_path, split, inst):
+    write_dataset(tmp_path, f'gtCoarse/{split}/a/{{}}_gtCoarse_labelIds.png',
+                  f'leftImg8bit/{split}/a/{{}}_leftImg8bit.png', inst=inst and inst.format(split))
+    write(tmp_path / 'gtCoarse' / split / 'a' / 'x_gtCoarse_color.png', photo(0))
+    arrays, found = read(tmp_path, split)
+    check_arrays(arrays)
+    assert (found.layout, found.n_labels) == ('Cityscapes', 35)
+    write_dataset(tmp_path, f'gtFine/{split}/a/{{}}_gtFine_labelIds.png', names='x', image='y.png')
+    assert 'gtFine' in layouts.find_pairs(tmp_path, split)[1][0].label.parts   # it comes first
+
+
+@pytest.mark.parametrize('ending', ['_gtFine_labelTrainIds', '_gtFine_labelids', '_labelTrainIds',
+                                    '_gtFine_labellevel3Ids', '_gtFine_labelcsTrainids'])
+@pytest.mark.parametrize('labels', [(0, 1, 2, 18), (0, 7, 18, 255)])
+def test_other_endings_in_folders_of_cityscapes(tmp_path, ending, labels):
+    """Renamed as the message says, the maps are read."""
+    write_dataset(tmp_path, f'gtFine/train/{{}}{ending}.png',
+                  'leftImg8bit/train/{}_leftImg8bit.png', labels=labels)
+    with pytest.raises(UserError) as error:
+        examine(tmp_path)
+    old, new = re.search('rename (\\S+) to (\\S+),', str(error.value)).groups()
+    for path in sorted((tmp_path / 'gtFine').rglob('*.png')):
+        path.rename(path.with_name(path.name.replace(old, new)))
+    arrays, found = read(tmp_path)
+    check_arrays(arrays, labels=labels, table={
+        label: found.n_labels - 1 if label == 255 else label for label in labels})
