@@ -16,8 +16,9 @@ from data import count_cores, resize
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')    # for EPS, Pillow would run another program
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.jpe', '.bmp', '.tif', '.tiff', '.webp', '.npy')
 # Endings of pictures that are not read, and how files of such formats begin, from which byte on.
-OTHER_SUFFIXES = ('.heic .heif .avif .jp2 .j2k .jpx .jxl .gif .ppm .pgm .pbm .pnm .psd .svg .eps .pdf '
-                  '.exr .hdr .dng .cr2 .cr3 .nef .arw .raw .tga .ico .dcm .nii .gz .xcf .dds').split()
+OTHER_SUFFIXES = ('.heic .heif .avif .jp2 .j2k .jpx .jxl .gif .ppm .pgm .pbm .pnm .psd .svg .eps '
+                  '.pdf .exr .hdr .dng .cr2 .cr3 .nef .arw .raw .tga .ico .dcm .nii .gz .xcf '
+                  '.dds').split()
 SIGNATURES = ((4, b'ftypavif', 'AVIF'), (4, b'ftypavis', 'AVIF'), (4, b'ftyphe', 'HEIC'),
               (4, b'ftypmif1', 'HEIC'), (4, b'ftypmsf1', 'HEIC'), (4, b'jP  ', 'JPEG 2000'),
               (0, b'\xff\x4f\xff\x51', 'JPEG 2000'), (0, b'GIF8', 'GIF'), (0, b'8BPS', 'Photoshop'),
@@ -182,8 +183,8 @@ def apply_orientation(picture):
 def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_ids=False):
     """Open a label or instance map once, resize it by nearest neighbour, return it and its Header:
     ids, (H, W) integers of 1 to 64 bits, where a palette picture (mode P) stores ids as indices.
-    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. colours_are_ids: return the
-    ids R << 16 | G << 8 | B of a map in colours. Raises UserError."""
+    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. colours_are_ids: return
+    the ids R << 16 | G << 8 | B of a map in colours. Raises UserError."""
     wrong = f'{path}: a map of ids has one channel of integers, this'
     with open_file(path) as (file, header):
         check_jpeg(header, path, jpeg_allowed)
@@ -215,8 +216,8 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_id
 
 
 def one_channel(pixels, path, colours_are_ids=False):
-    """Return the ids (H, W) of pixels (H, W, C), int32, if they lose nothing by it: grey, opaque, or
-    floats that are whole numbers; else None. colours_are_ids: see decode_map. Raises UserError."""
+    """Return the ids (H, W) of pixels (H, W, C), int32, if they lose nothing by it: grey, opaque,
+    or floats that are whole numbers; else None. colours_are_ids: see decode_map. Raises UserError."""
     if pixels.shape[2] in (2, 4):
         if (pixels[..., -1] != 255).any():
             return None

@@ -60,13 +60,13 @@ def keep_usable(function, pairs, problems, what='headers'):
 
 
 def check_range(path, ids, source):
-    """Raise UserError if the ids of a map, ascending, are none of labels. Flags come before guesses.
-    source: see inspect_dataset."""
+    """Raise UserError if the ids of a map, ascending, are none of labels. Flags come before
+    guesses. source: see inspect_dataset."""
     unknown = source.ignore_label
     ids = [i for i in ids if i != unknown] or [0]
     if ids[0] < 0:
-        raise UserError(f'{path}: the id {ids[0]}; labels are numbers from 0 up. Fix the map: write '
-                        f'{IGNORED} for unknown pixels')
+        raise UserError(f'{path}: the id {ids[0]}; labels are numbers from 0 up. Fix the map: '
+                        f'write {IGNORED} for unknown pixels')
     if ids[-1] >= max(MAX_LABELS, source.n_labels or 0):
         ways = [f'--n-labels {ids[-1] + 1} takes these as labels'] * (ids[-1] < 1 << 16) + [
             f'--ignore-label {ids[-1]} takes that one as unknown'] * (
@@ -142,8 +142,8 @@ def find_pairs_by_flags(source):
     beyond, samples = (None, {}) if flag else sample_labels(layout, pairs)
     if layout.name in layouts.SIDE_BY_SIDE.values():
         if not chosen or source.layout == 'side-by-side':
-            warn(f'note: {source.data}: pairs in one picture; the {pairs[0].label.name} half is taken '
-                 f'for the map, --layout map-{pairs[0].image.name} takes the other one')
+            warn(f'note: {source.data}: pairs in one picture; the {pairs[0].label.name} half is '
+                 f'taken for the map, --layout map-{pairs[0].image.name} takes the other one')
         layout = layout._replace(n_labels=None) if flag else layout
     elif flag or beyond is not None:
         warn(f'note: {source.data}: '

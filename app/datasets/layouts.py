@@ -72,10 +72,10 @@ def other_formats(folders):
 
 def refuse_other_formats(root, split):
     """Raise UserError for a file of a format that is not read in a folder for the split."""
-    for scene, path in other_formats(sorted(
+    for path in other_formats(sorted(
             path for path in root.glob('*/') if {split, LONG_SPLITS.get(split)} & {
                 path.name, path.name.partition('_')[0]} or path.name in (
-                    'annotations', 'masks', 'labels', 'gtFine', 'images'))).items():
+                    'annotations', 'masks', 'labels', 'gtFine', 'images'))).values():
         raise UserError(f'{path}: {decoding.NOT_READ}')
 
 
@@ -105,11 +105,12 @@ def find_cityscapes(root, split):
 
 def refuse_other_endings(root, split):
     """Raise UserError for label maps of Cityscapes and its relatives under other endings."""
-    for path in pictures_below(root / 'gtFine' / split) if (root / 'gtFine' / split).is_dir() else ():
+    folder = root / 'gtFine' / split
+    for path in pictures_below(folder) if folder.is_dir() else ():
         if found := re.search(r'_(label\w*ids|color)\Z', path.stem, re.IGNORECASE):
-            raise UserError(f'{path}: label maps in gtFine/ have the ending _labelIds, photographs in '
-                            f'leftImg8bit/ _leftImg8bit; rename {found[0]} to _labelIds, or put the '
-                            'files into train_label/ and train_img/ under equal names')
+            raise UserError(f'{path}: label maps in gtFine/ have the ending _labelIds, photographs '
+                            f'in leftImg8bit/ _leftImg8bit; rename {found[0]} to _labelIds, or put '
+                            'the files into train_label/ and train_img/ under equal names')
 
 
 def find_ade_full(root, split):
@@ -188,8 +189,8 @@ def side_by_side_finder(side):
 
 
 def side_of_maps(root, split, certain=False):
-    """Return 'left' or 'right', the half of the pictures <split>/* that looks drawn, or None if they
-    are not twice as wide as high. certain: they are side by side, whatever their size. Raises
+    """Return 'left' or 'right', the half of the pictures <split>/* that looks drawn, or None if
+    they are not twice as wide as high. certain: they are side by side, whatever their size. Raises
     UserError if the halves do not differ."""
     paths = pictures_below(root / split) if (root / split).is_dir() else []
     paths, entropies = paths[::-(-len(paths) // 8) or 1], []
@@ -206,8 +207,8 @@ def side_of_maps(root, split, certain=False):
         return None
     left, right = np.mean(entropies, 0)
     if abs(left - right) < 0.3:
-        raise UserError(f'{root / split}: pictures like pairs side by side, whose halves look alike; '
-                        'say which half is the map with --layout map-left or --layout map-right')
+        raise UserError(f'{root / split}: pictures like pairs side by side, whose halves look '
+                        'alike; say which half is the map with --layout map-left or --layout map-right')
     return 'left' if left < right else 'right'
 
 
@@ -338,7 +339,8 @@ def recognise_layout(root, split, chosen=None):
 
 def find_splits(root):
     """Return {split: number of label maps} of the splits of a data set."""
-    named = [f.name.removesuffix(end) for end in ('_label', '_A', 'A') for f in root.glob('*' + end)]
+    named = [folder.name.removesuffix(end) for end in ('_label', '_A', 'A')
+             for folder in root.glob('*' + end)]
     splits = {}
     for split in ['train', 'val', 'test', *sorted(named)]:
         with suppress(UserError):                       # of a split that nobody asked for

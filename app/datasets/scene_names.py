@@ -10,8 +10,8 @@ from app.common.errors import UserError
 from app.datasets.decoding import real_path
 
 # What people add to the names of files of one scene.
-ROLE_WORDS = ('masks?|labels?|labelids|gt|seg|segmentation|segm|sat|satellite|images?|img|photo|rgb|'
-              'inst|instances?|instanceids|annotations?|anno|maps?|colou?rs?|trimap|real|fake|a|b')
+ROLE_WORDS = ('masks?|labels?|labelids|gt|seg|segmentation|segm|sat|satellite|images?|img|photo|'
+              'rgb|inst|instances?|instanceids|annotations?|anno|maps?|colou?rs?|trimap|real|fake|a|b')
 ADDED = re.compile(rf'[ _.-]+({ROLE_WORDS})$|^({ROLE_WORDS})[ _-]+|'
                    r'\.(jpe?g|jfif|png|tiff?|bmp|webp|npy|gif)$')
 MOST_COMPARED = 2000        # names that are compared letter by letter

@@ -14,7 +14,8 @@ def half_for_run(config, path, is_map=True):
     """Return the half of a picture that holds the map (or the photograph), if a run was trained on
     pictures side by side and this one is as wide as two; else its path."""
     sides = [side for side, name in SIDE_BY_SIDE.items() if (name == config.layout) == is_map]
-    if config.layout not in SIDE_BY_SIDE.values() or not config.size or decoding.half_of(Path(path)):
+    if (config.layout not in SIDE_BY_SIDE.values() or not config.size
+            or decoding.half_of(Path(path))):
         return path
     (w, h), (run_w, run_h) = decoding.read_header(path).size, config.size
     return Path(path, sides[0]) if 0.95 < w * run_h / (2 * run_w * h) < 1.05 else path

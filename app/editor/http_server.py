@@ -150,8 +150,8 @@ class Session:
         return lambda: png(self.compute(version, inputs)[shown])
 
     def photo(self, data: string, name: string = None):
-        """Use a photograph of the scene (base64) for the style 'photo'. Return the state. name: of its
-        file, for errors."""
+        """Use a photograph of the scene (base64) for the style 'photo'. Return the state. name: of
+        its file, for errors."""
         e = self.editor
         e.require_encoder()
         e.opened.photo = self.read_files(
@@ -185,7 +185,8 @@ class Session:
             except ValueError as error:             # the user does not know the temporary folder
                 text = str(error)
                 for role, name in names.items():
-                    text = text.replace(str(files[role]), name) if name and files.get(role) else text
+                    if name and files.get(role):
+                        text = text.replace(str(files[role]), name)
                 raise UserError(text.replace(f'{temporary}/', '')) from None
 
     def save(self):

@@ -329,7 +329,8 @@ def test_two_files_of_a_name_in_one_folder(tmp_path):
 # ------------------------------------------------------------------------ flags come before guesses
 
 @pytest.mark.parametrize('labels, flags, n', [
-    ((0, 1, 2, 4500), {'n_labels': 4600}, 4600), ((0, 5000, 6000, 9999), {'n_labels': 10000}, 10000),
+    ((0, 1, 2, 4500), {'n_labels': 4600}, 4600),
+    ((0, 5000, 6000, 9999), {'n_labels': 10000}, 10000),
     ((0, 1, 2, 65535), {'ignore_label': 65535}, 4), ((0, 1, 2, 65535), {'n_labels': 65536}, 65536),
     ((0, 1, 2, 5000), {'ignore_label': 5000, 'n_labels': 3}, 4),
     ((4000, 4999, 5000, 65535), {'ignore_label': 65535, 'n_labels': 5001}, 5002),
@@ -349,7 +350,8 @@ def test_flags_for_labels_come_before_guesses(tmp_path, label, image, labels, fl
 @pytest.mark.parametrize('labels, expected', [
     ((0, 1, 2, 4500), ['--n-labels 4501', '--ignore-label 4500']),
     ((0, 1, 2, 65535), ['--n-labels 65536', '--ignore-label 65535']),
-    ((0, 5000, 6000, 9999), ['--n-labels 10000']), ((7, 8, 9, 4096), ['--n-labels 4097', '--ignore-label 4096']),
+    ((0, 5000, 6000, 9999), ['--n-labels 10000']),
+    ((7, 8, 9, 4096), ['--n-labels 4097', '--ignore-label 4096']),
     ((0, 26001, 26002, 11), ['--n-labels 26003'])])
 def test_the_flags_that_take_large_ids_work(tmp_path, labels, expected):
     write_dataset(tmp_path, labels=labels)

@@ -174,6 +174,7 @@ def test_a_batch_that_cannot_be_shared(scenes, tmp_path):
     out, _ = process.communicate(timeout=60 * MINUTES)
     assert process.returncode and 'process 0: --batch 1: ' in out and 'a multiple of 2' in out
     assert out.count('--batch 1: ') == 1                    # not once for each process
+    assert not (tmp_path / 'runs').exists()
 
 
 @pytest.mark.parametrize('words, message', [
@@ -187,7 +188,6 @@ def test_an_error_of_all_processes_is_one_line(run_two, words, message):
     codes, out = run_two(*words)
     assert codes == [2, 2] and out.count(message) == 1, out
     assert out.count('\n') == 1
-    assert not (tmp_path / 'runs').exists()
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
