@@ -165,8 +165,8 @@ class Parser(argparse.ArgumentParser):
         self.flag('--final-only', 'with --script: write the final picture only, not all of them')
         self.flag('--host', 'address of the page, by default local', string('HOST'), '127.0.0.1')
         self.flag('--port', 'port of the page', integer(0, 65535), 0, 'any free one')
-        self.flag('--allow-host', 'further addresses that the page may be opened at, of a tunnel or '
-                  'a proxy, like localhost:9000', config.HOST, **SEVERAL)
+        self.flag('--allow-host', 'further addresses that the page may be opened at, of a tunnel '
+                  'or a proxy, like localhost:9000', config.HOST, **SEVERAL)
         self.flag('--browser', 'open the page in the browser', BOOL, True)
         self.fields('running', 'seed')
 

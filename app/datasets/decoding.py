@@ -217,7 +217,8 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_id
 
 def one_channel(pixels, path, colours_are_ids=False):
     """Return the ids (H, W) of pixels (H, W, C), int32, if they lose nothing by it: grey, opaque,
-    or floats that are whole numbers; else None. colours_are_ids: see decode_map. Raises UserError."""
+    or floats that are whole numbers; else None. colours_are_ids: see decode_map. Raises
+    UserError."""
     if pixels.shape[2] in (2, 4):
         if (pixels[..., -1] != 255).any():
             return None

@@ -208,7 +208,8 @@ def side_of_maps(root, split, certain=False):
     left, right = np.mean(entropies, 0)
     if abs(left - right) < 0.3:
         raise UserError(f'{root / split}: pictures like pairs side by side, whose halves look '
-                        'alike; say which half is the map with --layout map-left or --layout map-right')
+                        'alike; say which half is the map with --layout map-left or --layout '
+                        'map-right')
     return 'left' if left < right else 'right'
 
 

@@ -267,13 +267,13 @@ class Server(ThreadingHTTPServer):
         """Return why a request with these Host headers is refused, and print it once."""
         message = f'expected the address {" or ".join(self.names)}'
         if len(hosts) == 1 and ALLOWED_HOST.fullmatch(hosts[0]):
-            message = (f'{hosts[0]} is not an address of this server; open {self.address}, or if '
-                       f'this is a tunnel of yours, start edit with --allow-host {hosts[0]}')
+            message = (f'{hosts[0]} is not an address of this server; open the one that was '
+                       'printed, or if this is a tunnel of yours, start edit with --allow-host '
+                       f'{hosts[0]}')
             if hosts[0] not in self.refused and len(self.refused) < MAX_REPORTED:
                 self.refused.add(hosts[0])
-                # The token stays out of the answer to a stranger, but not out of the terminal.
                 warn(f'p2phd edit: a request was refused: {message}')
-        return message.replace(self.address, self.address.partition('?')[0])
+        return message
 
     def verify_request(self, request, client_address):
         return threading.active_count() < MAX_THREADS
