@@ -206,7 +206,10 @@ def main(words):
         if several:
             sys.stderr = sys.__stderr__
             message = f'process {os.environ.get("RANK")}: {message}'
-        warn(f'p2phd {args.command}: {message}')
+        if several and commands.is_common(error):
+            parser.wait_for_main_process()
+        else:
+            warn(f'p2phd {args.command}: {message}')
         if several:                                         # a normal exit could hang
             os._exit(2)
         return 2

@@ -64,6 +64,14 @@ def explain(error, several_processes):
     return traceback.format_exc()
 
 
+def is_common(error):
+    """Whether the first process on this machine reports the same error: all do the same until they
+    take their parts of the work."""
+    distributed = sys.modules.get('app.runs.distributed')
+    return (isinstance(error, UserError) and os.environ.get('LOCAL_RANK', '0') != '0'
+            and not (distributed and distributed.works_apart))
+
+
 def check(args):
     """Read a whole data set and report what it holds and what is wrong."""
     from app.datasets import inspection
@@ -93,7 +101,7 @@ def edit(args):
     make_folder(out)
     with lock_folder(out, flag='--out'):
         return http_server.serve(editor, out, name, f'{name}, {folder.name}', args.host, args.port,
-                                 args.browser)
+                                 args.browser, args.allow_host or ())
 
 
 def evaluate(args):

@@ -54,6 +54,8 @@ def check_flags(args):
         raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
     if args.command == 'edit' and args.final_only and not args.script:
         raise UserError('--final-only: applies only to --script FILE; add it, or leave this out')
+    if args.command == 'edit' and args.allow_host and args.script:
+        raise UserError('--allow-host: applies only to the page; leave it out with --script')
     for commands, flag, others, why in (
             ('train finetune', 'hours', 'steps', 'both say how long to train'),
             ('train finetune', 'steps', 'epochs decay_epochs', 'both say how long to train'),

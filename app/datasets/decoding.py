@@ -10,7 +10,8 @@ import sys
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, ImagePalette, TiffImagePlugin, UnidentifiedImageError
+from PIL import (Image, ImageOps, ImagePalette, PngImagePlugin, TiffImagePlugin,
+                 UnidentifiedImageError)
 
 from app.common.console import plural, warn_once
 from app.common.errors import UserError, as_user_error
@@ -18,7 +19,19 @@ from app.common.files import require_regular_file
 from data import count_cores, resize
 
 FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')    # for EPS, Pillow would run another program
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.jpe', '.bmp', '.tif', '.tiff', '.webp', '.npy')
+# Endings of pictures that are not read, and how files of such formats begin, from which byte on.
+OTHER_SUFFIXES = ('.heic .heif .avif .jp2 .j2k .jpx .jxl .gif .ppm .pgm .pbm .pnm .psd .svg .eps '
+                  '.pdf .exr .hdr .dng .cr2 .cr3 .nef .arw .raw .tga .ico .dcm .nii .gz .xcf '
+                  '.dds').split()
+SIGNATURES = ((4, b'ftypavif', 'AVIF'), (4, b'ftypavis', 'AVIF'), (4, b'ftyphe', 'HEIC'),
+              (4, b'ftypmif1', 'HEIC'), (4, b'ftypmsf1', 'HEIC'), (4, b'jP  ', 'JPEG 2000'),
+              (0, b'\xff\x4f\xff\x51', 'JPEG 2000'), (0, b'GIF8', 'GIF'), (0, b'8BPS', 'Photoshop'),
+              (0, b'\xff\x0a', 'JPEG XL'), (4, b'JXL ', 'JPEG XL'), (0, b'%PDF', 'PDF'),
+              (0, b'%!PS', 'EPS'), (0, b'<svg', 'SVG'), (0, b'v/1\x01', 'OpenEXR'),
+              (0, b'gimp xcf', 'GIMP'), (128, b'DICM', 'DICOM'),
+              *((0, b'P%d' % i, 'PPM') for i in range(1, 8)), (0, b'\x00\x00\x01\x00', 'ICO'))
+NOT_READ = 'format not read: convert it to PNG or JPEG'
 EXIF_ORIENTATION = 0x0112
 # Fields of TIFF.
 SUBFILE_TAG, BITS_TAG, PHOTOMETRIC_TAG, BANDS_TAG = 254, 258, 262, 277
@@ -30,6 +43,24 @@ SAVED_MAP_KEY = 'p2phd'             # a text in PNG files that marks maps saved 
 Image.MAX_IMAGE_PIXELS = 1 << 27    # Pillow refuses pictures with more than twice as many pixels
 warnings.filterwarnings('ignore', module='PIL')     # whatever matters raises an exception
 logging.getLogger('PIL').addHandler(logging.NullHandler())      # or it prints to stderr
+
+
+
+def skip_large_texts(name):
+    """Let Pillow leave out a text or profile of a PNG that is too large for it, not the picture."""
+    original = getattr(PngImagePlugin.PngStream, name)
+
+    def read_chunk(stream, position, length):
+        try:
+            return original(stream, position, length)
+        except ValueError:
+            stream.fp.seek(position)
+            return stream.fp.read(length)
+    setattr(PngImagePlugin.PngStream, name, read_chunk)
+
+
+for _name in ('chunk_iCCP', 'chunk_tEXt', 'chunk_zTXt', 'chunk_iTXt'):
+    skip_large_texts(_name)
 
 # What a file tells without being decoded. size: of the upright picture. is_jpeg: whether JPEG has
 # changed its values. is_saved_map: whether `edit` saved it, so that it holds labels. is_deep:
@@ -56,11 +87,51 @@ def is_mat_part(path):
     return path.parent.parent.suffix == '.mat'
 
 
+def half_of(path):
+    """Return 'left' or 'right' if a path names a half of a picture, like 1.jpg/left; else None."""
+    if path.name in ('left', 'right') and path.parent.suffix.lower() in SUFFIXES:
+        return path.name
+    return None
+
+
+def real_path(path):
+    """Return the path of the file that a path names or that it names a part of."""
+    return path.parents[1] if is_mat_part(path) else path.parent if half_of(path) else path
+
+
+def refuse_other_format(path):
+    """Raise UserError if a file begins like a picture of a format that is not read."""
+    with as_user_error(path), open(path, 'rb') as file:
+        start = file.read(200)
+    for offset, signature, name in SIGNATURES:
+        if start[offset:].startswith(signature):
+            raise UserError(f'{path}: {name}, {NOT_READ}')
+
+
+@contextmanager
+def open_half(path):
+    """Open half a picture as open_file does. It is decoded at once."""
+    with open_file(path.parent) as (file, header):
+        w, h = header.size
+        start = w - w // 2 if path.name == 'right' else 0
+        if isinstance(file, np.ndarray):
+            half = file[:, start:start + w // 2]
+        else:
+            with as_user_error(path.parent, 'damaged'):
+                half = apply_orientation(file).crop((start, 0, start + w // 2, h))
+            half.info, half.tile = {}, []           # else it is turned again
+        yield half, header._replace(size=(w // 2, h))
+
+
 @contextmanager
 def open_file(path):
     """Open a picture or an array once. Yield a PIL.Image that is not decoded yet, or an (H, W, C)
     ndarray, which a .npy file maps into memory; and its Header. Raises UserError."""
     path = Path(path)
+    if half_of(path):
+        with open_half(path) as opened:
+            yield opened
+        return
     if is_mat_part(path):
         with open_mat(path.parents[1], 'h5py.File', '7.3') as file, as_user_error(path):
             key, n = path.parent.name, int(path.name)
@@ -77,6 +148,7 @@ def open_file(path):
                     picture = Image.open(path, formats=FORMATS)
                 except UnidentifiedImageError:
                     require_known_tiff(path)
+                    refuse_other_format(path)
                     raise
                 if picture.format == 'BMP':
                     keep_bmp_indices(picture)
@@ -102,6 +174,9 @@ def open_file(path):
 
 def read_header(path):
     """Return the Header of a picture or an array without decoding it."""
+    if half_of(Path(path)):
+        header = read_header(Path(path).parent)
+        return header._replace(size=(header.size[0] // 2, header.size[1]))
     with open_file(path) as (_, header):
         return header
 
@@ -222,11 +297,13 @@ def apply_orientation(picture):
     return picture
 
 
-def decode_map(path, size=None, colours=False, jpeg_allowed=True, decoder=2):
+def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_ids=False,
+               decoder=2):
     """Open a label or instance map once, resize it by nearest neighbour, return it and its Header:
     ids, (H, W) integers of 1 to 64 bits, where a palette picture (mode P) stores ids as indices.
-    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. decoder: see
-    pairs.DECODER. Raises UserError."""
+    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. colours_are_ids: return
+    the ids R << 16 | G << 8 | B of a map in colours. decoder: see pairs.DECODER. Raises
+    UserError."""
     wrong = f'{path}: a map of ids has one channel of integers, this'
     with open_file(path) as (file, header):
         check_jpeg(header, path, jpeg_allowed)
@@ -234,10 +311,18 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, decoder=2):
             return photo_pixels(file, path, size, nearest=True,
                                 decoder=decoder).astype(np.int32), header
         if isinstance(file, np.ndarray):
-            if file.shape[2] > 1 or file.dtype.kind not in 'iub':
+            if file.shape[2] not in (1, 3) or file.dtype.kind not in 'iubf':
                 raise UserError(f'{wrong} array has {file.shape[2]} of {file.dtype}')
-            with as_user_error(path):
-                return resize(file[..., 0], size, nearest=True), header
+            ids = one_channel(np.asarray(file), path, colours_are_ids)
+            if ids is None:
+                raise UserError(f'{wrong} array has {file.shape[2]} of {file.dtype}')
+            return resize(ids, size, nearest=True), header
+        if file.mode in ('RGB', 'RGBA', 'LA', 'F'):
+            check_jpeg(header, path, jpeg_allowed and not colours_are_ids)
+            with as_user_error(path, 'damaged'):
+                pixels = np.atleast_3d(np.asarray(apply_orientation(file)))
+            if (ids := one_channel(pixels, path, colours_are_ids)) is not None:
+                return resize_labels(ids, size, path), header
         if file.mode not in ('1', 'L', 'P', 'I') and not file.mode.startswith('I;16'):
             raise UserError(f'{wrong} picture is {file.mode}; if its colours stand for labels, '
                             'train with --palette FILE')
@@ -267,11 +352,34 @@ def stored_ids(picture, decoder=2):
     return lambda ids: ids // stretch if stretch > 1 else ids
 
 
+def one_channel(pixels, path, colours_are_ids=False):
+    """Return the ids (H, W) of pixels (H, W, C), int32, if they lose nothing by it: grey, opaque,
+    or floats that are whole numbers; else None. colours_are_ids: see decode_map. Raises
+    UserError."""
+    if pixels.shape[2] in (2, 4):
+        if (pixels[..., -1] != 255).any():
+            return None
+        pixels = pixels[..., :-1]
+    if pixels.dtype.kind == 'f':
+        low, high = float(pixels.min()), float(pixels.max())
+        if not -2.0 ** 31 <= low <= high < 2.0 ** 31 or (pixels != np.floor(pixels)).any():
+            raise UserError(f'{path}: a map of ids holds whole numbers, this one others, from '
+                            f'{low:g} to {high:g}; write ids in place of measures')
+        pixels = pixels.astype(np.int32)
+    if pixels.shape[2] == 1 or (pixels == pixels[..., :1]).all():
+        ids = pixels[..., 0]
+    elif colours_are_ids and pixels.dtype == np.uint8:
+        ids = pixels @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    else:
+        return None
+    return ids if ids.dtype.itemsize > 4 or ids.dtype == np.uint32 else ids.astype(np.int32)
+
+
 def check_jpeg(header, path, allowed):
     """Raise UserError if a label map is stored as JPEG and that is not allowed."""
     if header.is_jpeg and not allowed:
         raise UserError(f'{path}: JPEG changes the values of labels; use PNG, or train with '
-                        '--jpeg-labels')
+                        '--jpeg-labels, or with --palette FILE --palette-nearest for colours')
 
 
 def read_map(path, size=None):

@@ -15,10 +15,10 @@ from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError
 from app.common.files import read_text
 from app.datasets import decoding, findings, layouts
-from app.datasets.pairs import DECODER, PairReader
+from app.datasets.pairs import DECODER, IGNORED, PairReader
 
-IGNORED = 255           # the usual mark of pixels without a label
 IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it do not occur
+SAMPLED_MAPS = 4        # label maps that tell whether the labels are those of a data set
 MAX_LABELS = 4096       # a label map with higher ids is taken for an instance map
 INSTANCES = {'files': 'instance maps', 'components': 'connected components as instances',
              'none': 'no instances'}
@@ -60,6 +60,100 @@ def keep_usable(function, pairs, problems, what='headers'):
     return {pair: result for pair, result in results.items() if pair.name not in problems}
 
 
+def check_range(path, ids, source):
+    """Raise UserError if the ids of a map, ascending, are none of labels. Flags come before
+    guesses. source: see inspect_dataset."""
+    unknown = source.ignore_label
+    ids = [i for i in ids if i != unknown] or [0]
+    if ids[0] < 0:
+        raise UserError(f'{path}: values from {ids[0]} to {ids[-1]}; labels are numbers from 0 up. '
+                        f'Fix the map: write {IGNORED} for unknown pixels')
+    if ids[-1] >= max(MAX_LABELS, source.n_labels or 0):
+        ways = [f'--n-labels {ids[-1] + 1} takes these as labels'] * (ids[-1] < 1 << 16) + [
+            f'--ignore-label {ids[-1]} takes that one as unknown'] * (
+                unknown is None and ids[-1] < 1 << 16 and ids[-2:][0] < MAX_LABELS)
+        raise UserError(f'{path}: values from {ids[0]} to {ids[-1]}; labels are numbers from 0 to '
+                        f'{MAX_LABELS - 1} (is this an instance map?)'
+                        + ''.join(f'; {way}' for way in ways))
+
+
+def layout_by_flag(source):
+    """Return the name of the Layout that --layout chooses, or None. Raises UserError if the files
+    are not there."""
+    root, flag = Path(source.data), source.layout
+    if flag == 'auto':
+        return None
+    side = flag.removeprefix('map-') if flag.startswith('map-') else None
+    if flag == 'side-by-side':
+        side = layouts.side_of_maps(root, source.split, certain=True) or 'left'
+    name = layouts.SIDE_BY_SIDE[side] if side else layouts.OWN
+    if not (layouts.LAYOUTS['flat'] if not side else layouts.LAYOUTS[name]).find(
+            root, source.split) and not layouts.LAYOUTS[name].find(root, source.split):
+        raise UserError(f'--layout {flag}: {root} has no such pictures of the split '
+                        f'{source.split!r}; expected '
+                        + (f'{source.split}/*' if side else f'{source.split}_label/ and the like'))
+    return name
+
+
+def warn_of_nearest(source, contents, reader):
+    """Say in what share of the pixels --palette-nearest has replaced a colour, in a few maps."""
+    off, pairs = [], contents.pairs[::-(-len(contents.pairs) // 8) or 1]
+    codes = [row[:3] for row in contents.palette]
+    for pair in pairs:
+        with suppress(UserError):                   # it is reported later
+            colours, _ = reader.layout.decode_map(pair.label, colours=True)
+            exact = (colours[..., None, :] == codes).all(-1).any(-1)
+            off.append(1 - exact.mean())
+    if off:
+        warn(f'note: {source.data}: {100 * np.mean(off):.3g} % of the pixels in '
+             f'{plural(len(off), "map")} have colours beside those of {source.palette}, and take '
+             'the label of the nearest')
+
+
+def flag_for_own_labels(source, layout):
+    """Return the flag by which the labels in the folders of a data set are a user's own, or None.
+    source: see inspect_dataset."""
+    if layout.may_be_own and source.palette and not layout.inst_of_colours:
+        return f'--palette {source.palette}'
+    n = source.n_labels
+    if layout.may_be_own and n not in (None, layout.n_labels, *layout.tables):
+        return f'--n-labels {n}'
+    return None
+
+
+def sample_labels(layout, pairs):
+    """Look whether the label maps of a few pairs hold labels of a data set. Return a label that it
+    lacks if most of these maps hold such, else None; and {pair: decoding.Header}."""
+    found, headers = [], {}
+    for pair in pairs[::-(-len(pairs) // SAMPLED_MAPS)] if (
+            layout.may_be_own and layout.n_labels and pairs) else ():
+        with suppress(UserError):                   # it is reported later
+            ids, headers[pair] = layout.decode_map(pair.label)
+            found += [int(ids.max())]
+    beyond = [label for label in found if label >= layout.n_labels]
+    return (max(beyond) if 2 * len(beyond) > len(found) else None), headers
+
+
+def find_pairs_by_flags(source):
+    """Return the Layout of a data set, its pairs and problems, see layouts.find_pairs, and
+    {pair: decoding.Header} of the label maps that were read. source: see inspect_dataset."""
+    chosen = layout_by_flag(source)
+    layout, pairs, problems = layouts.find_pairs(source.data, source.split, chosen=chosen)
+    flag = flag_for_own_labels(source, layout)
+    beyond, samples = (None, {}) if flag else sample_labels(layout, pairs)
+    if layout.name in layouts.SIDE_BY_SIDE.values():
+        if not chosen or source.layout == 'side-by-side':
+            warn(f'note: {source.data}: pairs in one picture; the {pairs[0].label.name} half is '
+                 f'taken for the map, --layout map-{pairs[0].image.name} takes the other one')
+        layout = layout._replace(n_labels=None) if flag else layout
+    elif flag or beyond is not None:
+        warn(f'note: {source.data}: '
+             + (flag or f'label maps with the label {beyond}, which {layout.name} lacks')
+             + f': these labels are taken for your own, not for those of {layout.name}')
+        layout, pairs, problems = layouts.find_pairs(source.data, source.split, chosen=layouts.OWN)
+    return layout, pairs, problems, samples
+
+
 def inspect_dataset(source, thorough=False):
     """Find out what training must know about a data set: read the headers of its files and, if
     nothing else tells the labels, the label maps; if thorough, decode everything. Warn of guesses.
@@ -68,13 +162,15 @@ def inspect_dataset(source, thorough=False):
         pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
         sizes: {scene: (width, height)}
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list"""
-    layout, pairs, problems = layouts.find_pairs(source.data, source.split)
+    layout, pairs, problems, samples = find_pairs_by_flags(source)
     instances = source.instances if source.instances != 'auto' else (
         'files' if pairs and pairs[0].inst else 'none')
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
-        in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
-        decoder=DECODER, index_colours=None, inst_per_label=False, present=None, problems=problems)
+        in_channels=3, out_channels=3, instances=instances,
+        jpeg_labels=source.jpeg_labels or source.palette_nearest,
+        palette_nearest=source.palette_nearest, decoder=DECODER, index_colours=None,
+        inst_per_label=False, present=None, problems=problems)
     reader, reads_values = PairReader(contents), layout.n_labels is None and not source.palette
 
     borders, shared, sample = {}, {}, set(findings.spread(pairs))
@@ -85,15 +181,15 @@ def inspect_dataset(source, thorough=False):
         if reads_values:
             label, header = reader.read_label(pair.label)
             ids = np.unique(label).tolist()
-            if not layout.sparse and not 0 <= ids[0] <= ids[-1] < MAX_LABELS:
-                raise UserError(f'{pair.label}: values from {ids[0]} to {ids[-1]}; labels are '
-                                f'numbers from 0 to {MAX_LABELS - 1} (is this an instance map?)')
+            if not layout.sparse:
+                check_range(pair.label, ids, source)
             if pair in sample and not layout.sparse:
                 borders[pair] = findings.count_borders(label)
                 if contents.instances == 'files':
-                    inst, inst_header = decoding.decode_map(pair.inst, label.shape[1::-1])
+                    inst, inst_header = decoding.decode_map(pair.inst, label.shape[1::-1],
+                                                            colours_are_ids=True)
                     shared[pair] = findings.count_shared_ids(label, inst, [unknown])
-        return ids, *check_headers(pair, contents, header, inst_header)
+        return ids, *check_headers(pair, contents, header or samples.get(pair), inst_header)
 
     facts = keep_usable(inspect_pair, pairs, problems)
     ids, labels, images = zip(*facts.values()) if facts else ((), (), ())
@@ -102,9 +198,11 @@ def inspect_dataset(source, thorough=False):
     contents.out_channels = max((image.channels for image in images), default=3)
     if layout.n_labels == 0:
         contents.in_channels = max((label.channels for label in labels), default=3)
-    elif any(label.is_jpeg for label in labels):
+    elif any(label.is_jpeg for label in labels) and not source.palette_nearest:
         warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong edges')
     vars(contents).update(find_labels(source, layout, set().union(*ids)))
+    if source.palette_nearest:
+        warn_of_nearest(source, contents, reader)
     if thorough or not problems:                    # else nothing comes of it but an error
         find_findings(source, contents, facts, list(borders.values()), list(shared.values()))
     if thorough:
@@ -245,6 +343,9 @@ def find_labels(source, layout, ids):
                         ('instances', source.instances)):
         if layout.n_labels == 0 and value not in (None, 'none', 'auto'):
             refuse(flag, value, f'{source.data} holds pictures, not label maps')
+    if source.palette_nearest and not source.palette:
+        raise UserError('--palette-nearest: applies only with --palette FILE; add it, or leave '
+                        'this out')
     if source.palette:
         if isinstance(ignored, int):
             refuse('ignore-label', ignored, 'by --palette, every colour has a label')
@@ -312,7 +413,7 @@ def pairs_for_config(config, root, left_out, split='train'):
     trained_on = config.training and getattr(config.training, 'pictures', None)
     if config.decoder == 1 and trained_on and list(trained_on) != fingerprint(pairs):
         with layouts.with_service_files():          # a run of before may have been trained on them
-            _, more, more_problems = layouts.find_pairs(root, split)
+            _, more, more_problems = layouts.find_pairs(root, split, config)
         more = [pair for pair in more if pair.name not in left_out]
         if list(trained_on) == fingerprint(more):
             pairs, problems = more, more_problems
@@ -377,10 +478,11 @@ def other_split_pairs(config, count, min_side):
     """Return at most `count` pairs of the split val or test, spread evenly, without photographs of
     the training split, files with unusable headers and pictures smaller than min_side."""
     t = config.training
-    trained_on = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
+    trained_on = {pair.image for pair in layouts.find_pairs(
+        t.data, t.split, chosen=config.layout)[1]}
     for split in ('val', 'test'):
         with suppress(UserError):                   # there may be no such split
-            _, pairs, problems = layouts.find_pairs(t.data, split)
+            _, pairs, problems = layouts.find_pairs(t.data, split, chosen=config.layout)
             pairs = [pair for pair in pairs if pair.image not in trained_on]
             if pairs and (config.instances != 'files' or pairs[0].inst):
                 pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]

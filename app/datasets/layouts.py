@@ -14,12 +14,14 @@ import numpy as np
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_text, require_regular_file, resolve_path
-from app.datasets import decoding
+from app.datasets import decoding, own_folders, scene_names
 
 # Endings of file names that tell the roles of files; those without a role are not used.
-ROLES = {r'(_gtFine)?_labelIds': 'label', r'(_gtFine)?_instanceIds': 'inst',
+ROLES = {r'(_gtFine|_gtCoarse)?_labelIds': 'label', r'(_gtFine|_gtCoarse)?_instanceIds': 'inst',
          '_leftImg8bit': 'image', '_seg': 'label inst', '_lbl00': 'label',
-         r'_gtFine_(color|labelTrainIds)|_parts_\d+|_lbl(0[1-9]|10)': ''}
+         r'(_gtFine|_gtCoarse)_(color|labelTrainIds)|_parts_\d+|_lbl(0[1-9]|10)': ''}
+SIDE_BY_SIDE = {side: f'side by side, map {side}' for side in ('left', 'right')}
+OWN = 'own folders'                                 # the name of the last layout
 LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # their names in ADE20K
 
 # The name of a scene and three paths; inst may be None. A path may also name a part of a .mat file
@@ -30,7 +32,8 @@ Pair = namedtuple('Pair', 'name label inst image')
 def scene_name(path):
     """Return the name that the files of a scene share: the stem without an ending of ROLES."""
     endings = '|'.join(ending for ending, roles in ROLES.items() if roles)
-    return re.sub(rf'({endings})\Z', '', Path(path).stem)
+    path = Path(path)
+    return re.sub(rf'({endings})\Z', '', (path.parent if decoding.half_of(path) else path).stem)
 
 
 def roles_by_name(path):
@@ -91,15 +94,19 @@ def pictures_below(folder, pattern='*'):
             if path.suffix.lower() in decoding.SUFFIXES and path.match(pattern)]
 
 
-def by_scene(paths):
-    """Return {scene: path}. Raises UserError if two paths belong to one scene."""
-    scenes = {}
-    for path in paths:
-        name = scene_name(path)
-        if name in scenes:
-            raise UserError(f'{path} and {scenes[name]} have the same name: take only one of them')
-        scenes[name] = path
-    return scenes
+def other_formats(folders):
+    """Return {scene: path} of the pictures below some folders in formats that are not read."""
+    return {scene_name(path): path for folder in folders for path in files_below(folder)
+            if path.suffix.lower() in decoding.OTHER_SUFFIXES}
+
+
+def refuse_other_formats(root, split):
+    """Raise UserError for a file of a format that is not read in a folder for the split."""
+    for path in other_formats(sorted(
+            path for path in root.glob('*/') if {split, LONG_SPLITS.get(split)} & {
+                path.name, path.name.partition('_')[0]} or path.name in (
+                    'annotations', 'masks', 'labels', 'gtFine', 'images'))).values():
+        raise UserError(f'{path}: {decoding.NOT_READ}')
 
 
 # The functions find_... take the folder of a data set and the name of a split. They return None if
@@ -113,6 +120,27 @@ def folder_finder(**patterns):
         if places['label'].parent.is_dir():
             return {role: pictures_below(path.parent, path.name) for role, path in places.items()}
     return find
+
+
+def find_cityscapes(root, split):
+    """gtFine/, or gtCoarse/ if the split is not there, and leftImg8bit/."""
+    for folder in 'gtFine', 'gtCoarse':
+        files = folder_finder(
+            label=folder + '/{split}/*_labelIds.*', inst=folder + '/{split}/*_instanceIds.*',
+            image='leftImg8bit/{split}/*_leftImg8bit.*')(root, split)
+        if files and files['label']:
+            return files
+    return None
+
+
+def refuse_other_endings(root, split):
+    """Raise UserError for label maps of Cityscapes and its relatives under other endings."""
+    folder = root / 'gtFine' / split
+    for path in pictures_below(folder) if folder.is_dir() else ():
+        if found := re.search(r'_(label\w*ids|color)\Z', path.stem, re.IGNORECASE):
+            raise UserError(f'{path}: label maps in gtFine/ have the ending _labelIds, photographs '
+                            f'in leftImg8bit/ _leftImg8bit; rename {found[0]} to _labelIds, or put '
+                            'the files into train_label/ and train_img/ under equal names')
 
 
 def find_ade_full(root, split):
@@ -156,6 +184,69 @@ def find_helen(root, split):
         files = {role: [path for path in paths if scene_name(path) in scenes]
                  for role, paths in files.items()}
     return files
+
+
+def find_own(root, split):
+    """Folders of any names that tell the roles, and those of other layouts if their labels are a
+    user's own."""
+    for name in ('Cityscapes', 'ADE20K scene parsing', 'ADE20K full', 'A to B'):
+        files = LAYOUTS[name].find(root, split)
+        if files and files['label']:
+            return {role: paths for role, paths in files.items()
+                    if role == 'label' or paths and paths != files['label']}
+    refuse_other_endings(root, split)
+    return own_folders.find_labelled(root, split, LONG_SPLITS.get(split, split), lambda folder: [
+        path for path in pictures_below(folder) if roles_by_name(path) != ''])
+
+
+def find_a_to_b(root, split):
+    """train_A/ and train_B/, or trainA/ and trainB/."""
+    for form in '{split}_%s/*', '{split}%s/*':
+        if files := folder_finder(label=form % 'A', image=form % 'B')(root, split):
+            return files
+    return None
+
+
+def side_by_side_finder(side):
+    """Return a function that finds pictures of which one half is the map: train/1.jpg/left."""
+    def find(root, split):
+        folder = root / split
+        if not folder.is_dir() or not (paths := pictures_below(folder)):
+            return None
+        halves = {half: [path / half for path in paths] for half in SIDE_BY_SIDE}
+        return {'label': halves[side], 'image': halves['right' if side == 'left' else 'left']}
+    return find
+
+
+def side_of_maps(root, split, certain=False):
+    """Return 'left' or 'right', the half of the pictures <split>/* that looks drawn, or None if
+    they are not twice as wide as high. certain: they are side by side, whatever their size. Raises
+    UserError if the halves do not differ."""
+    paths = pictures_below(root / split) if (root / split).is_dir() else []
+    paths, entropies = paths[::-(-len(paths) // 8) or 1], []
+    for path in paths:
+        with suppress(UserError):                   # it is reported later
+            w, h = decoding.read_header(path).size
+            if not certain and not 1.9 * h <= w <= 2.1 * h:
+                return None
+            halves = [decoding.read_photo(path / side) // 32 for side in SIDE_BY_SIDE]
+            counts = [np.bincount((half @ np.array([64, 8, 1])).ravel()) for half in halves]
+            shares = [count[count > 0] / count.sum() for count in counts]
+            entropies.append([-(share * np.log2(share)).sum() for share in shares])
+    if not entropies:
+        return None
+    left, right = np.mean(entropies, 0)
+    if abs(left - right) < 0.3:
+        raise UserError(f'{root / split}: pictures like pairs side by side, whose halves look '
+                        'alike; say which half is the map with --layout map-left or --layout '
+                        'map-right')
+    return 'left' if left < right else 'right'
+
+
+def is_named_ade(root, files):
+    """Whether files are named as in ADE20K, or its list of labels lies beside them."""
+    return ade_names(root) is not None or any(
+        path.name.startswith('ADE_') for path in files['label'])
 
 
 def ade_class(colours):
@@ -228,40 +319,59 @@ class Layout(NamedTuple):
     things: tuple = ()                      # labels of objects that can be counted
     sparse: bool = False                    # its ids have gaps: those that occur become 0, 1, 2 ...
     tables: dict = {}                       # {--n-labels: function(root), {id: label}}
+    fits: Callable = lambda root, files: True       # whether the files found are of this data set
+    may_be_own: bool = False                # people use its folders for labels of their own
 
 
 LAYOUTS = {layout.name: layout for layout in (
-    Layout('Cityscapes',
-           folder_finder(label='gtFine/{split}/*_labelIds.*', inst='gtFine/{split}/*_instanceIds.*',
-                         image='leftImg8bit/{split}/*_leftImg8bit.*'), len(CITYSCAPES),
+    Layout('Cityscapes', find_cityscapes, len(CITYSCAPES),
            names=lambda root: [name for name, _ in CITYSCAPES],
            colours=tuple(colour for _, colour in CITYSCAPES),
            void=tuple(int(row['id']) for row in CITYSCAPES_ROWS if row['void'] == '1'),
-           things=tuple(int(row['id']) for row in CITYSCAPES_ROWS if row['thing'] == '1')),
+           things=tuple(int(row['id']) for row in CITYSCAPES_ROWS if row['thing'] == '1'),
+           may_be_own=True),
     Layout('ADE20K scene parsing',
            folder_finder(label='annotations/{long_split}/*', image='images/{long_split}/*',
                          inst='annotations_instance/{long_split}/*'),   # in the challenge of 2017
            151, names=ade_names, void=(0,),     # red is the class, green numbers its instances
-           inst_of_colours=lambda colours: colours[..., 0] * 256 + colours[..., 1]),
+           inst_of_colours=lambda colours: colours[..., 0] * 256 + colours[..., 1],
+           fits=is_named_ade, may_be_own=True),
     Layout('ADE20K full', find_ade_full, label_of_colours=ade_class, void=(0,), sparse=True,
+           fits=is_named_ade,
            # Blue numbers the instances. It is 0 without objects; then the class tells things apart.
            inst_of_colours=lambda colours: ade_class(colours) * 256 + colours[..., 2]),
     Layout('NYU Depth v2', find_nyu, 895, void=(0,), tables={40: nyu_40_labels}),
     Layout('Helen', find_helen, len(HELEN), decode_helen_masks, names=lambda root: HELEN),
     Layout('flat', folder_finder(label='{split}_label/*', inst='{split}_inst/*',
                                  image='{split}_img/*')),
-    Layout('A to B', folder_finder(label='{split}_A/*', image='{split}_B/*'), 0))}
+    Layout('A to B', find_a_to_b, 0, may_be_own=True),
+    Layout(OWN, find_own),
+    *(Layout(name, side_by_side_finder(side), 0, may_be_own=True,
+             fits=lambda root, files, side=side: side == side_of_maps(
+                 root, decoding.real_path(files['label'][0]).relative_to(root).parts[0]))
+      for side, name in SIDE_BY_SIDE.items()))}
 
 
-def recognise_layout(root, split):
-    """Return the first Layout that recognises a folder, and its files; else None and {}."""
-    attempts = ((layout, layout.find(root, split)) for layout in LAYOUTS.values())
-    return next((attempt for attempt in attempts if attempt[1]), (None, {}))
+def recognise_layout(root, split, chosen=None):
+    """Return the first Layout that recognises a folder with label maps, or else one without any,
+    and its files; None and {} for other folders.
+    chosen: the name of one that need not fit, and comes first."""
+    if chosen and (files := LAYOUTS[chosen].find(root, split)) and files['label']:
+        return LAYOUTS[chosen], files
+    empty = None, {}
+    for layout in LAYOUTS.values():
+        files = layout.find(root, split)
+        if files and files['label'] and layout.fits(root, files):
+            return layout, files
+        if files and not files['label'] and not empty[0]:
+            empty = layout, files
+    return empty
 
 
 def find_splits(root):
     """Return {split: number of label maps} of the splits of a data set."""
-    named = [f.name.removesuffix(end) for end in ('_label', '_A') for f in root.glob('*' + end)]
+    named = [folder.name.removesuffix(end) for end in ('_label', '_A', 'A')
+             for folder in root.glob('*' + end)]
     splits = {}
     for split in ['train', 'val', 'test', *sorted(named)]:
         with suppress(UserError):                       # of a split that nobody asked for
@@ -271,38 +381,64 @@ def find_splits(root):
     return {split: len(labels) for split, labels in splits.items()}
 
 
-def find_pairs(root, split='train', config=None):
+def find_pairs(root, split='train', config=None, chosen=None):
     """Recognise the layout of a folder and pair its files by name. Return the Layout, [Pair] and
     {scene: message} for scenes that lack a file. Raises UserError if there are no label maps, or
-    if the run of `config` takes pictures in their place or the other way round."""
+    if the run of `config` takes pictures in their place or the other way round. chosen: the name
+    of the Layout to try first, where it is not that of the run."""
     root = Path(root)
     if not root.is_dir() and root.suffix != '.mat':
         raise UserError(f'{root}: {"a file, not a" if root.exists() else "no such"} folder')
-    layout, files = recognise_layout(root, split)
+    layout, files = recognise_layout(root, split, chosen or config and config.layout)
     if not files.get('label'):
-        splits = ', '.join(find_splits(root))
+        own_folders.refuse_panoptic(root)
+        if not (splits := ', '.join(find_splits(root))):
+            refuse_other_formats(root, split)
         raise UserError(f'{root}: ' + (
             f'no label maps of the split {split!r}, but of {splits}; choose with --split' if splits
             else f'{layout.name}, but there are no label maps' if layout
             else f'expected {split}_label/ and {split}_img/, or {split}_A/ and {split}_B/, or '
-            'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded'))
-    if config and (layout.n_labels == 0) != (config.n_labels == 0):
+            'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; it has '
+            + (', '.join(sorted(p.name + '/' for p in root.glob('*/'))[:6]) or 'no folders')))
+    if config and layout.name not in SIDE_BY_SIDE.values() and (
+            (layout.n_labels == 0) != (config.n_labels == 0)):
         raise UserError(f'{root}: its layout is {layout.name}, the run was trained on '
                         f'{config.layout}; choose another --data DIR')
     if config and config.n_labels and layout.name != config.layout:
         warn(f'note: {root}: its layout is {layout.name}, the run was trained on {config.layout}; '
              'the ids must mean the same labels')
-    labels, images = by_scene(files['label']), by_scene(files['image'])
-    insts = by_scene(files.get('inst', [])) or dict.fromkeys(labels)
-    pairs, problems = [], {}
+    files = {role: [Path(path) for path in paths] for role, paths in files.items()}
+    named = scene_names.name_files(files, scene_name)
+    labels = named['label']
+    images = scene_names.respell(named['image'], labels)
+    insts = scene_names.respell(named.get('inst', {}), labels) or dict.fromkeys(labels)
+    kinds = {'label map': labels, 'instance map': insts, 'photograph': images}
+    pairs, problems, unpaired = [], {}, {}
     for scene in sorted({*labels, *insts, *images}):
-        for kind, paths in ('label map', labels), ('instance map', insts), ('photograph', images):
-            if scene not in paths:
-                path = labels.get(scene) or images.get(scene) or insts[scene]
-                problems[scene] = f'{path}: no {kind} of the same name'
-                break
+        kind = next((kind for kind, paths in kinds.items() if scene not in paths), None)
+        if kind:
+            path = labels.get(scene) or images.get(scene) or insts[scene]
+            unpaired[scene] = kind
+            problems[scene] = f'{path}: no {kind} of the same name'
         else:
             pairs.append(Pair(scene, labels[scene], insts[scene], images[scene]))
+    candidates = {kind: scene_names.Candidates({
+        scene: paths[scene] for scene in unpaired if paths.get(scene)})
+        for kind, paths in kinds.items() if unpaired}
+    top = {root / path.relative_to(root).parts[0] for paths in files.values() for path in paths
+           if unpaired and path.is_relative_to(root)}
+    top |= {folder for folder in root.glob('*/') if unpaired and (
+        folder.name.startswith(split) or folder.name.lower() in own_folders.FOLDERS['image'])}
+    others = other_formats(top)
+    for scene, kind in unpaired.items():
+        if scene.rpartition('/')[2] in others:
+            problems[scene] = f'{others[scene.rpartition("/")[2]]}: {decoding.NOT_READ}'
+            continue
+        problems[scene] += candidates[kind].advice(scene)
+    if not pairs and layout.name == 'A to B' and not any('nearest' in x for x in problems.values()):
+        raise UserError(f'{root}: {files["label"][0].parent.name}/ and its partner share no names, '
+                        'as those of CycleGAN, which are not pairs; this program needs pairs: a '
+                        'map and its photograph under the same name')
     return layout, pairs, problems
 
 
@@ -322,10 +458,11 @@ def check_outside(folder, flag, root, pairs):
                             'taken for data; choose a folder outside')
 
 
-def files_by_name(paths, role):
+def files_by_name(paths, role, below_folders=False):
     """Return {scene: path} of files, and of the pictures in folders: not of those named for other
-    roles ('label', 'inst', 'image'), nor unnamed ones if another of their scene is named for it."""
-    files = []
+    roles ('label', 'inst', 'image'), nor unnamed ones if another of their scene is named for it.
+    Names are those of paths below the folders if others are the same, or if below_folders."""
+    files, folders = [], []
     for path in map(Path, paths):
         if path.is_dir():
             roles = {file: roles_by_name(file) for file in pictures_below(path)}
@@ -334,21 +471,31 @@ def files_by_name(paths, role):
             others = [file for file in roles
                       if roles[file] is None and scene_name(file) not in scenes]
             files += sorted(named + others, key=scene_name)
+            folders.append(path)
         else:
             if len(paths) == 1 and not decoding.is_mat_part(path):
-                require_regular_file(path)                  # refuse it before computing anything
+                require_regular_file(decoding.real_path(path))  # before computing anything
             files.append(path)
+            folders.append(path.parent)
     if not files:
         raise UserError(f'{paths[0]}: no pictures there')
-    return by_scene(files)
+    if below_folders or len({*map(scene_name, files)}) < len(files):
+        depth = scene_names.common_parts([Path(os.path.abspath(folder)) for folder in folders])
+        files = [Path(os.path.abspath(file)) for file in files]
+        return scene_names.name_files({role: files}, scene_name, depth)[role]
+    return scene_names.name_files({role: files}, scene_name)[role]
 
 
 def match_by_name(paths, role, labels):
     """Return files_by_name for all scenes of `labels`, {scene: path}; one file fits one map."""
-    files = files_by_name(paths, role)
+    files = files_by_name(paths, role, any('/' in scene for scene in labels))
     if len(files) == len(labels) == 1:
         return dict(zip(labels, files.values()))
+    files = scene_names.respell(files, labels)
     for scene, path in labels.items():
         if scene not in files or files[scene] == path and roles_by_name(path) is None:
-            raise UserError(f'{path}: no file of the same name in {" ".join(map(str, paths))}')
+            advice = scene_names.Candidates({name: file for name, file in files.items()
+                                             if name not in labels}).advice(scene)
+            raise UserError(f'{path}: no file of the same name in '
+                            f'{" ".join(map(str, paths))}{advice}')
     return files

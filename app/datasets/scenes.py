@@ -1,17 +1,31 @@
 """Read the scene of a label map, with its instance map and its photograph."""
+from pathlib import Path
+
 import numpy as np
 
 from app.common.config import format_value
 from app.common.console import warn, warn_once
-from app.datasets import inspection
+from app.datasets import decoding, inspection
+from app.datasets.layouts import SIDE_BY_SIDE
 from app.datasets.pairs import PairReader
 import data
 import generate
 
 
+def half_for_run(config, path, is_map=True):
+    """Return the half of a picture that holds the map (or the photograph), if a run was trained on
+    pictures side by side and this one is as wide as two; else its path."""
+    sides = [side for side, name in SIDE_BY_SIDE.items() if (name == config.layout) == is_map]
+    if (config.layout not in SIDE_BY_SIDE.values() or not config.size
+            or decoding.half_of(Path(path))):
+        return path
+    (w, h), (run_w, run_h) = decoding.read_header(path).size, config.size
+    return Path(path, sides[0]) if 0.95 < w * run_h / (2 * run_w * h) < 1.05 else path
+
+
 def read_scene(config, label_path, inst_path=None, size=None):
     """Read a label map and its instance map, or connected components, as a generate.Scene."""
-    reader = PairReader(config)
+    reader, label_path = PairReader(config), half_for_run(config, label_path)
     label, header = reader.read_label(label_path, size)
     warn_about_map(config, label_path, label, header)
     inst = None
@@ -57,6 +71,7 @@ def format_colour(colour):
 def read_photo(config, path, scene):
     """Read a photograph of a scene, resized to its label map: (1, C, H, W) in [-1, 1]."""
     h, w = scene.label.shape[-2:]
+    path = half_for_run(config, path, is_map=False)
     inspection.check_same_view(path, 'its label map', scene.size or (w, h))
     photo = PairReader(config).read_photo(path, (w, h))
     return data.to_float(data.to_tensor(photo)[None])

@@ -89,8 +89,9 @@ def score_pictures(evaluation, title, folder, render):
             e.recognise(picture, f'{folder}/{pair.name}'), label, e.void, e.config.n_labels)
         results.append((values, counts, pair.name, picture if pair.name in e.shown else None))
         if e.write and folder:
-            make_folder(e.write / folder)
-            write_picture(e.write / folder / f'{pair.name}.png', data.to_float(picture[None]))
+            path = e.write / folder / f'{pair.name}.png'
+            make_folder(path.parent)
+            write_picture(path, data.to_float(picture[None]))
         progress(done)
     if e.shared:
         results = sum(distributed.all_gather(results), [])
@@ -267,7 +268,8 @@ def training_pairs(config, root):
     """Return the pairs in `root` that a run is trained on and those held out, [] where unknown."""
     t = config.training
     with suppress(UserError):
-        pairs = layouts.find_pairs(root, t.split if t else 'train')[1]
+        pairs = layouts.find_pairs(root, t.split if t else 'train',
+                                   chosen=config.layout)[1]
         return inspection.train_and_heldout(config, [
             pair for pair in pairs if not t or pair.name not in t.left_out])
     return [], []
@@ -283,7 +285,8 @@ def check_pictures(evaluation, folders, configs):
                 warn(f'warning: {folder}: was trained on {n} of the {len(scored)} pictures that '
                      'are scored')
     names, write = {pair.name for pair in evaluation.pairs}, evaluation.write
-    if others := write and [path for path in write.glob('real/*.png') if path.stem not in names]:
+    if others := write and [path for path in write.glob('real/**/*.png') if path.relative_to(
+            write / 'real').as_posix().removesuffix('.png') not in names]:
         raise UserError(f'--write {write}: has {plural(len(others), "picture")} of another '
                         f'evaluation, such as {min(others)}; choose another folder')
 

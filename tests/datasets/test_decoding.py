@@ -60,7 +60,7 @@ def test_maps_of_all_depths(tmp_path):
         larger = decoding.read_map(tmp_path / name, (4, 4))
         assert larger[::2, ::2].tolist() == expected, name
 
-    write(tmp_path / 'colour.png', np.zeros((2, 2, 3), np.uint8))
+    write(tmp_path / 'colour.png', np.full((2, 2, 3), (9, 0, 0), np.uint8))
     with pytest.raises(UserError, match='colour.png: .* RGB'):
         decoding.read_map(tmp_path / 'colour.png')
 

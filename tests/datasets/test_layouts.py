@@ -394,7 +394,7 @@ BAD = {
                    (r / 'train_label' / 'a.png').unlink()),
         'a.jpg: JPEG changes the values of labels; .* --jpeg-labels'),
     'an RGB label map': (
-        lambda r: write(r / 'train_label' / 'a.png', np.zeros((20, 24, 3), np.uint8)),
+        lambda r: write(r / 'train_label' / 'a.png', np.full((20, 24, 3), (9, 0, 0), np.uint8)),
         'a.png: .* RGB; .* --palette'),
     'instances as labels': (
         lambda r: write(r / 'train_label' / 'a.png', np.full((20, 24), 26001, np.uint16)),
