@@ -81,15 +81,13 @@ def finetune(args):
 
 def start(args, config, folder, device, pairs, load_weights=None):
     """Make a new run and train it. load_weights: called with the run before its first step."""
-    from app.datasets import layouts
     from app.evaluation.scoring import training_scorer
     from app.runs import distributed, runs, training
     if args.dry_run:
         config.training.cache = None                        # nothing is written
     else:
-        layouts.check_outside(folder, '--run', config.training.data, pairs)
-    if config.training.cache:
-        layouts.check_outside(config.training.cache, '--cache', config.training.data, pairs)
+        commands.check_outside('--run', folder, config)
+        commands.check_outside('--cache', config.training.cache, config)
     with distributed.main_process_first():
         loaded = training.load_training_data(config, folder, pairs)
     if args.hours:
@@ -122,6 +120,7 @@ def resume(args):
             # A checkpoint of a stranger must not choose the folder that is written to.
             warn(f'note: {cache} holds no cache; one is made beside {folder}, or in --cache DIR')
             run.config.training.cache = ''
+        commands.check_outside('--cache', getattr(args, 'cache', ''), run.config)
         pairs, sizes = inspection.pairs_of_run(run.config, folder)
         configurations.complete_config(run.config, pairs, sizes)
         if run.step >= run.config.training.total_steps:
@@ -160,6 +159,7 @@ def generate(args):
         raise UserError(f'--inst: {folder} was trained without instances; leave it out')
     if getattr(args, 'compile', False):
         devices.compile_generator(run)
+    commands.check_outside('--out', args.out, run.config)
     out = Path(args.out) if args.out else folder / 'generated'
     files = generation.pair_files(args.label, args.inst, args.encode, out)
     if args.styles and len(files.labels) > 1:

@@ -72,6 +72,13 @@ def is_common(error):
             and not (distributed and distributed.works_apart))
 
 
+def check_outside(flag, folder, config):
+    """Raise UserError if a flag names a folder of pictures of the data set of a run to write to."""
+    from app.datasets import layouts
+    if folder and config.training:
+        layouts.check_outside(folder, flag, config.training.data, config.layout)
+
+
 def check(args):
     """Read a whole data set and report what it holds and what is wrong."""
     from app.datasets import inspection
@@ -86,6 +93,7 @@ def edit(args):
     from app.datasets import layouts, scenes
     from app.editor import http_server, scene_files
     folder, run = load_trained_run(args)
+    check_outside('--out', args.out, run.config)
     out = Path(args.out) if args.out else folder / 'edited'
     clusters = load_clusters(run, folder)
     label, inst, styles, photo = (path and Path(path) for path in (

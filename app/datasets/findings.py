@@ -1,39 +1,65 @@
 """What the files of a data set hold that a new run must know, or its user: found before training.
 The functions warn of what they find."""
+from functools import partial
+
 import numpy as np
 
-from app.common.console import Progress, plural, warn
-from app.common.errors import UserError
-from app.datasets import decoding
+from app.common.console import plural, warn
+from app.datasets import decoding, layouts
+from app.datasets.pairs import PairReader
 
 LOOKED_AT = 50          # pictures at most, spread evenly, where some of them tell enough
 MOST_IDS = 20000        # an instance map with more of them has no objects
 NEARLY_BLACK = 64       # a condition of 8 bits with nothing above this
+MANY_GREYS = 12         # drawn conditions have fewer greys, or smooth ones
 
 
-def spread(items, count=LOOKED_AT):
-    """Return at most `count` items, spread evenly over all."""
-    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
+def add_findings(source, contents, facts, borders, shared):
+    """Add to the result of inspection.inspect_dataset what a new run keeps, and warn of the rest.
+    facts: {pair: (the ids of its label map, its Header, that of the photograph)}. borders, shared:
+    what count_borders and count_shared_ids return of some pairs."""
+    root, pictures, looked_at = source.data, contents.n_labels == 0, decoding.spread(
+        list(facts), LOOKED_AT)
+    labels, images = ({getattr(pair, role): fact[number] for pair, fact in facts.items()}
+                      for number, role in ((1, 'label'), (2, 'image')))
+    contents.image_max = look_at_pictures(root, images, 'photographs')
+    if pictures:
+        contents.condition_max = look_at_pictures(root, labels, 'the pictures in place of label '
+                                                  'maps')
+        look_at_conditions(root, [pair.label for pair in looked_at], PairReader(contents))
+        return
+    contents.index_colours = compare_tables(root, [
+        (path, ids, header) for (ids, *_), (path, header) in zip(facts.values(), labels.items())
+        if not header.is_saved_map])
+    look_for_smoothed_maps(root, borders)
+    if source.palette_nearest:
+        warn_of_nearest(source, contents)
+    if source.palette and contents.instances == 'files' and (
+            layouts.LAYOUTS[contents.layout].n_labels is None):
+        def count(pair):
+            reader = PairReader(contents)
+            label, _ = reader.read_label(pair.label)
+            inst = reader.read_instances(pair.inst, label.shape[1::-1])
+            return count_shared_ids(label, inst, contents.void)
+        shared = decoding.map_usable(count, looked_at, 'instances')
+    contents.inst_per_label = ids_restart(root, shared)
 
 
-def compute(function, items, what):
-    """Return [function(item)], computed in threads, without the items that raise a UserError:
-    whatever reads them next reports it."""
-    def attempt(item):
-        try:
-            return function(item)
-        except UserError:
-            return None
-
-    results = decoding.map_in_threads(attempt, items, Progress(f'reading {what}', len(items)))
-    return [result for result in results if result is not None]
+def look_at_pictures(root, headers, what):
+    """Say once that pictures are transparent, and return what find_ranges does. headers: {path:
+    decoding.Header}. what: they are called so."""
+    white = find_ranges(root, [path for path in headers if headers[path].is_deep], what)
+    alpha = [path for path in headers if headers[path].has_alpha]
+    decoding.map_usable(partial(decoding.read_photo, white=white),
+                        decoding.spread(alpha, LOOKED_AT), 'transparency')
+    return white
 
 
 def find_ranges(root, paths, what):
     """Return what is white in pictures of 16 bits: their maximum, or None where all bits count.
     paths: of those pictures. what: they are called so."""
-    largest = max(compute(lambda path: int(decoding.read_deep(path).max()), paths, 'values'),
-                  default=0)
+    largest = max(decoding.map_usable(lambda path: int(decoding.read_deep(path).max()), paths,
+                                     'values'), default=0)
     if not 0 < largest < 1 << 15:
         return None
     warn(f'note: {root}: {what} of 16 bits hold values up to {largest}, which becomes white, in '
@@ -41,37 +67,53 @@ def find_ranges(root, paths, what):
     return largest
 
 
-def look_at_conditions(root, paths, read):
-    """Warn of pictures in place of label maps that are nearly black, as maps of ids are."""
-    def largest_value(path):
-        picture = read(path)
-        return int(picture.max()) if picture.dtype == np.uint8 else 255
+def look_at_conditions(root, paths, reader):
+    """Warn of pictures in place of label maps that hold ids: nearly black ones, and those whose
+    grey levels are areas of a value each, side by side without transitions."""
+    def facts(path):
+        picture, _ = reader.read_label(path)
+        if picture.dtype != np.uint8 or (picture != picture[..., :1]).any():
+            return 255, 0, 0, ()
+        grey = picture[..., 0]
+        steps = np.abs(np.diff(grey.astype(int))).ravel()
+        steps, (low, high) = steps[steps > 0], neighbourhood(grey)
+        return (grey.max(), 1 - len(steps) / grey.size, np.median(steps) if len(steps) else 0,
+                np.unique(grey[low == high]).tolist())
 
-    largest = max(compute(largest_value, spread(paths), 'conditions'), default=255)
-    if largest < NEARLY_BLACK:
-        warn(f'note: {root}: the pictures in place of label maps hold values from 0 to {largest} '
-             'of 255, which is nearly black; if they are ids of labels, rename the folders from _A '
-             'and _B to _label and _img')
+    found = decoding.map_usable(facts, paths, 'conditions')
+    if not found:
+        return
+    largest, flat, steps, greys = zip(*found)
+    greys = sorted(set().union(*greys) - {255})
+    look_like_ids = (np.mean(flat) > 0.9 and np.median(steps) > 2 and len(greys) >= MANY_GREYS
+                     and np.median(np.diff(greys)) == 1)
+    if max(largest) < NEARLY_BLACK or look_like_ids:
+        which = 'are nearly black' if max(largest) < NEARLY_BLACK else 'look like maps of ids'
+        warn(f'note: {root}: the pictures in place of label maps hold values from 0 to '
+             f'{max(largest)} of 255 and {which}; if they are ids of labels, rename the folders '
+             'from A and B to train_label and train_img')
 
 
-def compare_tables(root, tables):
+def compare_tables(root, maps):
     """Return the colours of indices as rows [R, G, B, id, ''], or None without colour tables. Warn
-    if maps show one index in different colours. tables: (path, ids, colours (256 * 3 bytes))."""
-    known, different = {}, None
-    for path, ids, table in tables:
+    if maps show one index in different colours, and of ids that are transparent. maps: (path, ids,
+    decoding.Header)."""
+    known, different, clear = {}, None, None
+    for path, ids, header in maps:
         for i in ids:
-            colour = tuple(table[3 * i:3 * i + 3])
+            colour = tuple((header.table or b'')[3 * i:3 * i + 3])
             if colour and known.setdefault(i, (colour, path))[0] != colour and not different:
-                different = (f'{path}: its index {i} has the colour {show(colour)}, and in '
-                             f'{known[i][1]} it has {show(known[i][0])}')
+                different = (f'{path}: its index {i} has the colour '
+                             f'{decoding.format_colour(colour)}, and in {known[i][1]} it has '
+                             f'{decoding.format_colour(known[i][0])}')
+        clear = clear or next(((path, i) for i in ids if i in header.clear), None)
     if different:
         warn(f'warning: {different}; indices are taken as ids of labels. If the colours stand for '
              'labels, use --palette FILE')
+    if clear:
+        warn(f'note: {clear[0]}: its id {clear[1]} is transparent, and a label all the same; '
+             f'--ignore-label {clear[1]} takes it as unknown')
     return [[*colour, i, ''] for i, (colour, _) in sorted(known.items())] or None
-
-
-def show(colour):
-    return ','.join(map(str, colour))
 
 
 def neighbourhood(label):
@@ -144,3 +186,17 @@ def ids_restart(root, counts):
          f'{plural(len(counts), "picture")} mean objects of several labels; the pixels of one '
          'label and one id are an instance')
     return True
+
+
+def warn_of_nearest(source, contents):
+    """Say in what share of the pixels --palette-nearest replaces a colour, in some of the maps."""
+    def share(pair):
+        colours, _ = decoding.decode_map(pair.label, colours=True)
+        return 1 - (colours[..., None, :] == codes).all(-1).any(-1).mean()
+
+    codes = [row[:3] for row in contents.palette]
+    off = decoding.map_usable(share, decoding.spread(contents.pairs, 8), 'colours')
+    if off:
+        warn(f'note: {source.data}: {100 * np.mean(off):.3g} % of the pixels in '
+             f'{plural(len(off), "map")} have colours beside those of {source.palette}, and take '
+             'the label of the nearest')

@@ -14,7 +14,7 @@ import numpy as np
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import read_text, require_regular_file, resolve_path
-from app.datasets import decoding, own_folders, scene_names
+from app.datasets import decoding, formats, own_folders, scene_names
 
 # Endings of file names that tell the roles of files; those without a role are not used.
 ROLES = {r'(_gtFine|_gtCoarse)?_labelIds': 'label', r'(_gtFine|_gtCoarse)?_instanceIds': 'inst',
@@ -91,13 +91,13 @@ def files_below(folder):
 def pictures_below(folder, pattern='*'):
     """Return the pictures below a folder whose names match a pattern."""
     return [path for path in files_below(folder)
-            if path.suffix.lower() in decoding.SUFFIXES and path.match(pattern)]
+            if path.suffix.lower() in formats.SUFFIXES and path.match(pattern)]
 
 
 def other_formats(folders):
     """Return {scene: path} of the pictures below some folders in formats that are not read."""
     return {scene_name(path): path for folder in folders for path in files_below(folder)
-            if path.suffix.lower() in decoding.OTHER_SUFFIXES}
+            if path.suffix.lower() in formats.OTHER_SUFFIXES}
 
 
 def refuse_other_formats(root, split):
@@ -106,7 +106,7 @@ def refuse_other_formats(root, split):
             path for path in root.glob('*/') if {split, LONG_SPLITS.get(split)} & {
                 path.name, path.name.partition('_')[0]} or path.name in (
                     'annotations', 'masks', 'labels', 'gtFine', 'images'))).values():
-        raise UserError(f'{path}: {decoding.NOT_READ}')
+        raise UserError(f'{path}: {formats.NOT_READ}')
 
 
 # The functions find_... take the folder of a data set and the name of a split. They return None if
@@ -129,8 +129,18 @@ def find_cityscapes(root, split):
             label=folder + '/{split}/*_labelIds.*', inst=folder + '/{split}/*_instanceIds.*',
             image='leftImg8bit/{split}/*_leftImg8bit.*')(root, split)
         if files and files['label']:
+            if not files['image']:
+                refuse_other_photographs(root, split)
             return files
     return None
+
+
+def refuse_other_photographs(root, split):
+    """Raise UserError for photographs of Cityscapes' relatives: in fog or rain, of the right."""
+    for path in (path for folder in sorted(root.glob(f'*Img8bit*/{split}/'))
+                 for path in pictures_below(folder)):
+        raise UserError(f'{path}: photographs are looked for as leftImg8bit/{split}/*_leftImg8bit.*'
+                        '; put one for each label map there, under that ending')
 
 
 def refuse_other_endings(root, split):
@@ -189,7 +199,7 @@ def find_helen(root, split):
 def find_own(root, split):
     """Folders of any names that tell the roles, and those of other layouts if their labels are a
     user's own."""
-    for name in ('Cityscapes', 'ADE20K scene parsing', 'ADE20K full', 'A to B'):
+    for name in ('flat', 'Cityscapes', 'ADE20K scene parsing', 'ADE20K full', 'A to B'):
         files = LAYOUTS[name].find(root, split)
         if files and files['label']:
             return {role: paths for role, paths in files.items()
@@ -222,20 +232,23 @@ def side_of_maps(root, split, certain=False):
     """Return 'left' or 'right', the half of the pictures <split>/* that looks drawn, or None if
     they are not twice as wide as high. certain: they are side by side, whatever their size. Raises
     UserError if the halves do not differ."""
+    def entropies(path):
+        """Return how many bits tell the colour of a pixel of each half; () of another shape."""
+        header = decoding.read_header(path)
+        w, h = header.size
+        if not certain and not 1.9 * h <= w <= 2.1 * h:
+            return ()
+        white = max(1, int(decoding.read_deep(path).max())) if header.is_deep else None
+        halves = [decoding.read_photo(path / side, white=white) // 32 for side in SIDE_BY_SIDE]
+        counts = [np.bincount((half @ np.array([64, 8, 1])).ravel()) for half in halves]
+        shares = [count[count > 0] / count.sum() for count in counts]
+        return [-(share * np.log2(share)).sum() for share in shares]
+
     paths = pictures_below(root / split) if (root / split).is_dir() else []
-    paths, entropies = paths[::-(-len(paths) // 8) or 1], []
-    for path in paths:
-        with suppress(UserError):                   # it is reported later
-            w, h = decoding.read_header(path).size
-            if not certain and not 1.9 * h <= w <= 2.1 * h:
-                return None
-            halves = [decoding.read_photo(path / side) // 32 for side in SIDE_BY_SIDE]
-            counts = [np.bincount((half @ np.array([64, 8, 1])).ravel()) for half in halves]
-            shares = [count[count > 0] / count.sum() for count in counts]
-            entropies.append([-(share * np.log2(share)).sum() for share in shares])
-    if not entropies:
+    bits = decoding.map_usable(entropies, decoding.spread(paths, 8), 'halves')
+    if not all(bits) or not bits:
         return None
-    left, right = np.mean(entropies, 0)
+    left, right = np.mean(bits, 0)
     if abs(left - right) < 0.3:
         raise UserError(f'{root / split}: pictures like pairs side by side, whose halves look '
                         'alike; say which half is the map with --layout map-left or --layout '
@@ -368,17 +381,18 @@ def recognise_layout(root, split, chosen=None):
     return empty
 
 
-def find_splits(root):
-    """Return {split: number of label maps} of the splits of a data set."""
+def find_splits(root, chosen=None):
+    """Return {split: {role: [path]}} of the splits of a data set. chosen: see recognise_layout."""
     named = [folder.name.removesuffix(end) for end in ('_label', '_A', 'A')
              for folder in root.glob('*' + end)]
     splits = {}
     for split in ['train', 'val', 'test', *sorted(named)]:
         with suppress(UserError):                       # of a split that nobody asked for
-            labels = recognise_layout(root, split)[1].get('label')
-            if labels and labels not in splits.values():    # without lists, each is the whole
-                splits[split] = labels
-    return {split: len(labels) for split, labels in splits.items()}
+            files = recognise_layout(root, split, chosen)[1]
+            # Without lists, each split is the whole data set.
+            if files.get('label') and files['label'] not in [f['label'] for f in splits.values()]:
+                splits[split] = files
+    return splits
 
 
 def find_pairs(root, split='train', config=None, chosen=None):
@@ -408,33 +422,7 @@ def find_pairs(root, split='train', config=None, chosen=None):
         warn(f'note: {root}: its layout is {layout.name}, the run was trained on {config.layout}; '
              'the ids must mean the same labels')
     files = {role: [Path(path) for path in paths] for role, paths in files.items()}
-    named = scene_names.name_files(files, scene_name)
-    labels = named['label']
-    images = scene_names.respell(named['image'], labels)
-    insts = scene_names.respell(named.get('inst', {}), labels) or dict.fromkeys(labels)
-    kinds = {'label map': labels, 'instance map': insts, 'photograph': images}
-    pairs, problems, unpaired = [], {}, {}
-    for scene in sorted({*labels, *insts, *images}):
-        kind = next((kind for kind, paths in kinds.items() if scene not in paths), None)
-        if kind:
-            path = labels.get(scene) or images.get(scene) or insts[scene]
-            unpaired[scene] = kind
-            problems[scene] = f'{path}: no {kind} of the same name'
-        else:
-            pairs.append(Pair(scene, labels[scene], insts[scene], images[scene]))
-    candidates = {kind: scene_names.Candidates({
-        scene: paths[scene] for scene in unpaired if paths.get(scene)})
-        for kind, paths in kinds.items() if unpaired}
-    top = {root / path.relative_to(root).parts[0] for paths in files.values() for path in paths
-           if unpaired and path.is_relative_to(root)}
-    top |= {folder for folder in root.glob('*/') if unpaired and (
-        folder.name.startswith(split) or folder.name.lower() in own_folders.FOLDERS['image'])}
-    others = other_formats(top)
-    for scene, kind in unpaired.items():
-        if scene.rpartition('/')[2] in others:
-            problems[scene] = f'{others[scene.rpartition("/")[2]]}: {decoding.NOT_READ}'
-            continue
-        problems[scene] += candidates[kind].advice(scene)
+    pairs, problems = pair_by_name(root, split, files)
     if not pairs and layout.name == 'A to B' and not any('nearest' in x for x in problems.values()):
         raise UserError(f'{root}: {files["label"][0].parent.name}/ and its partner share no names, '
                         'as those of CycleGAN, which are not pairs; this program needs pairs: a '
@@ -442,20 +430,48 @@ def find_pairs(root, split='train', config=None, chosen=None):
     return layout, pairs, problems
 
 
-def check_outside(folder, flag, root, pairs):
-    """Raise UserError if a folder that is to be written lies among the files of pairs in `root`,
-    where it would be taken for data next time."""
-    root, folder = resolve_path(root), resolve_path(folder)
-    places = set()
-    for path in {path.parent for pair in pairs for path in pair[1:] if path}:
-        path = Path(os.path.abspath(path))
-        parts = (path.relative_to(os.path.abspath(root)).parts
-                 if path.is_relative_to(os.path.abspath(root)) else ())
-        places.add(resolve_path(root / parts[0]) if parts else resolve_path(path))
-    for place in places - {root}:
-        if folder.is_relative_to(place):
-            raise UserError(f'{flag} {folder}: lies in {place}, so what is written there would be '
-                            'taken for data; choose a folder outside')
+def pair_by_name(root, split, files):
+    """Return [Pair] of {role: [path]}, and {scene: message} of the scenes that lack a file, with
+    what would pair them."""
+    named = scene_names.name_files(files, scene_name)
+    labels = named['label']
+    images = scene_names.respell(named['image'], labels)
+    insts = scene_names.respell(named.get('inst', {}), labels) or dict.fromkeys(labels)
+    kinds = {'label map': labels, 'instance map': insts, 'photograph': images}
+    pairs, unpaired = [], {}
+    for scene in sorted({*labels, *insts, *images}):
+        if kind := next((kind for kind, paths in kinds.items() if scene not in paths), None):
+            unpaired[scene] = kind
+        else:
+            pairs.append(Pair(scene, labels[scene], insts[scene], images[scene]))
+    if not unpaired:
+        return pairs, {}
+    candidates = {kind: scene_names.Candidates({
+        scene: paths[scene] for scene in unpaired if paths.get(scene)})
+        for kind, paths in kinds.items()}
+    folders = {root / path.relative_to(root).parts[0] for paths in files.values() for path in paths}
+    folders |= {folder for folder in root.glob('*/') if folder.name.startswith(split)
+                or folder.name.lower() in own_folders.FOLDERS['image']}
+    others, problems = other_formats(folders), {}
+    for scene, kind in unpaired.items():
+        path = labels.get(scene) or images.get(scene) or insts[scene]
+        other = others.get(scene.rpartition('/')[2])
+        problems[scene] = (f'{other}: {formats.NOT_READ}' if other else
+                           f'{path}: no {kind} of the same name' + candidates[kind].advice(scene))
+    return pairs, problems
+
+
+def check_outside(folder, flag, root, chosen=None):
+    """Raise UserError if a folder that is to be written lies in one of the pictures in `root`,
+    where it would be taken for data next time. chosen: see recognise_layout."""
+    folder, root = resolve_path(folder), Path(root)
+    tops = [top for top in root.glob('*/') if folder.is_relative_to(resolve_path(top))]
+    splits = find_splits(root, chosen).values() if tops else ()
+    for paths in (paths for files in splits for paths in files.values()):
+        for top in tops:
+            if any(Path(path).is_relative_to(top) for path in paths):
+                raise UserError(f'{flag} {folder}: lies in {top}, so what is written there would '
+                                'be taken for data; choose a folder outside')
 
 
 def files_by_name(paths, role, below_folders=False):

@@ -69,14 +69,19 @@ class PairReader:
                          self.layout.n_labels is None or self.layout.may_be_own)
         return decoding.resize_labels(label, size, path), header
 
+    def decode_instances(self, path, size=None):
+        """Return the ids of an instance map, (H, W) of up to 64 bits, and its decoding.Header."""
+        to_ids = self.layout.inst_of_colours
+        colours = to_ids and Path(path).suffix.lower() != '.npy'    # arrays hold ids
+        inst, header = decoding.decode_map(
+            path, size, colours, jpeg_allowed=self.config.jpeg_labels or self.decoder == 1,
+            colours_are_ids=True, decoder=self.decoder)
+        return to_ids(inst) if inst.ndim == 3 else inst, header
+
     def read_instances(self, path, size=None, label=None):
         """Return the ids of an instance map, (H, W) int32. label: the label map, of the same size;
         where the run has inst_per_label, the ids of each label are numbered anew."""
-        to_ids = self.layout.inst_of_colours
-        colours = to_ids and Path(path).suffix.lower() != '.npy'    # arrays hold ids
-        inst, header = decoding.decode_map(path, size, colours, colours_are_ids=True,
-                                           decoder=self.decoder)
-        inst = to_ids(inst) if inst.ndim == 3 else inst
+        inst, header = self.decode_instances(path, size)
         if inst.dtype.itemsize > 4:                                 # number ids of 64 bits anew
             inst = np.unique(inst, return_inverse=True)[1].reshape(inst.shape)
         if getattr(self.config, 'inst_per_label', False) and not header.is_saved_map:
@@ -135,9 +140,9 @@ def colours_to_labels(colours, palette, path, nearest=False):
         row[missing] = rows[inverse.ravel()]
     elif missing.any():
         y, x = np.argwhere(missing)[0]
-        raise UserError(f'{path}: colour {",".join(map(str, colours[y, x]))} at x={x}, y={y} is '
-                        'not in the palette; add it there or fix the map; --palette-nearest takes '
-                        'the nearest colour')
+        raise UserError(f'{path}: colour {decoding.format_colour(colours[y, x])} at x={x}, y={y} '
+                        'is not in the palette; add it there or fix the map; --palette-nearest '
+                        'takes the nearest colour')
     return np.array([label for *_, label, _ in palette], np.int32)[row]
 
 

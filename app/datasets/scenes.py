@@ -6,6 +6,7 @@ import numpy as np
 from app.common.config import format_value
 from app.common.console import warn, warn_once
 from app.datasets import decoding, inspection
+from app.datasets.decoding import format_colour
 from app.datasets.layouts import SIDE_BY_SIDE
 from app.datasets.pairs import PairReader
 import data
@@ -62,10 +63,6 @@ def warn_about_map(config, path, label, header):
                   f'{", ".join(str(names[i]) for i in sorted(missing))}, so the networks know '
                   'nothing of it. Does the map use other ids than the training data, as trainIds '
                   'in place of labelIds?')
-
-
-def format_colour(colour):
-    return ','.join(map(str, colour))
 
 
 def read_photo(config, path, scene):

@@ -199,6 +199,9 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     root = flags.data or (config.training and config.training.data)
     if not root:
         raise UserError(f'{folders[0]}: its data set is not known; name it with --data DIR')
+    for flag, path in ('--out', flags.out), ('--write', flags.write):
+        if path:
+            layouts.check_outside(path, flag, root, config.layout)
     trained, held = training_pairs(config, root)
     split = flags.split or ('held' if held else 'val')
     size = flags.size or min((config.size for config in configs if config.size), default=None)

@@ -13,7 +13,7 @@ import torch
 
 from app.common import files
 from app.common.errors import UserError
-from app.datasets import decoding, layouts, pairs
+from app.datasets import decoding, formats, layouts, pairs
 from app.datasets.pairs import PairReader, open_dataset
 from conftest import ROOT
 
@@ -68,7 +68,7 @@ def test_maps_of_all_depths(tmp_path):
 def test_a_header_is_read_without_decoding(tmp_path):
     """Nor do EXIF data behind the pixels turn a picture later, when it is decoded."""
     photo, exif = tmp_path / 'photo.png', Image.Exif()
-    exif[decoding.EXIF_ORIENTATION] = 6
+    exif[formats.EXIF_ORIENTATION] = 6
     write(photo, np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
     blob, turned = photo.read_bytes(), exif.tobytes().removeprefix(b'Exif\0\0')
     end = blob.index(b'IEND') - 4

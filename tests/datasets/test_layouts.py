@@ -401,7 +401,7 @@ BAD = {
         'a.png: values from 26001 to 26001; .* instance map'),
     'an alpha channel': (
         lambda r: write(r / 'train_inst' / 'a.png', np.zeros((20, 24, 2), np.uint8)),
-        'a.png: .* LA'),
+        'a.png: transparent at x=0, y=0'),
     'a tiny picture': (
         lambda r: [write(r / f'train_{k}', np.zeros(s, np.uint8)) for k, s in (
             ('label/a.png', (1, 1)), ('inst/a.png', (1, 1)), ('img/a.bmp', (1, 1, 3)))],

@@ -681,8 +681,8 @@ def test_a_run_or_a_cache_among_the_maps_is_refused(folder, flag, tmp_path, p2ph
 
 @pytest.mark.parametrize('folder', ['own/run', 'runs/x', 'train_label'])
 def test_a_run_outside_is_allowed(folder, tmp_path):
-    _, contents = read(flat(tmp_path / 'own', labels().astype(np.uint8)))
-    layouts.check_outside(tmp_path / folder, '--run', tmp_path / 'own', contents.pairs)
+    flat(tmp_path / 'own', labels().astype(np.uint8))
+    layouts.check_outside(tmp_path / folder, '--run', tmp_path / 'own')
 
 
 # ---------------------------------------------------------------------------------- pages and bands
@@ -856,3 +856,116 @@ def test_instance_ids_in_colours_and_of_another_size(tmp_path):
         assert contents.inst_per_label and same_partition(items[0]['inst'], components)
     items, _ = read(flat(tmp_path / 'ids', labels().astype(np.uint8), inst=larger))
     assert same_partition(items[0]['inst'], components)
+
+
+# ----------------------------------------------------------------------------- between the kinds
+
+def test_grey_label_maps_of_16_bits_a_channel_keep_all_bits(tmp_path):
+    """In three channels as in one; with colours the byte that tells them is the id."""
+    flat(tmp_path, lambda path: deep_png_colours(path, labels((0, 300, 2, 1000))),
+         inst=lambda path: deep_png_colours_alpha(path, labels((7, 4464, 9, 65535))))
+    items, contents = read(tmp_path)
+    assert contents.n_labels == 1001
+    for item in items:
+        assert np.array_equal(item['label'], labels((0, 300, 2, 1000)))
+        assert same_partition(item['inst'], labels((7, 4464, 9, 65535)))
+    colours = np.dstack([labels(), 3 - labels(), labels() * 5])
+    for name, factor in ('low', 1), ('high', 256), ('both', 257):
+        flat(tmp_path / name, labels().astype(np.uint8),
+             inst=lambda path: write_png(path, colours * factor, 16, 2))
+        assert same_partition(read(tmp_path / name)[0][0]['inst'], labels())
+
+
+@pytest.mark.parametrize('channels', [2, 4])
+@pytest.mark.parametrize('role', ['label', 'inst'])
+def test_grey_maps_that_are_transparent_in_part_are_refused(channels, role, tmp_path):
+    alpha = np.full((SIDE, SIDE), 255)
+    alpha[5:9, 7:9] = 0
+    grey = np.dstack([labels()] * (channels - 1) + [alpha]).astype(np.uint8)
+    flat(tmp_path, grey if role == 'label' else labels().astype(np.uint8),
+         inst=grey if role == 'inst' else labels().astype(np.uint8))
+    problems = examine(tmp_path).problems
+    assert len(problems) == 2 and all('transparent at x=7, y=5' in p for p in problems.values())
+
+
+@pytest.mark.parametrize('name, write, noted', [
+    ('palette', png(8, 3, plte(4), (b'tRNS', b'\xff\xff\0')), True),
+    ('palette, 2 bits', png(2, 3, plte(4), (b'tRNS', b'\xff\xff\0')), True),
+    ('grey', png(8, 0, (b'tRNS', b'\0\2')), True), ('4 bits', png(4, 0, (b'tRNS', b'\0\2')), True),
+    ('another id', png(8, 3, plte(9), (b'tRNS', b'\xff' * 7 + b'\0')), False),
+    ('half', png(8, 3, plte(4), (b'tRNS', b'\xff\x80')), False)])
+def test_ids_that_are_transparent_are_noted(name, write, noted, tmp_path, capsys):
+    flat(tmp_path, lambda path: write(path, labels()))
+    items, _ = read(tmp_path)
+    err = capsys.readouterr().err
+    assert ('its id 2 is transparent' in err and '--ignore-label 2' in err) == noted
+    assert all(np.array_equal(item['label'], labels()) for item in items)
+    if noted:
+        items, contents = read(tmp_path, ignore_label=2)
+        assert contents.void == [contents.n_labels - 1]
+
+
+@pytest.mark.parametrize('side', ['left', 'right'])
+@pytest.mark.parametrize('top', [4095, 65535])
+@pytest.mark.parametrize('alpha', [False, True])
+def test_halves_of_16_bits(side, top, alpha, tmp_path):
+    """Both halves of a picture have the range of the data set, and transparent pixels are white."""
+    smooth, drawn = np.dstack([ramp(top), ramp(top)[::-1], ramp(top // 2)]), np.dstack(
+        [labels((0, top, top // 2))] * 3)
+    halves = [drawn, smooth][::1 if side == 'left' else -1]
+    whole = np.concatenate(halves, 1)
+    if alpha:
+        opacity = np.full(whole.shape[:2], 65535)
+        opacity[:5] = 0
+        whole = np.dstack([whole, opacity])
+    for name in 'ab':
+        (tmp_path / 'train').mkdir(exist_ok=True)
+        write_png(tmp_path / 'train' / f'{name}.png', whole, 16, 6 if alpha else 2)
+    items, contents = read(tmp_path)
+    assert contents.layout == f'side by side, map {side}'
+    for item in items:
+        for array, values in (item['label'], drawn), (item['image'], smooth):
+            seen = values * 255 / top
+            seen[:5] = 255 if alpha else seen[:5]
+            assert np.abs(array - seen).max() <= 1
+
+
+@pytest.mark.parametrize('values, noted', [
+    (range(100, 117), True), (range(64, 80), True), ((*range(60, 75), 255), True),
+    (range(0, 255, 15), False), ((0, 128, 255), False)])
+def test_conditions_of_large_ids_are_noticed(values, noted, tmp_path, capsys):
+    for name in 'ab':
+        save(tmp_path / 'train_A' / f'{name}.png', labels(np.random.default_rng(0).permutation(
+            values)).astype(np.uint8))
+        save(tmp_path / 'train_B' / f'{name}.png', photo())
+    read(tmp_path)
+    assert ('look like maps of ids' in capsys.readouterr().err) == noted
+
+
+@pytest.mark.parametrize('what', ['blurred', 'gradient', 'drawing'])
+def test_smooth_and_drawn_conditions_are_none_of_ids(what, tmp_path, capsys):
+    y, x = np.mgrid[:256, :256]
+    grey = {'blurred': (x // 16 + y // 16) * 4, 'gradient': (x + y) // 2,
+            'drawing': 255 - 255 * (abs(x - y) < 3)}[what].astype(np.uint8)
+    if what == 'drawing':                           # with smooth edges
+        grey = np.asarray(Image.fromarray(grey).rotate(30, Image.Resampling.BICUBIC))
+    save(tmp_path / 'train_A' / 'a.png', grey)
+    save(tmp_path / 'train_B' / 'a.png', np.repeat(grey[..., None], 3, 2))
+    read(tmp_path)
+    assert 'ids' not in capsys.readouterr().err
+
+
+def test_jpeg_instance_maps_need_a_flag(tmp_path):
+    flat(tmp_path, labels().astype(np.uint8), inst=(labels() * 60).astype(np.uint8),
+         endings=('.png', '.png', '.jpg'))
+    assert all('--jpeg-labels' in problem for problem in examine(tmp_path).problems.values())
+    _, contents = read(tmp_path, jpeg_labels=True)
+    contents.jpeg_labels, contents.decoder = False, 1           # a run of before
+    PairReader(contents)(contents.pairs[0])
+
+
+def test_the_range_is_found_where_bad_pictures_are_skipped(tmp_path):
+    flat(tmp_path, labels().astype(np.uint8), lambda path: deep_png(path, ramp(4095)), names='abc')
+    (tmp_path / 'train_img' / 'c.png').write_bytes(b'nothing')
+    contents = examine(tmp_path, skip_bad=True)
+    assert len(contents.problems) == 1 and contents.image_max == 4095
