@@ -17,10 +17,10 @@ from data import count_cores, resize
 DARK = 1 << 13                      # 16 bits with nothing above this look black
 SAVED_MAP_KEY = 'p2phd'             # a text in PNG files that marks maps saved by `edit`
 
-# What a file tells without being decoded. size: of the upright picture. is_jpeg: whether JPEG has
-# changed its values. is_saved_map: whether `edit` saved it, so that it holds labels. is_deep:
-# whether it has 16 bits a channel. has_alpha: whether pixels may be transparent. table: the
-# colours of the indices of a decoded map, R, G, B after R, G, B. clear: its transparent ids.
+# What a file tells without being decoded. size: of the upright picture. is_jpeg: whether JPEG or
+# lossy WebP has changed its values. is_saved_map: whether `edit` saved it, so that it holds labels.
+# is_deep: whether it has 16 bits a channel. has_alpha: whether pixels may be transparent. table:
+# the colours of the indices of a decoded map, R, G, B after R, G, B. clear: its transparent ids.
 Header = namedtuple('Header', 'size channels is_jpeg is_saved_map is_deep has_alpha table clear',
                     defaults=(*(False,) * 4, None, ()))
 
@@ -113,10 +113,10 @@ def open_picture(path):
     kind, info, mode = picture.format, picture.info, picture.mode
     channels = 1 if mode in ('1', 'L', 'LA', 'I', 'F') or 'I;16' in mode else 3
     rotated = formats.is_rotated(picture) and kind != 'TIFF'    # TIFF has the upright size
-    is_jpeg = kind in ('JPEG', 'MPO') or 'jpeg' in str(info.get('compression'))
-    return picture, Header(picture.size[::-1] if rotated else picture.size, channels, is_jpeg,
-                           kind == 'PNG' and info.get(SAVED_MAP_KEY) == 'ids',
-                           formats.is_deep(picture), formats.has_alpha(picture))
+    return picture, Header(
+        picture.size[::-1] if rotated else picture.size, channels, formats.is_lossy(path, picture),
+        kind == 'PNG' and info.get(SAVED_MAP_KEY) == 'ids', formats.is_deep(picture),
+        formats.has_alpha(picture))
 
 
 def read_header(path):
@@ -156,10 +156,11 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_id
                 table = bytes(picture.getpalette() or ()) if picture.mode == 'P' else None
                 return restore(ids), header._replace(table=table, clear=clear)
         else:
-            kind = (f'picture is {file.mode}; if its colours stand for labels, train with '
-                    '--palette FILE')
+            colours_are_ids = colours_are_ids and not header.is_jpeg
+            kind = f'picture is {file.mode}; ' + (
+                'its compression changes colours: use PNG' if header.is_jpeg else
+                'if its colours stand for labels, train with --palette FILE')
             if file.mode in ('RGB', 'RGBA', 'LA', 'PA', 'F'):
-                check_jpeg(header, path, jpeg_allowed and not colours_are_ids)
                 with as_user_error(path, 'damaged'):
                     pixels = (formats.deep_pixels(file) if header.is_deep
                               else np.atleast_3d(formats.apply_orientation(file)))
@@ -219,7 +220,8 @@ def require_opaque(alpha, path):
 def check_jpeg(header, path, allowed):
     """Raise UserError if a label map is stored as JPEG and that is not allowed."""
     if header.is_jpeg and not allowed:
-        raise UserError(f'{path}: JPEG changes the values of labels; use PNG, or train with '
+        kind = 'lossy WebP' if Path(path).suffix.lower() == '.webp' else 'JPEG'
+        raise UserError(f'{path}: {kind} changes the values of labels; use PNG, or train with '
                         '--jpeg-labels, or with --palette FILE --palette-nearest for colours')
 
 
@@ -329,7 +331,8 @@ def photo_pixels(file, header, path, size, channels=3, nearest=False, decoder=2,
                     mode == 'I' and file.format != 'TIFF' and 0 <= low <= high < 1 << 16):
                 values = values >> 8
             else:
-                raise UserError(f'{path}: a photograph with {low:g} to {high:g}, not 8 or 16 bits')
+                raise UserError(f'{path}: a photograph with {low:g} to {high:g}, not 8 or 16 bits; '
+                                'save it so, or as .npy with floats in [-1, 1]')
             picture = Image.fromarray(values.astype(np.uint8))
         if decoder > 1 and header.has_alpha and nearest:
             require_opaque(np.asarray(picture.convert('RGBA'))[..., 3:], path)

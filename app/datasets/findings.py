@@ -58,8 +58,14 @@ def look_at_pictures(root, headers, what):
 def find_ranges(root, paths, what):
     """Return what is white in pictures of 16 bits: their maximum, or None where all bits count.
     paths: of those pictures. what: they are called so."""
-    largest = max(decoding.map_usable(lambda path: int(decoding.read_deep(path).max()), paths,
-                                     'values'), default=0)
+    def maxima(path):
+        values = decoding.read_deep(path)
+        return int(values.max()), int(np.where(values == 65535, 0, values).max())
+
+    largest, below = np.max([(0, 0), *decoding.map_usable(maxima, paths, 'values')], 0).tolist()
+    if largest == 65535 and 0 < below < decoding.DARK:
+        warn(f'note: {root}: {what} of 16 bits hold values up to {below}, which is nearly black, '
+             'and 65535; if that means no value, store .npy arrays of floats in [-1, 1]')
     if not 0 < largest < 1 << 15:
         return None
     warn(f'note: {root}: {what} of 16 bits hold values up to {largest}, which becomes white, in '

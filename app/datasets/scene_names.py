@@ -58,11 +58,12 @@ def respell(files, scenes):
 
 
 def loose_name(name):
-    """Return what is left of a name without case, endings for roles and formats, and signs."""
+    """Return what is left of a name without case, endings for roles and formats, signs, and zeros
+    before numbers."""
     name = unicodedata.normalize('NFKC', name).casefold()
     while (shorter := ADDED.sub('', name)) not in (name, ''):
         name = shorter
-    return re.sub(r'[\W_]+', '', name)
+    return re.sub(r'[\W_]+|(?<!\d)0+(?=\d)', '', name)
 
 
 class Candidates:

@@ -293,7 +293,8 @@ def test_plain_names_are_what_they_were(trained, p2phd, tmp_path):
     ('1', '1_mask'), ('1_sat', '1_mask'), ('1_label', '1'), ('a', 'A'), ('a.jpg', 'a'),
     ('frame_1_gt', 'frame_1_rgb'), ('street 01', 'street-01'), ('IMG_0001', 'img_0001_seg'),
     ('1_A', '1_B'), ('mask_7', 'image_7'), ('photo 3', 'label 3'), ('x1.png', 'X1_labels'),
-    ('leftside', 'leftsides'), ('seq1/f', 'seq1/f_mask'), ('seq1/f', 'seq2/f')])
+    ('leftside', 'leftsides'), ('1', '0001'), ('img_7', 'img-007_mask'),
+    ('seq1/f', 'seq1/f_mask'), ('seq1/f', 'seq2/f')])
 @pytest.mark.parametrize('label, image', [('train_label/{}.png', 'train_img/{}.png'),
                                           ('images/{}.png', 'masks/{}.png')])
 def test_the_name_that_pairs_is_named(tmp_path, label, image, name, other):
@@ -490,6 +491,9 @@ def test_instance_maps_in_colours_of_jpeg_are_refused(tmp_path):
     problems = examine(tmp_path).problems
     assert set(problems) == {*NAMES}
     assert all(re.search('JPEG changes .*PNG', problem) for problem in problems.values())
+    problems = examine(tmp_path, jpeg_labels=True).problems
+    assert all('changes colours: use PNG' in problem for problem in problems.values())
+    assert set(problems) == {*NAMES}
 
 
 def test_maps_in_colours_name_the_palette_only_where_there_is_none(tmp_path):
@@ -764,3 +768,21 @@ def test_other_endings_in_folders_of_cityscapes(tmp_path, ending, labels):
     arrays, found = read(tmp_path)
     check_arrays(arrays, labels=labels, table={
         label: found.n_labels - 1 if label == 255 else label for label in labels})
+
+
+@pytest.mark.parametrize('image', [
+    'leftImg8bit_foggy/train/a/{}_leftImg8bit_foggy_beta_0.0{}.png',
+    'leftImg8bit/train/a/{}_leftImg8bit_foggy_beta_0.0{}.png',
+    'leftImg8bit_rain/train/a/{}_leftImg8bit_rain_{}.png', 'rightImg8bit/train/a/{}_{}.png'])
+def test_several_photographs_of_a_map_of_cityscapes(tmp_path, image):
+    """One of them in the place and under the ending that the message names is read."""
+    for i, name in enumerate(NAMES):
+        write(tmp_path / 'gtFine' / 'train' / 'a' / f'{name}_gtFine_labelIds.png', label_map(i))
+        for beta in 1, 2:
+            write(tmp_path / image.format(name, beta), photo(i))
+    with pytest.raises(UserError) as error:
+        examine(tmp_path)
+    place = re.search(r'looked for as (\S+)/\*(\S+)\.\*;', str(error.value))
+    for i, name in enumerate(NAMES):
+        write(tmp_path / place[1] / f'{name}{place[2]}.png', photo(i))
+    check_arrays(read(tmp_path)[0])

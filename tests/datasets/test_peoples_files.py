@@ -12,7 +12,7 @@ from app.common.config import with_defaults
 from app.datasets import inspection, layouts, scenes
 from app.datasets.pairs import PairReader, open_dataset
 from app.editor import scene_files
-from conftest import TINY, examine
+from conftest import BARE, TINY, examine
 from data import connected_components
 
 SIDE = 64
@@ -969,3 +969,72 @@ def test_the_range_is_found_where_bad_pictures_are_skipped(tmp_path):
     (tmp_path / 'train_img' / 'c.png').write_bytes(b'nothing')
     contents = examine(tmp_path, skip_bad=True)
     assert len(contents.problems) == 1 and contents.image_max == 4095
+
+
+@pytest.mark.parametrize('words', [
+    'generate --run run --label own/train_label/a.png --out own/train_img/made',
+    'generate --run run --label other.png --out own/val_label',
+    'edit --run run --label own/train_label/a.png --script edits.json --out own/train_label',
+    'evaluate --run run --split train --write own/train_img/scored',
+    'evaluate --run run --split train --out own/train_label/scored',
+    'evaluate --run run --split train --out linked/scored',
+    'train --resume run --steps 2 --cache own/train_label/cache',
+    'train --data own --steps 1 --run own/val_img/run',
+    'finetune --from run --run own/train_img/x'])
+def test_nothing_is_written_among_the_pictures_of_a_data_set(words, tmp_path, p2phd):
+    flat(tmp_path / 'own', labels().astype(np.uint8))
+    save(tmp_path / 'linked' / 'a.png', photo())
+    (tmp_path / 'own' / 'val_label').mkdir()
+    save(tmp_path / 'own' / 'val_label' / 'a.png', labels().astype(np.uint8))
+    (tmp_path / 'own' / 'val_img').symlink_to(tmp_path / 'linked')
+    save(tmp_path / 'other.png', labels().astype(np.uint8))
+    (tmp_path / 'edits.json').write_text('[]')
+    p2phd('train', '--data', 'own', '--steps', 1, '--run', 'run', '--device', 'cpu', *BARE)
+    before = sorted(tmp_path.rglob('*'))
+    line = p2phd(*words.split(), '--device', 'cpu', code=2)
+    assert 'would be taken for data; choose a folder outside' in line
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_a_folder_beside_the_pictures_receives_what_is_written(tmp_path, p2phd):
+    flat(tmp_path / 'own', labels().astype(np.uint8))
+    p2phd('train', '--data', 'own', '--steps', 1, '--run', 'own/runs/x', '--cache', 'own/cache',
+          '--device', 'cpu', *BARE)
+    p2phd('generate', '--run', 'own/runs/x', '--label', 'own/train_label/a.png', '--out',
+          'own/made', '--device', 'cpu')
+    assert len(examine(tmp_path / 'own').pairs) == 2
+
+
+@pytest.mark.parametrize('options, is_lossy', [
+    (dict(quality=80), True), (dict(quality=100), True), (dict(lossless=True), False),
+    (dict(quality=80, icc_profile=b'x' * 99), True),
+    (dict(lossless=True, icc_profile=b'x' * 99), False),
+    (dict(lossless=True, exif=Image.Exif().tobytes()), False)])
+@pytest.mark.parametrize('role', ['label', 'inst'])
+def test_lossy_webp_maps_need_a_flag_as_jpeg_does(options, is_lossy, role, tmp_path):
+    endings = ('.webp', '.png', '.png') if role == 'label' else ('.png', '.png', '.webp')
+    grey = (labels() * 60).astype(np.uint8)
+    flat(tmp_path, *[(lambda path: save(path, grey, **options)) if role == name else what
+                     for name, what in (('label', grey), ('img', None), ('inst', grey))],
+         endings=endings)
+    problems = examine(tmp_path).problems.values()
+    assert len(problems) == 2 * is_lossy
+    assert all('lossy WebP' in text and '--jpeg-labels' in text for text in problems)
+    items, _ = read(tmp_path, jpeg_labels=is_lossy)
+    if not is_lossy:
+        assert np.array_equal(items[0]['label'], grey)
+
+
+@pytest.mark.parametrize('role', 'AB')
+@pytest.mark.parametrize('top', [240, 4095, 8000, 30000])
+def test_65535_for_no_value_beside_small_values(top, role, tmp_path, capsys):
+    values = ramp(top)
+    values[:4] = 65535
+    for name in 'ab':
+        for other in 'AB':
+            path = tmp_path / f'train_{other}' / f'{name}.png'
+            path.parent.mkdir(exist_ok=True)
+            deep_png(path, values) if other == role else save(path, photo())
+    read(tmp_path)
+    assert (f'values up to {values[values < 65535].max()}, which is nearly black, and 65535'
+            in capsys.readouterr().err) == (top < 8192)
