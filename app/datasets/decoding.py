@@ -44,7 +44,6 @@ def is_mat_part(path):
 
 def half_of(path):
     """Return 'left' or 'right' if a path names a half of a picture, like 1.jpg/left; else None."""
-    path = Path(path)
     is_half = path.name in ('left', 'right') and path.parent.suffix.lower() in formats.SUFFIXES
     return path.name if is_half else None
 
