@@ -942,11 +942,12 @@ def test_conditions_of_large_ids_are_noticed(values, noted, tmp_path, capsys):
     assert ('look like maps of ids' in capsys.readouterr().err) == noted
 
 
-@pytest.mark.parametrize('what', ['blurred', 'gradient', 'drawing'])
+@pytest.mark.parametrize('what', ['blurred', 'posterised', 'gradient', 'drawing'])
 def test_smooth_and_drawn_conditions_are_none_of_ids(what, tmp_path, capsys):
     y, x = np.mgrid[:256, :256]
-    grey = {'blurred': (x // 16 + y // 16) * 4, 'gradient': (x + y) // 2,
-            'drawing': 255 - 255 * (abs(x - y) < 3)}[what].astype(np.uint8)
+    grey = {'blurred': 100 + x // 16 + y // 16, 'posterised': (x // 16 + y // 16) * 4,
+            'gradient': (x + y) // 2, 'drawing': 255 - 255 * (abs(x - y) < 3)}[what]
+    grey = grey.astype(np.uint8)
     if what == 'drawing':                           # with smooth edges
         grey = np.asarray(Image.fromarray(grey).rotate(30, Image.Resampling.BICUBIC))
     save(tmp_path / 'train_A' / 'a.png', grey)
