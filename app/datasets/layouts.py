@@ -203,10 +203,11 @@ def find_own(root, split):
         files = LAYOUTS[name].find(root, split)
         if files and files['label']:
             return {role: paths for role, paths in files.items()
-                    if role == 'label' or paths and paths != files['label']}
+                    if role != 'inst' or paths and paths != files['label']}
     refuse_other_endings(root, split)
     return own_folders.find_labelled(root, split, LONG_SPLITS.get(split, split), lambda folder: [
-        path for path in pictures_below(folder) if roles_by_name(path) != ''])
+        path for path in pictures_below(folder)         # masks of Helen are no maps of labels
+        if roles_by_name(path) != '' and not path.stem.endswith('_lbl00')])
 
 
 def find_a_to_b(root, split):
@@ -257,9 +258,10 @@ def side_of_maps(root, split, certain=False):
 
 
 def is_named_ade(root, files):
-    """Whether files are named as in ADE20K, or its list of labels lies beside them."""
+    """Whether files or their folder are named as in ADE20K, or its list of labels lies beside."""
     return ade_names(root) is not None or any(
-        path.name.startswith('ADE_') for path in files['label'])
+        path.name.startswith('ADE_') or path.is_relative_to(root / 'images' / 'ADE')
+        for path in files['label'])
 
 
 def ade_class(colours):
@@ -455,9 +457,11 @@ def pair_by_name(root, split, files):
     others, problems = other_formats(folders), {}
     for scene, kind in unpaired.items():
         path = labels.get(scene) or images.get(scene) or insts[scene]
-        other = others.get(scene.rpartition('/')[2])
-        problems[scene] = (f'{other}: {formats.NOT_READ}' if other else
-                           f'{path}: no {kind} of the same name' + candidates[kind].advice(scene))
+        folder, _, name = scene.rpartition('/')
+        other, place = others.get(name), f' in a folder {folder}/' if folder else ''
+        problems[scene] = (
+            f'{other}: {formats.NOT_READ}' if other else
+            f'{path}: no {kind} of the same name' + (candidates[kind].advice(scene) or place))
     return pairs, problems
 
 
@@ -496,8 +500,7 @@ def files_by_name(paths, role, below_folders=False):
     if not files:
         raise UserError(f'{paths[0]}: no pictures there')
     if below_folders or len({*map(scene_name, files)}) < len(files):
-        depth = scene_names.common_parts([Path(os.path.abspath(folder)) for folder in folders])
-        files = [Path(os.path.abspath(file)) for file in files]
+        depth = scene_names.common_parts(folders)
         return scene_names.name_files({role: files}, scene_name, depth)[role]
     return scene_names.name_files({role: files}, scene_name)[role]
 

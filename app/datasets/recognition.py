@@ -67,6 +67,7 @@ def find_pairs_by_flags(source):
     elif flag or beyond is not None:
         warn(f'note: {source.data}: '
              + (flag or f'label maps with the label {beyond}, which {layout.name} lacks')
-             + f': these labels are taken for your own, not for those of {layout.name}')
+             + ': these labels are taken for your own, not for the '
+             + f'{layout.n_labels or "pictures"} of {layout.name}')
         layout, pairs, problems = layouts.find_pairs(source.data, source.split, chosen=layouts.OWN)
     return layout, pairs, problems, samples

@@ -20,17 +20,17 @@ MOST_COMPARED = 2000        # names that are compared letter by letter
 def name_files(files, name_of, bases=None):
     """Return {role: {scene: path}} of {role: [path]}. name_of(path) is the name of its scene. Where
     files of one role share it, all scenes are named by their paths below the folder of the role:
-    'seq1/frame_0000'. bases: a number of path parts, in place of those that the files of each role
-    have in common. Raises UserError where two files of a folder have the same name."""
+    'seq1/frame_0000'. bases: a number of parts of absolute paths, in place of those that the files
+    of each role have in common. Raises UserError where two files of a folder have the same name."""
     depth = bases
     if bases is None and any(len({*map(name_of, paths)}) < len(paths) for paths in files.values()):
-        depth = min(common_parts([real_path(path).parent for path in paths])
+        depth = min(common_parts(real_path(path).parent for path in paths)
                     for paths in files.values() if paths)
     named = {}
     for role, paths in files.items():
         named[role] = scenes = {}
         for path in paths:
-            parts = [] if depth is None else real_path(path).parent.parts[depth:]
+            parts = [] if depth is None else absolute(real_path(path).parent).parts[depth:]
             name = '/'.join([*parts, name_of(path)])
             if name in scenes:
                 raise UserError(
@@ -39,9 +39,14 @@ def name_files(files, name_of, bases=None):
     return named
 
 
+def absolute(folder):
+    """Return an absolute Path, without '..'."""
+    return Path(os.path.abspath(folder))
+
+
 def common_parts(folders):
-    """Return how many parts of their paths some folders have in common."""
-    return len(Path(os.path.commonpath(folders)).parts)
+    """Return how many parts of their absolute paths some folders have in common."""
+    return len(Path(os.path.commonpath([*map(absolute, folders)])).parts)
 
 
 def respell(files, scenes):
