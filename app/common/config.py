@@ -125,7 +125,7 @@ NETWORK = fields(
                      'the label of the nearest one'),
     label_colours=(COLOURS, None),                          # to show labels; see labels.csv
     void=(Kind('labels', list_of(LABEL.is_valid)), ()),     # labels that scores leave out
-    jpeg_labels=(BOOL, False, 'accept label maps that JPEG has changed'),
+    jpeg_labels=(BOOL, False, 'accept maps that JPEG or lossy WebP has changed'),
     decoder=(integer(1, 2), 1),                             # see pairs.DECODER
     image_max=(integer(1, 65535), None),    # white in photographs of 16 bits; None: all 16 count
     condition_max=(integer(1, 65535), None),                # and in the pictures in place of labels

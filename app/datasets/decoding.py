@@ -139,7 +139,7 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_id
     UserError."""
     path, ids = Path(path), None
     with open_file(path) as (file, header):
-        check_jpeg(header, path, jpeg_allowed)
+        check_jpeg(header, path, jpeg_allowed, colours_are_ids)
         if colours and not header.is_saved_map:
             return photo_pixels(file, header, path, size, nearest=True,
                                 decoder=decoder).astype(np.int32), header
@@ -216,12 +216,15 @@ def require_opaque(alpha, path):
                         'their label, or one that means unknown')
 
 
-def check_jpeg(header, path, allowed):
-    """Raise UserError if a label map is stored as JPEG and that is not allowed."""
+def check_jpeg(header, path, allowed, is_inst=False):
+    """Raise UserError if a label map or an instance map is stored as JPEG and that is not
+    allowed."""
     if header.is_jpeg and not allowed:
         kind = 'lossy WebP' if Path(path).suffix.lower() == '.webp' else 'JPEG'
-        raise UserError(f'{path}: {kind} changes the values of labels; use PNG, or train with '
-                        '--jpeg-labels, or with --palette FILE --palette-nearest for colours')
+        raise UserError(
+            f'{path}: {kind} changes the values of {"instance ids" if is_inst else "labels"}; use '
+            'PNG, or train with --jpeg-labels'
+            + ', or with --palette FILE --palette-nearest for colours' * (not is_inst))
 
 
 def read_map(path, size=None):

@@ -33,7 +33,9 @@ def check_headers(pair, config, label_header=None, inst_header=None):
         decoding.check_jpeg(label, pair.label, config.jpeg_labels)
     check_same_view(pair.label, pair.image, image.size, label)
     if config.instances == 'files' and pair.inst:
-        check_same_view(pair.inst, pair.image, image.size, inst_header)
+        inst = inst_header or decoding.read_header(pair.inst)
+        decoding.check_jpeg(inst, pair.inst, config.jpeg_labels or config.decoder == 1, True)
+        check_same_view(pair.inst, pair.image, image.size, inst)
     return label, image
 
 

@@ -401,10 +401,13 @@ def make_layouts(root):
     shutil.copytree(root / 'city', root / 'city_high')
     save(root / 'city_high' / 'gtFine' / 'train' / 'x' / 'x_1_gtFine_labelIds.png', LABEL + 40)
     shutil.copytree(root / 'city_high', root / 'city_one_high')
-    for name in 'x_2', 'x_3':
+    shutil.copytree(root / 'city', root / 'jpeg_inst')
+    for name, target in ('x_2', 'city_one_high'), ('x_3', 'city_one_high'), ('x_9', 'jpeg_inst'):
         for source in sorted((root / 'city').rglob('x_1*.png')):
-            shutil.copyfile(source, root / 'city_one_high' / source.relative_to(
+            shutil.copyfile(source, root / target / source.relative_to(
                 root / 'city').with_name(source.name.replace('x_1', name)))
+    save(root / 'jpeg_inst' / 'gtFine' / 'train' / 'x' / 'x_9_gtFine_instanceIds.png',
+         INST.astype(np.uint8), format='JPEG')
     save(root / 'city_zip' / 'gtFine_trainvaltest.zip', b'PK')
 
     h5py = pytest.importorskip('h5py', reason='h5py is not installed')
