@@ -205,9 +205,10 @@ def find_own(root, split):
             return {role: paths for role, paths in files.items()
                     if role != 'inst' or paths and paths != files['label']}
     refuse_other_endings(root, split)
+    if find_helen(root, split) is not None:             # its masks are no label maps
+        return None
     return own_folders.find_labelled(root, split, LONG_SPLITS.get(split, split), lambda folder: [
-        path for path in pictures_below(folder)         # masks of Helen are no maps of labels
-        if roles_by_name(path) != '' and not path.stem.endswith('_lbl00')])
+        path for path in pictures_below(folder) if roles_by_name(path) != ''])
 
 
 def find_a_to_b(root, split):
