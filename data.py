@@ -17,7 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-SIGNALS = [number for name in ('SIGINT', 'SIGTERM', 'SIGHUP')       # Windows has no SIGHUP
+# What stops a run: Ctrl-C, and what a terminal or a cluster sends. Windows has only two of them.
+SIGNALS = [number for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2')
            if (number := getattr(signal, name, None))]
 
 

@@ -87,6 +87,9 @@ def start(args, config, folder, device, pairs, load_weights=None):
     from app.runs import distributed, runs, training
     if args.dry_run:
         config.training.cache = None                        # nothing is written
+    else:
+        commands.check_outside('--run', folder, config)
+        commands.check_outside('--cache', config.training.cache, config)
     with distributed.main_process_first():
         loaded = training.load_training_data(config, folder, pairs)
     if args.hours:
@@ -121,6 +124,7 @@ def resume(args):
             # A checkpoint of a stranger must not choose the folder that is written to.
             warn(f'note: {cache} holds no cache; one is made beside {folder}, or in --cache DIR')
             run.config.training.cache = ''
+        commands.check_outside('--cache', getattr(args, 'cache', ''), run.config)
         pairs, sizes = inspection.pairs_of_run(run.config, folder)
         configurations.complete_config(run.config, pairs, sizes)
         if run.step >= run.config.training.total_steps:
@@ -162,6 +166,7 @@ def generate(args):
         raise UserError(f'--inst: {folder} was trained without instances; leave it out')
     if getattr(args, 'compile', False):
         devices.compile_generator(run)
+    commands.check_outside('--out', args.out, run.config)
     out = Path(args.out or folders.output_folder(folder) / 'generated')
     label, inst = args.label, args.inst
     if not label:
@@ -211,7 +216,10 @@ def main(words):
         if several:
             sys.stderr = sys.__stderr__
             message = f'process {os.environ.get("RANK")}: {message}'
-        warn(f'p2phd {args.command}: {message}')
+        if several and commands.is_common(error):
+            parser.wait_for_main_process()
+        else:
+            warn(f'p2phd {args.command}: {message}')
         if several:                                         # a normal exit could hang
             os._exit(2)
         return 2

@@ -75,6 +75,21 @@ def explain(error, several_processes):
     return traceback.format_exc()
 
 
+def is_common(error):
+    """Whether the first process on this machine reports the same error: all do the same until they
+    take their parts of the work."""
+    distributed = sys.modules.get('app.runs.distributed')
+    return (isinstance(error, UserError) and os.environ.get('LOCAL_RANK', '0') != '0'
+            and not (distributed and distributed.works_apart))
+
+
+def check_outside(flag, folder, config):
+    """Raise UserError if a flag names a folder of pictures of the data set of a run to write to."""
+    from app.datasets import layouts
+    if folder and config.training:
+        layouts.check_outside(folder, flag, config.training.data, config.layout)
+
+
 def check(args):
     """Read a whole data set and report what it holds and what is wrong."""
     from app.datasets import inspection
@@ -90,6 +105,7 @@ def edit(args):
     from app.editor import http_server, scene_files
     from app.runs import folders
     folder, run = load_trained_run(args, built_in=True)
+    check_outside('--out', args.out, run.config)
     out = Path(args.out or folders.output_folder(folder) / 'edited')
     clusters = load_clusters(run, folder)
     label, inst, styles, photo = (path and Path(path) for path in (
@@ -107,7 +123,7 @@ def edit(args):
     make_folder(out)
     with lock_folder(out, flag='--out'):
         return http_server.serve(editor, out, name, f'{name}, {folder.name}', args.host, args.port,
-                                 args.browser)
+                                 args.browser, args.allow_host or ())
 
 
 def evaluate(args):

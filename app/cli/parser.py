@@ -2,7 +2,9 @@
 run, with their bounds, defaults and help, are in app/common/config.py."""
 import argparse
 from argparse import SUPPRESS
+import os
 import re
+import time
 
 from app.cli import settings
 from app.common import config, console
@@ -30,12 +32,21 @@ OR_BUILT_IN = f'{NEWEST}, or else the built-in one'
 BUILT_IN_SCENE = 'with the built-in run its scene'
 
 
+def wait_for_main_process():
+    """Let the first process report the error that this one has, too: torchrun ends all others as
+    soon as one of them has ended."""
+    time.sleep(10)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that describes an error in one line and suggests what was meant."""
 
     def error(self, message):
         if wrong := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             message += did_you_mean(wrong[1], re.findall(r'[\w-]+', wrong[2]))
+        if os.environ.get('LOCAL_RANK', '0') != '0':    # of the processes, one says it
+            wait_for_main_process()
+            self.exit(2)
         self.exit(2, f'{self.prog}: {" ".join(message.split())} (see {self.prog} --help)\n')
 
     def flag(self, names, text, kind=None, default=None, shown=None, group=None, **more):
@@ -102,7 +113,8 @@ class Parser(argparse.ArgumentParser):
                     'sample_every evaluate_every save_every keep max_bad_steps', **shown)
 
     def add_check(self, more=''):
-        self.fields('data', 'data split instances palette n_labels ignore_label jpeg_labels' + more)
+        self.fields('data', 'data split layout instances palette palette_nearest n_labels '
+                    'ignore_label jpeg_labels' + more)
 
     def add_train(self):
         self.add_check(' skip_bad')
@@ -156,6 +168,8 @@ class Parser(argparse.ArgumentParser):
         self.flag('--final-only', 'with --script: write the final picture only, not all of them')
         self.flag('--host', 'address of the page, by default local', string('HOST'), '127.0.0.1')
         self.flag('--port', 'port of the page', integer(0, 65535), 0, 'any free one')
+        self.flag('--allow-host', 'further addresses that the page may be opened at, of a tunnel '
+                  'or a proxy, like localhost:9000', config.HOST, **SEVERAL)
         self.flag('--browser', 'open the page in the browser', BOOL, True)
         self.fields('running', 'seed')
 

@@ -58,6 +58,8 @@ def check_flags(args):
         for name in ('inst', 'styles', 'encode', 'photo'):
             if name in given:
                 raise UserError(f'--{name}: belongs to a label map; name it with --label')
+    if args.command == 'edit' and args.allow_host and args.script:
+        raise UserError('--allow-host: applies only to the page; leave it out with --script')
     for commands, flag, others, why in (
             ('train finetune', 'hours', 'steps', 'both say how long to train'),
             ('train finetune', 'steps', 'epochs decay_epochs', 'both say how long to train'),

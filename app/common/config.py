@@ -63,7 +63,11 @@ HOURS = real('a number of hours above 0', lambda x: 0 < x < 1e5, 'H')
 FOLDER, FILE = path('DIR'), path('FILE')
 SIZE = Kind('WIDTHxHEIGHT, each from 1 to 32768', list_of(integer(1, 1 << 15).is_valid, 2),
             lambda word: tuple(map(int, word.lower().split('x'))), 'WxH')
-NAME, TEXT = string('NAME', 'letters, digits, _ and -', r'[\w-]+'), string('TEXT')
+NAME = string('NAME', 'letters, digits, _, - and dots inside', r'[\w-]+(\.+[\w-]+)*')
+TEXT = string('TEXT')
+ALLOWED_HOST = re.compile(r'[a-zA-Z0-9_.-]{1,200}(:[0-9]{1,5})?|'
+                          r'\[[0-9a-fA-F:.]{2,60}\](:[0-9]{1,5})?')
+HOST = string('HOST:PORT', 'a host and a port, like localhost:9000', ALLOWED_HOST.pattern)
 NAMES = Kind('names', list_of(TEXT.is_valid))
 LABEL = integer(0, (1 << 16) - 1, 'ID')
 LABEL_TABLE = Kind('labels by id', lambda table: (
@@ -117,9 +121,17 @@ NETWORK = fields(
     label_names=(NAMES, None),
     label_table=(LABEL_TABLE, None),
     palette=(COLOURS, None),                                # of label maps that hold colours
+    palette_nearest=(BOOL, False, 'with --palette: colours that it lacks, as JPEG makes them, have '
+                     'the label of the nearest one'),
     label_colours=(COLOURS, None),                          # to show labels; see labels.csv
     void=(Kind('labels', list_of(LABEL.is_valid)), ()),     # labels that scores leave out
-    jpeg_labels=(BOOL, False, 'accept label maps that JPEG has changed'),
+    jpeg_labels=(BOOL, False, 'accept maps that JPEG or lossy WebP has changed'),
+    decoder=(integer(1, 2), 1),                             # see pairs.DECODER
+    image_max=(integer(1, 65535), None),    # white in photographs of 16 bits; None: all 16 count
+    condition_max=(integer(1, 65535), None),                # and in the pictures in place of labels
+    index_colours=(COLOURS, None),                          # of label maps with a colour table
+    inst_per_label=(BOOL, False),       # an instance is a pair of a label and an id
+    present=(Kind('labels', list_of(LABEL.is_valid)), None),    # in training maps; None: unknown
     size=(SIZE, None, 'resize pictures to this size; native: keep their size'))     # None: native
 
 # How the networks are, and were, trained.
@@ -178,6 +190,10 @@ DATA = {'data': TRAINING['data'], 'split': TRAINING['split'], **fields(
     instances=(choice('auto', 'components', 'none'), 'auto', 'auto: instance maps, if there are '
                'any; components: connected pixels of one label; none: no boundary map'),
     palette=(FILE, None, 'the label maps hold colours, which this file lists: R,G,B,id[,name]'),
+    layout=(choice('auto', 'own', 'side-by-side', 'map-left', 'map-right'), 'auto',
+            'auto: recognise it; own: labels of your own, whatever the folders are called; the '
+            'others: a map and its photograph are halves of one picture'),
+    palette_nearest=NETWORK['palette_nearest'],
     n_labels=(integer(1, 1 << 16), None, 'number of labels, if the maps lack some; 40: for NYU',
               '1 + the largest in the maps'),
     ignore_label=(Kind(f'{LABEL.expected}, or none',
@@ -244,7 +260,7 @@ def check_config(config, path=None):
                                          value is None and field.default is None),
                         field.kind.expected if field else 'a field of a configuration')
 
-    highest = max([*(c.label_table or {}).values(), *c.void,
+    highest = max([*(c.label_table or {}).values(), *c.void, *(c.present or []),
                    *(row[3] for row in [*(c.palette or []), *(c.label_colours or [])])],
                   default=0)
     require('n_labels', not c.n_labels or highest < c.n_labels, f'more than {highest}')

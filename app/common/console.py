@@ -10,6 +10,7 @@ import time
 IS_MAIN = os.environ.get('WORLD_SIZE', '1') in ('', '1') or os.environ.get('RANK') == '0'
 quiet = False                                       # -q: print only warnings
 status_text = ''                                    # what the last line of the terminal shows
+said = set()                                        # by warn_once
 
 
 def open_closed_streams():
@@ -31,6 +32,14 @@ def log_info(text, file=None):
 
 def warn(text):
     print_line(text, sys.stderr)
+
+
+def warn_once(subject, text):
+    """Print a warning unless this process, or the one that it was forked off, has printed one on
+    this subject."""
+    if subject not in said:
+        said.add(subject)
+        warn(text)
 
 
 def warn_on_error(write, consequence):

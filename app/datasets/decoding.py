@@ -4,26 +4,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 import importlib
 from pathlib import Path
-import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
+from app.common.console import Progress, warn_once
 from app.common.errors import UserError, as_user_error
 from app.common.files import require_regular_file
+from app.datasets import formats
 from data import count_cores, resize
 
-FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')    # for EPS, Pillow would run another program
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
-EXIF_ORIENTATION = 0x0112
+DARK = 1 << 13                      # 16 bits with nothing above this look black
 SAVED_MAP_KEY = 'p2phd'             # a text in PNG files that marks maps saved by `edit`
 
-Image.MAX_IMAGE_PIXELS = 1 << 27    # Pillow refuses pictures with more than twice as many pixels
-warnings.filterwarnings('ignore', module='PIL')     # whatever matters raises an exception
-
-# What a file tells without being decoded. size: of the upright picture. is_jpeg: whether JPEG has
-# changed its values. is_saved_map: whether `edit` saved it, so that it holds labels.
-Header = namedtuple('Header', 'size channels is_jpeg is_saved_map', defaults=(False, False))
+# What a file tells without being decoded. size: of the upright picture. is_jpeg: whether JPEG or
+# lossy WebP has changed its values. is_saved_map: whether `edit` saved it, so that it holds labels.
+# is_deep: whether it has 16 bits a channel. has_alpha: whether pixels may be transparent. table:
+# the colours of the indices of a decoded map, R, G, B after R, G, B. clear: its transparent ids.
+Header = namedtuple('Header', 'size channels is_jpeg is_saved_map is_deep has_alpha table clear',
+                    defaults=(*(False,) * 4, None, ()))
 
 
 def open_mat(path, function, version):
@@ -43,11 +42,39 @@ def is_mat_part(path):
     return path.parent.parent.suffix == '.mat'
 
 
+def half_of(path):
+    """Return 'left' or 'right' if a path names a half of a picture, like 1.jpg/left; else None."""
+    is_half = path.name in ('left', 'right') and path.parent.suffix.lower() in formats.SUFFIXES
+    return path.name if is_half else None
+
+
+def cut(pixels, path):
+    """Return the half of a decoded picture or of an array (H, W, ...) that a path names, or all of
+    it if the path names no half."""
+    half, is_array = half_of(path), isinstance(pixels, np.ndarray)
+    if not half:
+        return pixels
+    w, h = pixels.shape[1::-1] if is_array else pixels.size
+    start = w - w // 2 if half == 'right' else 0
+    return (pixels[:, start:start + w // 2] if is_array
+            else pixels.crop((start, 0, start + w // 2, h)))
+
+
+def real_path(path):
+    """Return the path of the file that a path names or that it names a part of."""
+    return path.parents[1] if is_mat_part(path) else path.parent if half_of(path) else path
+
+
 @contextmanager
 def open_file(path):
     """Open a picture or an array once. Yield a PIL.Image that is not decoded yet, or an (H, W, C)
-    ndarray, which a .npy file maps into memory; and its Header. Raises UserError."""
+    ndarray, which a .npy file maps into memory; and its Header. Of a path that names a half, the
+    Header is that of the half, and the rest of the whole picture. Raises UserError."""
     path = Path(path)
+    if half_of(path):
+        with open_file(path.parent) as (file, header):
+            yield file, header._replace(size=(header.size[0] // 2, header.size[1]))
+        return
     if is_mat_part(path):
         with open_mat(path.parents[1], 'h5py.File', '7.3') as file, as_user_error(path):
             key, n = path.parent.name, int(path.name)
@@ -60,13 +87,7 @@ def open_file(path):
         require_regular_file(path)
         if path.suffix.lower() != '.npy':
             with as_user_error(path, 'cannot be read as a picture'):
-                picture = Image.open(path, formats=FORMATS)
-                kind, info, mode = picture.format, picture.info, picture.mode
-                channels = 1 if mode in ('1', 'L', 'LA', 'I', 'F') or 'I;16' in mode else 3
-                rotated = is_rotated(picture) and kind != 'TIFF'        # TIFF has the upright size
-                is_jpeg = kind in ('JPEG', 'MPO') or 'jpeg' in str(info.get('compression'))
-                header = Header(picture.size[::-1] if rotated else picture.size, channels, is_jpeg,
-                                kind == 'PNG' and info.get(SAVED_MAP_KEY) == 'ids')
+                picture, header = open_picture(path)
             with picture:
                 yield picture, header
                 return
@@ -79,61 +100,131 @@ def open_file(path):
     yield array, Header(array.shape[1::-1], array.shape[2])
 
 
+def open_picture(path):
+    """Open a picture: return a PIL.Image that is not decoded yet, and its Header."""
+    try:
+        picture = Image.open(path, formats=formats.FORMATS)
+    except UnidentifiedImageError:
+        formats.refuse_known(path)
+        raise
+    formats.keep_bmp_indices(picture)
+    formats.note_what_is_left_out(path, picture)
+    kind, info, mode = picture.format, picture.info, picture.mode
+    channels = 1 if mode in ('1', 'L', 'LA', 'I', 'F') or 'I;16' in mode else 3
+    rotated = formats.is_rotated(picture) and kind != 'TIFF'    # TIFF has the upright size
+    return picture, Header(
+        picture.size[::-1] if rotated else picture.size, channels, formats.is_lossy(path, picture),
+        kind == 'PNG' and info.get(SAVED_MAP_KEY) == 'ids', formats.is_deep(picture),
+        formats.has_alpha(picture))
+
+
 def read_header(path):
     """Return the Header of a picture or an array without decoding it."""
     with open_file(path) as (_, header):
         return header
 
 
-def is_rotated(picture):
-    """Whether the EXIF orientation of a picture swaps width and height."""
-    # PngImageFile.getexif would decode the picture, to look for EXIF data behind the pixels.
-    return Image.Image.getexif(picture).get(EXIF_ORIENTATION) in (5, 6, 7, 8)
+def split_alpha(pixels):
+    """Return the first 1 or 3 channels of (H, W, 1 to 4), and alpha, (H, W, 0 or 1)."""
+    channels = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+    return pixels[..., :channels], pixels[..., channels:]
 
 
-def apply_orientation(picture):
-    """Decode a picture and turn it as its EXIF data says."""
-    if picture.format != 'TIFF':
-        return ImageOps.exif_transpose(picture)
-    upright_size = picture.size
-    picture.filename = ''                           # else it is mapped into memory, and not turned
-    picture.load()
-    if picture.size != upright_size:
-        raise ValueError('an orientation that Pillow cannot apply')
-    return picture
-
-
-def decode_map(path, size=None, colours=False, jpeg_allowed=True):
+def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_ids=False,
+               decoder=2):
     """Open a label or instance map once, resize it by nearest neighbour, return it and its Header:
     ids, (H, W) integers of 1 to 64 bits, where a palette picture (mode P) stores ids as indices.
-    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. Raises UserError."""
-    wrong = f'{path}: a map of ids has one channel of integers, this'
+    colours: return colours, (H, W, 3) int32, unless `edit` saved the map. colours_are_ids: return
+    the ids R << 16 | G << 8 | B of a map in colours. decoder: see pairs.DECODER. Raises
+    UserError."""
+    path, ids = Path(path), None
     with open_file(path) as (file, header):
-        check_jpeg(header, path, jpeg_allowed)
+        check_jpeg(header, path, jpeg_allowed, colours_are_ids)
         if colours and not header.is_saved_map:
-            return photo_pixels(file, path, size, nearest=True).astype(np.int32), header
+            return photo_pixels(file, header, path, size, nearest=True,
+                                decoder=decoder).astype(np.int32), header
         if isinstance(file, np.ndarray):
-            if file.shape[2] > 1 or file.dtype.kind not in 'iub':
-                raise UserError(f'{wrong} array has {file.shape[2]} of {file.dtype}')
-            with as_user_error(path):
-                return resize(file[..., 0], size, nearest=True), header
-        if file.mode not in ('1', 'L', 'P', 'I') and not file.mode.startswith('I;16'):
-            raise UserError(f'{wrong} picture is {file.mode}; if its colours stand for labels, '
-                            'train with --palette FILE')
-        with as_user_error(path, 'damaged'):
-            # Pillow stretches grey of 2 and 4 bits to 8, and only the mode in the file tells.
-            stored_mode = str(file.tile[0].args) if file.tile and file.mode == 'L' else ''
-            stretch = 85 if 'L;2' in stored_mode else 17 if 'L;4' in stored_mode else 1
-            picture = apply_orientation(file)
-            ids = np.asarray(picture.resize(size or picture.size, Image.Resampling.NEAREST))
-            return ids // stretch if stretch > 1 else ids, header
+            kind = f'array has {file.shape[2]} of {file.dtype}'
+            if file.shape[2] in (1, 3) and file.dtype.kind in 'iubf':
+                ids = lossless_ids(cut(np.asarray(file), path), path, colours_are_ids)
+        elif file.mode in ('1', 'L', 'P', 'I') or file.mode.startswith('I;16'):
+            with as_user_error(path, 'damaged'):
+                restore, clear = formats.stored_ids(file, decoder), formats.transparent_ids(file)
+                picture = cut(formats.apply_orientation(file), path)
+                ids = np.asarray(picture.resize(size or picture.size, Image.Resampling.NEAREST))
+                table = bytes(picture.getpalette() or ()) if picture.mode == 'P' else None
+                return restore(ids), header._replace(table=table, clear=clear)
+        else:
+            colours_are_ids = colours_are_ids and not header.is_jpeg
+            kind = f'picture is {file.mode}; ' + (
+                'its compression changes colours: use PNG' if header.is_jpeg else
+                'if its colours stand for labels, train with --palette FILE')
+            if file.mode in ('RGB', 'RGBA', 'LA', 'PA', 'F'):
+                with as_user_error(path, 'damaged'):
+                    pixels = (formats.deep_pixels(file) if header.is_deep
+                              else np.atleast_3d(formats.apply_orientation(file)))
+                    ids = lossless_ids(cut(pixels, path), path, colours_are_ids)
+        if ids is None:
+            raise UserError(f'{path}: a map of ids has one channel of integers, this {kind}')
+        return resize_labels(ids, size, path), header
 
 
-def check_jpeg(header, path, allowed):
-    """Raise UserError if a label map is stored as JPEG and that is not allowed."""
+def lossless_ids(pixels, path, colours_are_ids=False):
+    """Return the ids (H, W) of pixels (H, W, C) if they lose nothing by it: grey, opaque, or floats
+    that are whole numbers; else None. colours_are_ids: see decode_map. Raises UserError."""
+    values, alpha = split_alpha(pixels)
+    if values.dtype.kind == 'f':
+        low, high = float(values.min()), float(values.max())
+        if not -2.0 ** 31 <= low <= high < 2.0 ** 31 or (values != np.floor(values)).any():
+            raise UserError(f'{path}: a map of ids holds whole numbers, this one others, from '
+                            f'{low:g} to {high:g}; write ids in place of measures')
+        values = values.astype(np.int32)
+    if (values == values[..., :1]).all():
+        ids = values[..., 0]
+    elif colours_are_ids and values.dtype in (np.uint8, np.uint16):
+        ids = as_bytes(values, path) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    else:
+        return None
+    require_opaque(alpha, path)
+    return ids if ids.dtype.itemsize > 4 or ids.dtype == np.uint32 else ids.astype(np.int32)
+
+
+def as_bytes(colours, path):
+    """Return the colours (H, W, C) of a label map, uint8 or uint16, as uint8: of the one byte that
+    tells all of them. Raises UserError where there is none."""
+    if colours.dtype == np.uint8:
+        return colours
+    high, low = colours >> 8, colours & 255
+    if high.any() and low.any() and (high != low).any():
+        y, x = np.argwhere((high != low).any(2) & low.any(2))[0]
+        raise UserError(f'{path}: colours of 16 bits, {format_colour(colours[y, x])} at x={x}, '
+                        f'y={y}; save the map with 8 bits, or its ids with one channel of 16')
+    return (high if high.any() else low).astype(np.uint8)
+
+
+def format_colour(colour):
+    """Return the text 'R,G,B'."""
+    return ','.join(map(str, colour))
+
+
+def require_opaque(alpha, path):
+    """Raise UserError where pixels of a label map are transparent. alpha: (H, W, 0 or 1), of which
+    the same value everywhere is only how the map is shown."""
+    if alpha.size and not alpha.min() == alpha.max() > 0:
+        y, x, _ = np.argwhere(alpha == alpha.min())[0]
+        raise UserError(f'{path}: transparent at x={x}, y={y}; give these pixels the value of '
+                        'their label, or one that means unknown')
+
+
+def check_jpeg(header, path, allowed, is_inst=False):
+    """Raise UserError if a label map or an instance map is stored as JPEG and that is not
+    allowed."""
     if header.is_jpeg and not allowed:
-        raise UserError(f'{path}: JPEG changes the values of labels; use PNG, or train with '
-                        '--jpeg-labels')
+        kind = 'lossy WebP' if Path(path).suffix.lower() == '.webp' else 'JPEG'
+        raise UserError(
+            f'{path}: {kind} changes the values of {"instance ids" if is_inst else "labels"}; use '
+            'PNG, or train with --jpeg-labels'
+            + ', or with --palette FILE --palette-nearest for colours' * (not is_inst))
 
 
 def read_map(path, size=None):
@@ -156,31 +247,83 @@ def labels_as_int32(ids, path):
     return labels
 
 
-def read_photo(path, size=None, channels=3):
+def read_photo(path, size=None, channels=3, decoder=2, white=None):
     """Return a photograph, (H, W, channels), upright and resized bicubically with antialiasing:
-    uint8, RGB or grey; or an array, uint8 or float32 in [-1, 1]. Raises UserError."""
-    with open_file(path) as (file, _):
-        return photo_pixels(file, path, size, channels)
+    uint8, RGB or grey; or an array, uint8 or float32 in [-1, 1]. decoder: see pairs.DECODER.
+    white: what is white in a picture of 16 bits; None: 65535. Raises UserError."""
+    path = Path(path)
+    with open_file(path) as (file, header):
+        return photo_pixels(file, header, path, size, channels, decoder=decoder, white=white)
 
 
-def photo_pixels(file, path, size, channels=3, nearest=False):
-    """Return the pixels of an open file as read_photo does; nearest: resize without blending."""
+def read_deep(path):
+    """Return the values of a picture whose Header says is_deep, (H, W, 1 or 3) uint16."""
+    with open_file(path) as (file, _), as_user_error(path, 'damaged'):
+        return split_alpha(cut(formats.deep_pixels(file), path))[0]
+
+
+def scale_to_bytes(values, path, white):
+    """Return values of 16 bits, (H, W, C) uint16, as uint8. white: see read_photo."""
+    largest = values.max()
+    if white is None:
+        if largest < DARK:
+            warn_once('dark', f'note: {path}: its 16 bits hold 0 to {largest}, which is nearly '
+                      'black; store it so that white is 65535, or as .npy')
+        return (values >> 8).astype(np.uint8)
+    if largest > white:
+        warn_once('bright', f'note: {path}: its 16 bits hold values up to {largest}; all above '
+                  f'{white}, the maximum of the training pictures, become white')
+    scaled = np.minimum(values, white).astype(np.float32) * (255 / white)
+    return scaled.round().astype(np.uint8)
+
+
+def deep_to_bytes(file, path, nearest, white):
+    """Return an open picture of 16 bits as a PIL.Image of 8, L, RGB or RGBA. The rest: see
+    photo_pixels."""
+    is_inverted = formats.is_white_zero(file)
+    values, alpha = split_alpha(cut(formats.deep_pixels(file), path))
+    values = as_bytes(values, path) if nearest else scale_to_bytes(values, path, white)
+    values = ~values if is_inverted and not nearest else values
+    if alpha.size:
+        values = np.concatenate([values] * (3 // values.shape[2]) + [alpha >> 8], 2, dtype=np.uint8,
+                                casting='unsafe')
+    return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+
+
+def composite_on_white(picture, path):
+    """Return a decoded picture on a white ground, where it is transparent, and say so once."""
+    colours = np.asarray(picture.convert('RGBA'))
+    alpha = colours[..., 3:].astype(np.int32)
+    if alpha.min() == 255:
+        return picture
+    warn_once('alpha', f'note: {path}: it is transparent in part, and shown on white, as all such '
+              'pictures of the data set are')
+    white = (colours[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return Image.fromarray(white.astype(np.uint8))
+
+
+def photo_pixels(file, header, path, size, channels=3, nearest=False, decoder=2, white=None):
+    """Return the pixels of an open file as read_photo does; nearest: of a label map in colours,
+    which is resized without blending."""
     if isinstance(file, np.ndarray):
         dtype = np.uint8 if file.dtype == np.uint8 else np.float32
         if file.shape[2] != channels or dtype == np.float32 and file.dtype.kind != 'f':
             raise UserError(f'{path}: {file.shape[2]} channels of {file.dtype}, expected '
                             f'{channels} of uint8, or float in [-1, 1]')
         with as_user_error(path), np.errstate(over='ignore'):       # infinity is refused below
-            pixels = resize(np.array(file, dtype), size, nearest)
+            pixels = resize(np.array(cut(file, path), dtype), size, nearest)
         if dtype == np.float32 and not np.abs(pixels).max() <= 1:
             raise UserError(f'{path}: float values must lie in [-1, 1]')
         return pixels
     if channels not in (1, 3):
         raise UserError(f'{path}: a picture, and only .npy files have {channels} channels')
     with as_user_error(path, 'damaged'):
-        if size:                                    # JPEG: decode at a fraction where that suffices
-            file.draft(None, size[::-1] if is_rotated(file) else size)
-        picture = apply_orientation(file)
+        if size and not half_of(path):              # JPEG: decode at a fraction where that suffices
+            file.draft(None, size[::-1] if formats.is_rotated(file) else size)
+        if decoder > 1 and header.is_deep:
+            picture = deep_to_bytes(file, path, nearest, white)
+        else:
+            picture = cut(formats.apply_orientation(file), path)
         if picture.mode in ('I', 'F') or picture.mode.startswith('I;16'):
             values, mode = np.asarray(picture), picture.mode
             low, high = values.min(), values.max()
@@ -190,11 +333,21 @@ def photo_pixels(file, path, size, channels=3, nearest=False):
                     mode == 'I' and file.format != 'TIFF' and 0 <= low <= high < 1 << 16):
                 values = values >> 8
             else:
-                raise UserError(f'{path}: a photograph with {low:g} to {high:g}, not 8 or 16 bits')
+                raise UserError(f'{path}: a photograph with {low:g} to {high:g}, not 8 or 16 bits; '
+                                'save it so, or as .npy with floats in [-1, 1]')
             picture = Image.fromarray(values.astype(np.uint8))
+        if decoder > 1 and header.has_alpha and nearest:
+            require_opaque(np.asarray(picture.convert('RGBA'))[..., 3:], path)
+        elif decoder > 1 and header.has_alpha:
+            picture = composite_on_white(picture, path)
         picture = picture.convert('RGB' if channels == 3 else 'L')
         method = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
         return np.atleast_3d(np.asarray(picture.resize(size or picture.size, method)))
+
+
+def spread(items, count):
+    """Return at most `count` items, spread evenly over all."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
 
 
 def map_in_threads(function, items, progress=lambda done: None):
@@ -205,3 +358,16 @@ def map_in_threads(function, items, progress=lambda done: None):
             results.append(result)
             progress(len(results))
     return results
+
+
+def map_usable(function, items, what):
+    """Return [function(item)], computed in threads, without the items that raise a UserError:
+    whatever reads them next reports it. what: for the display of the progress."""
+    def attempt(item):
+        try:
+            return function(item)
+        except UserError:
+            return None
+
+    results = map_in_threads(attempt, items, Progress(f'reading {what}', len(items)))
+    return [result for result in results if result is not None]

@@ -1,7 +1,6 @@
 """Find out before training what is in a data set and what is wrong with it."""
 from collections import Counter
 from contextlib import suppress
-import csv
 from pathlib import Path
 import sys
 from types import SimpleNamespace
@@ -9,19 +8,13 @@ import zlib
 
 import numpy as np
 
-from app.common.config import COLOURS
 from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError
-from app.common.files import read_text
-from app.datasets import decoding, layouts
-from app.datasets.pairs import PairReader
+from app.datasets import decoding, findings, labels, layouts, recognition
+from app.datasets.pairs import DECODER, IGNORED, PairReader
 
-IGNORED = 255           # the usual mark of pixels without a label
-IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it do not occur
-MAX_LABELS = 4096       # a label map with higher ids is taken for an instance map
 INSTANCES = {'files': 'instance maps', 'components': 'connected components as instances',
              'none': 'no instances'}
-VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
 
 
 def check_same_view(path, other, other_size, header=None):
@@ -32,7 +25,7 @@ def check_same_view(path, other, other_size, header=None):
         raise UserError(f'{path} is {w}x{h} and {other} is {other_w}x{other_h}: not the same view')
 
 
-def check_headers(pair, config, label_header=None):
+def check_headers(pair, config, label_header=None, inst_header=None):
     """Return the decoding.Headers of a pair's label map and photograph, if they fit together."""
     label = label_header or decoding.read_header(pair.label)
     image = decoding.read_header(pair.image)
@@ -40,7 +33,9 @@ def check_headers(pair, config, label_header=None):
         decoding.check_jpeg(label, pair.label, config.jpeg_labels)
     check_same_view(pair.label, pair.image, image.size, label)
     if config.instances == 'files' and pair.inst:
-        check_same_view(pair.inst, pair.image, image.size)
+        inst = inst_header or decoding.read_header(pair.inst)
+        decoding.check_jpeg(inst, pair.inst, config.jpeg_labels or config.decoder == 1, True)
+        check_same_view(pair.inst, pair.image, image.size, inst)
     return label, image
 
 
@@ -67,168 +62,65 @@ def inspect_dataset(source, thorough=False):
         pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
         sizes: {scene: (width, height)}
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list"""
-    layout, pairs, problems = layouts.find_pairs(source.data, source.split)
+    layout, pairs, problems, headers = recognition.find_pairs_by_flags(source)
     instances = source.instances if source.instances != 'auto' else (
         'files' if pairs and pairs[0].inst else 'none')
     contents = SimpleNamespace(
         layout=layout.name, n_labels=layout.n_labels, label_table=None, palette=None,
-        in_channels=3, out_channels=3, instances=instances, jpeg_labels=source.jpeg_labels,
-        problems=problems)
+        in_channels=3, out_channels=3, instances=instances,
+        jpeg_labels=source.jpeg_labels or source.palette_nearest,
+        palette_nearest=source.palette_nearest, decoder=DECODER, index_colours=None,
+        inst_per_label=False, present=None, problems=problems)
     reader, reads_values = PairReader(contents), layout.n_labels is None and not source.palette
+    looked_at = set() if layout.sparse else set(decoding.spread(pairs, findings.LOOKED_AT))
+    borders, shared = [], []
+    unknown = IGNORED if source.ignore_label is None else source.ignore_label
 
     def inspect_pair(pair):
-        ids, header = (), None
+        ids, header, inst_header = (), headers.get(pair), None
         if reads_values:
             label, header = reader.read_label(pair.label)
             ids = np.unique(label).tolist()
-            if not layout.sparse and not 0 <= ids[0] <= ids[-1] < MAX_LABELS:
-                raise UserError(f'{pair.label}: values from {ids[0]} to {ids[-1]}; labels are '
-                                f'numbers from 0 to {MAX_LABELS - 1} (is this an instance map?)')
-        return ids, *check_headers(pair, contents, header)
+            if not layout.sparse:
+                labels.check_range(pair.label, ids, source)
+            if pair in looked_at:
+                borders.append(findings.count_borders(label))
+            if pair in looked_at and contents.instances == 'files':
+                inst, inst_header = reader.decode_instances(pair.inst, label.shape[1::-1])
+                shared.append(findings.count_shared_ids(label, inst, [unknown]))
+        return ids, *check_headers(pair, contents, header, inst_header)
 
     facts = keep_usable(inspect_pair, pairs, problems)
-    ids, labels, images = zip(*facts.values()) if facts else ((), (), ())
+    ids, maps, images = zip(*facts.values()) if facts else ((), (), ())
     contents.pairs = list(facts)
     contents.sizes = {pair.name: image.size for pair, (*_, image) in facts.items()}
     contents.out_channels = max((image.channels for image in images), default=3)
     if layout.n_labels == 0:
-        contents.in_channels = max((label.channels for label in labels), default=3)
-    elif any(label.is_jpeg for label in labels):
+        contents.in_channels = max((header.channels for header in maps), default=3)
+    elif any(header.is_jpeg for header in maps) and not source.palette_nearest:
         warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong edges')
-    vars(contents).update(find_labels(source, layout, set().union(*ids)))
+    vars(contents).update(labels.find_labels(source, layout, set().union(*ids)))
+    if thorough or source.skip_bad or not problems:         # else nothing comes of it but an error
+        findings.add_findings(source, contents, facts, borders, shared)
     if thorough:
-        read, n = PairReader(contents), contents.n_labels
-
-        def count(pair):
-            arrays = read(pair)
-            pixels = np.bincount(arrays['label'].ravel(), minlength=n) if n else 0
-            return pixels, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
-
-        counts = keep_usable(count, contents.pairs, problems, 'pixels')
-        contents.pairs = list(counts)
-        contents.histogram = sum(pixels for pixels, _ in counts.values())
-        contents.instances_per_picture = [instances for _, instances in counts.values()]
+        count_pixels(contents)
     return contents
 
 
-def read_palette(path):
-    """Return the rows [R, G, B, label, name] of lines R,G,B,id[,name]; # begins a comment."""
-    rows, labels = [], {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip() or line.startswith('#'):
-            continue
-        try:
-            *values, name = [*line.split(',', 4), ''][:5]
-            r, g, b, label = map(int, values)
-            rows.append([r, g, b, label, name.strip() or str(label)])
-            if not COLOURS.is_valid(rows[-1:]):
-                raise ValueError
-        except ValueError:
-            raise UserError(f'{path}, line {number}: expected R,G,B,id[,name], got '
-                            f'{line[:80]!r}') from None
-        if label != (above := labels.setdefault((r, g, b), label)):
-            raise UserError(f'{path}, line {number}: {r},{g},{b} is {label}, but {above} above')
-    if not rows:
-        raise UserError(f'{path}: no colours in it; expected lines R,G,B,id[,name]')
-    return rows
+def count_pixels(contents):
+    """Decode all pairs of inspect_dataset's result and add the pixels of each label and the number
+    of instances in each picture."""
+    read, n = PairReader(contents), contents.n_labels
 
+    def count(pair):
+        arrays = read(pair)
+        pixels = np.bincount(arrays['label'].ravel(), minlength=n) if n else 0
+        return pixels, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0
 
-LISTED = 'id', 'name', 'r', 'g', 'b', 'void'      # the columns of labels.csv
-
-
-def read_label_list(path):
-    """Read a labels.csv, which has the column id and perhaps name; r, g and b; void (1: scores
-    leave it out). Returns {label: name}, rows [R, G, B, label, name] and the void labels, all empty
-    without the file."""
-    names, colours, void = {}, [], []
-    if not path.exists():
-        return names, colours, void
-    text = read_text(path)
-    lines = csv.reader(text.splitlines(), delimiter=';' if ';' in text.partition('\n')[0] else ',',
-                       skipinitialspace=True)
-    header = [column.strip().lower() for column in next(lines, [])]
-    if 'id' not in header or not set(header) <= set(LISTED) or len({*'rgb'} & {*header}) in (1, 2):
-        raise UserError(f'{path}, line 1: expected the columns {",".join(LISTED)}, or some of them '
-                        f'with id; got {",".join(header)[:80]!r}')
-    for number, texts in enumerate(lines, 2):
-        row = dict(zip(header, map(str.strip, texts)))
-        if not any(row.values()):
-            continue
-        try:
-            label, *rgb = (int(row[column]) for column in ('id', *'rgb') if row.get(column))
-            name, is_void = row.get('name') or str(label), row.get('void')
-            if not (len(texts) == len(header) and 0 <= label < MAX_LABELS and is_void in (
-                    None, '', '0', '1') and (not rgb or COLOURS.is_valid([[*rgb, label, name]]))):
-                raise ValueError
-        except ValueError:
-            raise UserError(f'{path}, line {number}: expected {",".join(header)}, ids below '
-                            f'{MAX_LABELS}, colours up to 255, void 0 or 1; got '
-                            f'{",".join(texts)[:80]!r}') from None
-        if label in names or name in names.values():
-            raise UserError(f'{path}, line {number}: {label} or {name!r} is on a line above, too')
-        names[label] = name
-        colours += [[*rgb, label, name]] if rgb else []
-        if is_void == '1' or is_void is None and name.lower() in VOID_NAMES:
-            void.append(label)
-    return names, colours, void
-
-
-def find_labels(source, layout, ids):
-    """Return {field: value} of config.NETWORK for labels. ids: all that occur in the maps."""
-    def refuse(flag, value, why):
-        raise UserError(f'--{flag} {value}: {why}; leave it out')
-
-    label_colours = None
-    n, ignored, void = source.n_labels, source.ignore_label, list(layout.void)
-    names = palette = table = None
-    for flag, value in (('palette', source.palette), ('ignore-label', ignored),
-                        ('instances', source.instances)):
-        if layout.n_labels == 0 and value not in (None, 'none', 'auto'):
-            refuse(flag, value, f'{source.data} holds pictures, not label maps')
-    if source.palette:
-        if isinstance(ignored, int):
-            refuse('ignore-label', ignored, 'by --palette, every colour has a label')
-        palette = read_palette(source.palette)
-        name_of = {label: name for *_, label, name in palette}
-        if n and n <= max(name_of):
-            raise UserError(f'--n-labels {n}: {source.palette} has the label {max(name_of)}')
-        n = n or 1 + max(name_of)
-        names = [name_of.get(label, str(label)) for label in range(n)]
-        void = sorted(label for label, name in name_of.items() if name.lower() in VOID_NAMES)
-        if (path := Path(source.data) / 'labels.csv').exists():
-            warn(f'note: {path}: not read; names and colours are those of {source.palette}')
-    elif n in layout.tables:
-        table = layout.tables[n](Path(source.data))
-        n += 1
-    elif layout.n_labels is not None:
-        if n not in (None, layout.n_labels):
-            choices = ' or '.join(map(str, [layout.n_labels or 'no', *layout.tables]))
-            refuse('n-labels', n, f'{layout.name} has {choices}')
-        n, names = layout.n_labels, layout.names(Path(source.data))
-    elif layout.sparse:
-        if n:
-            refuse('n-labels', n, f'{layout.name} has as many labels as occur')
-        table = {label: i for i, label in enumerate(sorted(ids - {ignored}))}
-        n = len(table)
-    else:
-        path = Path(source.data) / 'labels.csv'
-        listed, label_colours, void = read_label_list(path)
-        if n and n <= max(listed, default=0):
-            raise UserError(f'--n-labels {n}: {path} has the label {max(listed)}')
-        if (ignored is None and IGNORED in ids - listed.keys() and (n or 0) <= IGNORED
-                and max(ids - {IGNORED}, default=0) < IGNORED - IGNORED_GAP):
-            ignored = IGNORED
-            warn(f'note: {source.data}: label {IGNORED} is taken as unknown; --ignore-label none '
-                 'keeps it')
-        n = n or 1 + max((ids | listed.keys()) - {ignored}, default=0)
-        names = [listed.get(label, str(label)) for label in range(n)] if listed else None
-    if table is not None:
-        void = [table[label] for label in void if label in table]
-    if isinstance(ignored, int):                # it becomes one more label, the last
-        table = {**(table or {i: i for i in range(n)}), ignored: n}
-        names, void, n = names and [*names, 'ignored'], [*void, n], n + 1
-    return dict(n_labels=n, label_names=names, label_table=table, palette=palette, void=void,
-                label_colours=label_colours or None)
+    counts = keep_usable(count, contents.pairs, contents.problems, 'pixels')
+    contents.pairs = list(counts)
+    contents.histogram = sum(pixels for pixels, _ in counts.values())
+    contents.instances_per_picture = [instances for _, instances in counts.values()]
 
 
 def require_usable(source, contents):
@@ -247,6 +139,13 @@ def pairs_for_config(config, root, left_out, split='train'):
     {scene: (width, height)}. Raises UserError if their headers do not suit the configuration."""
     layout, pairs, problems = layouts.find_pairs(root, split, config)
     pairs = [pair for pair in pairs if pair.name not in left_out]
+    trained_on = config.training and getattr(config.training, 'pictures', None)
+    if config.decoder == 1 and trained_on and list(trained_on) != fingerprint(pairs):
+        with layouts.with_service_files():          # a run of before may have been trained on them
+            _, more, more_problems = layouts.find_pairs(root, split, config)
+        more = [pair for pair in more if pair.name not in left_out]
+        if list(trained_on) == fingerprint(more):
+            pairs, problems = more, more_problems
     if not pairs and not problems.keys() - set(left_out):
         raise UserError(f'{root}: no pictures of the split {split!r}')
     if config.instances == 'files' and pairs and not pairs[0].inst:
@@ -285,6 +184,18 @@ def hold_out(pairs, n):
     return [pair for pair in pairs if pair not in held], [pair for pair in pairs if pair in held]
 
 
+def find_present_labels(dataset):
+    """Return all labels in the maps of a data.PairedDataset that open_dataset opened."""
+    def find(i):
+        label = (dataset.decoded[i]['label'] if dataset.decoded
+                 else dataset.read.read_label(dataset.items[i].label)[0])
+        return np.unique(label).tolist()
+
+    n = len(dataset)
+    return sorted(set().union(*decoding.map_in_threads(
+        find, range(n), Progress('reading labels', n))))
+
+
 def train_and_heldout(config, pairs):
     """Return the pairs that a run is trained on and those that --hold-out keeps from it."""
     names = set(config.training.held) if config.training else ()
@@ -296,10 +207,11 @@ def other_split_pairs(config, count, min_side):
     """Return at most `count` pairs of the split val or test, spread evenly, without photographs of
     the training split, files with unusable headers and pictures smaller than min_side."""
     t = config.training
-    trained_on = {pair.image for pair in layouts.find_pairs(t.data, t.split)[1]}
+    trained_on = {pair.image for pair in layouts.find_pairs(
+        t.data, t.split, chosen=config.layout)[1]}
     for split in ('val', 'test'):
         with suppress(UserError):                   # there may be no such split
-            _, pairs, problems = layouts.find_pairs(t.data, split)
+            _, pairs, problems = layouts.find_pairs(t.data, split, chosen=config.layout)
             pairs = [pair for pair in pairs if pair.image not in trained_on]
             if pairs and (config.instances != 'files' or pairs[0].inst):
                 pairs = pairs if len(pairs) <= count else hold_out(pairs, count)[1]
@@ -321,7 +233,8 @@ def print_report(source, contents):
     n, n_problems = len(contents.pairs), len(contents.problems)
     log_info(summarise(contents, source.split))
     splits = layouts.find_splits(Path(source.data))
-    log_info('splits: ' + ', '.join(f'{split} ({count})' for split, count in splits.items())
+    log_info('splits: ' + ', '.join(f'{name} ({len(files["label"])})'
+                                    for name, files in splits.items())
              + f'; only {source.split} was read; use --split for another' * (len(splits) > 1))
     sizes = Counter(f'{w}x{h}' for w, h in contents.sizes.values())
     log_info('sizes: ' + ', '.join(f'{size} ({count})' for size, count in sizes.most_common(5))

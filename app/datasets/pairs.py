@@ -12,6 +12,13 @@ from app.common.files import lock_folder, make_folder, require_regular_file, wri
 from app.datasets import decoding, layouts
 import data
 
+IGNORED = 255                       # the usual mark of pixels without a label
+# How a new run decodes its files. Runs keep what they began with:
+# 1: as version 1.0.0. Pillow inverts ids in a TIFF where 0 is white, and takes signed bytes for
+#    unsigned ones. Alpha is left out, so that transparent pixels show their hidden colours.
+# 2: the ids are the numbers in the file. Pictures are composited on white; label maps in colours
+#    must be opaque. All 16 bits of a channel are read.
+DECODER = 2
 IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memory
 
 
@@ -25,6 +32,8 @@ class PairReader:
         self.config, self.n_labels, self.size = config, config.n_labels, size
         self.instances = instances or config.instances
         self.layout = layouts.LAYOUTS[config.layout]
+        self.decoder = getattr(config, 'decoder', 1)
+        self.whites = [getattr(config, name, None) for name in ('condition_max', 'image_max')]
 
     def __call__(self, pair):
         image = self.read_photo(pair.image, self.size)
@@ -33,7 +42,7 @@ class PairReader:
         arrays = {'label': label.astype(np.uint8) if 0 < self.n_labels <= 256 else label,
                   'image': image}
         if self.instances == 'files' and self.n_labels:
-            arrays['inst'] = self.read_instances(pair.inst, size)
+            arrays['inst'] = self.read_instances(pair.inst, size, label)
         elif self.instances == 'components' and self.n_labels:
             arrays['inst'] = data.connected_components(label)
         return arrays
@@ -43,30 +52,46 @@ class PairReader:
         its decoding.Header. Where n_labels is 0, it is a picture; if it is None, any int32."""
         c, to_ids = self.config, self.layout.label_of_colours
         if c.n_labels == 0:
-            return decoding.read_photo(path, size, c.in_channels), decoding.read_header(path)
+            return (decoding.read_photo(path, size, c.in_channels, self.decoder,
+                                        self.whites[0]),
+                    decoding.read_header(path))
         label, header = self.layout.decode_map(
-            path, colours=bool(c.palette or to_ids), jpeg_allowed=c.jpeg_labels)
+            path, colours=bool(c.palette or to_ids), jpeg_allowed=c.jpeg_labels,
+            decoder=self.decoder)
         label = decoding.labels_as_int32(label, path)
         if label.ndim == 3:
-            label = colours_to_labels(label, c.palette, path) if c.palette else to_ids(label)
+            label = (colours_to_labels(label, c.palette, path, c.palette_nearest) if c.palette
+                     else to_ids(label))
         if c.label_table and not header.is_saved_map:       # saved maps hold labels
             label = ids_to_labels(label, c.label_table, path)
         if c.n_labels:
-            check_labels(label, path, c.n_labels, self.layout.n_labels is None)
+            check_labels(label, path, c.n_labels,
+                         self.layout.n_labels is None or self.layout.may_be_own)
         return decoding.resize_labels(label, size, path), header
 
-    def read_instances(self, path, size=None):
-        """Return the ids of an instance map, (H, W) int32."""
+    def decode_instances(self, path, size=None):
+        """Return the ids of an instance map, (H, W) of up to 64 bits, and its decoding.Header."""
         to_ids = self.layout.inst_of_colours
         colours = to_ids and Path(path).suffix.lower() != '.npy'    # arrays hold ids
-        inst, _ = decoding.decode_map(path, size, colours)
-        inst = to_ids(inst) if inst.ndim == 3 else inst
+        inst, header = decoding.decode_map(
+            path, size, colours, jpeg_allowed=self.config.jpeg_labels or self.decoder == 1,
+            colours_are_ids=True, decoder=self.decoder)
+        return to_ids(inst) if inst.ndim == 3 else inst, header
+
+    def read_instances(self, path, size=None, label=None):
+        """Return the ids of an instance map, (H, W) int32. label: the label map, of the same size;
+        where the run has inst_per_label, the ids of each label are numbered anew."""
+        inst, header = self.decode_instances(path, size)
         if inst.dtype.itemsize > 4:                                 # number ids of 64 bits anew
             inst = np.unique(inst, return_inverse=True)[1].reshape(inst.shape)
+        if getattr(self.config, 'inst_per_label', False) and not header.is_saved_map:
+            code = label.astype(np.int64) << 32 | inst.astype(np.uint32)
+            inst = np.unique(code, return_inverse=True)[1].reshape(inst.shape)
         return inst.astype(np.int32)
 
     def read_photo(self, path, size=None):
-        return decoding.read_photo(path, size, self.config.out_channels)
+        return decoding.read_photo(path, size, self.config.out_channels, self.decoder,
+                                   self.whites[1])
 
 
 def check_labels(label, path, n_labels, can_have_more=True):
@@ -75,6 +100,8 @@ def check_labels(label, path, n_labels, can_have_more=True):
         y, x = np.argwhere((label < 0) | (label >= n_labels))[0]
         remedy = (f', or train with --n-labels {label.max() + 1} in place of {n_labels}'
                   if can_have_more and label.max() >= n_labels else '')
+        if label.max() == IGNORED > n_labels:           # perhaps no training map has it
+            remedy = f', or train with --ignore-label {IGNORED} if it means unknown'
         raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}; this run has {n_labels} '
                         f'labels (0 to {n_labels - 1}). Fix the map{remedy}')
 
@@ -97,17 +124,25 @@ def ids_to_labels(ids, table, path):
     return labels
 
 
-def colours_to_labels(colours, palette, path):
-    """Return the labels (H, W) int32 of colours (H, W, 3) by the rows of read_palette."""
+def colours_to_labels(colours, palette, path, nearest=False):
+    """Return the labels (H, W) int32 of colours (H, W, 3) by the rows of read_palette. nearest: a
+    colour that they lack has the label of the nearest one. Raises UserError for it otherwise."""
     codes = np.array([r << 16 | g << 8 | b for r, g, b, *_ in palette])
     order = codes.argsort()
     code = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
     row = order[np.searchsorted(codes[order], code).clip(max=len(codes) - 1)]
     missing = codes[row] != code
-    if missing.any():
+    if nearest and missing.any():
+        different, inverse = np.unique(colours[missing], axis=0, return_inverse=True)
+        rows = np.concatenate([
+            np.square(part[:, None] - np.array([row[:3] for row in palette])).sum(2).argmin(1)
+            for part in np.array_split(different, -(-len(different) // 4096))])
+        row[missing] = rows[inverse.ravel()]
+    elif missing.any():
         y, x = np.argwhere(missing)[0]
-        raise UserError(f'{path}: colour {",".join(map(str, colours[y, x]))} at x={x}, y={y} is '
-                        'not in the palette; add it there or fix the map')
+        raise UserError(f'{path}: colour {decoding.format_colour(colours[y, x])} at x={x}, y={y} '
+                        'is not in the palette; add it there or fix the map; --palette-nearest '
+                        'takes the nearest colour')
     return np.array([label for *_, label, _ in palette], np.int32)[row]
 
 
@@ -129,13 +164,16 @@ def open_cache(folder, pairs, reader):
         facts = []
         for path in filter(None, pair[1:]):
             with as_user_error(path):               # a path may name a part of a file
-                status = os.stat(path if os.path.lexists(path) else path.parents[1])
+                status = os.stat(decoding.real_path(path))
             facts.append([os.fsdecode(path), status.st_size, status.st_mtime_ns])
         return facts
 
     c, (w, h) = reader.config, reader.size
     index = json.dumps({
-        'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]),
+        'readers': repr([c.layout, c.palette, c.label_table, c.in_channels, c.out_channels]
+                        + ['nearest'] * bool(c.palette and c.palette_nearest)
+                        + [reader.decoder, reader.whites, getattr(c, 'inst_per_label', False)]
+                        * (reader.decoder > 1)),
         'size': [w, h], 'n_labels': c.n_labels, 'instances': reader.instances,
         'files': decoding.map_in_threads(describe, pairs)})
     roles = ['label', 'image'] + ['inst'] * (reader.instances != 'none')

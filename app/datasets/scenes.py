@@ -1,29 +1,74 @@
 """Read the scene of a label map, with its instance map and its photograph."""
+from pathlib import Path
+
+import numpy as np
+
 from app.common.config import format_value
-from app.common.console import warn
-from app.datasets import inspection
+from app.common.console import warn, warn_once
+from app.datasets import decoding, inspection
+from app.datasets.decoding import format_colour
+from app.datasets.layouts import SIDE_BY_SIDE
 from app.datasets.pairs import PairReader
 import data
 import generate
 
 
+def half_for_run(config, path, is_map=True):
+    """Return the half of a picture that holds the map (or the photograph), if a run was trained on
+    pictures side by side and this one is as wide as two; else its path."""
+    sides = [side for side, name in SIDE_BY_SIDE.items() if (name == config.layout) == is_map]
+    if (config.layout not in SIDE_BY_SIDE.values() or not config.size
+            or decoding.half_of(Path(path))):
+        return path
+    (w, h), (run_w, run_h) = decoding.read_header(path).size, config.size
+    return Path(path, sides[0]) if 0.95 < w * run_h / (2 * run_w * h) < 1.05 else path
+
+
 def read_scene(config, label_path, inst_path=None, size=None):
     """Read a label map and its instance map, or connected components, as a generate.Scene."""
-    reader = PairReader(config)
+    reader, label_path = PairReader(config), half_for_run(config, label_path)
     label, header = reader.read_label(label_path, size)
+    warn_about_map(config, label_path, label, header)
     inst = None
     if config.instances != 'none' and inst_path:
         inspection.check_same_view(inst_path, label_path, header.size)
-        inst = reader.read_instances(inst_path, label.shape[1::-1])
+        inst = reader.read_instances(inst_path, label.shape[1::-1], label)
     elif config.instances != 'none':
         inst = data.connected_components(label)
     label, inst = (None if ids is None else data.to_tensor(ids)[None] for ids in (label, inst))
     return generate.make_scene(config, label, inst, header.size)
 
 
+def warn_about_map(config, path, label, header):
+    """Warn once of a map whose colour table differs from those of the training maps, and, in a run
+    without an encoder, of labels that no training picture had."""
+    if not config.n_labels:
+        return
+    labels = np.unique(label).tolist()
+    if header.table and config.index_colours and not header.is_saved_map:
+        id_of = {i: id_ for id_, i in (config.label_table or {}).items()}
+        trained = {row[3]: row[:3] for row in config.index_colours}
+        for i in (id_of.get(label, label) for label in labels):
+            colour = list(header.table[3 * i:3 * i + 3])
+            if colour and list(trained.get(i, colour)) != colour:
+                warn_once('table', f'warning: {path}: its index {i} has the colour '
+                          f'{format_colour(colour)}, and {format_colour(trained[i])} in the '
+                          'training maps; indices are taken as ids of labels. Does the map have '
+                          'another colour table?')
+    missing = set(labels) - set(config.present) if config.present is not None else set()
+    names = config.label_names or range(config.n_labels)
+    if missing and not config.features:
+        warn_once(('untrained', *sorted(missing)),
+                  f'warning: {path}: no training picture had the label '
+                  f'{", ".join(str(names[i]) for i in sorted(missing))}, so the networks know '
+                  'nothing of it. Does the map use other ids than the training data, as trainIds '
+                  'in place of labelIds?')
+
+
 def read_photo(config, path, scene):
     """Read a photograph of a scene, resized to its label map: (1, C, H, W) in [-1, 1]."""
     h, w = scene.label.shape[-2:]
+    path = half_for_run(config, path, is_map=False)
     inspection.check_same_view(path, 'its label map', scene.size or (w, h))
     photo = PairReader(config).read_photo(path, (w, h))
     return data.to_float(data.to_tensor(photo)[None])

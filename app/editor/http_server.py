@@ -24,6 +24,7 @@ import webbrowser
 import numpy as np
 from PIL import Image
 
+from app.common.config import ALLOWED_HOST
 from app.common.console import log_info, warn, warn_on_error
 from app.common.errors import UserError, is_out_of_memory, one_line
 from app.datasets.scenes import read_photo
@@ -36,6 +37,7 @@ import generate
 MAX_REQUEST_BYTES = 96 << 20            # enough for a scene or a photograph
 MAX_THREADS = 200                       # of this process; a client takes one
 THUMBNAIL_PIXELS = 1 << 16              # the network computes at most so many for a thumbnail
+MAX_REPORTED = 10                       # addresses of which refused requests are printed
 PAGE = Path(__file__).with_name('page.html')
 
 
@@ -147,24 +149,29 @@ class Session:
                       (x0 - left) // step:-(-(x1 - left) // step)]
         return lambda: png(self.compute(version, inputs)[shown])
 
-    def photo(self, data: string):
-        """Use a photograph of the scene (base64) for the style 'photo'. Return the state."""
+    def photo(self, data: string, name: string = None):
+        """Use a photograph of the scene (base64) for the style 'photo'. Return the state. name: of
+        its file, for errors."""
         e = self.editor
         e.require_encoder()
         e.opened.photo = self.read_files(
-            lambda photo: read_photo(e.config, photo, e.inputs()[0]), photo=data)
+            lambda photo: read_photo(e.config, photo, e.inputs()[0]), {'photo': name}, photo=data)
         return self.state()
 
-    def open(self, label: string, inst: string = None, styles: string = None):
-        """Open the scene of a label map, an instance map and styles (base64). Return the state."""
+    def open(self, label: string, inst: string = None, styles: string = None,
+             label_name: string = None, inst_name: string = None, styles_name: string = None):
+        """Open the scene of a label map, an instance map and styles (base64), from files of these
+        names. Return the state."""
+        names = {'label_path': label_name, 'inst_path': inst_name, 'styles_path': styles_name}
         e = self.editor
         new = self.read_files(lambda **paths: scene_files.open_scene(e.run, e.clusters, **paths),
-                              label_path=label, inst_path=inst, styles_path=styles)
+                              names, label_path=label, inst_path=inst, styles_path=styles)
         e.open(new.state, noise=new.opened.noise, size=new.opened.size)
         return self.changed()
 
-    def read_files(self, read, **files):
-        """Write files (base64, or None) to a temporary folder; return read(role=path, ...)."""
+    def read_files(self, read, names, **files):
+        """Write files (base64, or None) to a temporary folder; return read(role=path, ...).
+        names: {role: name of the file, or None}, for errors."""
         with tempfile.TemporaryDirectory(prefix='.upload-', dir=self.folder) as temporary:
             try:
                 for role, encoded in files.items():
@@ -176,7 +183,11 @@ class Session:
                         files[role].write_bytes(content)
                 return read(**files)
             except ValueError as error:             # the user does not know the temporary folder
-                raise UserError(str(error).replace(f'{temporary}/', '')) from None
+                text = str(error)
+                for role, name in names.items():
+                    if name and files.get(role):
+                        text = text.replace(str(files[role]), name)
+                raise UserError(text.replace(f'{temporary}/', '')) from None
 
     def save(self):
         """Write the scene and its picture under a free name. Return the state and the paths."""
@@ -225,10 +236,11 @@ def png(image):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a Session to clients that know `token`; names: the Host headers that are accepted."""
+    """Serves a Session to clients that know `token`; names: the Host headers that are accepted.
+    allowed: further ones, of a tunnel or a proxy."""
     request_queue_size = 128
 
-    def __init__(self, session, host, port):
+    def __init__(self, session, host, port, allowed=()):
         self.session, self.token, self.page = session, secrets.token_urlsafe(24), PAGE.read_bytes()
         style, script = (base64.b64encode(hashlib.sha256(text).digest()).decode() for _, text in
                          re.findall(rb'(?s)<(style|script)>(.*?)</\1>', self.page))
@@ -247,6 +259,21 @@ class Server(ThreadingHTTPServer):
         self.names = [f'{name}:{port}' for name in hosts]
         self.address = f'http://{self.names[0]}/?token={self.token}'
         self.names += hosts if port == 80 else []           # browsers leave out port 80
+        self.allowed = [name.lower() for name in allowed]
+        self.names += self.allowed
+        self.refused = set()                                # Host headers that are reported
+
+    def refuse_host(self, hosts):
+        """Return why a request with these Host headers is refused, and print it once."""
+        message = f'expected the address {" or ".join(self.names)}'
+        if len(hosts) == 1 and ALLOWED_HOST.fullmatch(hosts[0]):
+            message = (f'{hosts[0]} is not an address of this server; open the one that was '
+                       'printed, or if this is a tunnel of yours, start edit with --allow-host '
+                       f'{hosts[0]}')
+            if hosts[0] not in self.refused and len(self.refused) < MAX_REPORTED:
+                self.refused.add(hosts[0])
+                warn(f'p2phd edit: a request was refused: {message}')
+        return message
 
     def verify_request(self, request, client_address):
         return threading.active_count() < MAX_THREADS
@@ -280,9 +307,11 @@ class Handler(BaseHTTPRequestHandler):
         """Check the request and do what it asks for. Return content type and body."""
         server, is_get = self.server, self.command == 'GET'
         hosts, origins = (self.headers.get_all(name) or [] for name in ('Host', 'Origin'))
-        if len(hosts) != 1 or hosts[0] not in server.names:
-            raise Refused(403, 'the Host header is not a name of this server')
-        if not {*origins} <= {f'http://{name}' for name in server.names}:
+        if len(hosts) != 1 or hosts[0].lower() not in server.names:
+            raise Refused(403, server.refuse_host(hosts))
+        allowed = {f'http://{name}' for name in server.names} | {
+            f'https://{name}' for name in server.allowed}       # a proxy may encrypt
+        if not {*origins} <= allowed:
             raise Refused(403, 'the page of another site made this request')
         (path, _, query), paths = self.path.partition('?'), ['/'] if is_get else REQUESTS
         if path not in paths:
@@ -332,11 +361,11 @@ class Handler(BaseHTTPRequestHandler):
         """Do not log requests."""
 
 
-def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True):
-    """Serve the page of an Editor until Ctrl-C; see Session. Return the exit code."""
+def serve(editor, folder, name, title, host='127.0.0.1', port=0, browser=True, allowed=()):
+    """Serve the page of an Editor until Ctrl-C; see Session, Server. Return the exit code."""
     session = Session(editor, folder, name, title)
     try:
-        server = Server(session, host, port)
+        server = Server(session, host, port, allowed)
     except (OSError, UnicodeError) as error:
         raise UserError(f'--host {host} --port {port}: cannot be served there ({one_line(error)}); '
                         'choose others, or leave them out') from None

@@ -90,8 +90,9 @@ def score_pictures(evaluation, title, folder, render):
             e.recognise(picture, f'{folder}/{pair.name}'), label, e.void, e.config.n_labels)
         results.append((values, counts, pair.name, picture if pair.name in e.shown else None))
         if e.write and folder:
-            make_folder(e.write / folder)
-            write_picture(e.write / folder / f'{pair.name}.png', data.to_float(picture[None]))
+            path = e.write / folder / f'{pair.name}.png'
+            make_folder(path.parent)
+            write_picture(path, data.to_float(picture[None]))
         progress(done)
     if e.shared:
         results = sum(distributed.all_gather(results), [])
@@ -128,7 +129,8 @@ def score_run(evaluation, run, title, folder, clusters):
             samples = [synthesise('sampled', number) for number in range(evaluation.n_samples)]
             regions = label if config.n_labels else torch.zeros(label.shape[-2:])
             if config.n_labels and pair.inst:
-                regions = torch.from_numpy(reader.read_instances(pair.inst, size))
+                regions = torch.from_numpy(reader.read_instances(
+                    pair.inst, size, label.squeeze(0).numpy()))
             values |= measures.diversity(samples, regions, evaluation.vgg)
         return picture, values
     return score_pictures(evaluation, title, folder, render)
@@ -199,6 +201,9 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     root = flags.data or (config.training and config.training.data)
     if not root:
         raise UserError(f'{folders[0]}: its data set is not known; name it with --data DIR')
+    for flag, path in ('--out', flags.out), ('--write', flags.write):
+        if path:
+            layouts.check_outside(path, flag, root, config.layout)
     trained, held = training_pairs(config, root)
     split = flags.split or ('held' if held else 'val')
     size = flags.size or min((config.size for config in configs if config.size), default=None)
@@ -269,7 +274,8 @@ def training_pairs(config, root):
     """Return the pairs in `root` that a run is trained on and those held out, [] where unknown."""
     t = config.training
     with suppress(UserError):
-        pairs = layouts.find_pairs(root, t.split if t else 'train')[1]
+        pairs = layouts.find_pairs(root, t.split if t else 'train',
+                                   chosen=config.layout)[1]
         return inspection.train_and_heldout(config, [
             pair for pair in pairs if not t or pair.name not in t.left_out])
     return [], []
@@ -285,7 +291,8 @@ def check_pictures(evaluation, folders, configs):
                 warn(f'warning: {folder}: was trained on {n} of the {len(scored)} pictures that '
                      'are scored')
     names, write = {pair.name for pair in evaluation.pairs}, evaluation.write
-    if others := write and [path for path in write.glob('real/*.png') if path.stem not in names]:
+    if others := write and [path for path in write.glob('real/**/*.png') if path.relative_to(
+            write / 'real').as_posix().removesuffix('.png') not in names]:
         raise UserError(f'--write {write}: has {plural(len(others), "picture")} of another '
                         f'evaluation, such as {min(others)}; choose another folder')
 

@@ -136,7 +136,8 @@ def complete_config(config, pairs, sizes):
         if w % multiple or h % multiple or min(w, h) < least:
             raise UserError(f'{"--crop" if t.crop else "--size"} {w}x{h}: these networks need '
                             f'multiples of {multiple}, at least {least}; '
-                            f'{format_value(round_size((w, h), multiple, least))} fits')
+                            f'{format_value(round_size((w, h), multiple, least))} fits'
+                            + (min(w, h) < least) * f', or {smaller_networks(config, min(w, h))}')
     require_large_pictures(config, t.data, sizes)
     for name, (w, h) in ({'--size': size} if size else sizes).items():
         if t.crop and (t.crop[0] > w or t.crop[1] > h):
@@ -161,10 +162,28 @@ def min_training_side(config):
 def require_large_pictures(config, root, sizes):
     """Raise UserError where a picture, {scene: (width, height)}, is too small for the networks."""
     least = min_training_side(config)
-    for scene, (w, h) in sizes.items():
-        if min(w, h) < least:
-            raise UserError(f'{root}: {scene} is a picture of {w}x{h}, expected at least '
-                            f'{least}x{least}; leave it out')
+    small = {scene: size for scene, size in sizes.items() if min(size) < least}
+    for scene, (w, h) in small.items():
+        remedy = ('leave it out' if 2 * len(small) <= len(sizes) else
+                  smaller_networks(config, min(map(min, small.values()))))
+        raise UserError(f'{root}: {scene} is a picture of {w}x{h}, expected at least '
+                        f'{least}x{least}; {remedy}')
+
+
+def smaller_networks(config, side):
+    """Return which flags ask for more than pictures of `side` pixels, and what suits these."""
+    c, bits, flags = config, side.bit_length() - 1, []          # side >= 1 << bits
+    depth, least = bits - (c.model != 'unet'), 2 if c.model == 'unet' else 1
+    if c.n_down + c.n_enhancers > depth:
+        flags.append(('n_down', max(least, depth - c.n_enhancers)))
+        if depth - c.n_enhancers < least and c.n_enhancers:
+            flags.append(('n_enhancers', max(1, depth - least)))
+    if c.features and c.encoder_scale << c.n_down_encoder + 1 > side:
+        flags.append(('n_down_encoder', max(1, (side // 2 // c.encoder_scale).bit_length() - 1)))
+    if 1 << c.n_scales > side:
+        flags.append(('n_scales', max(1, bits)))
+    return 'lower ' + ' and '.join(f'{as_flag(name, getattr(c, name))} to {value}'
+                                   for name, value in flags) if flags else 'take larger pictures'
 
 
 def round_size(size, multiple, least):

@@ -16,6 +16,7 @@ RANK = int(os.environ['RANK']) if WORLD_SIZE > 1 else 0     # number of this pro
 LOCAL_WORLD_SIZE = int(os.environ.get('LOCAL_WORLD_SIZE') or WORLD_SIZE)    # on this machine
 IS_MAIN = RANK == 0
 cpu_group = None                                        # for numbers and objects
+works_apart = False     # before that, all processes do the same, and so fail with the same error
 if WORLD_SIZE > 1 and 'MASTER_ADDR' not in os.environ:
     raise UserError(f'WORLD_SIZE is {WORLD_SIZE}, and MASTER_ADDR is not set: start the command '
                     'with torchrun, which sets both, or unset WORLD_SIZE')
@@ -48,6 +49,8 @@ def shut_down():
 
 def shard(items):
     """Return the part of a list that this process takes."""
+    global works_apart
+    works_apart = True
     each = -(-len(items) // WORLD_SIZE)
     return items[RANK * each:(RANK + 1) * each]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.common.console import Progress, log_info, status_line, warn, warn_on_error
 from app.common.errors import UserError
-from app.common.files import read_ahead, resolve_path
+from app.common.files import make_folder, read_ahead, resolve_path
 from app.datasets import layouts
 from app.datasets.scenes import read_photo, read_scene, warn_about_size
 from app.runs import distributed, memory, pictures, report, run_styles
@@ -58,7 +58,7 @@ def make_pictures(run, folder, files, out, choice, size=None):
             with reporting_errors(name):
                 path = future.result()
                 log_info(path)
-                rows[name][1].append(path.name)
+                rows[name][1].append(path.relative_to(out).as_posix())
 
     # The next map is read, and the last pictures are written, while the networks compute. A GPU
     # makes pictures faster than one thread compresses them.
@@ -82,6 +82,8 @@ def make_pictures(run, folder, files, out, choice, size=None):
                 report_problem(warning_of_unstyled(c, path, missing))
             for ending, picture in make_scene_pictures(run, scene, name, choice, photo):
                 path = out / f'{name}_{ending}.png'
+                if '/' in name:
+                    make_folder(path.parent)
                 writing.append((name, pool.submit(pictures.write_picture, path, picture)))
                 finish_writing(but=2 * threads)
                 progress(done := done + 1)

@@ -41,6 +41,8 @@ def load_training_data(config, folder, pairs):
     dataset = open_dataset(pairs, read, cache, flip=t.flip, jitter=t.jitter, seed=t.seed,
                            workers=t.workers, **same)
     dataset[0, 0]                           # an error now, not after networks are built
+    if config.n_labels and not config.features and config.present is None:
+        config.present = inspection.find_present_labels(dataset)
     heldout, shown = open_dataset(heldout[:MOST_SHOWN], read, keep=False, **same), []
     for i in range(len(heldout)):
         warn_on_error(lambda: shown.append(heldout[0, i]), 'the sheets are drawn without it')

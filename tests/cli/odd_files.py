@@ -144,6 +144,7 @@ def make_maps(maps):
     save(maps / 'i16b.tif', Image.frombytes('I;16B', (W, H), LABEL.astype('>u2').tobytes()))
     save(maps / 'i32.tif', LABEL.astype(np.int32))
     save(maps / 'float.tif', LABEL.astype(np.float32))
+    save(maps / 'parts.tif', LABEL.astype(np.float32) / 2)
     save(maps / 'jpeg.png', LABEL, format='JPEG')
     save(maps / 'jpeg.tif', LABEL, compression='jpeg')
     save(maps / 'deflate.tif', LABEL, compression='tiff_adobe_deflate')
@@ -182,7 +183,7 @@ def make_maps(maps):
             'u64': np.full((H, W), 2 ** 64 - 1, np.uint64), 'beyond': LABEL.astype(int) + 2 ** 32,
             'negative': LABEL.astype(int) - 2, 'least': np.full((H, W), -2 ** 63),
             'float': LABEL.astype(float), 'complex': LABEL.astype(complex),
-            'half': LABEL.astype('f2'),
+            'half': LABEL.astype('f2'), 'parts': LABEL / 2,
             'text': LABEL.astype(str), 'time': LABEL.astype('M8[s]'), 'bands': PHOTO,
             'empty': LABEL[:0], 'line': LABEL[0], 'number': np.array(3), 'four': PHOTO[None],
             'records': np.zeros((H, W), [('id', int)]), 'long': np.zeros((1, 40000), np.uint8),
@@ -293,6 +294,7 @@ def make_sets(root):
     save(root / 'jpeg_png' / 'train_label' / 'a.png', LABEL, format='JPEG')
     flat(root / 'ids', INST * 1000)
     flat(root / 'float_labels', LABEL.astype(float), ends=('.npy', '.png'))
+    flat(root / 'half_labels', LABEL / 2, ends=('.npy', '.png'))
     flat(root / 'mixed', name='small')
     flat(root / 'mixed', np.repeat(LABEL, 3, 1), np.repeat(PHOTO, 3, 1), name='wide')
     flat(root / 'macos')
@@ -398,6 +400,14 @@ def make_layouts(root):
     shutil.rmtree(root / 'city_no_photos' / 'leftImg8bit')
     shutil.copytree(root / 'city', root / 'city_high')
     save(root / 'city_high' / 'gtFine' / 'train' / 'x' / 'x_1_gtFine_labelIds.png', LABEL + 40)
+    shutil.copytree(root / 'city_high', root / 'city_one_high')
+    shutil.copytree(root / 'city', root / 'jpeg_inst')
+    for name, target in ('x_2', 'city_one_high'), ('x_3', 'city_one_high'), ('x_9', 'jpeg_inst'):
+        for source in sorted((root / 'city').rglob('x_1*.png')):
+            shutil.copyfile(source, root / target / source.relative_to(
+                root / 'city').with_name(source.name.replace('x_1', name)))
+    save(root / 'jpeg_inst' / 'gtFine' / 'train' / 'x' / 'x_9_gtFine_instanceIds.png',
+         INST.astype(np.uint8), format='JPEG')
     save(root / 'city_zip' / 'gtFine_trainvaltest.zip', b'PK')
 
     h5py = pytest.importorskip('h5py', reason='h5py is not installed')

@@ -108,7 +108,7 @@ def test_generate(p2phd, trained, scenes, tmp_path):
 def test_generate_names_file_value_and_remedy(p2phd, trained, scenes, tmp_path):
     one = scenes / 'gtFine' / 'val' / 'toy' / 'toy_0000_gtFine_labelIds.png'
     Image.new('L', (8, 8), 77).save(tmp_path / 'high.png')
-    Image.new('RGB', (8, 8)).save(tmp_path / 'rgb.png')
+    Image.new('RGB', (8, 8), (9, 0, 0)).save(tmp_path / 'rgb.png')
     (tmp_path / 'text.png').write_text('no picture')
     (tmp_path / 'cut.png').write_bytes(one.read_bytes()[:200])
     (tmp_path / 'broken').mkdir()
@@ -122,7 +122,7 @@ def test_generate_names_file_value_and_remedy(p2phd, trained, scenes, tmp_path):
     for words, facts in (
             (('--label', 'none.png'), ['none.png']),
             (('--label', 'high.png'), ['high.png', 'label 77', 'x=0, y=0']),
-            (('--label', 'rgb.png'), ['rgb.png', 'RGB']),
+            (('--label', 'rgb.png'), ['rgb.png', 'RGB', '--palette FILE']),
             (('--label', 'text.png'), ['text.png', 'picture']),
             (('--label', 'cut.png'), ['cut.png', 'damaged']),
             (('--label', one, '--n', '2'), ['--n 2', '--sample']),
@@ -134,7 +134,7 @@ def test_generate_names_file_value_and_remedy(p2phd, trained, scenes, tmp_path):
             (('--label', one, '--style', 'car'), ['--style car', 'LABEL=K']),
             (('--label', one, '--inst', 'square.png'), ['square.png', '64x64', '64x32']),
             (('--label', one, '--encode', 'square.png'), ['square.png', '64x64', '64x32']),
-            (('--label', 'a', 'b'), ['a/map.png', 'b/map.png']),
+            (('--label', 'a', 'a'), [' a/map.png and a/map.png', 'same name']),
             (('--label', 'a', '--out', 'a'), ['--out a']),
             (('--label', one, '--out', 'text.png'), ['text.png', 'folder']),
             (('--label', one, '--device', 'cuda'), ['--device cuda', 'CPU'])):
@@ -142,6 +142,11 @@ def test_generate_names_file_value_and_remedy(p2phd, trained, scenes, tmp_path):
             continue
         stderr = p2phd('generate', '--run', trained, *words, code=2)
         assert all(fact in stderr for fact in facts), stderr
+
+    p2phd('generate', '--run', trained, '--label', 'a', 'b', '--out', 'both')
+    assert sorted(path.relative_to(tmp_path / 'both').as_posix()
+                  for path in (tmp_path / 'both').rglob('*.png')) == [
+        'a/map_generated.png', 'b/map_generated.png']
 
 
 def test_labels_without_styles_are_named(trained, scenes, tmp_path):

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from app.common import files
-from app.datasets import decoding
+from app.datasets import formats
 import nets
 from odd_files import BARE, LONG_NAME, TINIEST, make_odd_files
 
@@ -199,9 +199,12 @@ ROWS = [
     ('train --data mixed --n-down 2 --n-scales 2 --epochs 0 --decay-epochs 0', 2,
      '--epochs 0, --decay-epochs 0'),
     ('TRAIN --size native --cache c', 2, '--cache, --size'),
-    ('train --data street TINY --n-labels 40', 2, '--n-labels 40, Cityscapes, 35'),
-    ('train --data street TINY --n-labels 35', 0, 'Cityscapes: 6, 35 labels'),
-    ('check --data ade --n-labels 3', 2, '--n-labels 3, ADE20K, 151'),
+    ('train --data street TINY --n-labels 40', 0,
+     'note: street: --n-labels 40: , your own, 35 of Cityscapes, own folders: 6, 40 labels'),
+    ('train --data street TINY --n-labels 35', 0, 'Cityscapes: 6, 35 labels, !your own'),
+    ('check --data ade --n-labels 3', PROBLEMS,
+     'note: ade: --n-labels 3: , your own, 151 of ADE20K, ADE_train_1.png, label 3 at x=0, y=1, '
+     '0 to 2, --n-labels 5'),
     ('check --data nyu --n-labels 41', 2, '--n-labels 41, NYU Depth v2, 895, 40'),
     ('check --data nyu --n-labels 40', 2, '--n-labels 40, nyu, classMapping40.mat, 894'),
     ('PICTURE maps/fine.png --n 3', 2, '--n 3, --sample'),
@@ -232,16 +235,18 @@ ROWS = [
     ('check --data partly', PROBLEMS, 'partly/train_label/b.png, instance map, 1 problem'),
     ('train --data partly TINY', 2, 'partly/train_label/b.png, instance map, --skip-bad'),
     ('train --data partly TINY --skip-bad', 0, 'partly/train_label/b.png, instance map, flat: 1'),
-    ('check --data same_names', 2, 'more/a.jpg, train_img/a.png, same name'),
+    ('check --data same_names', PROBLEMS,
+     'flat: 1, same_names/train_img/more/a.jpg, no label map, same name, folder more/, 1 of 2'),
     ('check --data endless', 0, 'flat: 1'),
     ('check --data macos', 0, 'flat: 1, 5 labels, no instances, no problems'),
     ('check --data uppercase', 0, 'flat: 1'),
-    ('check --data other_suffix', PROBLEMS, 'other_suffix/train_label/a.png, photograph'),
+    ('check --data other_suffix', PROBLEMS,
+     'other_suffix/train_img/a.gif, format not read, convert, PNG, JPEG, 0 of 1'),
     ('check --data pipes', PROBLEMS, 'pipes/train_img/b.png, regular file'),
     ('train --data pipes BARE --skip-bad', 0, 'pipes/train_img/b.png, regular file, flat: 1'),
     ('check --data channels', PROBLEMS, 'channels/train_A/b.npy, 4 channels, float64, 5'),
     ('check --data outside', PROBLEMS, 'outside/train_A/a.npy, [-1, 1]'),
-    ('check --data not_helen', 2, 'not_helen, train_label/'),
+    ('check --data not_helen', 0, 'own folders: 1, 5 labels, !Helen, no problems'),
     ('[no rights to list] check --data own', 2, 'own/, Permission denied'),
     ("[ASCII terminal] check --data 'naïve'", 2, r'na\xefve, folder'),
 
@@ -253,21 +258,28 @@ ROWS = [
     ('check --data grey2', 0, '4 labels, 0 40%, 1 20%, 2 20%, 3 20%'),
     ('check --data grey4', 0, '5 labels, 0 20%, 1 20%, 2 20%, 3 20%, 4 20%'),
     ('train --data unit BARE', 0, 'runs/unit/checkpoint-0000001.pt'),
-    ('check --data beyond_inst', 0, 'instances per picture: 7 to 7'),
+    ('check --data beyond_inst', 0,
+     'note: beyond_inst: 7, 7 in 1, label and one id, instances per picture: 29 to 29'),
     ('check --data one_label', 0, '1 labels, 0 100%'),
     ('check --data rare', 0, '0 99.8%, 1 0.208%'),
     ('check --data one_pixel', 0, 'flat: 1, 1x1, no problems'),
 
     # ---- pictures and maps that cannot be used
     ('check --data beyond', PROBLEMS, 'a.npy, 4294967296, 4294967300, 31 bits'),
-    ('check --data negative', PROBLEMS, 'a.npy, -1 to 3, 0 to 4095'),
-    ('check --data float_labels', PROBLEMS, 'a.npy, one channel, integers, float64'),
+    ('check --data negative', PROBLEMS, 'a.npy, -1 to 3, numbers from 0 up, 255'),
+    ('check --data float_labels', 0, 'flat: 1, 5 labels, 0 20%, no problems'),
+    ('check --data half_labels', PROBLEMS, 'a.npy, whole numbers, 0 to 2, ids'),
     ('check --data float255', PROBLEMS, 'a.tif, photograph, 0 to 254, 8 or 16 bits'),
     ('check --data grey32', PROBLEMS, 'a.tif, photograph, 8 or 16 bits'),
     ('check --data jpeg_png', PROBLEMS, 'a.png, JPEG, PNG, --jpeg-labels'),
     ('check --data jpeg_png --jpeg-labels', 0, 'warning: jpeg_png, JPEG'),
     ('check --data 1x1', PROBLEMS, 'train_label/a.png, 1x1, train_img/a.png, 96x72'),
     ('check --data wide_inst', PROBLEMS, 'train_inst/a.png, 24x10, train_img/a.png, 24x20'),
+    ('train --data jpeg_inst TINY', 2,
+     'x_9_gtFine_instanceIds.png: JPEG , PNG, --jpeg-labels, !--palette, --skip-bad'),
+    ('train --data jpeg_inst TINY --skip-bad', 0,
+     'x_9_gtFine_instanceIds.png: JPEG , Cityscapes: 1'),
+    ('train --data jpeg_inst TINY --jpeg-labels', 0, 'Cityscapes: 2'),
     ('check --data rgb', PROBLEMS, 'a.png, integers, RGB, --palette FILE'),
     ('check --data ids', PROBLEMS, 'a.png, 0 to 6000, instance map'),
     ('check --data bad_b', PROBLEMS, 'bad_b/train_label/b.png, picture'),
@@ -327,7 +339,12 @@ ROWS = [
     # ---- Cityscapes, ADE20K, Helen, NYU
     ('check --data city', 0, 'Cityscapes: 1, 35 labels, instance maps'),
     ('check --data city_no_photos', PROBLEMS, 'x_1_gtFine_labelIds.png, photograph, same name'),
-    ('check --data city_high', PROBLEMS, 'x_1_gtFine_labelIds.png, label 40 at x=0, y=0, 0 to 34'),
+    ('check --data city_no_photos --layout own', PROBLEMS,
+     'x_1_gtFine_labelIds.png, photograph, same name'),
+    ('check --data city_high', 0,
+     'note: city_high: , label 44, your own, 35 of Cityscapes, own folders: 1, 45 labels'),
+    ('check --data city_one_high', PROBLEMS,
+     'Cityscapes: 2, x_1_gtFine_labelIds.png, label 40 at x=0, y=0, 0 to 34, 2 of 3'),
     ('check --data city_zip', 2, 'city_zip, train_label/, Cityscapes'),
     ('check --data ade', 0, '151 labels, other 20%, caf'),
     *each('check --data ade_{}', 0, '151 labels, 0 20%, 1 20%', 'empty nameless short folder'),
@@ -628,7 +645,8 @@ ROWS = [
           'UPPER.PNG =.png .png.png no_suffix bmp.bmp pages.tif interlaced_palette.png '
           'one_colour_palette.png transparent_palette.png transparent_grey.png grey1.png '
           'grey2.png grey4.png bit.tif i16.png i16b.tif i32.tif deflate.tif link.png fine.npy '
-          'bool.npy fortran.npy big_endian.npy channel.npy i64.npy'),
+          'bool.npy fortran.npy big_endian.npy channel.npy i64.npy lossless.webp float.tif '
+          'float.npy half.npy'),
     ("PICTURE 'maps/two words.png'", 0, 'made/two words_generated.png 24x20'),
     ("PICTURE 'maps/two\nlines.png'", 0, 'made/two\nlines_generated.png 24x20'),
     ("PICTURE 'maps/gone\ngone.png'", 2, r'maps/gone\ngone.png: , no such file'),
@@ -642,12 +660,18 @@ ROWS = [
     (f'PICTURE maps/{LONG_NAME}.png', 2, 'x_generated.png: , File name too long'),
     (f'PICTURE maps/{"y" * 300}.png', 2, 'yyy.png: , File name too long'),
     *each('PICTURE maps/{}', 2, 'maps/{}: , picture',
-          'gif.gif text.png empty.png bomb.png wide.png no_width.png odd_depth.png eps.png '
-          'svg.png'),
+          'text.png empty.png bomb.png wide.png no_width.png odd_depth.png'),
+    ('PICTURE maps/gif.gif', 2, 'maps/gif.gif: GIF, format not read, convert, PNG'),
+    ('PICTURE maps/eps.png', 2, 'maps/eps.png: EPS, format not read, convert, PNG'),
+    ('PICTURE maps/svg.png', 2, 'maps/svg.png: SVG, format not read, convert, PNG'),
     *each('PICTURE maps/{}', 2, 'maps/{}: , damaged', 'cut.png checksum.png'),
     *each('PICTURE maps/{}', 2, 'maps/{}: , integers, picture, --palette FILE',
-          'lossless.webp animated.webp la.png rgb.png rgba.png lab.tif float.tif'),
-    *each('PICTURE maps/{}', 2, 'maps/{}: , JPEG, PNG', 'cmyk.jpg jpeg.png jpeg.tif'),
+          'rgb.png rgba.png lab.tif'),
+    ('PICTURE maps/la.png', 2, 'maps/la.png: transparent at x=0, y=0, label'),
+    ('PICTURE maps/parts.tif', 2, 'maps/parts.tif: , whole numbers, 0 to 2, ids'),
+    *each('PICTURE maps/{}', 2, 'maps/{}: JPEG , PNG, --jpeg-labels',
+          'cmyk.jpg jpeg.png jpeg.tif'),
+    ('PICTURE maps/animated.webp', 2, 'maps/animated.webp: lossy WebP , PNG, --jpeg-labels'),
     ('PICTURE maps/turned.tif', 0, 'made/turned_generated.png 20x24'),
     ('PICTURE maps/1x1.png', 0, 'made/1x1_generated.png 1x1'),
     ('PICTURE maps/2x1.png', 0, 'made/2x1_generated.png 2x1'),
@@ -669,7 +693,8 @@ ROWS = [
     ('PICTURE maps/negative.npy', 2, 'maps/negative.npy: , label -2 at x=0, y=0, 0 to 4'),
     ('PICTURE maps/least.npy', 2, 'maps/least.npy: , -9223372036854775808, 31 bits'),
     *each('PICTURE maps/{}.npy', 2, 'maps/{}.npy: , one channel, integers, array',
-          'float half complex text time records bands'),
+          'complex text time records bands'),
+    ('PICTURE maps/parts.npy', 2, 'maps/parts.npy: , whole numbers, 0 to 2, ids'),
     *each('PICTURE maps/{}.npy', 2, 'maps/{}.npy: , array',
           'object zip cut header no_bytes lie version'),
     *each('PICTURE maps/{}.npy', 2, 'maps/{}.npy: , array, shape (, height, width',
@@ -685,10 +710,15 @@ ROWS = [
     ('PICTURE some_named --inst some_named', 2, 'some_named/y.png: , same name, in some_named'),
     *each('PICTURE {}', 0, 'made/a_generated.png 24x20', 'with_macos deep'),
     ('PICTURE twice', 2, 'twice/a.tif and twice/a.png, same name'),
-    ('PICTURE some_bad twice/a.png', 2, 'some_bad/a.png, twice/a.png, same name'),
+    ('PICTURE some_bad twice/a.png', SOME_MAPS,
+     'some_bad/b.png: , 1 of 4, made/some_bad/a_generated.png 24x20, '
+     'made/twice/a_generated.png 24x20, !made/a_'),
     ('PICTURE maps/fine.png --inst maps/large.png', 2,
      'maps/large.png, 72x96, maps/fine.png, 24x20'),
-    ('PICTURE maps/fine.png --inst maps/rgb.png', 2, 'maps/rgb.png: , integers, RGB'),
+    ('PICTURE maps/fine.png --inst maps/rgb.png', 0, 'made/fine_generated.png 24x20'),
+    ('PICTURE maps/fine.png --inst maps/cmyk.jpg', 2,
+     'maps/cmyk.jpg: JPEG , instance ids, PNG, --jpeg-labels, !--palette'),
+    ('PICTURE maps/fine.png --inst maps/lab.tif', 2, 'maps/lab.tif: , integers, LAB'),
     ('PICTURE maps/fine.png --inst maps/none', 2, 'maps/none: , no pictures'),
     ('PICTURE maps/fine.png --inst gone', 2, 'gone: , no pictures'),
     *each('PICTURE maps/fine.png --inst {}', 0, 'made/fine_generated.png',
@@ -838,7 +868,7 @@ def raising(error):
 
 # What may stand in brackets before a command.
 CIRCUMSTANCES = {
-    'no memory': lambda patch: patch.setattr(decoding, 'apply_orientation', raising(MemoryError())),
+    'no memory': lambda patch: patch.setattr(formats, 'apply_orientation', raising(MemoryError())),
     'no memory for networks': lambda patch: patch.setattr(
         nets.GlobalGenerator, 'forward', raising(RuntimeError(
             "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))),

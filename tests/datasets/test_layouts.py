@@ -394,14 +394,14 @@ BAD = {
                    (r / 'train_label' / 'a.png').unlink()),
         'a.jpg: JPEG changes the values of labels; .* --jpeg-labels'),
     'an RGB label map': (
-        lambda r: write(r / 'train_label' / 'a.png', np.zeros((20, 24, 3), np.uint8)),
+        lambda r: write(r / 'train_label' / 'a.png', np.full((20, 24, 3), (9, 0, 0), np.uint8)),
         'a.png: .* RGB; .* --palette'),
     'instances as labels': (
         lambda r: write(r / 'train_label' / 'a.png', np.full((20, 24), 26001, np.uint16)),
         'a.png: values from 26001 to 26001; .* instance map'),
     'an alpha channel': (
         lambda r: write(r / 'train_inst' / 'a.png', np.zeros((20, 24, 2), np.uint8)),
-        'a.png: .* LA'),
+        'a.png: transparent at x=0, y=0'),
     'a tiny picture': (
         lambda r: [write(r / f'train_{k}', np.zeros(s, np.uint8)) for k, s in (
             ('label/a.png', (1, 1)), ('inst/a.png', (1, 1)), ('img/a.bmp', (1, 1, 3)))],

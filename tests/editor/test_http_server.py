@@ -24,9 +24,9 @@ from test_operations import CPU, INST, LABEL, NAMES, SMALL, assert_same, make_ed
 
 
 @contextlib.contextmanager
-def served(editor, folder):
+def served(editor, folder, allowed=()):
     session = http_server.Session(editor, folder, 'scene', 'a scene')
-    server = http_server.Server(session, '127.0.0.1', 0)
+    server = http_server.Server(session, '127.0.0.1', 0, allowed)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -35,6 +35,51 @@ def served(editor, folder):
         server.shutdown()
         server.server_close()
         session.close()
+
+
+@pytest.mark.parametrize('host', ['localhost:9000', '127.0.0.1:9001', 'gpu7.cluster.example:80',
+                                  '[::1]:9000', 'LOCALHOST:9000', 'example.org'])
+def test_a_tunnel_is_admitted_by_the_flag_that_the_error_names(tmp_path, capsys, host):
+    run = make_run(CPU, **SMALL, layout='Cityscapes', label_names=NAMES)
+    with served(make_editor(run), tmp_path) as server:
+        for _ in range(3):
+            status, _, body = ask(server, '/state', Host=host)
+            assert status == 403 and f'--allow-host {host}' in json.loads(body)['error']
+            assert server.token not in body.decode()
+        err = capsys.readouterr().err
+        assert err.count(f'--allow-host {host}') == 1       # printed once
+        flags = re.findall('--allow-host (\\S+)', err)
+    with served(make_editor(run), tmp_path, flags) as server:
+        for origin in None, f'http://{host.lower()}', f'https://{host.lower()}':
+            assert ask(server, '/state', Host=host, Origin=origin)[0] == 200
+        for other in 'localhost:9002', 'evil.example':
+            assert ask(server, '/state', Host=other)[0] == 403
+            assert ask(server, '/state', Host=host, Origin=f'http://{other}')[0] == 403
+        assert ask(server, '/state', Host=host, X_Token='wrong')[0] == 403
+
+
+@pytest.mark.parametrize('host', ['<b>', 'a b', '', 'x' * 3000, 'a\'"--allow-host evil'])
+def test_hosts_that_are_none_are_not_printed(tmp_path, capsys, host):
+    run = make_run(CPU, **SMALL, layout='Cityscapes', label_names=NAMES)
+    with served(make_editor(run), tmp_path) as server:
+        status, _, body = ask(server, '/state', Host=host)
+        assert status == 403 and (not host or host not in json.loads(body)['error'])
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'GIF89a', 'holiday: photo.gif: GIF, format not read: convert it to PNG or JPEG'),
+    (b'\0\0\0\x18ftypheic', 'holiday: photo.gif: HEIC, format not read'),
+    (b'hello', 'holiday: photo.gif: cannot be read as a picture'),
+    (b'', 'holiday: photo.gif: cannot be read as a picture')])
+def test_errors_have_the_names_of_files(server, content, message):
+    encoded, name = base64.b64encode(content).decode(), 'holiday: photo.gif'
+    requests = {'/open': {'label': encoded, 'label_name': name}}
+    if server.session.editor.run.E:
+        requests['/photo'] = {'data': encoded, 'name': name}
+    for path, values in requests.items():
+        status, _, body = ask(server, path, values)
+        assert status == 400 and json.loads(body)['error'].startswith(message), body
 
 
 @pytest.fixture
@@ -277,7 +322,9 @@ def test_ten_thousand_mutated_requests(server, capfd, tmp_path):
             assert (server.session.editor.state.inst == INST).all()
     server.session.keeper.submit(int).result()
     assert {path.name for path in tmp_path.iterdir()} <= {'.scene-unsaved.npz'}
-    assert capfd.readouterr().err == ''
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) <= http_server.MAX_REPORTED
+    assert all('a request was refused: ' in line for line in lines)
 
 
 # ---------------------------------------------------------------------------- the command

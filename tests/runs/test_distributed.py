@@ -174,7 +174,21 @@ def test_a_batch_that_cannot_be_shared(scenes, tmp_path):
     process = start_torchrun(['train', '--data', scenes, *TINY, '--steps', 1], tmp_path)
     out, _ = process.communicate(timeout=60 * MINUTES)
     assert process.returncode and 'process 0: --batch 1: ' in out and 'a multiple of 2' in out
+    assert out.count('--batch 1: ') == 1                    # not once for each process
     assert not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize('words, message', [
+    (['train', '--data', 'nowhere'], 'nowhere: no such folder'),
+    (['train', '--batch', 'x'], "argument --batch: 'x': expected"),
+    (['train', '--resume', 'nowhere'], 'nowhere'), (['cluster', '--run', 'nowhere'], 'nowhere'),
+    (['train'], 'train needs --data'),
+    (['generate', '--label', 'x.png', '--n', '2'], '--n 2: the pictures would all be the same'),
+    (['train', '--data', 'nowhere', '--steps', '2', '--hours', '3'], 'both say how long')])
+def test_an_error_of_all_processes_is_one_line(run_two, words, message):
+    codes, out = run_two(*words)
+    assert codes == [2, 2] and out.count(message) == 1, out
+    assert out.count('\n') == 1
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])

@@ -126,7 +126,7 @@ def test_an_eps_file_is_no_picture(p2phd, trained, tmp_path):
     """Pillow would run Ghostscript on it, whatever its name."""
     (tmp_path / 'map.png').write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 32\n'
                                       '%%EndComments\nshowpage\n')
-    assert 'map.png: cannot be read as a picture' in p2phd(
+    assert 'map.png: EPS, format not read: convert it to PNG' in p2phd(
         'generate', '--run', trained, '--label', 'map.png', code=2)
 
 

@@ -108,10 +108,11 @@ def test_killed_at_random_and_resumed_is_never_stopped(words, launch, finish, tm
     print(f'{killed} kills in {n_runs} runs')
 
 
-@pytest.mark.parametrize('words, number', [('crops', signal.SIGINT), ('workers', signal.SIGTERM)],
+@pytest.mark.parametrize('words, number', [
+    ('crops', signal.SIGINT), ('workers', signal.SIGTERM), ('workers', signal.SIGUSR1)],
                          indirect=['words'])
 def test_stopped_by_a_signal_and_resumed_is_never_stopped(words, number, launch, finish, tmp_path):
-    """Ctrl-C; SIGTERM to all processes of the job, as Slurm sends it."""
+    """Ctrl-C; SIGTERM and SIGUSR1 to all processes of the job, as Slurm sends them."""
     words, threads = [*words, '--steps', 40], count_threads(words)
     finish(*words, '--run', 'straight', threads=threads)
     process = launch([*words, '--run', 'stopped'], tmp_path, threads)

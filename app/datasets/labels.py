@@ -1,0 +1,175 @@
+"""What the ids in the label maps of a data set stand for: flags, --palette, labels.csv, and guesses
+where nothing else tells."""
+import csv
+from pathlib import Path
+
+from app.common.config import COLOURS
+from app.common.console import warn
+from app.common.errors import UserError
+from app.common.files import read_text
+from app.datasets.pairs import IGNORED
+
+IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it do not occur
+MAX_LABELS = 4096       # a label map with higher ids is taken for an instance map
+LISTED = 'id', 'name', 'r', 'g', 'b', 'void'        # the columns of labels.csv
+VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
+
+
+def check_range(path, ids, source):
+    """Raise UserError if the ids of a map, ascending, are none of labels. Flags come before
+    guesses. source: see inspect_dataset."""
+    unknown = source.ignore_label
+    ids = [i for i in ids if i != unknown] or [0]
+    if ids[0] < 0:
+        raise UserError(f'{path}: values from {ids[0]} to {ids[-1]}; labels are numbers from 0 up. '
+                        f'Fix the map: write {IGNORED} for unknown pixels')
+    if ids[-1] >= max(MAX_LABELS, source.n_labels or 0):
+        ways = [f'--n-labels {ids[-1] + 1} takes these as labels'] * (ids[-1] < 1 << 16) + [
+            f'--ignore-label {ids[-1]} takes that one as unknown'] * (
+                unknown is None and ids[-1] < 1 << 16 and ids[-2:][0] < MAX_LABELS)
+        raise UserError(f'{path}: values from {ids[0]} to {ids[-1]}; labels are numbers from 0 to '
+                        f'{MAX_LABELS - 1} (is this an instance map?)'
+                        + ''.join(f'; {way}' for way in ways))
+
+
+def read_palette(path):
+    """Return the rows [R, G, B, label, name] of lines R,G,B,id[,name]; # begins a comment."""
+    rows, labels = [], {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip() or line.startswith('#'):
+            continue
+        try:
+            *values, name = [*line.split(',', 4), ''][:5]
+            r, g, b, label = map(int, values)
+            rows.append([r, g, b, label, name.strip() or str(label)])
+            if not COLOURS.is_valid(rows[-1:]):
+                raise ValueError
+        except ValueError:
+            raise UserError(f'{path}, line {number}: expected R,G,B,id[,name], got '
+                            f'{line[:80]!r}') from None
+        if label != (above := labels.setdefault((r, g, b), label)):
+            raise UserError(f'{path}, line {number}: {r},{g},{b} is {label}, but {above} above')
+    if not rows:
+        raise UserError(f'{path}: no colours in it; expected lines R,G,B,id[,name]')
+    return rows
+
+
+def read_label_list(path):
+    """Read a labels.csv, which has the column id and perhaps name; r, g and b; void (1: scores
+    leave it out). Returns {label: name}, rows [R, G, B, label, name] and the void labels, all empty
+    without the file."""
+    names, colours, void = {}, [], []
+    if not path.exists():
+        return names, colours, void
+    text = read_text(path)
+    lines = csv.reader(text.splitlines(), delimiter=';' if ';' in text.partition('\n')[0] else ',',
+                       skipinitialspace=True)
+    header = [column.strip().lower() for column in next(lines, [])]
+    if 'id' not in header or not set(header) <= set(LISTED) or len({*'rgb'} & {*header}) in (1, 2):
+        raise UserError(f'{path}, line 1: expected the columns {",".join(LISTED)}, or some of them '
+                        f'with id; got {",".join(header)[:80]!r}')
+    for number, texts in enumerate(lines, 2):
+        row = dict(zip(header, map(str.strip, texts)))
+        if not any(row.values()):
+            continue
+        try:
+            label, *rgb = (int(row[column]) for column in ('id', *'rgb') if row.get(column))
+            name, is_void = row.get('name') or str(label), row.get('void')
+            if not (len(texts) == len(header) and 0 <= label < MAX_LABELS and is_void in (
+                    None, '', '0', '1') and (not rgb or COLOURS.is_valid([[*rgb, label, name]]))):
+                raise ValueError
+        except ValueError:
+            raise UserError(f'{path}, line {number}: expected {",".join(header)}, ids below '
+                            f'{MAX_LABELS}, colours up to 255, void 0 or 1; got '
+                            f'{",".join(texts)[:80]!r}') from None
+        if label in names or name in names.values():
+            raise UserError(f'{path}, line {number}: {label} or {name!r} is on a line above, too')
+        names[label] = name
+        colours += [[*rgb, label, name]] if rgb else []
+        if is_void == '1' or is_void is None and name.lower() in VOID_NAMES:
+            void.append(label)
+    return names, colours, void
+
+
+def labels_of_palette(source):
+    """Return the number of labels, their names, those that are void, and the rows of --palette."""
+    palette, n = read_palette(source.palette), source.n_labels
+    name_of = {label: name for *_, label, name in palette}
+    if n and n <= max(name_of):
+        raise UserError(f'--n-labels {n}: {source.palette} has the label {max(name_of)}')
+    n = n or 1 + max(name_of)
+    if (path := Path(source.data) / 'labels.csv').exists():
+        warn(f'note: {path}: not read; names and colours are those of {source.palette}')
+    return (n, [name_of.get(label, str(label)) for label in range(n)],
+            sorted(label for label, name in name_of.items() if name.lower() in VOID_NAMES), palette)
+
+
+def holds_two_values(ids, listed):
+    """Return whether all that maps and labels.csv hold is 255 and a smaller id, as in masks."""
+    return len(ids) == 2 and max(ids) == IGNORED and set(listed) <= ids
+
+
+def mask_labels(root, ids, listed, label_colours, void):
+    """Return what find_labels does for maps with holds_two_values. The rest: of read_label_list."""
+    warn(f'note: {root}: the maps hold {min(ids)} and {IGNORED} and nothing else, so {IGNORED} is '
+         f'a label; --ignore-label {IGNORED} takes it as unknown')
+    table = {min(ids): 0, IGNORED: 1}
+    return dict(n_labels=2, label_names=[listed.get(label, str(label)) for label in table],
+                label_table=table, palette=None, void=[table[label] for label in void],
+                label_colours=[[*rgb, table[label], name]
+                               for *rgb, label, name in label_colours] or None)
+
+
+def find_labels(source, layout, ids):
+    """Return {field: value} of config.NETWORK for labels. ids: all that occur in the maps."""
+    def refuse(flag, value, why):
+        raise UserError(f'--{flag} {value}: {why}; leave it out')
+
+    label_colours = None
+    n, ignored, void = source.n_labels, source.ignore_label, list(layout.void)
+    names = palette = table = None
+    for flag, value in (('palette', source.palette), ('ignore-label', ignored),
+                        ('instances', source.instances)):
+        if layout.n_labels == 0 and value not in (None, 'none', 'auto'):
+            refuse(flag, value, f'{source.data} holds pictures, not label maps')
+    if source.palette_nearest and not source.palette:
+        raise UserError('--palette-nearest: applies only with --palette FILE; add it, or leave '
+                        'this out')
+    if source.palette:
+        if isinstance(ignored, int):
+            refuse('ignore-label', ignored, 'by --palette, every colour has a label')
+        n, names, void, palette = labels_of_palette(source)
+    elif n in layout.tables:
+        table = layout.tables[n](Path(source.data))
+        n += 1
+    elif layout.n_labels is not None:
+        if n not in (None, layout.n_labels):
+            choices = ' or '.join(map(str, [layout.n_labels or 'no', *layout.tables]))
+            refuse('n-labels', n, f'{layout.name} has {choices}')
+        n, names = layout.n_labels, layout.names(Path(source.data))
+    elif layout.sparse:
+        if n:
+            refuse('n-labels', n, f'{layout.name} has as many labels as occur')
+        table = {label: i for i, label in enumerate(sorted(ids - {ignored}))}
+        n = len(table)
+    else:
+        path = Path(source.data) / 'labels.csv'
+        listed, label_colours, void = read_label_list(path)
+        if n and n <= max(listed, default=0):
+            raise UserError(f'--n-labels {n}: {path} has the label {max(listed)}')
+        if ignored is None and n in (None, 2) and holds_two_values(ids, listed):
+            return mask_labels(source.data, ids, listed, label_colours, void)
+        if (ignored is None and IGNORED in ids - listed.keys() and (n or 0) <= IGNORED
+                and max(ids - {IGNORED}, default=0) < IGNORED - IGNORED_GAP):
+            ignored = IGNORED
+            warn(f'note: {source.data}: label {IGNORED} is taken as unknown; --ignore-label none '
+                 'keeps it')
+        n = n or 1 + max((ids | listed.keys()) - {ignored}, default=0)
+        names = [listed.get(label, str(label)) for label in range(n)] if listed else None
+    if table is not None:
+        void = [table[label] for label in void if label in table]
+    if isinstance(ignored, int):                # it becomes one more label, the last
+        table = {**(table or {i: i for i in range(n)}), ignored: n}
+        names, void, n = names and [*names, 'ignored'], [*void, n], n + 1
+    return dict(n_labels=n, label_names=names, label_table=table, palette=palette, void=void,
+                label_colours=label_colours or None)
