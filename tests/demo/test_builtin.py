@@ -99,7 +99,7 @@ def test_errors(built_in, p2phd, command, scenes):
     code, _, err = command('generate', '--label', 'map.png')
     assert code == 2 and err.splitlines()[1:] == [
         'p2phd generate: map.png: label 40 at x=0, y=0; this run has 35 labels (0 to 34). Fix the '
-        'map']
+        'map, or train with --n-labels 41 in place of 35']
     for words in (['train', '--resume', built_in], ['finetune', '--from', built_in]):
         assert 'no discriminators to train with' in p2phd(*words, code=2)
     assert 'keeps its styles; copy' in p2phd('cluster', '--run', built_in, '--data', scenes, code=2)
