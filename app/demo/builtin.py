@@ -7,7 +7,7 @@ training. It lies in folders.BUILT_IN and holds, in float16, only what makes pic
         --steps 3000
     python p2phd.py train --data streets/ --from runs/half --run runs/streets --size 512x256 \\
         --crop 256x128 --no-flip --lr 4e-4 --steps 3500
-    python p2phd.py cluster --run runs/streets
+    python p2phd.py cluster --run runs/streets --k 7    # as many styles as cars have paints
     python -m app.demo.builtin pack runs/streets        # into folders.BUILT_IN
     python -m app.demo.builtin show docs/street.png     # draw a sheet of its pictures
 
