@@ -82,7 +82,7 @@ def show(path):
     label, inst = (data.to_tensor(ids)[None] for ids in (drawn.label, drawn.inst))
     scene = generate.make_scene(run.config, label, inst)
     made = [generate.synthesise(run, scene, generate.scene_styles(
-        run, scene, clusters, seed=run_styles.picture_seed(0, 'street', i))) for i in range(1, 4)]
+        run, scene, clusters, seed=run_styles.picture_seed(0, 'street', i))) for i in range(3)]
     write_png(path, np.concatenate([strip(run.config, label[0], made[:1]), np.concatenate(
         [to_uint8_hwc(picture) for picture in made[1:]], 1)]))
 

@@ -88,6 +88,17 @@ def test_commands_without_a_run(built_in, command, tmp_path):
     assert facts['styles']['instances'] > 6
 
 
+def test_show(built_in, command):
+    """The sheet holds the pictures that generate makes."""
+    assert builtin.main(['show', 'sheet.png']) == 0
+    code, _, err = command('generate', '--sample', '--n', 3)
+    assert code == 0, err
+    sheet = np.asarray(Image.open('sheet.png'))
+    for i, part in enumerate((sheet[:32, 64:], sheet[32:, :64], sheet[32:, 64:]), 1):
+        picture = Image.open(f'generated/street_seed0_{i}.png').convert('RGB')
+        assert np.array_equal(part, picture), i
+
+
 def test_export_without_a_run(built_in, command):
     code, out, err = command('export')
     assert code == 0 and out.startswith('exported.pt2: ') and Path('exported.pt2').exists(), err
