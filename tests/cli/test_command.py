@@ -93,7 +93,7 @@ def test_generate(p2phd, trained, scenes, tmp_path):
     photo = scenes / 'leftImg8bit' / 'val' / 'toy' / 'toy_0000_leftImg8bit.png'
     encoded, = pictures('--label', one, '--encode', photo)
     assert not np.array_equal(plain, encoded)
-    both, = pictures('--label', one, '--encode', photo, '--style', 'road=0')
+    both, = pictures('--label', one, '--encode', photo, '--style', 'building=0')
     assert not np.array_equal(both, encoded)
     small, = pictures('--label', one, '--size', '40x24')
     assert small.shape == (24, 40, 3)
