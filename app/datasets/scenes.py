@@ -12,6 +12,8 @@ from app.datasets.pairs import PairReader
 import data
 import generate
 
+OTHER_IDS = 'Does the map use other ids than the training data, as trainIds in place of labelIds?'
+
 
 def half_for_run(config, path, is_map=True):
     """Return the half of a picture that holds the map (or the photograph), if a run was trained on
@@ -39,6 +41,12 @@ def read_scene(config, label_path, inst_path=None, size=None):
     return generate.make_scene(config, label, inst, header.size)
 
 
+def name_labels(config, labels):
+    """Return the names of labels, or their numbers if they have no names, separated by commas."""
+    names = config.label_names or range(config.n_labels)
+    return ', '.join(str(names[label]) for label in sorted(labels))
+
+
 def warn_about_map(config, path, label, header):
     """Warn once of a map whose colour table differs from those of the training maps, and, in a run
     without an encoder, of labels that no training picture had."""
@@ -48,7 +56,7 @@ def warn_about_map(config, path, label, header):
     if header.table and config.index_colours and not header.is_saved_map:
         id_of = {i: id_ for id_, i in (config.label_table or {}).items()}
         trained = {row[3]: row[:3] for row in config.index_colours}
-        for i in (id_of.get(label, label) for label in labels):
+        for i in (id_of.get(number, number) for number in labels):
             colour = list(header.table[3 * i:3 * i + 3])
             if colour and list(trained.get(i, colour)) != colour:
                 warn_once('table', f'warning: {path}: its index {i} has the colour '
@@ -56,13 +64,11 @@ def warn_about_map(config, path, label, header):
                           'training maps; indices are taken as ids of labels. Does the map have '
                           'another colour table?')
     missing = set(labels) - set(config.present) if config.present is not None else set()
-    names = config.label_names or range(config.n_labels)
     if missing and not config.features:
         warn_once(('untrained', *sorted(missing)),
                   f'warning: {path}: no training picture had the label '
-                  f'{", ".join(str(names[i]) for i in sorted(missing))}, so the networks know '
-                  'nothing of it. Does the map use other ids than the training data, as trainIds '
-                  'in place of labelIds?')
+                  f'{name_labels(config, missing)}, so the networks know nothing of it. '
+                  + OTHER_IDS)
 
 
 def read_photo(config, path, scene):

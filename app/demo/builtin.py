@@ -11,8 +11,9 @@ training. It lies in folders.BUILT_IN and holds, in float16, only what makes pic
     python -m app.demo.builtin pack runs/streets        # into folders.BUILT_IN
     python -m app.demo.builtin show docs/street.png     # draw a sheet of its pictures
 
-in two hours and a quarter of one core. The run that is built in saw 600 other scenes in the first
-training. The sun always shines from the same side, so the second training does not mirror them.
+The two trainings take two hours and a quarter on one core. The run that is built in saw 600 other
+scenes in the first one. The sun always shines from the same side, so the second training does not
+mirror them.
 """
 from functools import partial
 from pathlib import Path

@@ -9,7 +9,8 @@ from app.common.console import Progress, log_info, status_line, warn, warn_on_er
 from app.common.errors import UserError
 from app.common.files import make_folder, read_ahead, resolve_path
 from app.datasets import layouts
-from app.datasets.scenes import read_photo, read_scene, warn_about_size
+from app.datasets.scenes import (OTHER_IDS, name_labels, read_photo, read_scene,
+                                 warn_about_size)
 from app.runs import distributed, memory, pictures, report, run_styles
 import generate
 
@@ -108,10 +109,8 @@ def finish(files, out, failed, messages, rows):
 
 
 def warning_of_unstyled(config, path, labels):
-    names = config.label_names or range(config.n_labels)
-    return (f'warning: {path}: no styles for {", ".join(str(names[i]) for i in sorted(labels))}, '
-            'which the training data lacks; they get the mean of all features. Does the map use '
-            'other ids than the training data, as trainIds in place of labelIds?')
+    return (f'warning: {path}: no styles for {name_labels(config, labels)}, which the '
+            f'training data lacks; they get the mean of all features. {OTHER_IDS}')
 
 
 def make_scene_pictures(run, scene, name, choice, photo=None):

@@ -56,8 +56,18 @@ def flat(root, label, image=None, inst=None, names='ab', endings=('.png', '.png'
     return root
 
 
+def write_pictures(folder, role, ending, write):
+    """Write two pairs of pictures into train_A/ and train_B/: those of one role, 'A' or 'B', with
+    write(path), the others as photographs."""
+    for n in 'ab':
+        for other in 'AB':
+            path = folder / f'train_{other}' / f'{n}{ending if other == role else ".png"}'
+            path.parent.mkdir(exist_ok=True)
+            write(path) if other == role else save(path, photo())
+
+
 def read(root, **flags):
-    """Return what a new run's networks get of each pair, and inspect_dataset's result."""
+    """Return the arrays of each pair that a new run reads, and the result of inspect_dataset."""
     console.said.clear()
     contents = examine(root, **flags)
     assert not contents.problems, contents.problems
@@ -309,11 +319,7 @@ DRAWN = {                                           # what writes it, the ending
 @pytest.mark.parametrize('name', DRAWN)
 def test_transparent_pictures_show_white(name, role, tmp_path, capsys):
     write, ending, seen = DRAWN[name]
-    for n in 'ab':
-        for other in 'AB':
-            path = tmp_path / f'train_{other}' / f'{n}{ending if other == role else ".png"}'
-            path.parent.mkdir(exist_ok=True)
-            write(path) if other == role else save(path, photo())
+    write_pictures(tmp_path, role, ending, write)
     items, contents = read(tmp_path)
     for item in items:
         array = item['label' if role == 'A' else 'image']
@@ -723,11 +729,7 @@ LEFT_OUT = {                                        # ending, what writes it, th
 @pytest.mark.parametrize('name', LEFT_OUT)
 def test_pages_and_bands_that_are_not_read_are_named(name, role, tmp_path, capsys):
     ending, write, note = LEFT_OUT[name]
-    for n in 'ab':
-        for other in 'AB':
-            path = tmp_path / f'train_{other}' / f'{n}{ending if other == role else ".png"}'
-            path.parent.mkdir(exist_ok=True)
-            write(path) if other == role else save(path, photo())
+    write_pictures(tmp_path, role, ending, write)
     items, _ = read(tmp_path)
     err = capsys.readouterr().err
     assert err.count('note') == bool(note) and note in err
