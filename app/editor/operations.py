@@ -122,8 +122,12 @@ Style = namedtuple('Style', 'number features')
 # ids, labels, pixels: (K,) ndarrays, ids ascending; boxes: (K, 4), as x0, y0, x1, y1.
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
 # A State in the history. maps: both, as compressed bytes; opened: the scene it comes from, by its
-# `position` in the history and the `version` of the editor then, with photo, noise and size.
-Entry = namedtuple('Entry', 'maps styles opened')
+# `position` in the history and the `version` of the editor then, with photo, noise and size, and
+# `saved`, the Entry that was saved last. moved: a Moved if a move made this State, else None.
+Entry = namedtuple('Entry', 'maps styles opened moved')
+# What moves in a row have made of an object: `by`, `scale` and `flip` of all of them together,
+# from the object `source` in the State at the position `base` (before a copy: the original).
+Moved = namedtuple('Moved', 'object source base by scale flip')
 
 
 def nearest_pixels(hole, sources):
@@ -165,19 +169,36 @@ class Editor:
         self.version = self.maps_version = 0        # count all changes, and changes of the maps
         self.state, self.history, self.now = State(None, None, {}), [], -1
         self.described = None, None                 # see describe
+        self.moved = None                           # the Moved of the edit that is applied
         self.open(state, photo, noise, size)
 
     def open(self, state, photo=None, noise=0, size=None):
         """Continue with another scene, to which `reset` returns from then on."""
         self.push(state, SimpleNamespace(position=self.now + 1, version=self.version + 1,
                                          photo=photo, noise=noise, size=size))
+        self.opened.saved = self.history[self.now]
 
-    def push(self, state, opened=None):
-        """Add `state` to the history after the present state; the states after it are dropped."""
+    def push(self, state, opened=None, moved=None):
+        """Add `state` to the history after the present state; the states after it are dropped. A
+        move replaces the present state if that is a move of the same object and not saved."""
         maps = (self.history[self.now].maps if state.label is self.state.label else
                 zlib.compress(pickle.dumps(state[:2]), 1))
-        self.history[self.now + 1:] = [Entry(maps, state.styles, opened or self.opened)]
-        self.show(self.now + 1, state)
+        last, position = self.history[self.now:self.now + 1], self.now + 1
+        if (moved and last[0].moved and moved[:3] == last[0].moved[:3]
+                and last[0] is not self.opened.saved and not self.is_copy(self.now)):
+            position = self.now
+        self.history[position:] = [Entry(maps, state.styles, opened or self.opened, moved)]
+        self.show(position, state)
+
+    def is_copy(self, position):
+        """Return whether the state at a position is the copy of an object, before it is moved."""
+        moved = self.history[position].moved
+        return bool(moved) and moved.object != moved.source and position == moved.base + 1
+
+    def is_saved(self):
+        """Return whether the present state is the one that was opened or saved last."""
+        saved = self.opened.saved
+        return saved is not None and self.history[self.now][:2] == saved[:2]
 
     def show(self, position, state):
         self.maps_version += state.label is not self.state.label
@@ -191,10 +212,17 @@ class Editor:
             return self.state._replace(styles=entry.styles)
         return State(*pickle.loads(zlib.decompress(entry.maps)), entry.styles)
 
+    def at(self, position):
+        """Return a copy of this Editor that shows the state at a position of the history."""
+        other = copy.copy(self)
+        other.history = list(self.history)
+        if position != self.now:
+            other.show(position, self.state_at(position))
+        return other
+
     def edit(self, edits):
         """Apply a list of edits in order. If one of them raises a UserError, nothing changes."""
-        trial = copy.copy(self)
-        trial.history = list(self.history)
+        trial = self.at(self.now)
         for edit in edits:
             name = edit.get('do') if isinstance(edit, dict) else None
             if name in ('undo', 'redo') and len(edit) == 1:
@@ -209,7 +237,8 @@ class Editor:
             values = {key: value for key, value in edit.items() if key != 'do'}
             try:
                 values = parse_arguments(OPERATIONS[name], values, trial)
-                trial.push(OPERATIONS[name](trial, **values))
+                trial.moved = None
+                trial.push(OPERATIONS[name](trial, **values), moved=trial.moved)
             except UserError as error:
                 raise UserError(f'{name}: {error}') from None
         vars(self).update(vars(trial))
@@ -297,22 +326,38 @@ class Editor:
 
     def move(self, object: object_id, by: offset = (0, 0), scale: number_between(0.05, 20) = 1,
              flip: boolean = False, copy: boolean = False):
-        """Scale an object about its centre, mirror and move it, or with `copy` a new object."""
-        mask = self.state.inst == object
+        """Scale an object about its centre, mirror and move it, or with `copy` a new object. Moves
+        of one object in a row begin with the object and the scene before the first of them."""
+        last = self.history[self.now].moved
+        if copy or not last or last.object != object:
+            new = self.free_id(self.label_of(object)) if copy else object
+            last = Moved(new, object, self.now, (0, 0), 1, False)
+        self.moved = last._replace(by=(last.by[0] + by[0], last.by[1] + by[1]),
+                                   scale=last.scale * scale, flip=last.flip != flip)
+        base = self.at(last.base)
+        state = base.transformed(self.moved)
+        self.described = base.described
+        return state
+
+    def transformed(self, moved):
+        """Return the present State with an object moved, see Moved."""
+        (dx, dy), scale = moved.by, moved.scale
+        mask = self.state.inst == moved.source
         y, x = mask.nonzero()
         middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
-        across, down = (-1 if flip else 1) / scale, 1 / scale
+        across, down = (-1 if moved.flip else 1) / scale, 1 / scale
         # An object may have pixels of many labels. 0 stands for the pixels around it.
-        moved = Image.fromarray(mask * (self.state.label.astype(np.int32) + 1))
-        moved = np.asarray(moved.transform(moved.size, Image.Transform.AFFINE, (
-            across, 0, middle_x - across * (middle_x + by[0]),
-            0, down, middle_y - down * (middle_y + by[1]))))
-        target = moved > 0
+        image = Image.fromarray(mask * (self.state.label.astype(np.int32) + 1))
+        image = np.asarray(image.transform(image.size, Image.Transform.AFFINE, (
+            across, 0, middle_x - across * (middle_x + dx),
+            0, down, middle_y - down * (middle_y + dy))))
+        target = image > 0
         if not target.any():
-            raise UserError('the object would lie outside the picture')
-        maps = None if copy or (mask <= target).all() else self.filled(mask)
-        new = self.free_id(self.label_of(object)) if copy else object
-        return self.with_object(target, moved[target] - 1, new, self.state.styles.get(object), maps)
+            raise UserError('the object would lie outside the picture, or be too small to see')
+        keep = moved.object != moved.source or (mask <= target).all()
+        return self.with_object(target, image[target] - 1, moved.object,
+                                self.state.styles.get(moved.source),
+                                None if keep else self.filled(mask))
 
     def paint(self, label: label_number, to: paint_target = 'new', brush: stroke = None,
               width: number_between(0.5, 10_000) = 1, rectangle: rectangle = None,

@@ -167,6 +167,54 @@ def test_move_partly_or_completely_outside(editor):
         editor.edit([{'do': 'move', 'object': 26000, 'by': [-5, 0]}])
 
 
+def test_moves_in_a_row_begin_with_the_object_as_it_was(editor):
+    """They destroy nothing, are one step to undo, and equal one move by their sum."""
+    first = editor.state
+    for by in ([2, 0], [4, 0], [-1, -2], [-5, 2]):          # over the person, half outside, back
+        do(editor, 'move', object=26000, by=by)
+    assert_same(editor.state, first)
+    do(editor, 'move', object=26000, scale=2)
+    do(editor, 'move', object=26000, by=[1, -1], flip=True)
+    do(editor, 'move', object=26000, scale=0.5)
+    assert editor.now == 1
+    state = editor.state
+    do(editor, 'undo')
+    assert_same(editor.state, first)
+    assert_same(do(editor, 'move', object=26000, by=[1, -1], flip=True), state)
+    with pytest.raises(UserError, match='outside the picture'):
+        editor.edit([{'do': 'move', 'object': 26000, 'by': [-9, 0]}])
+    assert_same(editor.state, state)
+
+    do(editor, 'style', object=7, style=1)                  # another edit begins anew
+    do(editor, 'move', object=26000, by=[1, 0])
+    assert editor.now == 3
+
+
+def test_a_copy_is_moved_from_where_its_original_is(editor):
+    first = editor.state
+    copied = do(editor, 'move', object=26000, by=[2, 0], copy=True)
+    assert 24000 not in copied.styles                       # hidden by the copy
+    moved = do(editor, 'move', object=26002, by=[2, 0])
+    assert (moved.inst[3:5, 3] == 24000).all() and (moved.inst[3:5, 1:3] == 26000).all()
+    do(editor, 'move', object=26002, by=[0, -3])
+    assert (editor.state.inst == 26002).sum() == 4 and (editor.state.inst == 26001).sum() == 2
+    for state in copied, first:
+        do(editor, 'undo')
+        assert_same(editor.state, state)
+
+
+def test_a_saved_state_is_not_replaced_by_a_further_move(editor):
+    saved = do(editor, 'move', object=26000, by=[1, 0])
+    editor.opened.saved = editor.history[editor.now]
+    assert editor.is_saved()
+    do(editor, 'move', object=26000, by=[1, 0])
+    do(editor, 'move', object=26000, by=[1, 0])
+    assert not editor.is_saved() and editor.now == 2
+    do(editor, 'undo')
+    assert_same(editor.state, saved)
+    assert editor.is_saved()
+
+
 def test_move_with_copy_scale_and_flip(editor):
     label, inst, styles = do(editor, 'move', object=26000, by=[0, -3], copy=True)
     new = int(inst[0, 1])
@@ -276,10 +324,10 @@ def test_undo_and_redo_of_a_thousand_edits(editor):
         except UserError:
             assert_same(editor.state, before)
         else:
-            states.append(editor.state)
+            states[editor.now:] = [editor.state]        # a further move of an object: replaces one
             n_applied += 1
         assert_consistent(editor)
-    assert n_applied > 700
+    assert n_applied > 700 and len(states) > 600
     for state in reversed(states[:-1]):
         editor.edit([{'do': 'undo'}])
         assert_same(editor.state, state)
