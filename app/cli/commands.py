@@ -7,7 +7,7 @@ import traceback
 
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
 from app.cli.settings import dataset_fields, seed_of
-from app.common.console import log_info
+from app.common.console import collect_warnings, log_info
 from app.common.errors import UserError, is_out_of_memory, one_line
 from app.common.files import lock_folder, make_folder
 
@@ -112,9 +112,10 @@ def edit(args):
         args.label, args.inst, args.styles, args.photo))
     if not label:
         label, inst = built_in_scene(folder, run, out)
-    editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
-                                    seed_of(args))
-    scenes.warn_about_size(folder, run.config, label, editor.inputs()[0])
+    with collect_warnings() as warnings:
+        editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
+                                        seed_of(args))
+        scenes.warn_about_size(folder, run.config, label, editor.inputs()[0])
     name = layouts.scene_name(label)
     if args.script:
         for path in scene_files.run_script(editor, args.script, out, name, args.final_only):
@@ -122,8 +123,8 @@ def edit(args):
         return 0
     make_folder(out)
     with lock_folder(out, flag='--out'):
-        return http_server.serve(editor, out, name, f'{name}, {folder.name}', args.host, args.port,
-                                 args.browser, args.allow_host or ())
+        return http_server.serve(editor, out, name, folder.name, args.host, args.port,
+                                 args.browser, args.allow_host or (), warnings)
 
 
 def evaluate(args):

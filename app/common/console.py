@@ -1,5 +1,6 @@
 """What is printed on the terminal."""
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 import os
 import shlex
 import shutil
@@ -11,6 +12,7 @@ IS_MAIN = os.environ.get('WORLD_SIZE', '1') in ('', '1') or os.environ.get('RANK
 quiet = False                                       # -q: print only warnings
 status_text = ''                                    # what the last line of the terminal shows
 said = set()                                        # by warn_once
+heard = ContextVar('heard', default=None)           # a list of warnings, see collect_warnings
 
 
 def open_closed_streams():
@@ -31,7 +33,19 @@ def log_info(text, file=None):
 
 
 def warn(text):
+    if heard.get() is not None:
+        heard.get().append(text)
     print_line(text, sys.stderr)
+
+
+@contextmanager
+def collect_warnings():
+    """Return a list, to which the texts of the warnings that this thread prints are added."""
+    before = heard.set([])
+    try:
+        yield heard.get()
+    finally:
+        heard.reset(before)
 
 
 def warn_once(subject, text):

@@ -123,7 +123,7 @@ Style = namedtuple('Style', 'number features')
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
 # A State in the history. maps: both, as compressed bytes; opened: the scene it comes from, by its
 # `position` in the history and the `version` of the editor then, with photo, noise and size, and
-# `saved`, the Entry that was saved last. moved: a Moved if a move made this State, else None.
+# `saved`, the Entries that are in files. moved: a Moved if a move made this State, else None.
 Entry = namedtuple('Entry', 'maps styles opened moved')
 # What moves in a row have made of an object: `by`, `scale` and `flip` of all of them together,
 # from the object `source` in the State at the position `base` (before a copy: the original).
@@ -176,7 +176,7 @@ class Editor:
         """Continue with another scene, to which `reset` returns from then on."""
         self.push(state, SimpleNamespace(position=self.now + 1, version=self.version + 1,
                                          photo=photo, noise=noise, size=size))
-        self.opened.saved = self.history[self.now]
+        self.opened.saved = [self.history[self.now]]
 
     def push(self, state, opened=None, moved=None):
         """Add `state` to the history after the present state; the states after it are dropped. A
@@ -185,7 +185,8 @@ class Editor:
                 zlib.compress(pickle.dumps(state[:2]), 1))
         last, position = self.history[self.now:self.now + 1], self.now + 1
         if (moved and last[0].moved and moved[:3] == last[0].moved[:3]
-                and last[0] is not self.opened.saved and not self.is_copy(self.now)):
+                and all(last[0] is not entry for entry in self.opened.saved)
+                and not self.is_copy(self.now)):
             position = self.now
         self.history[position:] = [Entry(maps, state.styles, opened or self.opened, moved)]
         self.show(position, state)
@@ -196,9 +197,8 @@ class Editor:
         return bool(moved) and moved.object != moved.source and position == moved.base + 1
 
     def is_saved(self):
-        """Return whether the present state is the one that was opened or saved last."""
-        saved = self.opened.saved
-        return saved is not None and self.history[self.now][:2] == saved[:2]
+        """Return whether the present state is in files: as it was opened, or as it was saved."""
+        return any(entry[:2] == self.history[self.now][:2] for entry in self.opened.saved)
 
     def show(self, position, state):
         self.maps_version += state.label is not self.state.label

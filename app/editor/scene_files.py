@@ -1,8 +1,10 @@
 """Scenes on the disk: open a scene to edit it, save it for `generate`, recover unsaved edits, and
 apply a script of edits."""
+from contextlib import suppress
 import glob
 import itertools
 import json
+import re
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -57,13 +59,19 @@ def free_name(folder, name):
 
 
 def save(editor, folder, name, image):
-    """Write a scene, of which `generate` makes the same picture, and it. Return the paths."""
-    paths = [write_map(folder / f'{name}_labelIds.png', editor.state.label)]
-    if editor.config.instances != 'none':
-        paths.append(write_map(folder / f'{name}_instanceIds.png', editor.state.inst))
-    paths.append(folder / f'{name}_styles.json')
-    write_scene_styles(paths[-1], editor.config, editor.state.styles, editor.opened.noise)
-    return [*paths, write_picture(folder / f'{name}.png', image)]
+    """Write a scene, of which `generate` makes the same picture, and it: all files or, if one
+    cannot be written, none. Return the paths."""
+    styles, paths = folder / f'{name}_styles.json', []
+    try:
+        paths.append(write_map(folder / f'{name}_labelIds.png', editor.state.label))
+        if editor.config.instances != 'none':
+            paths.append(write_map(folder / f'{name}_instanceIds.png', editor.state.inst))
+        write_scene_styles(styles, editor.config, editor.state.styles, editor.opened.noise)
+        return [*paths, styles, write_picture(folder / f'{name}.png', image)]
+    except BaseException:
+        for path in (*paths, styles):
+            path.unlink(missing_ok=True)
+        raise
 
 
 def write_map(path, ids):
@@ -79,11 +87,26 @@ def write_map(path, ids):
     return path
 
 
-def write_recovery(path, editor):
-    """Write the present State of an Editor and its noise."""
-    (label, inst, styles), noise = editor.state, editor.opened.noise
+def write_recovery(path, state, noise, **about):
+    """Write a State with its noise. about: see read_about."""
+    label, inst, styles = state
     write_atomically(path, lambda file: np.savez_compressed(
-        file, label=label, inst=inst, noise=noise, styles=json.dumps(styles)))
+        file, label=label, inst=inst, noise=noise, styles=json.dumps(styles),
+        about=json.dumps(about)))
+
+
+def read_about(path):
+    """Return what the page tells of a recovery file: its `file`; the `name` of its scene; the
+    `time` of the last edit, in seconds since 1970; the number of `edits` and the `version` of the
+    editor, None if they are not known."""
+    found = {}
+    with suppress(Exception), np.load(path, allow_pickle=False) as file:    # it may be damaged
+        found = dict(json.loads(str(file['about'])))
+    name = re.sub(r'-unsaved(-\d+)?\Z', '', path.stem.removeprefix('.'))
+    about = {'file': path.name, 'name': name, 'time': path.stat().st_mtime}
+    for key, kind in (('name', str), ('edits', int), ('version', int)):
+        about[key] = found[key] if type(found.get(key)) is kind else about.get(key)
+    return about
 
 
 def read_recovery(path, editor):
@@ -104,14 +127,20 @@ def read_recovery(path, editor):
     return State(label, inst, styles), int(noise)
 
 
-def warn_about_styles(editor):
-    """Warn about the labels whose objects get the mean of all features, as `generate` does."""
+def labels_without_styles(editor):
+    """Return the names of the labels whose objects get the mean of all features."""
     mean = editor.clusters and cluster_style(editor.clusters, 0, None)
-    labels = {key if editor.by_label else editor.label_of(key)
-              for key, style in editor.state.styles.items() if style == mean}
-    if labels:
-        warn(f'warning: no styles for {", ".join(editor.label_names[i] for i in sorted(labels))}, '
-             'which the training data lacks; they get the mean of all features')
+    label_of = dict(zip(*(x.tolist() for x in editor.objects[:2])))
+    return [editor.label_names[i] for i in sorted({
+        key if editor.by_label else label_of[key]
+        for key, style in editor.state.styles.items() if style == mean})]
+
+
+def warn_about_styles(editor):
+    """Warn about labels without styles, as `generate` does."""
+    if names := labels_without_styles(editor):
+        warn(f'warning: no styles for {", ".join(names)}, which the training data lacks; they get '
+             'the mean of all features')
 
 
 def run_script(editor, path, folder, name, final_only=False):

@@ -25,7 +25,7 @@ from test_operations import CPU, INST, LABEL, NAMES, SMALL, assert_same, make_ed
 
 @contextlib.contextmanager
 def served(editor, folder, allowed=()):
-    session = http_server.Session(editor, folder, 'scene', 'a scene')
+    session = http_server.Session(editor, folder, 'scene', 'a run')
     server = http_server.Server(session, '127.0.0.1', 0, allowed)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -156,6 +156,164 @@ def test_edit_save_and_open_a_scene(server, tmp_path):
     opened = post(server, '/open', {'label': label, 'inst': inst, 'styles': styles})
     assert (picture(server, '/picture', {'version': opened['version']}) == shown).all()
     assert not [path for path in tmp_path.iterdir() if 'upload' in path.name]
+
+
+def encode(write, *words, **named):
+    """Return what `write`, as picture.save, writes into a file, in base64."""
+    file = io.BytesIO()
+    write(file, *words, **named)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def encoded_map(ids):
+    return encode(Image.fromarray(ids.astype(np.uint16)).save, 'PNG')
+
+
+def kept(server):
+    """Return the names of the recovery files, once all are written."""
+    server.session.keeper.submit(int).result()
+    return sorted(path.name for path in server.session.folder.glob('.*-unsaved*'))
+
+
+PAINT = {'edits': [{'do': 'paint', 'label': 'bus', 'brush': [[0, 0]]}]}
+
+
+def test_every_opened_scene_has_a_recovery_file(server):
+    post(server, '/edit', PAINT)
+    label = encoded_map(LABEL[:4])
+    opened = post(server, '/open', {'label': label, 'label_name': 'other_labelIds.png'})
+    assert not opened['unsaved'] and opened['name'] == 'other' and 'other, ' in opened['title']
+    assert kept(server) == ['.scene-unsaved.npz']
+    post(server, '/edit', PAINT)
+    post(server, '/open', {'label': label, 'label_name': '../../other.png'})
+    post(server, '/edit', PAINT)
+    names = ['.other-unsaved-001.npz', '.other-unsaved.npz', '.scene-unsaved.npz']
+    assert kept(server) == names
+    assert '/other-001.png' in post(server, '/save')['files'][-1]
+    assert kept(server) == names[1:]                        # what is saved needs none
+
+    with served(make_editor(server.session.editor.run), server.session.folder) as again:
+        offered = {about['name']: about for about in post(again, '/state')['unsaved_found']}
+        about = offered['other']
+        assert offered.keys() == {'other', 'scene'} and about['edits'] == 1 and about['time'] > 1e9
+        assert picture(again, '/kept_picture', {'file': about['file']}).shape == (4, 8, 3)
+        assert ask(again, '/kept_picture', {'file': '../x'})[0] == 400
+        state = post(again, '/recover', {'restore': True, 'file': about['file']})
+        assert state['name'] == 'other' and state['size'] == [8, 4] and state['unsaved']
+        assert len(state['unsaved_found']) == 1
+        assert kept(again) == ['.other-unsaved-001.npz', '.scene-unsaved.npz']
+
+
+def test_undo_goes_back_to_the_scene_before(server):
+    post(server, '/edit', PAINT)
+    post(server, '/open', {'label': encoded_map(LABEL), 'label_name': 'other.png'})
+    post(server, '/edit', PAINT)
+    state = post(server, '/edit', {'edits': [{'do': 'undo'}] * 2})
+    assert state['name'] == 'scene' and state['unsaved']
+    assert 'scene-001' in post(server, '/save')['files'][-1] and '.scene' not in str(kept(server))
+
+
+def test_forgotten_edits_are_kept(server):
+    for name in ('first', 'second'):
+        (server.session.folder / f'.{name}-unsaved.npz').write_bytes(name.encode())
+    with served(make_editor(server.session.editor.run), server.session.folder) as again:
+        names = {about['name'] for about in post(again, '/state')['unsaved_found']}
+        assert names == {'first', 'second'}
+        status, _, body = ask(again, '/recover', {'restore': True, 'file': '.first-unsaved.npz'})
+        assert status == 400 and b'.first-unsaved.npz: the unsaved edits cannot be read' in body
+        for _ in range(2):
+            post(again, '/recover', {'restore': False})
+        assert kept(again) == ['.first-unsaved-001.forgotten', '.second-unsaved-001.forgotten']
+
+
+def test_a_recovery_file_that_cannot_be_written(server, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError('No space left on device')
+    with monkeypatch.context() as patch:
+        patch.setattr('app.editor.scene_files.np.savez_compressed', full)
+        post(server, '/edit', PAINT)
+        kept(server)
+        assert 'No space left' in post(server, '/progress')['keep_error']
+        assert 'No space left' in capsys.readouterr().err
+    post(server, '/edit', PAINT)
+    kept(server)
+    assert post(server, '/progress')['keep_error'] is None
+
+
+def test_another_tab(server):
+    """What a page has not seen is refused, except its own changes; scripts send no version."""
+    version = post(server, '/state')['version']
+    for _ in range(3):                                      # quickly, one after the other
+        first = post(server, '/edit', {**PAINT, 'version': version, 'page': 'first'})
+    for path, given in (('/edit', PAINT), ('/save', {}), ('/open', {'label': encoded_map(LABEL)})):
+        status, _, body = ask(server, path, {**given, 'version': version, 'page': 'second'})
+        assert status == 409 and b'changed in another tab' in body
+    undo = {'edits': [{'do': 'undo'}], 'page': 'second', 'version': first['version']}
+    second = post(server, '/edit', undo)
+    assert second['undo'] == 2
+    status, _, body = ask(server, '/edit', {**PAINT, 'page': 'first', 'version': first['version']})
+    assert status == 409 and post(server, '/state')['version'] == second['version']
+    post(server, '/edit', PAINT)
+    post(server, '/save')
+    assert ask(server, '/save', {'page': 'second', 'version': second['version']})[0] == 409
+    status, _, body = ask(server, '/edit', {**PAINT, 'version': version - 1, 'page': 'second'})
+    assert status == 409 and b'the editor was started again' in body
+
+
+def test_what_is_saved(server):
+    """Undo and redo to the saved state; an edit that changes nothing; the scene as opened."""
+    def unsaved(*edits):
+        return post(server, '/edit', {'edits': [{'do': edit} for edit in edits]})['unsaved']
+
+    assert not post(server, '/state')['unsaved']
+    assert post(server, '/edit', PAINT)['unsaved'] and kept(server)
+    assert not unsaved('undo') and not kept(server) and unsaved('redo')
+    assert not unsaved('reset')
+    unsaved('undo')
+    post(server, '/edit', {'edits': [{'do': 'remove', 'object': 26000}]})
+    post(server, '/save')
+    assert not post(server, '/state')['unsaved']
+    assert unsaved('undo') and not unsaved('redo')
+
+
+@pytest.mark.parametrize('part', ['labelIds.png', 'instanceIds.png', 'styles.json', '001.png'])
+def test_a_full_disk_leaves_no_file_of_a_scene(server, monkeypatch, part):
+    replace = http_server.os.replace
+
+    def full(source, target):
+        if str(target).endswith(part):
+            raise OSError('No space left on device')
+        replace(source, target)
+    monkeypatch.setattr('app.common.files.os.replace', full)
+    status, _, body = ask(server, '/save')
+    assert status == 400 and b'No space left' in body
+    assert not list(server.session.folder.iterdir()) and not post(server, '/state')['unsaved']
+    monkeypatch.undo()
+    assert len(post(server, '/save')['files']) == 4
+
+
+def test_a_map_that_is_too_large(server):
+    """It is refused before it is decoded."""
+    label = encode(Image.new('L', (5000, 5000)).save, 'PNG')
+    started = time.monotonic()
+    status, _, body = ask(server, '/open', {'label': label, 'label_name': 'huge.png'})
+    assert status == 400 and b'huge.png: 5000x5000 is too large for the page' in body
+    assert time.monotonic() - started < 10 * MINUTES
+
+
+def test_the_page_hears_warnings(server):
+    size = server.session.editor.config.size
+    server.session.editor.config.size = (64, 64)
+    try:
+        state = post(server, '/open', {'label': encoded_map(LABEL), 'label_name': 'my map.png'})
+    finally:
+        server.session.editor.config.size = size
+    assert state['warnings'] == ['note: my map.png is read at 8x6, a run was trained at 64x64; try '
+                                 '--size 74x55']
+    state = post(server, '/edit', {'edits': [{'do': 'relabel', 'object': [1, 3], 'label': 27}]})
+    assert state['no_styles'] == ['truck']
+    learned = {label['name'] for label in state['labels'] if label['learned']}
+    assert 'bus' in learned and 'truck' not in learned
 
 
 def test_thumbnails_and_photographs(server):
@@ -373,7 +531,7 @@ def test_unsaved_edits_are_offered_at_the_next_start(started, tmp_path):
     process, address = started()
     server = Address(address)
     assert post(server, '/state')['unsaved_found']
-    post(server, '/edit', {'edits': [{'do': 'style', 'label': 'road', 'style': 0}]})
+    post(server, '/edit', {'edits': [{'do': 'paint', 'label': 'wall', 'brush': [[3, 3]]}]})
     process.send_signal(signal.SIGINT)                      # both are kept until /recover
     process.communicate(timeout=60 * MINUTES)
     assert len(list((tmp_path / 'out').glob('.*.npz'))) == 2
@@ -389,6 +547,7 @@ def test_unsaved_edits_are_offered_at_the_next_start(started, tmp_path):
     process.communicate(timeout=60 * MINUTES)
 
     assert not list((tmp_path / 'out').glob('.*.npz'))      # saved: nothing to recover
+    assert len(list((tmp_path / 'out').glob('.*.forgotten'))) == 1
     name = next((tmp_path / 'out').glob('*-001.png')).name.removesuffix('-001.png')
     (tmp_path / 'out' / f'.{name}-unsaved.npz').write_bytes(b'damaged')
     process, address = started()

@@ -205,7 +205,7 @@ def test_a_copy_is_moved_from_where_its_original_is(editor):
 
 def test_a_saved_state_is_not_replaced_by_a_further_move(editor):
     saved = do(editor, 'move', object=26000, by=[1, 0])
-    editor.opened.saved = editor.history[editor.now]
+    editor.opened.saved.append(editor.history[editor.now])
     assert editor.is_saved()
     do(editor, 'move', object=26000, by=[1, 0])
     do(editor, 'move', object=26000, by=[1, 0])

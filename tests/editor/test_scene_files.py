@@ -146,10 +146,13 @@ def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
     editor = make_editor(run, noise=5)
     do(editor, 'remove', object=26000)
     path = tmp_path / 'unsaved.npz'
-    scene_files.write_recovery(path, editor)
+    scene_files.write_recovery(path, editor.state, 5, name='a scene', edits=1, version=2)
     state, noise = scene_files.read_recovery(path, editor)
     assert_same(state, editor.state)
     assert noise == 5
+    about = scene_files.read_about(path)
+    assert about.pop('time') > 0 and about == {'file': 'unsaved.npz', 'name': 'a scene', 'edits': 1,
+                                               'version': 2}
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for i in range(200):                # either the same state or an error in one line
@@ -157,6 +160,7 @@ def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
         if broken:
             broken[rng.integers(len(broken))] ^= 1 << rng.integers(8)
         path.write_bytes(broken)
+        assert scene_files.read_about(path)['name'] in ('a scene', 'unsaved')
         try:
             state, _ = scene_files.read_recovery(path, editor)
             assert_same(state, editor.state)
