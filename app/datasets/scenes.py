@@ -5,6 +5,7 @@ import numpy as np
 
 from app.common.config import format_value
 from app.common.console import warn, warn_once
+from app.common.errors import UserError
 from app.datasets import decoding, inspection
 from app.datasets.decoding import format_colour
 from app.datasets.layouts import SIDE_BY_SIDE
@@ -26,15 +27,26 @@ def half_for_run(config, path, is_map=True):
     return Path(path, sides[0]) if 0.95 < w * run_h / (2 * run_w * h) < 1.05 else path
 
 
-def read_scene(config, label_path, inst_path=None, size=None):
-    """Read a label map and its instance map, or connected components, as a generate.Scene."""
+CROSSING = 0.1                          # of the pixels of instances, with other labels than theirs
+
+
+def read_scene(config, label_path, inst_path=None, size=None, paired=False):
+    """Read a label map and its instance map, or connected components, as a generate.Scene.
+    paired: they are of one scene of a data set. Else a UserError if they have different sizes, and
+    a warning if their shapes hardly belong together."""
     reader, label_path = PairReader(config), half_for_run(config, label_path)
     label, header = reader.read_label(label_path, size)
     warn_about_map(config, label_path, label, header)
     inst = None
     if config.instances != 'none' and inst_path:
         inspection.check_same_view(inst_path, label_path, header.size)
+        w, h = decoding.read_header(inst_path).size
+        if (w, h) != tuple(header.size) and not paired:
+            raise UserError(f'{inst_path} is {w}x{h} and {label_path} is {header.size[0]}x'
+                            f'{header.size[1]}: not the instance map of that label map')
         inst = reader.read_instances(inst_path, label.shape[1::-1], label)
+        if not paired:
+            warn_about_instances(inst_path, label_path, label, inst)
     elif config.instances != 'none':
         inst = data.connected_components(label)
     label, inst = (None if ids is None else data.to_tensor(ids)[None] for ids in (label, inst))
@@ -45,6 +57,21 @@ def name_labels(config, labels):
     """Return the names of labels, or their numbers if they have no names, separated by commas."""
     names = config.label_names or range(config.n_labels)
     return ', '.join(str(names[label]) for label in sorted(labels))
+
+
+def warn_about_instances(inst_path, label_path, label, inst):
+    """Warn of an instance map, (H, W) as its label map, whose instances cross the borders of labels
+    in many pixels. Id 0 often means that there is no instance, so it may have many labels."""
+    code, counts = np.unique(inst.astype(np.int64) << 32 | label, return_counts=True)
+    counts = counts[code >> 32 != 0]
+    first = np.unique(code[code >> 32 != 0] >> 32, return_index=True)[1]
+    if not len(first):
+        return
+    share = 1 - np.maximum.reduceat(counts, first).sum() / counts.sum()
+    if share > CROSSING:
+        warn(f'warning: {inst_path}: {share:.0%} of the pixels of its instances have another label '
+             f'in {label_path} than the rest of the instance; is it the instance map of another '
+             'scene?')
 
 
 def warn_about_map(config, path, label, header):

@@ -5,6 +5,7 @@ import base64
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 import hashlib
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import io
 import ipaddress
@@ -15,6 +16,7 @@ from pathlib import Path
 import re
 import secrets
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -40,6 +42,7 @@ import generate
 MAX_REQUEST_BYTES = 96 << 20            # enough for a scene or a photograph
 MAX_PIXELS = 1 << 24                    # of a picture or a map that the page sends
 MAX_THREADS = 200                       # of this process; a client takes one
+MAX_WAITING = 32                        # clients that have not sent their request yet
 THUMBNAIL_PIXELS = 1 << 16              # the network computes at most so many for a thumbnail
 MAX_REPORTED = 10                       # addresses of which refused requests are printed
 PAGE = Path(__file__).with_name('page.html')
@@ -63,6 +66,7 @@ class Session:
         # Versions are higher than those of earlier sessions, whose pages may be open still.
         editor.version = editor.opened.version = self.first_version = int(time.time() * 1000)
         self.authors = {}                           # {page: version that it has made last}
+        self.page = None                            # the one that has made the present version
         self.unsaved = {about['file']: about for about in sorted(
             map(scene_files.read_about, folder.glob('.*-unsaved*.npz')), key=lambda x: x['time'])}
         self.recoveries, self.keep_error = [], None     # files of this session; why there are none
@@ -118,7 +122,8 @@ class Session:
         numbers = {key: style.number for key, style in e.state.styles.items()}
         return {
             'title': f'{e.opened.name}, {self.run_name}', 'name': e.opened.name,
-            'version': e.version, 'maps_version': e.maps_version,
+            'version': e.version, 'maps_version': e.maps_version, 'page': self.page,
+            'session': self.first_version,
             'size': e.state.label.shape[::-1],
             'labels': [{'label': i, 'name': name, 'colour': colour, 'thing': i in e.things,
                         'styles': n, 'learned': i in learned}
@@ -156,7 +161,7 @@ class Session:
 
     def changed(self, page=None):
         """Note which page has made this version, and keep it. Return the state."""
-        self.authors[page] = self.editor.version
+        self.page, self.authors[page] = page, self.editor.version
         self.keep()
         return self.state()
 
@@ -302,9 +307,11 @@ class Session:
             raise UserError(f'{json.dumps(file)[:60]}: expected one of the files in unsaved_found')
         return file
 
-    def recover(self, restore: boolean, file: string = None, page: string = None):
+    def recover(self, restore: boolean, file: string = None, version: version_number = None,
+                page: string = None):
         """Restore the unsaved edits in a recovery file (default: the newest), or forget them: the
-        file is then kept as .forgotten. Return the state."""
+        file is then kept as .forgotten. Return the state. version, page: see edit."""
+        self.require_seen(version, page)
         if not self.unsaved and file is None:
             return self.state()
         about, e = self.unsaved[self.known(file or [*self.unsaved][-1])], self.editor
@@ -362,8 +369,9 @@ class Server(ThreadingHTTPServer):
     allowed: further ones, of a tunnel or a proxy."""
     request_queue_size = 128
 
-    def __init__(self, session, host, port, allowed=()):
-        self.session, self.token, self.page = session, secrets.token_urlsafe(24), PAGE.read_bytes()
+    def __init__(self, session, host, port, allowed=(), token=None):
+        self.session, self.page = session, PAGE.read_bytes()
+        self.token = token or secrets.token_urlsafe(24)
         style, script = (base64.b64encode(hashlib.sha256(text).digest()).decode() for _, text in
                          re.findall(rb'(?s)<(style|script)>(.*?)</\1>', self.page))
         self.policy = (                                     # no other script or style sheet
@@ -384,6 +392,7 @@ class Server(ThreadingHTTPServer):
         self.allowed = [name.lower() for name in allowed]
         self.names += self.allowed
         self.refused = set()                                # Host headers that are reported
+        self.waiting = {}                                   # {connection: None}, the oldest first
 
     def refuse_host(self, hosts):
         """Return why a request with these Host headers is refused, and print it once."""
@@ -398,7 +407,17 @@ class Server(ThreadingHTTPServer):
         return message
 
     def verify_request(self, request, client_address):
+        """Admit a client; if many send nothing, disconnect the one that has waited longest."""
+        with suppress(OSError):
+            for idle in [*self.waiting][:max(0, len(self.waiting) - MAX_WAITING + 1)]:
+                self.waiting.pop(idle, None)
+                idle.shutdown(socket.SHUT_RDWR)
+        self.waiting[request] = None
         return threading.active_count() < MAX_THREADS
+
+    def shutdown_request(self, request):
+        self.waiting.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
         """Print nothing when a client goes away."""
@@ -442,6 +461,7 @@ class Handler(BaseHTTPRequestHandler):
                  self.headers.get('X-Token', ''))
         if not secrets.compare_digest(token.encode(errors='replace'), server.token.encode()):
             raise Refused(403, 'the token is missing or wrong; open the address that was printed')
+        server.waiting.pop(self.connection, None)   # it is no stranger
         if is_get:
             return 'text/html; charset=utf-8', server.page
         if self.headers.get_content_type() != 'application/json':
@@ -464,8 +484,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code, message=None, explain=None):
         """Answer with an error; the standard library calls this too, for what it rejects."""
-        body = json.dumps({'error': message or self.responses[code][0]}).encode()
-        self.answer('application/json', body, code)
+        message = message or self.responses[code][0]
+        if 'text/html' in getattr(self, 'headers', {}).get('Accept', ''):       # for a person
+            page = f'<!doctype html><title>p2phd edit</title><h1>p2phd edit</h1>{escape(message)}'
+            return self.answer('text/html; charset=utf-8', page.encode(), code)
+        self.answer('application/json', json.dumps({'error': message}).encode(), code)
 
     def answer(self, content_type, body, status=200):
         self.send_response(status)
@@ -483,17 +506,45 @@ class Handler(BaseHTTPRequestHandler):
         """Do not log requests."""
 
 
+def read_address(path):
+    """Return port and token of the last server of a folder, so that its pages go on working when
+    it is started again; 0 and None if only others than this user could have written them."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and (os.name != 'posix' or (
+                status.st_uid == os.getuid() and not status.st_mode & 0o077)):
+            stored = json.loads(path.read_text())
+            if re.fullmatch(r'[\w-]{32}', stored['token']) and 0 < stored['port'] < 1 << 16:
+                return int(stored['port']), stored['token']
+    return 0, None
+
+
+def write_address(path, server):
+    """Write port and token of a server for read_address; only this user can read them."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 'w') as file:
+        json.dump({'port': server.server_address[1], 'token': server.token}, file)
+
+
 def serve(editor, folder, name, run_name, host='127.0.0.1', port=0, browser=True, allowed=(),
           warnings=()):
     """Serve the page of an Editor until Ctrl-C; see Session, Server. Return the exit code.
     warnings: texts that the page shows, too."""
     session = Session(editor, folder, name, run_name, warnings)
+    last_port, token = read_address(folder / '.address')
     try:
-        server = Server(session, host, port, allowed)
+        try:
+            server = Server(session, host, port or last_port, allowed, token)
+        except OSError:
+            if port or not last_port:
+                raise
+            server = Server(session, host, 0, allowed)
     except (OSError, UnicodeError) as error:
         raise UserError(f'--host {host} --port {port}: cannot be served there ({one_line(error)}); '
                         'choose others, or leave them out') from None
     with server:
+        warn_on_error(lambda: write_address(folder / '.address', server),
+                      'pages that are open now cannot go on after a restart')
         scene_files.warn_about_styles(editor)
         log_info(f'{server.address}\nCtrl-C ends it; scenes are saved in {folder}')
         has_window = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')

@@ -270,12 +270,8 @@ class Editor:
               seed: number_between(0, (1 << 32) - 1, whole=True) = 0):
         """Give a style, see style_choice, to an object or to all objects of a label."""
         self.require_encoder()
-        if (object is None) == (label is None):
-            raise UserError('expected either "object" or "label"')
         ids, labels = self.objects[:2]
-        chosen = ids == object if label is None else labels == label
-        if not chosen.any():
-            raise UserError(f'no object of the label {self.label_names[label]} in the picture')
+        chosen = np.isin(ids, self.chosen(object, label))
         if style == 'photo':
             if self.opened.photo is None:
                 raise UserError('no photograph is loaded; use --photo, or drop it onto the page')
@@ -303,10 +299,13 @@ class Editor:
                                 + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
         return self.state._replace(styles=new)
 
-    def like(self, object: object_id, other: object_id):
-        """Give an object the label and the style of another object."""
-        return self.with_object(self.state.inst == object, self.label_of(other), object,
-                                self.state.styles.get(other))
+    def like(self, other: object_id, object: object_id = None, label: label_number = None):
+        """Give an object, or all objects of a label, the label and the style of another object."""
+        chosen = self.chosen(object, label)
+        label, style = self.label_of(other), self.state.styles.get(other)
+        mask, labels = np.isin(self.state.inst, chosen), self.state.label.copy()
+        labels[mask] = label
+        return self.with_maps(labels, self.state.inst, dict.fromkeys(chosen, style))
 
     def relabel(self, object: object_id, label: label_number):
         """Give an object another label and the main style of that label."""
@@ -391,6 +390,15 @@ class Editor:
     def reset(self):
         """Return to the scene as it was opened; this can be undone."""
         return self.state_at(self.opened.position)
+
+    def chosen(self, object, label):
+        """Return the ids of the objects that an edit is for: one, or all of a label."""
+        if (object is None) == (label is None):
+            raise UserError('expected either "object" or "label"')
+        ids = self.objects.ids[self.objects.labels == label] if object is None else [object]
+        if not len(ids):
+            raise UserError(f'no object of the label {self.label_names[label]} in the picture')
+        return [int(i) for i in ids]
 
     def connected_part(self, x, y):
         """Return the (H, W) mask of the pixels of the same object and label connected to (x, y)."""

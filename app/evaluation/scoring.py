@@ -110,7 +110,8 @@ def score_run(evaluation, run, title, folder, clusters):
 
     def render(pair, label, photo):
         inst = pair.inst if config.instances == 'files' else None
-        scene = scenes.read_scene(config, pair.label, inst, config.size or size)
+        scene = scenes.read_scene(config, pair.label, inst, config.size or size,
+                                  paired=True)
 
         def synthesise(style_source, number=0):
             encoded = scenes.read_photo(config, pair.image, scene) if (

@@ -427,6 +427,24 @@ def test_silent_clients(server, monkeypatch):
     assert post(server, '/state')['undo'] == 0
 
 
+def test_idle_connections_do_not_shut_others_out(server):
+    idle = [socket.create_connection(server.server_address) for _ in range(300)]
+    started = time.monotonic()
+    for _ in range(3):
+        assert post(server, '/state')['undo'] == 0
+    assert time.monotonic() - started < http_server.Handler.timeout / 2
+    for client in idle:
+        client.close()
+
+
+def test_errors_for_a_person_are_a_page(server):
+    status, headers, body = ask(server, '/?token=<b>', method='GET', Accept='text/html,*/*')
+    assert status == 403 and headers['Content-Type'].startswith('text/html')
+    assert b'<h1>p2phd edit</h1>the token is missing or wrong; open the address' in body
+    status, headers, body = ask(server, '/<b>', method='GET', Accept='text/html')
+    assert status == 404 and b'<b>' not in body
+
+
 def test_ten_thousand_mutated_requests(server, capfd, tmp_path):
     """Bytes, JSON values and edits are mutated. The server answers or disconnects, and the scene
     stays consistent."""
@@ -559,6 +577,32 @@ def test_unsaved_edits_are_offered_at_the_next_start(started, tmp_path):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60 * MINUTES)[1] == ''
     assert not list((tmp_path / 'out').glob('.*.npz'))
+
+
+def test_a_page_goes_on_after_a_restart(started, tmp_path):
+    """The next server of the folder has the same address, unless others could have written it."""
+    process, address = started()
+    file = tmp_path / 'out' / '.address'
+    assert file.stat().st_mode & 0o777 == 0o600
+    process.kill()
+    process.wait()
+    process, again = started()
+    assert again == address
+    process.kill()
+    process.wait()
+    file.chmod(0o644)
+    process, again = started()
+    assert Address(again).token != Address(address).token and file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"port": "1", "token": 1}', '{"port": 1}',
+                                  '{"port": 80, "token": "x"}', 'null'])
+def test_damaged_addresses_are_ignored(tmp_path, text):
+    file = tmp_path / '.address'
+    assert http_server.read_address(file) == (0, None)
+    file.write_text(text)
+    file.chmod(0o600)
+    assert http_server.read_address(file) == (0, None)
 
 
 def test_errors_of_host_port_and_out(started, command, trained, scenes, tmp_path):

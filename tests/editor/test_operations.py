@@ -143,6 +143,16 @@ def test_style_and_like(editor):
     assert styles[26001] == styles[24000] and (editor.state.label[INST == 26001] == PERSON).all()
 
 
+def test_like_for_all_objects_of_a_label(editor):
+    do(editor, 'style', object=24000, style=2)
+    label, inst, styles = do(editor, 'like', label='car', other=24000)
+    assert (label[INST >= 26000] == PERSON).all() and (inst == INST).all()
+    assert styles[26000] == styles[26001] == styles[24000] and editor.now == 2
+    for wrong in {'other': 7}, {'other': 7, 'object': 7, 'label': 7}, {'other': 7, 'label': 'bus'}:
+        with pytest.raises(UserError, match='like: (expected either|no object of the label bus)'):
+            editor.edit([{'do': 'like', **wrong}])
+
+
 def test_style_from_a_photograph(run):
     photo = torch.rand(1, 3, 6, 8) * 2 - 1
     editor = make_editor(run, photo=photo)

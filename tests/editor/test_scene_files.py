@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
+import pytest
 import torch
 
 from app.common.errors import UserError
@@ -126,6 +127,29 @@ def test_warnings_as_those_of_generate(command, trained, scenes, tmp_path):
     assert code == 0, err
     assert f'{label} is read at 128x64, {trained} was trained at 64x32; try --size' in err
     assert 'warning: no styles for bus, which the training data lacks; they get the mean' in err
+
+
+@pytest.mark.parametrize('name', ['generate', 'edit'])
+def test_instance_maps_of_other_scenes(command, trained, scenes, tmp_path, name):
+    """One of another size is refused, one whose instances cross labels brings a warning."""
+    label, inst = first_scene(scenes)
+    Path('edits.json').write_text('[{"do": "remove", "object": [3, 20]}]')
+    script = ('--script', 'edits.json', '--final-only') if name == 'edit' else ()
+
+    def outcome(other):
+        return command(name, '--run', trained, '--label', label, '--inst', other, *script)
+
+    large = tmp_path / 'large.png'
+    Image.open(inst).resize((128, 64), Image.Resampling.NEAREST).save(large)
+    code, _, err = outcome(large)
+    assert code == 2 and err.count('\n') == 1
+    assert f'{large} is 128x64 and {label} is 64x32: not the instance map of that label map' in err
+    code, _, err = outcome(inst)
+    assert code == 0 and 'instance map' not in err, err
+    other = tmp_path / 'other.png'
+    Image.open(inst).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(other)
+    code, _, err = outcome(other)
+    assert code == 0 and 'is it the instance map of another scene?' in err, err
 
 
 def test_ids_of_more_than_16_bits_are_replaced(trained, scenes, tmp_path):
