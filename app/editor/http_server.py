@@ -339,6 +339,9 @@ class Session:
     def close(self):
         self.closing = True
         self.keeper.shutdown()
+        self.painter.shutdown()
+        for hook in self.hooks:
+            hook.remove()
 
 
 REQUESTS = {f'/{f.__name__}': f for f in (

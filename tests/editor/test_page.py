@@ -1,13 +1,18 @@
 """The editor's page in a browser: headless Chromium, driven by Selenium."""
+import base64
+import contextlib
 import io
 import shutil
 import signal
+import threading
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from test_http_server import started                        # noqa: F401, a fixture
+from app.editor import operations
+from test_http_server import encoded_map, kept, post, served, started       # noqa: F401
+from test_operations import INST, LABEL, NAMES, TRUCK, make_clusters, run   # noqa: F401
 
 webdriver = pytest.importorskip('selenium.webdriver', reason='no Selenium here')
 from selenium.webdriver.common.action_chains import ActionChains            # noqa: E402
@@ -45,7 +50,7 @@ class Page:
 
     def __init__(self, browser, address):
         self.browser = browser
-        browser.get(address)
+        browser.get(address)                                # also if the page before would ask
         self.wait('return labels !== null && shownVersion === state.version')
 
     def js(self, script, *words):
@@ -212,7 +217,428 @@ def test_the_page_shows_errors(browser, started):     # noqa: F811
     process.kill()
     process.wait()
     page.js('edit({do: "undo"})')
-    page.wait('return document.querySelectorAll(".note.bad").length >= 2')
-    assert 'does not answer' in page.js(
-        'return [...document.querySelectorAll(".note.bad")].at(-1).textContent')
+    page.wait('return !$("lost").hidden')
+    assert page.js('return $("lost").textContent').startswith('The editor does not answer.')
     browser.get_log('browser')
+
+
+# ------------------------------------------------------------------- a scene in this process
+
+@pytest.fixture
+def opened(browser, run, tmp_path):                         # noqa: F811
+    """Return a function that serves the scene of test_operations at 64x48, and opens its page:
+    server, Page. What it warns of must not be an error in the browser."""
+    with contextlib.ExitStack() as stack:
+        def start():
+            label, inst = (np.kron(x, np.ones((8, 8), x.dtype)) for x in (LABEL, INST))
+            clusters = make_clusters()
+            styles = {i: operations.main_styles(clusters, [int(label[inst == i][0])])[0]
+                      for i in np.unique(inst).tolist()}
+            editor = operations.Editor(run, clusters, operations.State(label, inst, styles))
+            server = stack.enter_context(served(editor, tmp_path))
+            return server, Page(browser, server.address)
+        yield start
+        browser.get('about:blank')
+    browser.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+    browser.get_log('browser')
+
+
+CAR = (12, 28)                                              # on the car 26000, as all of [8, 24[
+BUS = '{do: "paint", label: "bus", rectangle: [2, 2, 9, 9]}'
+
+
+def notes(page):
+    return page.js('return [...$("notes").children].map(box => box.textContent)')
+
+
+def test_unsaved_work_is_marked_and_closing_asks(opened):
+    _, page = opened()
+
+    def asks():
+        return page.js('const event = new Event("beforeunload", {cancelable: true}); '
+                       'dispatchEvent(event); return event.defaultPrevented')
+
+    assert page.js('return $("unsaved").hidden') and not asks()
+    page.js(f'edit({BUS})')
+    assert asks()                                           # while it is on its way, too
+    page.settled()
+    assert not page.js('return $("unsaved").hidden') and asks()
+    page.js('actions.undo()')
+    page.settled()
+    assert page.js('return $("unsaved").hidden') and not asks()
+
+
+def test_a_warning_stands_while_edits_are_not_kept(opened, monkeypatch):
+    server, page = opened()
+
+    def full(*_, **__):
+        raise OSError('No space left on device')
+    with monkeypatch.context() as patch:
+        patch.setattr('app.editor.scene_files.np.savez_compressed', full)
+        page.js(f'edit({BUS})')
+        page.wait('return !$("unkept").hidden')
+        text = page.js('return $("unkept").textContent')
+        assert 'No space left on device' in text and text.endswith('. Save often.')
+    page.js('edit({do: "remove", object: 26000})')
+    page.wait('return $("unkept").hidden')
+
+
+def test_unsaved_edits_are_offered_with_time_number_and_picture(opened, browser):
+    server, page = opened()
+    page.js(f'edit({BUS}, {{do: "remove", object: 26001}})')
+    page.settled()
+    kept(server)
+    edited = [x.tolist() for x in page.maps()]
+    server, page = opened()
+    page.wait('return document.querySelector("#notes img")?.naturalWidth === 64')
+    text, = notes(page)
+    year = str(np.datetime64('now'))[:4]
+    assert text.startswith('2 unsaved edits of scene, ') and year in text
+    page.js('[...document.querySelectorAll("#notes button")][0].click()')
+    page.settled()
+    assert [x.tolist() for x in page.maps()] == edited and not page.js('return $("unsaved").hidden')
+    server, page = opened()
+    page.wait('return document.querySelector("#notes img") !== null')
+    page.js('[...document.querySelectorAll("#notes button")][1].click()')
+    page.wait('return !state.unsaved_found.length')
+    assert kept(server) == ['.scene-unsaved-001-001.forgotten']
+
+
+def test_what_another_tab_has_changed(opened):
+    """A page notices it; what it does before it notices is refused."""
+    server, page = opened()
+    version = page.js('return state.version')
+    post(server, '/edit', {'edits': [{'do': 'remove', 'object': 26001}], 'page': 'other'})
+    page.wait(f'return state.version > {version}')
+    page.settled()
+    assert 26001 not in list(page.maps())[1] and not notes(page)
+    page.js('beating = true')                               # it does not look any more
+    post(server, '/edit', {'edits': [{'do': 'remove', 'object': 26000}], 'page': 'other'})
+    page.js(f'edit({BUS}); edit({BUS}); actions.undo(); save()')
+    page.settled()
+    assert page.js('return state.undo') == 2 and 26000 not in list(page.maps())[1]
+    texts = notes(page)
+    assert texts[0] == 'Not done: changed in another tab.' and len(texts) == 2
+    assert 'Saved' in texts[1]                              # what the page then shows
+    page.js(f'edit({BUS}); edit({BUS}); actions.undo()')    # its own are not refused
+    page.settled()
+    assert page.js('return state.undo') == 3
+
+
+def test_moves_destroy_nothing_and_are_one_step(opened):
+    _, page = opened()
+    labels, insts = page.maps()
+    page.drag(CAR)
+    page.drag(CAR, (30, 30), (52, 20))
+    page.drag((52, 20), (30, 30), CAR)
+    page.settled()
+    assert all((a == b).all() for a, b in zip(page.maps(), (labels, insts)))
+    for _ in range(30):
+        page.press(Keys.ARROW_LEFT)
+    page.settled()
+    assert page.js('return state.undo') == 1 and (insts != list(page.maps())[1]).any()
+    page.js('actions.undo()')
+    page.settled()
+    assert page.js('return state.undo') == 0 and (insts == list(page.maps())[1]).all()
+
+
+def focus(page):
+    return page.js('return document.activeElement.id || document.activeElement.dataset.key')
+
+
+def test_keys_after_a_click_on_a_tool(opened, browser):
+    _, page = opened()
+    for selector in ('[data-tool=rectangle]', '#before', '[data-view=blend]', '#width', '#fit'):
+        browser.find_element(By.CSS_SELECTOR, selector).click()
+        assert focus(page) == 'view'
+        ActionChains(browser).key_down(' ').perform()
+        assert page.js('return spaceHeld')
+        ActionChains(browser).key_up(' ').perform()
+    Select(browser.find_element(By.ID, 'to')).select_by_value('same')
+    assert focus(page) == 'view'
+    page.press('v')
+    assert page.js('return tool') == 'select'
+    page.js('$("undo").disabled = false; $("undo").focus()')
+    page.press(Keys.ENTER)                                  # a key leaves the focus
+    assert focus(page) == 'undo'
+    page.js('document.querySelectorAll("#legend button")[2].focus()')
+    key = focus(page)
+    page.press(Keys.ENTER)
+    assert focus(page) == key and page.js('return paintLabel') == int(key)
+
+
+def test_change_to_by_keys(opened):
+    _, page = opened()
+    page.drag(CAR)
+    page.js('$("relabel").focus()')
+    for key in (Keys.ARROW_DOWN, Keys.ARROW_DOWN, 'w'):
+        page.press(key)
+    page.settled()
+    assert page.js('return [state.undo, state.labels[$("relabel").value].name]') == [0, 'wall']
+    page.press(Keys.ENTER)
+    page.settled()
+    assert page.js('return state.labels[objects.get(selected).label].name') == 'wall'
+    assert focus(page) == 'relabel' and page.js('return state.undo') == 1
+    page.press('s')                                         # sidewalk, when the list is left
+    page.js('$("view").focus()')
+    page.settled()
+    assert page.js('return state.undo') == 2
+    page.js('$("relabel").focus()')
+    page.press('w')
+    page.press(Keys.ESCAPE)
+    page.js('$("view").focus()')
+    page.settled()
+    assert page.js('return state.undo') == 2
+
+
+@pytest.mark.parametrize('tool', ['brush', 'fill', 'select'])
+def test_two_fingers_zoom_and_move_the_view(opened, browser, tool):
+    _, page = opened()
+    page.drag(CAR)
+    page.js('setTool(arguments[0])', tool)
+    zoom, first = page.js('return zoom'), page.at(*CAR)
+
+    def touch(kind, *points):
+        browser.execute_cdp_cmd('Input.dispatchTouchEvent', {'type': kind, 'touchPoints': [
+            {'x': x, 'y': y, 'id': i} for i, (x, y) in enumerate(points)]})
+
+    (x, y) = first
+    touch('touchStart', (x, y))
+    touch('touchMove', (x + 20, y))
+    touch('touchStart', (x + 20, y), (x + 120, y))
+    for step in range(1, 11):
+        touch('touchMove', (x + 20 - 5 * step, y + 3 * step), (x + 120 + 5 * step, y + 3 * step))
+    touch('touchEnd')
+    assert page.js('return drag') is None
+    page.settled()
+    assert page.js('return [state.undo, zoom]') == [0, pytest.approx(2 * zoom, rel=0.02)]
+    (u, v) = page.at(*CAR)                  # which was 70 pixels left of the middle of the fingers
+    assert (u, v) == (pytest.approx(x + 70 - 140, abs=8), pytest.approx(y + 30, abs=8))
+    page.js('setTool("brush")')
+    touch('touchStart', (u, v))             # one finger paints
+    touch('touchEnd')
+    page.settled()
+    assert page.js('return state.undo') == 1
+
+
+def drop(page, **files):
+    """Drop files {name: base64} onto the page."""
+    page.js('const all = new DataTransfer(); for (const [name, text] of Object.entries(arguments[0]'
+            ')) all.items.add(new File([Uint8Array.from(atob(text), c => c.charCodeAt(0))], name));'
+            'document.dispatchEvent(new DragEvent("drop", {dataTransfer: all, cancelable: true}))',
+            files)
+
+
+def answer(page, text):
+    page.wait('return document.querySelector("#notes button") !== null')
+    page.js('[...document.querySelectorAll("#notes button")].find(button => button.textContent'
+            ' === arguments[0]).click()', text)
+    page.settled()
+
+
+def test_dropped_files(opened):
+    """Label maps are told from photographs; a scene brings its own name."""
+    server, page = opened()
+    page.js(f'edit({BUS}); save()')
+    page.settled()
+    page.wait('return !state.unsaved')
+    folder = server.session.folder
+    files = {path.name: base64.b64encode(path.read_bytes()).decode()
+             for path in sorted(folder.glob('scene-001*'))}
+    assert len(files) == 4
+    maps = [x.tolist() for x in page.maps()]
+    page.js('edit({do: "reset"})')
+    drop(page, **files)
+    answer(page, 'Open')
+    assert [x.tolist() for x in page.maps()] == maps and not page.js('return state.photo')
+    assert page.js('return $("title").textContent') == 'scene-001, a run'
+
+    drop(page, **{'my map.png': encoded_map(LABEL)})
+    answer(page, 'Open')
+    assert page.js('return state.size') == [8, 6] and 'my map, ' in page.js('return document.title')
+    page.js(f'edit({{do: "remove", object: 0}}, {BUS.replace("9, 9", "3, 3")}); save()')
+    page.settled()
+    page.wait('return !state.unsaved')
+    assert (folder / 'my map-001.png').exists()
+    page.js('$("notes").replaceChildren()')
+
+    drop(page, **{'other_instanceIds.png': encoded_map(INST)})
+    page.wait('return $("notes").textContent.includes("map of other_instanceIds.png is missing")')
+    for name, content in (('holiday.jpg', b'no picture'), ('a b.png', b'GIF89a')):
+        drop(page, **{name: base64.b64encode(content).decode()})
+        page.wait(f'return $("notes").textContent.includes("{name}: ")')
+    page.js('actions.undo(); actions.undo(); actions.undo(); actions.undo()')
+    page.settled()                          # a size that is undone fits
+    zoom = page.js('return zoom')
+    page.js('fit()')
+    assert page.js('return [zoom, state.size]') == [zoom, [64, 48]]
+
+
+def test_commands_are_decided_in_the_order_of_the_server(opened):
+    _, page = opened()
+    page.js(f'edit({BUS}); actions.undo()')
+    page.settled()
+    assert page.js('return [state.undo, state.redo]') == [0, 1]
+    page.js('actions.redo(); actions.undo(); actions.redo()')
+    page.settled()
+    assert page.js('return [state.undo, state.redo]') == [1, 0]
+    page.js('for (let i = 0; i < 80; i++) actions.undo()')
+    page.settled()
+    assert page.js('return [state.undo, state.redo]') == [0, 1] and not notes(page)
+
+
+def test_the_scene_before_in_every_view(opened, browser):
+    _, page = opened()
+    page.wait('return originalOf === state.opened')
+    page.js('edit({do: "relabel", object: 23, label: "bus"})')
+    page.settled()
+
+    def pixel(x, y):
+        page.js('paintStage()')
+        u, v = page.at(x, y)
+        return page.js('const box = $("view").getBoundingClientRect(); return [...$("view")'
+                       '.getContext("2d").getImageData(arguments[0] - box.left, arguments[1] - '
+                       'box.top, 1, 1).data].slice(0, 3)', u, v)
+
+    colours = {label['name']: label['colour'] for label in page.js('return state.labels')}
+    for view in ('labels', 'blend'):
+        page.js('setView(arguments[0]); $("blend").value = 1', view)
+        assert pixel(40, 4) == colours['bus']
+        page.js('$("view").focus()')
+        ActionChains(browser).key_down('c').perform()
+        assert pixel(40, 4) == colours['sky']
+        ActionChains(browser).key_up('c').perform()
+        assert pixel(40, 4) == colours['bus']
+
+
+def resize(browser, page, w, h):
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', {
+        'width': w, 'height': h, 'deviceScaleFactor': 1, 'mobile': False})
+    page.wait(f'return innerWidth === {w} && Math.abs($("view").width - $("stage").clientWidth) < 2'
+              )
+
+
+@pytest.mark.parametrize('size', [(420, 900), (640, 360), (900, 700), (1400, 900)])
+def test_small_windows(opened, browser, size):
+    """Nothing lies outside, the picture has room, and the panel folds."""
+    _, page = opened()
+    page.js('save()')                                       # with the longest title and a note
+    page.drag(CAR)
+    resize(browser, page, *size)
+    outside = page.js(
+        'return [...document.querySelectorAll("#top button, #tools button, #stage, #status")]'
+        '.filter(each => { const box = each.getBoundingClientRect(); return box.width && '
+        '(box.left < 0 || box.right > innerWidth + .5 || box.top < 0 || box.top > innerHeight); })'
+        '.map(each => each.id || each.title)')
+    assert not outside and page.js('return document.documentElement.scrollWidth <= innerWidth')
+    w, h = page.js('return [$("stage").clientWidth, $("stage").clientHeight]')
+    assert w >= 240 and h >= 200
+    page.click('fold')
+    page.wait(f'return $("stage").clientWidth > {w} || $("stage").clientHeight > {h}')
+    page.click('fold')
+    assert page.js('return $("side").clientWidth') >= 200
+
+
+def test_a_resized_window_keeps_the_zoom(opened, browser):
+    _, page = opened()
+    resize(browser, page, 1000, 800)
+    zoom = page.js('zoomMiddle(2); return zoom')
+    middle = ('return [($("stage").clientWidth / 2 - left) / zoom, '
+              '($("stage").clientHeight / 2 - top_) / zoom]')
+    before = page.js(middle)
+    resize(browser, page, 1200, 700)
+    assert page.js('return zoom') == zoom and page.js(middle) == pytest.approx(before, abs=0.5)
+    page.js('fit()')
+    resize(browser, page, 900, 700)
+    fitted = page.js('return zoom')
+    assert page.js('fit(); return zoom') == fitted
+
+
+def test_labels_that_were_never_learned(opened, browser):
+    _, page = opened()
+    last = browser.find_elements(By.CSS_SELECTOR, '#legend button')[-1]
+    assert 'truck' in last.text and 'not learned' in last.text
+    page.drag(CAR)
+    choices = page.js('return [...$("relabel").options].map(option => +option.value)')
+    assert choices[-1] == TRUCK and len(choices) == len(NAMES) and not notes(page)
+    assert page.js('return $("random").disabled || $("main").disabled') is False
+    Select(browser.find_element(By.ID, 'relabel')).select_by_value(str(TRUCK))
+    page.settled()
+    assert page.js('return $("random").disabled && $("main").disabled')
+    assert notes(page) == ['No styles for truck, which the training data lacks; they get the mean '
+                           'of all features.']
+
+
+def test_a_slow_server(opened):
+    """The stroke stays until its picture comes."""
+    server, page = opened()
+    layer = next(module for module in server.session.editor.run.G.modules()
+                 if not list(module.children()))
+    go_on = threading.Event()
+    handle = layer.register_forward_hook(lambda *_: go_on.wait(300) and None)
+    try:
+        page.js('setTool("brush"); $("view").focus()')
+        page.drag((40, 4), (50, 4))
+        assert page.js('return $("doing").textContent') in ('applying', 'computing the picture')
+        page.wait('return state.undo === 1')
+        assert page.js('return [strokes.length, strokes[0].points.length > 1]') == [1, True]
+        assert page.js(f'edit({BUS}); return $("doing").textContent') == 'applying'
+    finally:
+        go_on.set()
+        handle.remove()
+    page.settled()
+    assert page.js('return strokes.length') == 0
+
+
+def test_edits_are_sent_again_after_a_restart(browser, started):     # noqa: F811
+    process, address = started()
+    page = Page(browser, address)
+    page.js(f'edit({BUS})')
+    page.settled()
+    page.js('seconds = 0')
+    page.wait('return fetch("/progress") && true')
+    page.browser.execute_async_script('setTimeout(arguments[0], 1000)')     # until it is kept
+    process.kill()
+    process.wait()
+    page.js('edit({do: "paint", label: "car", rectangle: [20, 2, 29, 9]})')
+    page.wait('return !$("lost").hidden && $("lost").offsetHeight > 10')
+    process, again = started()
+    assert again == address
+    page.click('retry')
+    page.wait('return $("lost").hidden && !pending')
+    page.settled()
+    labels, _ = page.maps()
+    assert (labels[2:10, 2:10] == 28).all() and (labels[2:10, 20:30] == 26).all()
+    assert not [text for text in notes(page) if 'Not done' in text]
+    browser.get_log('browser')
+    process.send_signal(signal.SIGINT)
+
+
+def test_tools_for_the_selected_object(opened, browser):
+    """Same as ... for all objects of a label; Esc; more of the selected object; fill selects."""
+    _, page = opened()
+    page.drag(CAR)
+    page.js('actions.like()')
+    page.press(Keys.ESCAPE)
+    assert page.js('return [liking, selected]') == [False, 26000]
+    page.js('actions.like(); $("all").checked = true')
+    page.drag((28, 28))                                     # the person
+    page.settled()
+    label, inst = page.maps()
+    assert set(label[inst >= 26000]) == {24} and page.js('return state.undo') == 1
+
+    page.drag(CAR)
+    page.js('paintLabel = 28')
+    Select(browser.find_element(By.ID, 'to')).select_by_value('selected')
+    assert page.js('return $("paintname").textContent') == 'person'
+    page.press('r')
+    page.drag((12, 4), (18, 10), (20, 12))
+    page.settled()
+    label, inst = page.maps()
+    assert (inst[4:13, 12:21] == 26000).all() and (label[4:13, 12:21] == 24).all()
+    Select(browser.find_element(By.ID, 'to')).select_by_value('new')
+    page.press('g')
+    page.drag((40, 4))
+    page.settled()
+    label, inst = page.maps()
+    assert label[4, 40] == 28 and page.js('return selected') == inst[4, 40]
