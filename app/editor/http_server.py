@@ -85,6 +85,7 @@ class Session:
         self.recoveries.append(path)
         opened = self.editor.opened
         opened.name, opened.warnings, opened.recovery = name, list(warnings), path
+        opened.recovered = 0                        # edits of earlier sessions
 
     def before_layer(self, *hook_arguments):
         """Stop the computation of a picture that nobody needs any more."""
@@ -169,7 +170,8 @@ class Session:
         """Write the recovery file in the background, or delete it if all is saved."""
         e = self.editor
         version, state, opened, is_saved = e.version, e.state, e.opened, e.is_saved()
-        about = {'name': opened.name, 'edits': e.now - opened.position, 'version': version}
+        about = {'name': opened.name, 'edits': e.now - opened.position + opened.recovered,
+                 'version': version}
 
         def write():
             if version != e.version and opened is e.opened:
@@ -314,17 +316,20 @@ class Session:
         self.require_seen(version, page)
         if not self.unsaved and file is None:
             return self.state()
-        about, e = self.unsaved[self.known(file or [*self.unsaved][-1])], self.editor
+        file = [*self.unsaved][-1] if file is None else self.known(file)
+        about, e = self.unsaved[file], self.editor
         path = self.folder / about['file']
         if restore:
             state, noise = scene_files.read_recovery(path, e)
             if (about['name'], noise, state.label.shape) == (
                     e.opened.name, e.opened.noise, e.state.label.shape):
                 e.push(state)
+                e.opened.recovered = (about['edits'] or 1) - 1
             else:
                 e.open(state, noise=noise)
                 self.name_scene(about['name'])
                 e.opened.saved.clear()
+                e.opened.recovered = about['edits'] or 1
             self.changed(page)
         def put_away():
             if not restore:

@@ -178,7 +178,7 @@ def kept(server):
 PAINT = {'edits': [{'do': 'paint', 'label': 'bus', 'brush': [[0, 0]]}]}
 
 
-def test_every_opened_scene_has_a_recovery_file(server):
+def test_every_opened_scene_has_a_recovery_file(server, tmp_path):
     post(server, '/edit', PAINT)
     label = encoded_map(LABEL[:4])
     opened = post(server, '/open', {'label': label, 'label_name': 'other_labelIds.png'})
@@ -201,7 +201,13 @@ def test_every_opened_scene_has_a_recovery_file(server):
         state = post(again, '/recover', {'restore': True, 'file': about['file']})
         assert state['name'] == 'other' and state['size'] == [8, 4] and state['unsaved']
         assert len(state['unsaved_found']) == 1
-        assert kept(again) == ['.other-unsaved-001.npz', '.scene-unsaved.npz']
+        assert ask(again, '/recover', {'restore': True, 'file': ''})[0] == 400
+        state = post(again, '/recover', {'restore': True})
+        assert state['name'] == 'scene' and not state['unsaved_found']
+        kept(again)
+        about = http_server.scene_files.read_about(tmp_path / '.scene-unsaved-002.npz')
+        assert about['edits'] == 1
+        assert kept(again) == ['.other-unsaved-001.npz', '.scene-unsaved-002.npz']
 
 
 def test_undo_goes_back_to_the_scene_before(server):

@@ -476,9 +476,10 @@ def test_dropped_files(opened):
 
 def test_commands_are_decided_in_the_order_of_the_server(opened):
     _, page = opened()
-    page.js(f'edit({BUS}); actions.undo()')
+    assert page.js(f'edit({BUS}); $("undo").click(); return $("undo").disabled') is False
     page.settled()
     assert page.js('return [state.undo, state.redo]') == [0, 1]
+    assert page.js('return $("undo").disabled')
     page.js('actions.redo(); actions.undo(); actions.redo()')
     page.settled()
     assert page.js('return [state.undo, state.redo]') == [1, 0]
