@@ -358,9 +358,12 @@ def test_keys_after_a_click_on_a_tool(opened, browser):
     assert focus(page) == 'view'
     page.press('v')
     assert page.js('return tool') == 'select'
-    page.js('$("undo").disabled = false; $("undo").focus()')
+    page.js(f'edit({BUS}, {BUS})')
+    page.settled()
+    page.js('$("undo").focus()')
     page.press(Keys.ENTER)                                  # a key leaves the focus
-    assert focus(page) == 'undo'
+    page.settled()
+    assert focus(page) == 'undo' and page.js('return state.undo') == 1
     page.js('document.querySelectorAll("#legend button")[2].focus()')
     key = focus(page)
     page.press(Keys.ENTER)
