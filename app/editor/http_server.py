@@ -45,7 +45,8 @@ MAX_THREADS = 200                       # of this process; a client takes one
 MAX_WAITING = 32                        # clients that have not sent their request yet
 THUMBNAIL_PIXELS = 1 << 16              # the network computes at most so many for a thumbnail
 MAX_REPORTED = 10                       # addresses of which refused requests are printed
-PAGE = Path(__file__).with_name('page.html')
+PAGE = Path(__file__).parent / 'page'
+SCRIPTS = 'scene drawing panels pointer files keys start'.split()     # in this order
 
 
 version_number = number_between(0, 1 << 53, whole=True)
@@ -372,13 +373,23 @@ def png(image):
     return 'image/png', file.getvalue()
 
 
+def read_page():
+    """Return the page with its style sheet and its scripts inside, so that it is one request."""
+    page = (PAGE / 'page.html').read_text('utf-8')
+    style = (PAGE / 'page.css').read_text('utf-8')
+    scripts = ["'use strict';", *((PAGE / f'{name}.js').read_text('utf-8') for name in SCRIPTS)]
+    page = page.replace('<style></style>', f'<style>\n{style}</style>')
+    script = '\n'.join(scripts)
+    return page.replace('<script></script>', f'<script>\n{script}</script>').encode()
+
+
 class Server(ThreadingHTTPServer):
     """Serves a Session to clients that know `token`; names: the Host headers that are accepted.
     allowed: further ones, of a tunnel or a proxy."""
     request_queue_size = 128
 
     def __init__(self, session, host, port, allowed=(), token=None):
-        self.session, self.page = session, PAGE.read_bytes()
+        self.session, self.page = session, read_page()
         self.token = token or secrets.token_urlsafe(24)
         style, script = (base64.b64encode(hashlib.sha256(text).digest()).decode() for _, text in
                          re.findall(rb'(?s)<(style|script)>(.*?)</\1>', self.page))

@@ -1,0 +1,133 @@
+// The canvas: picture, label map, outlines and strokes.
+function mapCanvas(labels, insts) {
+  const [w, h] = state.size, pixels = new ImageData(w, h), out = new Uint32Array(pixels.data.buffer);
+  const shades = [1, 0.45].map(shade => state.labels.map(({colour: [r, g, b]}) =>
+    (255 << 24 | b * shade << 16 | g * shade << 8 | r * shade) >>> 0));      // as ABGR
+  for (let i = 0; i < w * h; i++) {
+    const edge = (i + 1) % w && insts[i] !== insts[i + 1] || i + w < w * h && insts[i] !== insts[i + w];
+    out[i] = shades[edge ? 1 : 0][labels[i]];
+  }
+  const canvas = canvasOf(w, h);
+  canvas.getContext('2d').putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+// Returns the border of an object as lines between pixels.
+function outline(id) {
+  const path = new Path2D(), [w, h] = state.size, [x0, y0, x1, y1] = objects.get(id).box;
+  const is = (x, y) => x >= 0 && y >= 0 && x < w && y < h && insts[y * w + x] === id;
+  for (let y = y0; y <= y1; y++) for (let start = -1, x = x0; x <= x1; x++) {
+    const border = x < x1 && is(x, y) !== is(x, y - 1);
+    if (border && start < 0) start = x;
+    if (!border && start >= 0) { path.moveTo(start, y); path.lineTo(x, y); start = -1; }
+  }
+  for (let x = x0; x <= x1; x++) for (let start = -1, y = y0; y <= y1; y++) {
+    const border = y < y1 && is(x, y) !== is(x - 1, y);
+    if (border && start < 0) start = y;
+    if (!border && start >= 0) { path.moveTo(x, start); path.lineTo(x, y); start = -1; }
+  }
+  return path;
+}
+
+function panes() {
+  const {clientWidth: w, clientHeight: h} = $('stage');
+  if (view !== 'both') return [{x: 0, y: 0, w, h, what: view}];
+  const wide = w / h > state.size[0] / state.size[1];         // panes side by side, or one above the other
+  return wide ? [{x: 0, y: 0, w: w / 2, h, what: 'picture'}, {x: w / 2, y: 0, w: w / 2, h, what: 'labels'}]
+    : [{x: 0, y: 0, w, h: h / 2, what: 'picture'}, {x: 0, y: h / 2, w, h: h / 2, what: 'labels'}];
+}
+
+function fit() {
+  if (!state) return;
+  const [pane] = panes(), [w, h] = state.size;
+  zoom = Math.max(0.05, Math.min((pane.w - 24) / w, (pane.h - 24) / h));
+  left = (pane.w - w * zoom) / 2; top_ = (pane.h - h * zoom) / 2;
+  fitted = true; lastPane = pane;
+  draw();
+}
+
+// Keeps zoom and middle when the stage has another size, unless the picture just fits into it.
+function resized() {
+  if (!state) return;
+  if (fitted) return fit();
+  const [pane] = panes();
+  left += (pane.w - lastPane.w) / 2; top_ += (pane.h - lastPane.h) / 2;
+  lastPane = pane;
+  draw();
+}
+
+let drawing = false;
+function draw() {
+  if (drawing || !labelMap) return;
+  drawing = true;
+  requestAnimationFrame(() => { drawing = false; paintStage(); });
+}
+
+function paintStage() {
+  const canvas = $('view'), {clientWidth: w, clientHeight: h} = $('stage'), ratio = devicePixelRatio;
+  if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) {
+    canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio);
+  }
+  const g = canvas.getContext('2d');
+  g.setTransform(ratio, 0, 0, ratio, 0, 0);
+  g.clearRect(0, 0, w, h);
+  for (const pane of panes()) {
+    g.save();
+    g.beginPath(); g.rect(pane.x, pane.y, pane.w, pane.h); g.clip();
+    g.translate(pane.x + left, pane.y + top_); g.scale(zoom, zoom);
+    g.imageSmoothingEnabled = pane.what !== 'labels' && zoom < 6;
+    g.imageSmoothingQuality = 'high';
+    const [shown, map] = before && originalOf === state.opened ? [original, originalMap] : [picture, labelMap];
+    g.drawImage(pane.what === 'labels' || !shown ? map : shown, 0, 0);
+    if (pane.what === 'blend' && shown) {
+      g.globalAlpha = +$('blend').value; g.drawImage(map, 0, 0); g.globalAlpha = 1;
+    }
+    if (!before) paintOver(g);
+    g.restore();
+  }
+  $('zoomed').textContent = `${state.size[0]} x ${state.size[1]}, ${Math.round(100 * zoom)} %`;
+}
+
+function paintOver(g) {
+  const stroke = (path, colour, width, dash = []) => {
+    g.setLineDash(dash.map(x => x / zoom)); g.lineWidth = width / zoom; g.strokeStyle = colour;
+    g.stroke(path); g.setLineDash([]);
+  };
+  const of = id => outlines[id] ??= outline(id);
+  if (hovered !== null && hovered !== selected && objects.has(hovered) && !drag)
+    stroke(of(hovered), '#ffffffa0', 1.2);
+  if (selected !== null && objects.has(selected)) {
+    if (drag?.kind === 'move' || scaling) {
+      const {dx, dy} = drag?.kind === 'move' ? drag : {dx: 0, dy: 0};
+      const [x0, y0, x1, y1] = objects.get(selected).box;
+      const x = (x0 + x1) / 2, y = (y0 + y1) / 2, moved = new Path2D();
+      moved.addPath(of(selected), new DOMMatrix().translate(x + dx, y + dy)
+        .scale(scaling || 1).translate(-x, -y));
+      stroke(of(selected), '#ffffff60', 1.2, [3, 3]);
+      stroke(moved, '#000', 3.4); stroke(moved, '#6fb3ff', 1.8);
+    } else {
+      stroke(of(selected), '#000', 3.4); stroke(of(selected), '#fff', 1.8, [5, 4]);
+    }
+  }
+  strokes.forEach(stroke => paintStroke(g, stroke));
+  if (drag?.kind === 'stroke') paintStroke(g, drag);
+  else if (cursor && (tool === 'brush' || tool === 'erase')) {
+    const circle = new Path2D();
+    circle.arc(cursor[0] + .5, cursor[1] + .5, +$('width').value / 2, 0, 7);
+    stroke(circle, '#000', 2.4); stroke(circle, '#fff', 1.2);
+  }
+}
+
+function paintStroke(g, {tool, label, points, width}) {
+  const [r, gr, b] = tool === 'erase' ? [255, 255, 255] : state.labels[label].colour;
+  g.strokeStyle = g.fillStyle = `rgba(${r},${gr},${b},.75)`;
+  if (tool === 'rectangle') {
+    const [[x0, y0], [x1, y1]] = [points[0], points.at(-1)];
+    g.fillRect(Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0) + 1, Math.abs(y1 - y0) + 1);
+  } else {
+    g.lineWidth = width; g.lineCap = g.lineJoin = 'round';
+    g.beginPath(); points.forEach(([x, y], i) => g[i ? 'lineTo' : 'moveTo'](x + .5, y + .5));
+    if (points.length === 1) g.lineTo(points[0][0] + .51, points[0][1] + .5);
+    g.stroke();
+  }
+}

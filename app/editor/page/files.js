@@ -1,0 +1,98 @@
+// Files: saving, photographs, scenes that are opened or dropped, and notes with a question.
+function save() {
+  return queue = queue.then(() => trying(async () => {     // later edits wait, because they would supersede it
+    showDoing('saving');
+    const answer = await (await post('/save', {version: state.version, page}).catch(async error => {
+      if (error.status !== 409) throw error.lost ? new Error('Not saved: the editor does not answer.') : error;
+      await take(await (await post('/state')).json());
+      throw new Error(`Not saved: ${error.message}. Look at the scene and save it again.`);
+    })).json();
+    note(`Saved:\n${answer.files.join('\n')}`, false, 12);
+    state.unsaved = answer.unsaved;
+    show();
+  })).finally(() => showDoing());
+}
+
+async function base64(file) {
+  const url = await new Promise((good, bad) => Object.assign(new FileReader(), {
+    onload() { good(this.result); }, onerror() { bad(new Error(`${file.name} cannot be read`)); }}).readAsDataURL(file));
+  return url.slice(url.indexOf(',') + 1);
+}
+
+function takePhoto(file) {
+  return trying(async () => {
+    const answer = await (await post('/photo', {data: await base64(file), name: file.name})).json();
+    state.photo = answer.photo;
+    note('The photograph is loaded. Select an object and click "From photo".');
+    showObject();
+  });
+}
+
+// Returns what a file is: 'styles', 'inst', 'label', 'map' (one of these two), or 'photo'.
+async function kindOf(file) {
+  if (/\.json$/i.test(file.name)) return 'styles';
+  if (/inst(ance)?(_?ids)?\.\w+$/i.test(file.name)) return 'inst';
+  if (/label(_?(train)?ids)?s?\.\w+$/i.test(file.name)) return 'label';
+  const head = new Uint8Array(await file.slice(0, 26).arrayBuffer());
+  const png = head[0] === 0x89 && head[1] === 0x50;     // if it is grey or has a colour table: ids
+  return /\.npy$/i.test(file.name) || png && [0, 3].includes(head[25]) ? 'map' : 'photo';
+}
+
+// Sorts files by role, {label, inst, styles, photo}. asScene: a single picture is a label map.
+async function sortFiles(files, asScene) {
+  const scene = {}, rest = [];
+  const put = (role, file) => {
+    if (scene[role]) throw new Error(`${scene[role].name} and ${file.name} both look like the ${role} file. Choose one scene.`);
+    scene[role] = file;
+  };
+  for (const file of files) {
+    const kind = await kindOf(file);
+    if (kind === 'map' || kind === 'photo') rest.push([kind, file]); else put(kind, file);
+  }
+  rest.sort(([a], [b]) => (b === 'map') - (a === 'map'));
+  for (const [kind, file] of rest) {
+    const saved = scene.label && file.name.replace(/\.\w+$/, '') === scene.label.name.replace(/_labelIds\.\w+$/, '');
+    if (kind === 'map' || asScene && !scene.label) put(scene.label ? 'inst' : 'label', file);
+    else if (!saved) put('photo', file);                // not the picture that was saved with them
+  }
+  return scene;
+}
+
+function openScene({label, inst, styles, photo}) {
+  return trying(async () => {
+    if (!label) throw new Error('The label map is missing. Choose all files of the scene at once.');
+    const scene = {};
+    for (const [role, file] of Object.entries({label, inst, styles}).filter(([, file]) => file)) {
+      scene[role] = await base64(file);
+      scene[`${role}_name`] = file.name;
+    }
+    if (await change('/open', scene)) {
+      fit();
+      if (photo) await takePhoto(photo);
+    }
+  });
+}
+
+// Takes files that were dropped: a photograph at once, a scene after a question.
+function dropped(files) {
+  return trying(async () => {
+    const scene = await sortFiles(files), {label, photo, ...others} = scene;
+    if (!label && photo && !Object.keys(others).length) return takePhoto(photo);
+    if (!label) throw new Error(`The label map of ${Object.values(scene)[0].name} is missing. Drop all files of the scene at once.`);
+    const single = files.length === 1 && await kindOf(label) === 'map';
+    ask(`${label.name} is a label map. Open its scene in place of this one?`, {
+      'Open': () => openScene(scene),
+      ...single && {'It is a photograph': () => takePhoto(label)}, 'Cancel': () => {}});
+  });
+}
+
+// Shows a note that stands until one of its buttons {text: action} is clicked.
+function ask(text, answers) {
+  const box = note(`${text}\n`, false, 0);
+  for (const [answer, action] of Object.entries(answers)) {
+    const button = Object.assign(document.createElement('button'), {textContent: answer});
+    button.onclick = () => { box.remove(); action(); };
+    box.append(button);
+  }
+  return box;
+}
