@@ -18,14 +18,15 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from app.editor import http_server, operations
+from app.editor import http_server, operations, scene_files
+from app.editor.session import Session
 from conftest import MINUTES, ROOT, make_run
 from test_operations import CPU, INST, LABEL, NAMES, SMALL, assert_same, make_editor
 
 
 @contextlib.contextmanager
 def served(editor, folder, allowed=()):
-    session = http_server.Session(editor, folder, 'scene', 'a run')
+    session = Session(editor, folder, 'scene', 'a run')
     server = http_server.Server(session, '127.0.0.1', 0, allowed)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -205,7 +206,7 @@ def test_every_opened_scene_has_a_recovery_file(server, tmp_path):
         state = post(again, '/recover', {'restore': True})
         assert state['name'] == 'scene' and not state['unsaved_found']
         kept(again)
-        about = http_server.scene_files.read_about(tmp_path / '.scene-unsaved-002.npz')
+        about = scene_files.read_about(tmp_path / '.scene-unsaved-002.npz')
         assert about['edits'] == 1
         assert kept(again) == ['.other-unsaved-001.npz', '.scene-unsaved-002.npz']
 

@@ -382,7 +382,7 @@ def test_change_to_by_keys(opened):
     page.settled()
     assert page.js('return state.labels[objects.get(selected).label].name') == 'wall'
     assert focus(page) == 'relabel' and page.js('return state.undo') == 1
-    page.press('s')                                         # sidewalk, when the list is left
+    page.press(Keys.ARROW_DOWN)                             # given when the list is left
     page.js('$("view").focus()')
     page.settled()
     assert page.js('return state.undo') == 2
