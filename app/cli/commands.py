@@ -124,7 +124,7 @@ def edit(args):
     make_folder(out)
     with lock_folder(out, flag='--out'):
         return http_server.serve(editor, out, name, folder.name, args.host, args.port,
-                                 args.browser, args.allow_host or (), warnings)
+                                 args.browser, args.allow_host or (), warnings, seed_of(args))
 
 
 def evaluate(args):

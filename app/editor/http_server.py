@@ -207,10 +207,10 @@ def write_address(path, server):
 
 
 def serve(editor, folder, name, run_name, host='127.0.0.1', port=0, browser=True, allowed=(),
-          warnings=()):
+          warnings=(), seed=0):
     """Serve the page of an Editor until Ctrl-C; see Session, Server. Return the exit code.
-    warnings: texts that the page shows, too."""
-    session = Session(editor, folder, name, run_name, warnings)
+    warnings: texts that the page shows, too. seed: see generate."""
+    session = Session(editor, folder, name, run_name, warnings, seed)
     last_port, token = read_address(folder / '.address')
     try:
         try:

@@ -123,8 +123,9 @@ Style = namedtuple('Style', 'number features')
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
 # A State in the history. maps: both, as compressed bytes; opened: the scene it comes from, by its
 # `position` in the history and the `version` of the editor then, with photo, noise and size, and
-# `saved`, the Entries that are in files. moved: a Moved if a move made this State, else None.
-Entry = namedtuple('Entry', 'maps styles opened moved')
+# `saved`, the Entries that are in files. moved: a Moved if a move made this State, else None. edits:
+# what made it of the State before, as list of dicts; of an opened scene, of that in its files.
+Entry = namedtuple('Entry', 'maps styles opened moved edits')
 # What moves in a row have made of an object: `by`, `scale` and `flip` of all of them together,
 # from the object `source` in the State at the position `base` (before a copy: the original).
 Moved = namedtuple('Moved', 'object source base by scale flip')
@@ -172,23 +173,24 @@ class Editor:
         self.moved = None                           # the Moved of the edit that is applied
         self.open(state, photo, noise, size)
 
-    def open(self, state, photo=None, noise=0, size=None):
-        """Continue with another scene, to which `reset` returns from then on."""
+    def open(self, state, photo=None, noise=0, size=None, edits=()):
+        """Continue with another scene, to which `reset` returns from then on. edits: see Entry."""
         self.push(state, SimpleNamespace(position=self.now + 1, version=self.version + 1,
-                                         photo=photo, noise=noise, size=size))
+                                         photo=photo, noise=noise, size=size), edits=edits)
         self.opened.saved = [self.history[self.now]]
 
-    def push(self, state, opened=None, moved=None):
+    def push(self, state, opened=None, moved=None, edits=()):
         """Add `state` to the history after the present state; the states after it are dropped. A
-        move replaces the present state if that is a move of the same object and not saved."""
+        move replaces the present state if that is a move of the same object and not saved.
+        edits: see Entry."""
         maps = (self.history[self.now].maps if state.label is self.state.label else
                 zlib.compress(pickle.dumps(state[:2]), 1))
         last, position = self.history[self.now:self.now + 1], self.now + 1
         if (moved and last[0].moved and moved[:3] == last[0].moved[:3]
                 and all(last[0] is not entry for entry in self.opened.saved)
                 and not self.is_copy(self.now)):
-            position = self.now
-        self.history[position:] = [Entry(maps, state.styles, opened or self.opened, moved)]
+            position, edits = self.now, [*last[0].edits, *edits]
+        self.history[position:] = [Entry(maps, state.styles, opened or self.opened, moved, edits)]
         self.show(position, state)
 
     def is_copy(self, position):
@@ -238,10 +240,40 @@ class Editor:
             try:
                 values = parse_arguments(OPERATIONS[name], values, trial)
                 trial.moved = None
-                trial.push(OPERATIONS[name](trial, **values), moved=trial.moved)
+                state = OPERATIONS[name](trial, **values)
+                trial.push(state, moved=trial.moved, edits=trial.without_photo(edit, state))
             except UserError as error:
                 raise UserError(f'{name}: {error}') from None
         vars(self).update(vars(trial))
+
+    def without_photo(self, edit, state):
+        """Return edits that make `state` of the present one as `edit` does, but need no photo."""
+        if edit.get('style') != 'photo':
+            return [edit]
+        return [{'do': 'style', 'label' if self.by_label else 'object': key,
+                 'style': list(style.features)}
+                for key, style in state.styles.items() if style is not self.state.styles[key]]
+
+    def session(self):
+        """Return the edits that make the present state of the opened scene, as run_script does; None
+        if they are not known."""
+        parts, edits = [x.edits for x in self.history[self.opened.position:self.now + 1]], []
+        if None in parts:
+            return None
+        for part in parts:
+            is_reset = part[:1] == [{'do': 'reset'}]
+            edits = [*parts[0], *part[1:]] if is_reset else [*edits, *part]
+        return edits
+
+    def separate_moves(self):
+        """Let a script that repeats the session not add later moves to its last one: here they begin
+        with this State, because it is not known what the last move began with."""
+        entry, (ids, labels, *_) = self.history[self.now], self.objects
+        if entry.edits and entry.edits[-1]['do'] == 'move':
+            label, object = int(labels[0]), int(ids[0])
+            y, x = np.argwhere((self.state.inst == object) & (self.state.label == label))[0].tolist()
+            nothing = {'do': 'paint', 'label': label, 'to': object, 'rectangle': [x, y, x, y]}
+            self.history[self.now] = entry._replace(edits=[*entry.edits, nothing])
 
     def inputs(self, state=None, window=np.s_[:, :]):
         """Return what generate.synthesise takes for a state (default: the present one)."""

@@ -2,6 +2,7 @@
 apply a script of edits."""
 from contextlib import suppress
 import glob
+import io
 import itertools
 import json
 import re
@@ -16,16 +17,17 @@ from app.datasets import decoding, layouts
 from app.datasets.pairs import check_labels
 from app.datasets.scenes import read_photo, read_scene
 from app.editor.operations import Editor, State, Style, cluster_style
-from app.runs.pictures import write_picture
-from app.runs.run_styles import picture_seed, read_scene_styles, write_scene_styles
+from app.runs.pictures import encode_picture, write_picture
+from app.runs.run_styles import format_scene_styles, picture_seed, read_scene_styles
 import data
 import generate
 
 
 def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path=None,
-               photo_path=None, seed=0):
+               photo_path=None, seed=0, name=None):
     """Return an Editor of a scene in files as `generate` takes them. Ids below 0 or of more than 16
-    bits are replaced by 0, 1, 2 ... UserError if a file does not fit the run or the others."""
+    bits are replaced by 0, 1, 2 ... name: of the scene (default: that of the label map). UserError
+    if a file does not fit the run or the others."""
     if not run.config.n_labels:
         raise UserError('this run turns pictures into pictures: it has no labels to edit')
     if inst_path and run.config.instances == 'none':
@@ -36,7 +38,7 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
     photo = read_photo(run.config, photo_path, scene) if photo_path else None
     vectors, noise = read_scene_styles(styles_path, run, scene) if styles_path else (
         generate.scene_styles(run, scene, clusters, photo),
-        picture_seed(seed, layouts.scene_name(label_path), 0))
+        picture_seed(seed, name or layouts.scene_name(label_path), 0))
     styles = {}
     for i, label, vector in zip(*(x.tolist() for x in (scene.ids, scene.labels, vectors) if run.E)):
         same = (clusters['centres'][label] == np.float32(vector)).all(1)
@@ -58,41 +60,70 @@ def free_name(folder, name):
     return next(x for x in names if not any(folder.glob(f'{glob.escape(x)}[._]*')))
 
 
+def encode_scene(editor, role, image=None):
+    """Return the ending of its name and the content of a file of a scene. role: 'label', 'inst',
+    'styles', 'picture' (`image`) or 'edits', which run_script takes."""
+    if role == 'picture':
+        return encode_picture(image)
+    if role == 'styles':
+        text = format_scene_styles(editor.config, editor.state.styles, editor.opened.noise)
+        return '_styles.json', text.encode()
+    if role == 'edits':
+        edits = ',\n '.join(map(json.dumps, editor.session()))
+        return '_edits.json', f'[{edits}]\n'.encode()
+    suffix, content = encode_map(getattr(editor.state, role))
+    return {'label': '_labelIds', 'inst': '_instanceIds'}[role] + suffix, content
+
+
+def saved_roles(config):
+    """Return the roles, see encode_scene, of the files that give the picture of a scene again."""
+    return ['label', *['inst'] * (config.instances != 'none'), 'styles', 'picture']
+
+
 def save(editor, folder, name, image):
     """Write a scene, of which `generate` makes the same picture, and it: all files or, if one
     cannot be written, none. Return the paths."""
-    styles, paths = folder / f'{name}_styles.json', []
+    paths = []
     try:
-        paths.append(write_map(folder / f'{name}_labelIds.png', editor.state.label))
-        if editor.config.instances != 'none':
-            paths.append(write_map(folder / f'{name}_instanceIds.png', editor.state.inst))
-        write_scene_styles(styles, editor.config, editor.state.styles, editor.opened.noise)
-        return [*paths, styles, write_picture(folder / f'{name}.png', image)]
+        for role in saved_roles(editor.config):
+            ending, content = encode_scene(editor, role, image)
+            paths.append(folder / (name + ending))
+            write_atomically(paths[-1], lambda file, content=content: file.write(content))
+        return paths
     except BaseException:
-        for path in (*paths, styles):
+        for path in paths:
             path.unlink(missing_ok=True)
         raise
 
 
-def write_map(path, ids):
-    """Write a map of ids as PNG, or as .npy if 16 bits are too few, and return the path."""
-    if ids.max() < 1 << 16:
-        picture = Image.fromarray(ids.astype(np.uint8 if ids.max() < 256 else np.uint16))
-        info = PngImagePlugin.PngInfo()
-        info.add_text(decoding.SAVED_MAP_KEY, 'ids')        # for the readers of every layout
-        write_atomically(path, lambda file: picture.save(file, 'PNG', pnginfo=info))
-    else:
-        path = path.with_suffix('.npy')
-        write_atomically(path, lambda file: np.save(file, ids))
-    return path
+def encode_map(ids):
+    """Return suffix and content of a file of a map of ids: PNG, or .npy if 16 bits are too few."""
+    file = io.BytesIO()
+    if ids.max() >= 1 << 16:
+        np.save(file, ids)
+        return '.npy', file.getvalue()
+    info = PngImagePlugin.PngInfo()
+    info.add_text(decoding.SAVED_MAP_KEY, 'ids')            # for the readers of every layout
+    picture = Image.fromarray(ids.astype(np.uint8 if ids.max() < 256 else np.uint16))
+    picture.save(file, 'PNG', pnginfo=info)
+    return '.png', file.getvalue()
 
 
-def write_recovery(path, state, noise, **about):
-    """Write a State with its noise. about: see read_about."""
+def require_free_name(folder, name):
+    """Raise UserError if a scene of that name would overwrite a file of the folder."""
+    endings = '_labelIds _instanceIds _styles'.split()
+    if any((folder / f'{name}{ending}{suffix}').exists()
+           for ending in ('', *endings) for suffix in ('.png', '.npy', '.json')):
+        raise UserError(f'{name}: {folder} has files of that name; choose another, for example '
+                        f'{free_name(folder, name)}')
+
+
+def write_recovery(path, state, noise, session, **about):
+    """Write a State with its noise, and Editor.session. about: see read_about."""
     label, inst, styles = state
     write_atomically(path, lambda file: np.savez_compressed(
         file, label=label, inst=inst, noise=noise, styles=json.dumps(styles),
-        about=json.dumps(about)))
+        session=json.dumps(session), about=json.dumps(about)))
 
 
 def read_about(path):
@@ -110,10 +141,14 @@ def read_about(path):
 
 
 def read_recovery(path, editor):
-    """Return State and noise of write_recovery. UserError if they are damaged or do not fit."""
+    """Return State, noise and session of write_recovery. UserError if they are damaged or do not
+    fit."""
     with as_user_error(path, 'the unsaved edits cannot be read; delete it'):
         with np.load(path, allow_pickle=False) as file:
             label, inst, text, noise = (file[name] for name in ('label', 'inst', 'styles', 'noise'))
+            session = json.loads(str(file['session'])) if 'session' in file else None
+        if session is not None and not all('do' in edit for edit in session):
+            raise ValueError('edits without a name')
         check_labels(label, path, editor.config.n_labels)
         styles = {int(key): Style(number, tuple(features))
                   for key, (number, features) in json.loads(str(text)).items()}
@@ -124,7 +159,7 @@ def read_recovery(path, editor):
                        or (style.number or 0) >= editor.clusters['counts'].shape[1]
                        for style in styles.values())):
             raise ValueError('maps or styles of another run')
-    return State(label, inst, styles), int(noise)
+    return State(label, inst, styles), int(noise), session
 
 
 def labels_without_styles(editor):

@@ -9,6 +9,7 @@ import re
 import tempfile
 import threading
 import time
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -16,10 +17,10 @@ from PIL import Image
 from app.common.console import collect_warnings, warn, warn_on_error
 from app.common.errors import UserError, one_line
 from app.datasets.decoding import read_header
-from app.datasets.layouts import scene_name
+from app.datasets.layouts import roles_by_name, scene_name
 from app.datasets.scenes import read_photo, warn_about_size
 from app.editor import scene_files
-from app.editor.operations import (boolean, edit_list, number_between, object_id, string,
+from app.editor.operations import (boolean, checked, edit_list, number_between, object_id, string,
                                    style_choice)
 from app.runs import pictures
 import generate
@@ -28,6 +29,12 @@ MAX_PIXELS = 1 << 24                    # of a picture or a map that the page se
 THUMBNAIL_PIXELS = 1 << 16              # the network computes at most so many for a thumbnail
 
 version_number = number_between(0, 1 << 53, whole=True)
+file_role = checked(lambda x: x in ('picture', 'label', 'inst', 'styles', 'edits', 'all'),
+                    'picture, label, inst, styles, edits or all')
+# Not one that would give the picture the name of a map.
+file_name = checked(lambda x: isinstance(x, str) and re.fullmatch(r'[\w(][\w .,()+-]{0,48}[\w)+]|\w', x)
+                    and roles_by_name(x + '.png') is None, 'a name of at most 50 letters, digits, '
+                    'spaces and . , ( ) + - _ that does not end as the name of a map does')
 
 
 class Refused(Exception):
@@ -38,9 +45,10 @@ class Session:
     """An Editor and the requests of the page, for a scene <folder>/<name>. They run with `lock`.
     One that needs a picture returns a function, which waits without it for the thread `painter`."""
 
-    def __init__(self, editor, folder, name, run_name, warnings=()):
+    def __init__(self, editor, folder, name, run_name, warnings=(), seed=0):
         self.editor, self.folder, self.run_name, self.lock = (
             editor, folder, run_name, threading.RLock())
+        self.seed = seed                            # see generate
         self.painter, self.keeper = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         # Versions are higher than those of earlier sessions, whose pages may be open still.
         editor.version = editor.opened.version = self.first_version = int(time.time() * 1000)
@@ -112,9 +120,10 @@ class Session:
                          'style': numbers.get(label if e.by_label else i)}
                         for i, label, pixels, box in zip(*(x.tolist() for x in e.objects))],
             'undo': e.now, 'redo': len(e.history) - 1 - e.now,
+            'edits': len(session) if (session := e.session()) is not None else None,
             'unsaved': not e.is_saved(), 'unsaved_found': [*self.unsaved.values()],
             'warnings': e.opened.warnings, 'no_styles': scene_files.labels_without_styles(e),
-            'encoder': e.run.E is not None, 'photo': e.opened.photo is not None,
+            'instances': e.config.instances != 'none', 'encoder': e.run.E is not None, 'photo': e.opened.photo is not None,
             'opened': e.opened.version}
 
     def maps(self, opened: boolean = False):
@@ -149,6 +158,7 @@ class Session:
         """Write the recovery file in the background, or delete it if all is saved."""
         e = self.editor
         version, state, opened, is_saved = e.version, e.state, e.opened, e.is_saved()
+        session = e.session()
         about = {'name': opened.name, 'edits': e.now - opened.position + opened.recovered,
                  'version': version}
 
@@ -159,7 +169,8 @@ class Session:
                 if is_saved:
                     opened.recovery.unlink(missing_ok=True)
                 else:
-                    scene_files.write_recovery(opened.recovery, state, opened.noise, **about)
+                    scene_files.write_recovery(opened.recovery, state, opened.noise, session,
+                                               **about)
                 self.keep_error = None
             except (ValueError, OSError) as error:
                 self.keep_error = one_line(error)
@@ -213,10 +224,11 @@ class Session:
         """Open the scene of a label map, an instance map and styles (base64), from files of these
         names. Return the state. version, page: see edit."""
         names = {'label_path': label_name, 'inst_path': inst_name, 'styles_path': styles_name}
-        e = self.editor
+        e, name = self.editor, scene_name(label_name or 'scene.png')
 
         def open_files(label_path, **paths):
-            new = scene_files.open_scene(e.run, e.clusters, label_path, **paths)
+            new = scene_files.open_scene(e.run, e.clusters, label_path, seed=self.seed, name=name,
+                                         **paths)
             warn_about_size(self.run_name, e.config, label_path, new.inputs()[0])
             return new
 
@@ -226,7 +238,7 @@ class Session:
             with self.lock:
                 self.require_seen(version, page)
                 e.open(new.state, noise=new.opened.noise, size=new.opened.size)
-                self.name_scene(scene_name(label_name or 'scene.png'), warnings)
+                self.name_scene(name, warnings)
                 return self.changed(page)
         return read
 
@@ -256,10 +268,13 @@ class Session:
             except ValueError as error:
                 raise UserError(named(str(error))) from None
 
-    def save(self, version: version_number = None, page: string = None):
-        """Write the scene and its picture under a free name. Return the state and the paths.
-        version, page: see edit."""
+    def save(self, name: file_name = None, version: version_number = None, page: string = None):
+        """Write the scene and its picture under a name that no file has, which becomes its name;
+        by default under its name with a number. Return the state and the paths. version, page: see
+        edit."""
         self.require_seen(version, page)
+        if name is not None:
+            scene_files.require_free_name(self.folder, name)
         version, inputs = self.editor.version, self.editor.inputs()
         def write():
             image = self.compute(version, inputs, version)
@@ -267,17 +282,45 @@ class Session:
                 if version != self.editor.version:
                     raise Refused(409, 'the scene has changed since')
                 e = self.editor
-                name = scene_files.free_name(self.folder, e.opened.name)
-                paths = scene_files.save(e, self.folder, name, image)
+                free = name or scene_files.free_name(self.folder, e.opened.name)
+                scene_files.require_free_name(self.folder, free)
+                paths = scene_files.save(e, self.folder, free, image)
+                e.opened.name = name or e.opened.name
                 e.opened.saved.append(e.history[e.now])
                 self.keep()
                 return {**self.state(), 'files': [str(path) for path in paths]}
         return write
 
+    def download(self, file: file_role, name: file_name = None, version: version_number = None,
+                 page: string = None):
+        """Return a file of the scene, see scene_files.encode_scene, or 'all' of them in a .zip,
+        under a name. version, page: see edit."""
+        self.require_seen(version, page)
+        scene, version, inputs = self.editor.at(self.editor.now), self.editor.version, None
+        roles = [*scene_files.saved_roles(scene.config), *['edits'] * bool(scene.session())]
+        if file not in (*roles, 'all'):
+            raise UserError(f'{file}: this scene has none')
+        if file in ('picture', 'all'):
+            inputs = scene.inputs()
+        def encode():
+            image = inputs and self.compute(version, inputs, version)
+            files = {(name or scene.opened.name) + ending: content for ending, content in (
+                scene_files.encode_scene(scene, role, image)
+                for role in (roles if file == 'all' else [file]))}
+            if file != 'all':
+                (path, content), = files.items()
+                return CONTENT_TYPES[Path(path).suffix], content
+            archive = io.BytesIO()
+            with zipfile.ZipFile(archive, 'w') as writer:
+                for path, content in files.items():
+                    writer.writestr(path, content)
+            return 'application/zip', archive.getvalue()
+        return encode
+
     def kept_picture(self, file: string):
         """Return a small picture of the unsaved edits in a recovery file."""
         e = self.editor
-        state, noise = scene_files.read_recovery(self.folder / self.known(file), e)
+        state, noise, _ = scene_files.read_recovery(self.folder / self.known(file), e)
         step = int(np.ceil((state.label.size / THUMBNAIL_PIXELS) ** 0.5))
         scene, vectors, _ = e.inputs(state, np.s_[::step, ::step])
         version = e.version
@@ -299,16 +342,17 @@ class Session:
         about, e = self.unsaved[file], self.editor
         path = self.folder / about['file']
         if restore:
-            state, noise = scene_files.read_recovery(path, e)
+            state, noise, edits = scene_files.read_recovery(path, e)
             if (about['name'], noise, state.label.shape) == (
                     e.opened.name, e.opened.noise, e.state.label.shape):
-                e.push(state)
+                e.push(state, edits=edits and [{'do': 'reset'}, *edits])
                 e.opened.recovered = (about['edits'] or 1) - 1
             else:
-                e.open(state, noise=noise)
+                e.open(state, noise=noise, edits=edits)
                 self.name_scene(about['name'])
                 e.opened.saved.clear()
                 e.opened.recovered = about['edits'] or 1
+            e.separate_moves()
             self.changed(page)
         def put_away():
             if not restore:
@@ -330,8 +374,9 @@ class Session:
 
 REQUESTS = {f'/{f.__name__}': f for f in (
     Session.state, Session.maps, Session.edit, Session.picture, Session.progress,
-    Session.thumbnail, Session.photo, Session.open, Session.save, Session.kept_picture,
-    Session.recover)}
+    Session.thumbnail, Session.photo, Session.open, Session.save, Session.download,
+    Session.kept_picture, Session.recover)}
+CONTENT_TYPES = {'.png': 'image/png', '.json': 'application/json', '.npy': 'application/octet-stream'}
 
 
 def require_few_pixels(path):

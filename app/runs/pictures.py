@@ -1,4 +1,6 @@
 """Pictures that are written: photographs as PNG, label maps in colours, strips of both."""
+import io
+
 import numpy as np
 from PIL import Image
 
@@ -7,22 +9,34 @@ from app.datasets import layouts
 import data
 
 
+def encode_picture(image):
+    """Return suffix and content of a file of a picture (1, C, H, W) float in [-1, 1]: PNG, or .npy
+    (H, W, C) float32 where it has neither 1 nor 3 channels."""
+    file, is_png = io.BytesIO(), image.shape[1] in (1, 3)
+    if is_png:
+        save_png(file, to_uint8_hwc(image))
+    else:
+        np.save(file, image[0].permute(1, 2, 0).cpu().numpy())
+    return '.png' if is_png else '.npy', file.getvalue()
+
+
 def write_picture(path, image):
-    """Write a picture (1, C, H, W) float in [-1, 1], whole or not at all: PNG, or .npy (H, W, C)
-    float32 where it has neither 1 nor 3 channels. Returns the path written."""
-    if image.shape[1] in (1, 3):
-        write_png(path, to_uint8_hwc(image))
-        return path
-    path, array = path.with_suffix('.npy'), image[0].permute(1, 2, 0).cpu().numpy()
-    write_atomically(path, lambda file: np.save(file, array))
+    """Write a picture, see encode_picture, whole or not at all. Return the path written."""
+    suffix, content = encode_picture(image)
+    path = path.with_suffix(suffix)
+    write_atomically(path, lambda file: file.write(content))
     return path
 
 
 def write_png(path, pixels):
     """Write (H, W, 3) or (H, W, 1) uint8 as PNG, whole or not at all."""
+    write_atomically(path, lambda file: save_png(file, pixels))
+
+
+def save_png(file, pixels):
     picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
     # Level 4 takes half the time of the default for 1 % more bytes.
-    write_atomically(path, lambda file: picture.save(file, 'PNG', compress_level=4))
+    picture.save(file, 'PNG', compress_level=4)
 
 
 def to_uint8_hwc(image):

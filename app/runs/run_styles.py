@@ -13,7 +13,7 @@ import torch
 from app.common import config as configuration
 from app.common.console import Progress, log_info, quote, warn, warn_on_error
 from app.common.errors import UserError, as_user_error, did_you_mean
-from app.common.files import read_json, require_regular_file, write_atomically, write_text
+from app.common.files import read_json, require_regular_file, write_atomically
 from app.datasets import inspection
 from app.datasets.pairs import PairReader, open_dataset
 from app.runs import configurations, distributed, official
@@ -153,17 +153,17 @@ def parse_style_flags(choices, clusters):
     return chosen
 
 
-def write_scene_styles(path, config, region_styles, noise):
-    """Write the styles of a scene as JSON. noise: see generate.synthesise.
+def format_scene_styles(config, region_styles, noise):
+    """Return the styles of a scene as JSON. noise: see generate.synthesise.
     region_styles: {id of a region: (index among its label's styles or None, features)}."""
-    write_text(path, json.dumps({
+    return json.dumps({
         'format': 1, 'styles_of': config.features_of, 'noise': noise, 'styles': {
             str(i): {'style': k, 'features': list(features)}
-            for i, (k, features) in region_styles.items()}}, indent=1))
+            for i, (k, features) in region_styles.items()}}, indent=1)
 
 
 def read_scene_styles(path, run, scene):
-    """Read the styles of a scene that write_scene_styles wrote: (K, feat), or None without an
+    """Read the styles of a scene that format_scene_styles made: (K, feat), or None without an
     encoder, and noise. Raises UserError where they are of another scene or kind of run."""
     stored = read_json(path)
     with as_user_error(path, 'not the styles of a scene; give a NAME_styles.json of edit'):

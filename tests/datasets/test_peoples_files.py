@@ -614,7 +614,9 @@ def test_maps_that_edit_saved_keep_their_ids(tmp_path):
     _, contents = read(tmp_path)
     pair, reader = contents.pairs[0], PairReader(contents)
     inst = reader(pair)['inst']
-    saved = scene_files.write_map(tmp_path / 'saved.png', inst)
+    suffix, content = scene_files.encode_map(inst)
+    saved = tmp_path / f'saved{suffix}'
+    saved.write_bytes(content)
     assert np.array_equal(reader.read_instances(saved, None, labels()), inst)
 
 

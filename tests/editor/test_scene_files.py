@@ -170,10 +170,11 @@ def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
     editor = make_editor(run, noise=5)
     do(editor, 'remove', object=26000)
     path = tmp_path / 'unsaved.npz'
-    scene_files.write_recovery(path, editor.state, 5, name='a scene', edits=1, version=2)
-    state, noise = scene_files.read_recovery(path, editor)
+    scene_files.write_recovery(path, editor.state, 5, editor.session(), name='a scene', edits=1,
+                               version=2)
+    state, noise, session = scene_files.read_recovery(path, editor)
     assert_same(state, editor.state)
-    assert noise == 5
+    assert noise == 5 and session == [{'do': 'remove', 'object': 26000}]
     about = scene_files.read_about(path)
     assert about.pop('time') > 0 and about == {'file': 'unsaved.npz', 'name': 'a scene', 'edits': 1,
                                                'version': 2}
@@ -186,7 +187,7 @@ def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
         path.write_bytes(broken)
         assert scene_files.read_about(path)['name'] in ('a scene', 'unsaved')
         try:
-            state, _ = scene_files.read_recovery(path, editor)
+            state, *_ = scene_files.read_recovery(path, editor)
             assert_same(state, editor.state)
         except UserError as error:
             assert '\n' not in str(error) and str(path) in str(error)
@@ -201,14 +202,19 @@ def pair_reader(layout, **fields):
 
 def test_every_layout_reads_saved_maps(tmp_path):
     """Although its own maps are colours, pairs of bytes or ids of a table."""
-    path = tmp_path / 'map.png'
-    scene_files.write_map(path, np.array([[0, 3], [300, 9]], np.int32))
+    def write(ids):
+        suffix, content = scene_files.encode_map(np.array(ids, np.int32))
+        path = tmp_path / f'map{suffix}'
+        path.write_bytes(content)
+        return path
+
+    path = write([[0, 3], [300, 9]])
     for layout, more in (('ADE20K scene parsing', {}), ('ADE20K full', {'label_table': {7: 1}}),
                          ('flat', {'palette': [[1, 2, 3, 0, 'a']]}), ('NYU Depth v2', {})):
         reader = pair_reader(layout, **more)
         label, inst = reader.read_label(path)[0], reader.read_instances(path)
         assert label.tolist() == inst.tolist() == [[0, 3], [300, 9]]
     assert data.connected_components(label).max() == 3
-    large = scene_files.write_map(path, np.array([[0, 1 << 17]], np.int32))
+    large = write([[0, 1 << 17]])
     assert large.suffix == '.npy'
     assert pair_reader('ADE20K scene parsing').read_instances(large).tolist() == [[0, 1 << 17]]

@@ -1,17 +1,54 @@
 // Files: saving, photographs, scenes that are opened or dropped, and notes with a question.
-function save() {
-  return queue = queue.then(() => trying(async () => {     // later edits wait, because they would supersede it
+// Asks for what the page shows; later edits wait, because they would supersede it.
+function asShown(path, body, use, tell = undefined) {
+  return queue = queue.then(() => trying(async () => {
     showDoing('saving');
-    const answer = await (await post('/save', {version: state.version, page}).catch(async error => {
+    const answer = await post(path, {...body, version: state.version, page}).catch(async error => {
       if (error.status !== 409) throw error.lost ? new Error('Not saved: the editor does not answer.') : error;
       await take(await (await post('/state')).json());
       throw new Error(`Not saved: ${error.message}. Look at the scene and save it again.`);
-    })).json();
-    note(`Saved:\n${answer.files.join('\n')}`, false, 12);
-    state.unsaved = answer.unsaved;
-    show();
-  })).finally(() => showDoing());
+    });
+    await use(answer);
+    return true;
+  }, tell)).finally(() => showDoing());
 }
+
+function save(name = undefined, tell = undefined) {
+  return asShown('/save', {name}, async answer => {
+    const {files, unsaved, title, name} = await answer.json();
+    note(`Saved:\n${files.join('\n')}`, false, 12);
+    Object.assign(state, {unsaved, title, name});
+    show();
+  }, tell);
+}
+
+// The window for a name and for downloads.
+const sayInWindow = text => { $('saveerror').textContent = text; };
+function saveAs() {
+  $('filename').value = state.name;
+  sayInWindow('');
+  document.querySelector('[data-file=inst]').hidden = !state.instances;
+  document.querySelector('[data-file=edits]').disabled = !state.edits;
+  $('saving').showModal();
+  $('filename').select();
+}
+$('saveas').onclick = saveAs;
+$('saveform').onsubmit = async event => {
+  event.preventDefault();
+  if (await save($('filename').value.trim(), sayInWindow)) $('saving').close();
+};
+for (const button of document.querySelectorAll('[data-file]')) button.onclick = () => {
+  const file = button.dataset.file, name = $('filename').value.trim();
+  const ending = {label: '_labelIds', inst: '_instanceIds', styles: '_styles', edits: '_edits'}[file] || '';
+  sayInWindow('');
+  asShown('/download', {file, name}, async answer => {
+    const blob = await answer.blob(), type = blob.type.split('/')[1];
+    const link = Object.assign(document.createElement('a'), {href: URL.createObjectURL(blob),
+      download: `${name}${ending}.${type === 'octet-stream' ? 'npy' : type}`});
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  }, sayInWindow);
+};
 
 async function base64(file) {
   const url = await new Promise((good, bad) => Object.assign(new FileReader(), {
@@ -28,8 +65,9 @@ function takePhoto(file) {
   });
 }
 
-// Returns what a file is: 'styles', 'inst', 'label', 'map' (one of these two), or 'photo'.
+// Returns what a file is: 'edits', 'styles', 'inst', 'label', 'map' (one of these two), or 'photo'.
 async function kindOf(file) {
+  if (/edits\.json$/i.test(file.name)) return 'edits';
   if (/\.json$/i.test(file.name)) return 'styles';
   if (/inst(ance)?(_?ids)?\.\w+$/i.test(file.name)) return 'inst';
   if (/label(_?(train)?ids)?s?\.\w+$/i.test(file.name)) return 'label';
@@ -76,7 +114,8 @@ function openScene({label, inst, styles, photo}) {
 // Takes files that were dropped: a photograph at once, a scene after a question.
 function dropped(files) {
   return trying(async () => {
-    const scene = await sortFiles(files), {label, photo, ...others} = scene;
+    const scene = await sortFiles(files), {label, photo, edits, ...others} = scene;
+    if (edits && files.length === 1) return change('/edit', {edits: JSON.parse(await edits.text())});
     if (!label && photo && !Object.keys(others).length) return takePhoto(photo);
     if (!label) throw new Error(`The label map of ${Object.values(scene)[0].name} is missing. Drop all files of the scene at once.`);
     const single = files.length === 1 && await kindOf(label) === 'map';

@@ -17,7 +17,7 @@ function setWidth(width) { $('width').value = width; $('widthout').value = $('wi
 
 const actions = {
   undo: () => edit({do: 'undo'}), redo: () => edit({do: 'redo'}), reset: () => edit({do: 'reset'}),
-  fit, save, copy, retry: () => { beating = false; beat(); },
+  fit, save: () => save(), copy, savingshut: () => $('saving').close(), retry: () => { beating = false; beat(); },
   fold: () => $('fold').setAttribute('aria-expanded', !document.body.classList.toggle('folded')),
   open: () => $('files').click(), photo: () => $('photofile').click(),
   help: () => $('sheet').showModal(), shut: () => $('sheet').close(),
@@ -75,7 +75,7 @@ for (const list of [$('relabel'), $('to')]) {
 $('relabel').onblur = () => { if (choosing) relabel(); };
 // After a click with a pointer, keys belong to the canvas again: Space does not press the button.
 document.addEventListener('click', event => {
-  if (event.detail && !$('sheet').open && event.target.closest('button, input:not([type=search]), label'))
+  if (event.detail && !document.querySelector('dialog[open]') && event.target.closest('button, input:not([type=search]), label'))
     $('view').focus({preventScroll: true});
 });
 $('scale').oninput = () => {
@@ -108,12 +108,12 @@ const zoomMiddle = factor => { const [pane] = panes(); zoomAt(pane.w / 2, pane.h
 
 document.onkeydown = event => {
   const control = event.ctrlKey || event.metaKey;
-  if (!state || $('sheet').open || event.altKey || event.target.matches('select') && !control) return;
+  if (!state || document.querySelector('dialog[open]') || event.altKey || event.target.matches('select') && !control) return;
   if (event.target.matches('input[type=search]') && !(control && event.key.toLowerCase() === 's')) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   let action = null;
   if (control) {
-    action = {z: event.shiftKey ? actions.redo : actions.undo, y: actions.redo, s: save}[key];
+    action = {z: event.shiftKey ? actions.redo : actions.undo, y: actions.redo, s: event.shiftKey ? saveAs : () => save()}[key];
   } else if (key.startsWith('Arrow') && event.target === $('view') && selected !== null) {
     const far = event.shiftKey ? 10 : 1;
     action = () => move(...{ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, -far], ArrowDown: [0, far]}[key]);

@@ -45,12 +45,12 @@ function note(text, bad = false, seconds = 7) {
   return box;
 }
 
-async function trying(action) {
+async function trying(action, tell = text => note(text, true)) {
   try { return await action(); } catch (error) {
     // Of a lost connection a banner tells, and the server says in its order what cannot be undone.
     const silent = error.name === 'AbortError' || error.status === 409 || error.lost
       || /^(un|re)do: nothing to/.test(error.message);
-    if (!silent) note(error.message, true);
+    if (!silent) tell(error.message);
   }
 }
 
