@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import io
 import json
+from pathlib import Path
 import random
 import re
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -267,6 +269,55 @@ def test_another_tab(server):
     assert status == 409 and b'the editor was started again' in body
 
 
+def test_names_and_downloads(server, tmp_path):
+    """A scene is saved under a name that no file has; what is downloaded is what is saved, and the
+    edits since the scene was opened, also of those before a restart."""
+    post(server, '/edit', PAINT)
+    post(server, '/photo', {'data': encode(Image.new('RGB', (8, 6), (9, 99, 200)).save, 'PNG')})
+    state = post(server, '/edit', {'edits': [
+        {'do': 'style', 'label': 'car', 'style': 'photo'}, {'do': 'remove', 'object': 24000},
+        {'do': 'style', 'object': 7, 'style': 'random', 'seed': 3}]})
+    assert state['edits'] == 5 and state['instances']      # a style for each car
+    kept(server)
+    with served(make_editor(server.session.editor.run), tmp_path) as again:
+        assert post(again, '/recover', {'restore': True})['edits'] == 5
+        edits = ask(again, '/download', {'file': 'edits'})[2]
+        (tmp_path / 'edits.json').write_bytes(edits)
+        third = make_editor(again.session.editor.run)
+        paths = [*scene_files.run_script(third, tmp_path / 'edits.json', tmp_path / 'out', 'x')]
+        assert_same(third.state, server.session.editor.state)
+
+    saved = post(server, '/save', {'name': 'my street (2)'})
+    assert saved['name'] == 'my street (2)' and 'my street (2), ' in saved['title']
+    assert [path.name for path in map(Path, saved['files'])] == [
+        f'my street (2){ending}' for ending in (
+            '_labelIds.png', '_instanceIds.png', '_styles.json', '.png')]
+    roles = 'label', 'inst', 'styles', 'picture'
+    contents = [ask(server, '/download', {'file': role})[2] for role in roles]
+    assert contents == [Path(path).read_bytes() for path in saved['files']]
+    assert contents == [path.read_bytes() for path in paths[-4:]]
+    status, headers, body = ask(server, '/download', {'file': 'all', 'name': 'a b'})
+    assert headers['Content-Type'] == 'application/zip'
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.namelist() == ['a b_labelIds.png', 'a b_instanceIds.png', 'a b_styles.json',
+                                      'a b.png', 'a b_edits.json']
+        assert [archive.read(name) for name in archive.namelist()[:4]] == contents
+    post(server, '/edit', {'edits': [{'do': 'reset'}]})
+    status, _, body = ask(server, '/download', {'file': 'edits'})
+    assert status == 400 and b'edits: this scene has none' in body
+
+    assert 'my street (2)-001.png' in post(server, '/save')['files'][-1]
+    status, _, body = ask(server, '/save', {'name': 'my street (2)'})
+    assert status == 400 and 'choose another, for example my street (2)-002' in json.loads(
+        body)['error']
+    before = sorted(tmp_path.iterdir())
+    for name in ('', ' ', '.', '..', '../x', 'a/b', '.x', 'x.', 'x' * 51, 'x\n', 'x\0', '\ud800', 7,
+                 'a_labelIds', 'a_seg', 'a_gtFine_color', '-x'):
+        status, _, body = ask(server, '/save', {'name': name})
+        assert status == 400 and b'expected a name of at most 50 letters' in body
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_what_is_saved(server):
     """Undo and redo to the saved state; an edit that changes nothing; the scene as opened."""
     def unsaved(*edits):
@@ -466,7 +517,8 @@ def test_ten_thousand_mutated_requests(server, capfd, tmp_path):
                                  {'do': 'undo'}, {'do': 'erase', 'rectangle': [0, 0, 2, 2]}]}),
             ('/thumbnail', {'object': 26000, 'style': 0}), ('/state', {}), ('/maps', {}),
             ('/picture', {'version': 1, 'preview': True}), ('/recover', {'restore': False}),
-            ('/open', {'label': 'AAAA', 'inst': None, 'styles': None}), ('/photo', {'data': ''})]
+            ('/open', {'label': 'AAAA', 'inst': None, 'styles': None}), ('/photo', {'data': ''}),
+            ('/download', {'file': 'all', 'name': 'x', 'version': None, 'page': 'p'})]
     odd = [None, True, -1, 0, 1e308, 10 ** 30, 1.5, '', 'car', 'x' * 300, [], {}, [[]], [None] * 3,
            [1, 2], [0.5, 'a'], {'do': 'remove'}, '\ud800', '../../x', [[1e9, 1e9]]]
 
