@@ -101,7 +101,7 @@ def check(args):
 
 def edit(args):
     """Change the objects of a scene, by a script or on a page (paper section 3.4)."""
-    from app.datasets import layouts, scenes
+    from app.datasets import scenes
     from app.editor import http_server, scene_files
     from app.runs import folders
     folder, run = load_trained_run(args, built_in=True)
@@ -110,13 +110,22 @@ def edit(args):
     clusters = load_clusters(run, folder)
     label, inst, styles, photo = (path and Path(path) for path in (
         args.label, args.inst, args.styles, args.photo))
-    if not label:
-        label, inst = built_in_scene(folder, run, out)
+    files, name = {}, scene_files.BLANK
+    if not args.blank:
+        if not label:
+            label, inst = built_in_scene(folder, run, out)
+        files = scene_files.find_scenes(label, inst, styles, photo)
+        name = next(iter(files))
+    listed = scene_files.SceneList(files, args.size, seed_of(args))
+    if args.script and len(files) > 1:
+        raise UserError(f'--script {args.script} changes one scene, but there are {len(files)} '
+                        f'label maps in {label}; name one of them')
     with collect_warnings() as warnings:
-        editor = scene_files.open_scene(run, clusters, label, inst, args.size, styles, photo,
-                                        seed_of(args))
-        scenes.warn_about_size(folder, run.config, label, editor.inputs()[0])
-    name = layouts.scene_name(label)
+        if args.blank:
+            editor = blank_editor(args, run, clusters)
+        else:
+            editor = scene_files.open_listed(run, clusters, listed, name)
+            scenes.warn_about_size(folder, run.config, files[name].label, editor.inputs()[0])
     if args.script:
         for path in scene_files.run_script(editor, args.script, out, name, args.final_only):
             log_info(path)
@@ -124,7 +133,24 @@ def edit(args):
     make_folder(out)
     with lock_folder(out, flag='--out'):
         return http_server.serve(editor, out, name, folder.name, args.host, args.port,
-                                 args.browser, args.allow_host or (), warnings, seed_of(args))
+                                 args.browser, args.allow_host or (), warnings, listed)
+
+
+def blank_editor(args, run, clusters):
+    """Return an Editor of the scene that --blank and --size describe."""
+    from app.common.config import format_value
+    from app.editor import operations, scene_files
+    from app.runs import memory
+    size = args.size or scene_files.default_size(run.config)
+    if not size:
+        raise UserError('--blank: the run was trained at many sizes; name one with --size')
+    memory.check_picture(run, size, f'--size {format_value(size)}')
+    scene_files.require_labels(run)
+    try:
+        label = operations.label_number(run, args.blank)
+    except UserError as error:
+        raise UserError(f'--blank {error}') from None
+    return scene_files.blank_scene(run, clusters, label, size, seed_of(args))
 
 
 def evaluate(args):

@@ -159,10 +159,14 @@ class Parser(argparse.ArgumentParser):
         self.fields('running', 'compile seed')
 
     def add_edit(self):
-        self.flag('--label', 'the label map', FILE, shown=BUILT_IN_SCENE)
-        self.flag('--inst', 'its instance map', FILE, shown=COMPONENTS)
+        self.flag('--label', 'the label map, or a folder: the page lists its scenes', PATH,
+                  shown=BUILT_IN_SCENE)
+        self.flag('--inst', 'its instance map, or a folder', PATH, shown=COMPONENTS)
         self.flag('--styles', 'its styles, a file that edit saved', FILE, shown='the most frequent')
-        self.flag('--photo', 'begin with the styles of this photograph of the scene', FILE)
+        self.flag('--photo', 'begin with the styles of this photograph of the scene, or of those '
+                  'in a folder', PATH)
+        self.flag('--blank', 'begin with a scene of nothing but this label, a name or a number, of '
+                  '--size or the size of the training', string('LABEL'))
         self.add_trained_run(out='edited', shown=OR_BUILT_IN)
         self.flag('--script', 'apply the edits in this JSON file, and open no page', FILE)
         self.flag('--final-only', 'with --script: write the final picture only, not all of them')

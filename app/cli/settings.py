@@ -66,6 +66,7 @@ def check_flags(args):
             ('generate', 'sample', 'encode', 'styles are either random or from photographs'),
             ('generate', 'styles', 'sample style encode', 'the file has a style for every object'),
             ('edit', 'styles', 'photo', 'both set the styles'),
+            ('edit', 'blank', 'label', 'either of them is the scene'),
             ('evaluate', 'judge', 'predictions', 'either of them recognises the pictures'),
             ('export', 'official', 'format size out', 'the official code has its own files')):
         for other in others.split():

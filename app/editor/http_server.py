@@ -31,7 +31,7 @@ MAX_THREADS = 200                       # of this process; a client takes one
 MAX_WAITING = 32                        # clients that have not sent their request yet
 MAX_REPORTED = 10                       # addresses of which refused requests are printed
 PAGE = Path(__file__).parent / 'page'
-SCRIPTS = 'scene drawing panels pointer files keys start'.split()     # in this order
+SCRIPTS = 'scene drawing panels styles pointer files scenes keys start'.split()     # in this order
 
 
 def read_page():
@@ -207,10 +207,10 @@ def write_address(path, server):
 
 
 def serve(editor, folder, name, run_name, host='127.0.0.1', port=0, browser=True, allowed=(),
-          warnings=(), seed=0):
+          warnings=(), listed=scene_files.NO_SCENES):
     """Serve the page of an Editor until Ctrl-C; see Session, Server. Return the exit code.
-    warnings: texts that the page shows, too. seed: see generate."""
-    session = Session(editor, folder, name, run_name, warnings, seed)
+    warnings: texts that the page shows, too."""
+    session = Session(editor, folder, name, run_name, warnings, listed)
     last_port, token = read_address(folder / '.address')
     try:
         try:

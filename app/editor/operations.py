@@ -123,8 +123,8 @@ Style = namedtuple('Style', 'number features')
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
 # A State in the history. maps: both, as compressed bytes; opened: the scene it comes from, by its
 # `position` in the history and the `version` of the editor then, with photo, noise and size, and
-# `saved`, the Entries that are in files. moved: a Moved if a move made this State, else None. edits:
-# what made it of the State before, as list of dicts; of an opened scene, of that in its files.
+# `saved`, the Entries that are in files. moved: a Moved if a move made this State, else None.
+# edits: dicts that make it of the State before (an opened one: of the scene in its files), or None.
 Entry = namedtuple('Entry', 'maps styles opened moved edits')
 # What moves in a row have made of an object: `by`, `scale` and `flip` of all of them together,
 # from the object `source` in the State at the position `base` (before a copy: the original).
@@ -255,8 +255,8 @@ class Editor:
                 for key, style in state.styles.items() if style is not self.state.styles[key]]
 
     def session(self):
-        """Return the edits that make the present state of the opened scene, as run_script does; None
-        if they are not known."""
+        """Return the edits that make the present state of the opened scene, as run_script does;
+        None if they are not known."""
         parts, edits = [x.edits for x in self.history[self.opened.position:self.now + 1]], []
         if None in parts:
             return None
@@ -266,12 +266,13 @@ class Editor:
         return edits
 
     def separate_moves(self):
-        """Let a script that repeats the session not add later moves to its last one: here they begin
-        with this State, because it is not known what the last move began with."""
+        """Let a script that repeats the session not add later moves to its last one: here they
+        begin with this State, because it is not known what the last move began with."""
         entry, (ids, labels, *_) = self.history[self.now], self.objects
         if entry.edits and entry.edits[-1]['do'] == 'move':
             label, object = int(labels[0]), int(ids[0])
-            y, x = np.argwhere((self.state.inst == object) & (self.state.label == label))[0].tolist()
+            at = (self.state.inst == object) & (self.state.label == label)
+            y, x = np.argwhere(at)[0].tolist()
             nothing = {'do': 'paint', 'label': label, 'to': object, 'rectangle': [x, y, x, y]}
             self.history[self.now] = entry._replace(edits=[*entry.edits, nothing])
 

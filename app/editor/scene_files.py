@@ -1,5 +1,6 @@
-"""Scenes on the disk: open a scene to edit it, save it for `generate`, recover unsaved edits, and
-apply a script of edits."""
+"""Scenes on the disk: find and open scenes to edit them, or begin with a blank one; save them for
+`generate`, recover unsaved edits, and apply a script of edits."""
+from collections import namedtuple
 from contextlib import suppress
 import glob
 import io
@@ -15,12 +16,94 @@ from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, read_json, write_atomically
 from app.datasets import decoding, layouts
 from app.datasets.pairs import check_labels
-from app.datasets.scenes import read_photo, read_scene
-from app.editor.operations import Editor, State, Style, cluster_style
+from app.datasets.scenes import half_for_run, read_photo, read_scene
+from app.editor.operations import Editor, State, Style, cluster_style, main_styles
 from app.runs.pictures import encode_picture, write_picture
 from app.runs.run_styles import format_scene_styles, picture_seed, read_scene_styles
 import data
 import generate
+
+BLANK = 'blank'                         # the name of a blank scene
+MOST_STYLES = 12                        # of a label, that another scene offers
+
+
+# Paths of the files of a scene; all but `label` may be None.
+SceneFiles = namedtuple('SceneFiles', 'label inst styles photo')
+# The scenes that can be opened: {name: SceneFiles}; size: resize them to (width, height), or None;
+# seed: see generate.
+SceneList = namedtuple('SceneList', 'files size seed')
+NO_SCENES = SceneList({}, None, 0)
+
+
+def find_scenes(label, inst=None, styles=None, photo=None):
+    """Return {name: SceneFiles} of a label map, its instance map, its styles and its photograph, or
+    of folders of these. In a folder, scenes that `save` wrote have their own instance map and
+    styles. UserError if a file is missing."""
+    labels = layouts.files_by_name([label], 'label')
+    insts, photos = (layouts.match_by_name([path], role, labels) if path else {}
+                     for path, role in ((inst, 'inst'), (photo, 'image')))
+    if styles and len(labels) > 1:
+        raise UserError(f'--styles {styles} describes one scene, but there are {len(labels)} label '
+                        f'maps in {label}; name one of them')
+    scenes = {}
+    for name, path in labels.items():
+        stem, own, own_inst = layouts.scene_name(path), styles, insts.get(name)
+        if label.is_dir() and not styles:
+            own = next(iter(path.parent.glob(f'{glob.escape(stem)}_styles.json')), None)
+            if own:
+                own_inst = own_inst or next(iter(sorted(
+                    path.parent.glob(f'{glob.escape(stem)}_instanceIds.*'))), None)
+        scenes[name] = SceneFiles(path, own_inst, own, photos.get(name))
+    return scenes
+
+
+def open_listed(run, clusters, listed, name):
+    """Return an Editor of a scene of a SceneList."""
+    label, inst, styles, photo = listed.files[name]
+    return open_scene(run, clusters, label, inst, listed.size, styles, photo, listed.seed, name)
+
+
+def blank_scene(run, clusters, label, size, seed=0):
+    """Return an Editor of a scene of one object of a label, of size (width, height)."""
+    require_labels(run)
+    thing = label in layouts.LAYOUTS[run.config.layout].things
+    ids, object = np.full(size[::-1], label, np.int32), label * 1000 if thing else label
+    key = label if run.config.features_of == 'label' else object
+    styles = {key: main_styles(clusters, [label])[0]} if run.E else {}
+    return Editor(run, clusters, State(ids, np.full_like(ids, object), styles), None,
+                  picture_seed(seed, BLANK, 0), tuple(size))
+
+
+def default_size(config):
+    """Return the (width, height) that a run was trained at, None if it was trained at many."""
+    return config.size or config.training and config.training.crop or None
+
+
+def source_size(config, path):
+    """Return the (width, height) to read a scene of any size at, so that its objects are about as
+    large as in the training and have comparable styles; None: its own size."""
+    (w, h), trained = decoding.read_header(half_for_run(config, path)).size, default_size(config)
+    scale = (trained[0] * trained[1] / (w * h)) ** 0.5 if trained else 1
+    return None if 0.7 < scale < 1.5 else (max(1, round(w * scale)), max(1, round(h * scale)))
+
+
+def styles_of_objects(editor):
+    """Return the different styles of a scene, those of the largest objects of each label first, as
+    dicts of `label` and `features`."""
+    ids, labels, pixels, _ = editor.objects
+    order, styles = (-pixels).argsort(kind='stable'), {}
+    for key, label in zip((labels if editor.by_label else ids)[order].tolist(),
+                          labels[order].tolist()):
+        of_label = styles.setdefault(label, {})
+        if len(of_label) < MOST_STYLES:
+            of_label[editor.state.styles[key].features] = None
+    return [{'label': label, 'features': list(features)}
+            for label, of_label in styles.items() for features in of_label]
+
+
+def require_labels(run):
+    if not run.config.n_labels:
+        raise UserError('this run turns pictures into pictures: it has no labels to edit')
 
 
 def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path=None,
@@ -28,8 +111,7 @@ def open_scene(run, clusters, label_path, inst_path=None, size=None, styles_path
     """Return an Editor of a scene in files as `generate` takes them. Ids below 0 or of more than 16
     bits are replaced by 0, 1, 2 ... name: of the scene (default: that of the label map). UserError
     if a file does not fit the run or the others."""
-    if not run.config.n_labels:
-        raise UserError('this run turns pictures into pictures: it has no labels to edit')
+    require_labels(run)
     if inst_path and run.config.instances == 'none':
         raise UserError('--inst: the run was trained without instances; leave it out')
     if photo_path and not run.E:

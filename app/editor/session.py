@@ -18,23 +18,33 @@ from app.common.console import collect_warnings, warn, warn_on_error
 from app.common.errors import UserError, one_line
 from app.datasets.decoding import read_header
 from app.datasets.layouts import roles_by_name, scene_name
-from app.datasets.scenes import read_photo, warn_about_size
+from app.datasets.pairs import PairReader
+from app.datasets.scenes import half_for_run, read_photo, warn_about_size
 from app.editor import scene_files
-from app.editor.operations import (boolean, checked, edit_list, number_between, object_id, string,
-                                   style_choice)
+from app.editor.operations import (boolean, checked, edit_list, label_number, list_between,
+                                   number_between, object_id, string, style_choice)
 from app.runs import pictures
 import generate
 
 MAX_PIXELS = 1 << 24                    # of a picture or a map that the page sends
 THUMBNAIL_PIXELS = 1 << 16              # the network computes at most so many for a thumbnail
+MAP_WIDTH = 240                         # at most, of the small map of a scene that can be opened
 
 version_number = number_between(0, 1 << 53, whole=True)
 file_role = checked(lambda x: x in ('picture', 'label', 'inst', 'styles', 'edits', 'all'),
                     'picture, label, inst, styles, edits or all')
 # Not one that would give the picture the name of a map.
-file_name = checked(lambda x: isinstance(x, str) and re.fullmatch(r'[\w(][\w .,()+-]{0,48}[\w)+]|\w', x)
+file_name = checked(lambda x: isinstance(x, str)
+                    and re.fullmatch(r'[\w(][\w .,()+-]{0,48}[\w)+]|\w', x)
                     and roles_by_name(x + '.png') is None, 'a name of at most 50 letters, digits, '
                     'spaces and . , ( ) + - _ that does not end as the name of a map does')
+
+
+def blank_size(editor, value):
+    """A size [width, height] of a scene that the page can show."""
+    pair = list_between(2, 2, number_between(16, 1 << 15, whole=True), 'a size [width, height]')
+    return checked(lambda size: size[0] * size[1] <= MAX_PIXELS,
+                   f'at most {MAX_PIXELS >> 20} million pixels')(editor, pair(editor, value))
 
 
 class Refused(Exception):
@@ -43,12 +53,13 @@ class Refused(Exception):
 
 class Session:
     """An Editor and the requests of the page, for a scene <folder>/<name>. They run with `lock`.
-    One that needs a picture returns a function, which waits without it for the thread `painter`."""
+    One that needs a picture returns a function, which waits without it for the thread `painter`.
+    listed: a scene_files.SceneList of the scenes that the page can open."""
 
-    def __init__(self, editor, folder, name, run_name, warnings=(), seed=0):
+    def __init__(self, editor, folder, name, run_name, warnings=(), listed=scene_files.NO_SCENES):
+        self.listed, self.borrowed = listed, []     # see borrow
         self.editor, self.folder, self.run_name, self.lock = (
             editor, folder, run_name, threading.RLock())
-        self.seed = seed                            # see generate
         self.painter, self.keeper = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         # Versions are higher than those of earlier sessions, whose pages may be open still.
         editor.version = editor.opened.version = self.first_version = int(time.time() * 1000)
@@ -57,13 +68,13 @@ class Session:
         self.unsaved = {about['file']: about for about in sorted(
             map(scene_files.read_about, folder.glob('.*-unsaved*.npz')), key=lambda x: x['time'])}
         self.recoveries, self.keep_error = [], None     # files of this session; why there are none
-        self.name_scene(name, warnings)
+        self.name_scene(name, warnings, name if name in listed.files else None)
         self.pictures = {}                          # {version: picture}, the last two
         self.computing, self.layers_done, self.closing = None, 0, False
         self.hooks = [module.register_forward_pre_hook(self.before_layer)
                       for module in editor.run.G.modules() if not list(module.children())]
 
-    def name_scene(self, name, warnings=()):
+    def name_scene(self, name, warnings=(), listed_name=None):
         """Name the scene that was just opened, and the file that keeps its unsaved edits."""
         name = re.sub(r'[^\w .,()+-]', '_', name)[:50].strip(' .') or 'scene'
         paths = (self.folder / f'.{name}-unsaved{end}.npz' for end in
@@ -73,6 +84,7 @@ class Session:
         opened = self.editor.opened
         opened.name, opened.warnings, opened.recovery = name, list(warnings), path
         opened.recovered = 0                        # edits of earlier sessions
+        opened.listed_name = listed_name            # in the list of scenes, or None
 
     def before_layer(self, *hook_arguments):
         """Stop the computation of a picture that nobody needs any more."""
@@ -123,8 +135,10 @@ class Session:
             'edits': len(session) if (session := e.session()) is not None else None,
             'unsaved': not e.is_saved(), 'unsaved_found': [*self.unsaved.values()],
             'warnings': e.opened.warnings, 'no_styles': scene_files.labels_without_styles(e),
-            'instances': e.config.instances != 'none', 'encoder': e.run.E is not None, 'photo': e.opened.photo is not None,
-            'opened': e.opened.version}
+            'instances': e.config.instances != 'none', 'encoder': e.run.E is not None,
+            'photo': e.opened.photo is not None, 'borrowed': len(self.borrowed),
+            'opened': e.opened.version, 'scenes': len(self.listed.files),
+            'default_size': scene_files.default_size(e.config) or e.state.label.shape[::-1]}
 
     def maps(self, opened: boolean = False):
         """Return the label of every pixel as uint16, row by row, then its instance as int32; of
@@ -227,8 +241,8 @@ class Session:
         e, name = self.editor, scene_name(label_name or 'scene.png')
 
         def open_files(label_path, **paths):
-            new = scene_files.open_scene(e.run, e.clusters, label_path, seed=self.seed, name=name,
-                                         **paths)
+            new = scene_files.open_scene(e.run, e.clusters, label_path, seed=self.listed.seed,
+                                         name=name, **paths)
             warn_about_size(self.run_name, e.config, label_path, new.inputs()[0])
             return new
 
@@ -237,10 +251,126 @@ class Session:
                                             styles_path=styles)
             with self.lock:
                 self.require_seen(version, page)
-                e.open(new.state, noise=new.opened.noise, size=new.opened.size)
-                self.name_scene(name, warnings)
-                return self.changed(page)
+                return self.show_scene(new, page, name, warnings)
         return read
+
+    def show_scene(self, new, page, name, warnings=(), listed_name=None):
+        """Open the scene of another Editor. Return the state."""
+        opened = new.opened
+        self.editor.open(new.state, opened.photo, opened.noise, opened.size)
+        self.name_scene(name, warnings, listed_name)
+        return self.changed(page)
+
+    def blank(self, label: label_number, size: blank_size, version: version_number = None,
+              page: string = None):
+        """Open a scene of one object of a label. Return the state. version, page: see edit."""
+        self.require_seen(version, page)
+        e = self.editor
+        new = scene_files.blank_scene(e.run, e.clusters, label, size, self.listed.seed)
+        return self.show_scene(new, page, scene_files.BLANK)
+
+    def scenes(self):
+        """Return the names of the scenes that can be opened, whether they have styles for others,
+        see borrow, and the name of the one that is open."""
+        return {'scenes': [{'name': name, 'styles': bool(files.photo or files.styles)}
+                           for name, files in self.listed.files.items()],
+                'open': self.editor.opened.listed_name}
+
+    def scene_map(self, scene: string):
+        """Return a small label map of a scene that can be opened, in colours."""
+        config, label = self.editor.config, self.find_listed(scene).label
+        def read():
+            path = half_for_run(config, label)
+            require_few_pixels(path)
+            w, h = read_header(path).size
+            scale = min(1, MAP_WIDTH / w)
+            ids = PairReader(config).read_label(path, [max(1, round(x * scale)) for x in (w, h)])[0]
+            return to_png(pictures.label_colours(config)[ids])
+        return read
+
+    def open_scene(self, scene: string, version: version_number = None, page: string = None):
+        """Open a scene of the list; with its unsaved edits, if this session has some. Return the
+        state. version, page: see edit."""
+        self.require_seen(version, page)
+        e, files = self.editor, self.find_listed(scene)
+        last = next((i for i in range(e.now, -1, -1)
+                     if e.history[i].opened.listed_name == scene), None)
+        if last is not None and not (edited := e.at(last)).is_saved():
+            return self.reopen(edited, page)
+        if not self.listed.size:
+            require_few_pixels(half_for_run(e.config, files.label))
+        def read():
+            with collect_warnings() as warnings:
+                new = scene_files.open_listed(e.run, e.clusters, self.listed, scene)
+                warn_about_size(self.run_name, e.config, files.label, new.inputs()[0])
+            with self.lock:
+                self.require_seen(version, page)
+                return self.show_scene(new, page, scene, warnings, scene)
+        return read
+
+    def reopen(self, edited, page):
+        """Continue with the unsaved edits of a scene that an Editor shows: one step after it."""
+        e, opened, session = self.editor, edited.opened, edited.session()
+        e.open(edited.reset(), opened.photo, opened.noise, opened.size)
+        for name in 'name warnings recovery listed_name'.split():
+            setattr(e.opened, name, getattr(opened, name))
+        e.opened.recovered = edited.now - opened.position + opened.recovered - 1
+        e.push(edited.state, edits=session)
+        e.separate_moves()
+        return self.changed(page)
+
+    def borrow(self, scene: string = None, label: string = None, inst: string = None,
+               styles: string = None, photo: string = None, label_name: string = None,
+               inst_name: string = None, styles_name: string = None, photo_name: string = None):
+        """Offer the styles that the objects of another scene have in its photograph, or in its file
+        of styles: a scene of the list, or of files (base64) of these names. Return the state."""
+        e = self.editor
+        e.require_encoder()
+        if (scene is None) == (label is None):
+            raise UserError('expected either "scene" or "label"')
+        if not any(self.find_listed(scene)[2:] if scene else (styles, photo)):
+            raise UserError(f'{scene or label_name}: a photograph of that scene is missing'
+                            + '; name a folder of them with --photo' * bool(scene))
+        names = {'label_path': label_name, 'inst_path': inst_name, 'styles_path': styles_name,
+                 'photo_path': photo_name}
+
+        def open_files(label_path, inst_path, styles_path, photo_path):
+            size = None if styles_path else scene_files.source_size(e.config, label_path)
+            return scene_files.open_scene(e.run, e.clusters, label_path, inst_path, size,
+                                          styles_path, photo_path)
+
+        def encode():
+            if scene is not None:
+                return open_files(*self.listed.files[scene])
+            return self.read_files(open_files, names, label_path=label, inst_path=inst,
+                                   styles_path=styles, photo_path=photo)[0]
+
+        def read():
+            source = self.painter.submit(encode).result()
+            found = {'name': scene or photo_name or styles_name or label_name or 'another scene',
+                     'styles': scene_files.styles_of_objects(source)}
+            with self.lock:
+                self.borrowed.append(found)
+                return self.state()
+        return read
+
+    def offers(self):
+        """Return what borrow has found."""
+        return {'borrowed': self.borrowed}
+
+    def features(self, object: object_id):
+        """Return the features of an object, and those of the styles of its label."""
+        e = self.editor
+        e.require_encoder()
+        label = e.label_of(object)
+        n_styles = int((e.clusters['counts'][label] > 0).sum())
+        return {'now': list(e.state.styles[label if e.by_label else object].features),
+                'styles': e.clusters['centres'][label, :n_styles].tolist()}
+
+    def find_listed(self, name):
+        if name not in self.listed.files:
+            raise UserError(f'{json.dumps(name)[:60]}: expected one of the names in scenes')
+        return self.listed.files[name]
 
     def read_files(self, read, names, **files):
         """Write files (base64, or None) to a temporary folder; return read(role=path, ...) and the
@@ -375,8 +505,10 @@ class Session:
 REQUESTS = {f'/{f.__name__}': f for f in (
     Session.state, Session.maps, Session.edit, Session.picture, Session.progress,
     Session.thumbnail, Session.photo, Session.open, Session.save, Session.download,
-    Session.kept_picture, Session.recover)}
-CONTENT_TYPES = {'.png': 'image/png', '.json': 'application/json', '.npy': 'application/octet-stream'}
+    Session.kept_picture, Session.recover, Session.blank, Session.scenes, Session.scene_map,
+    Session.open_scene, Session.borrow, Session.offers, Session.features)}
+CONTENT_TYPES = {'.png': 'image/png', '.json': 'application/json',
+                 '.npy': 'application/octet-stream'}
 
 
 def require_few_pixels(path):
@@ -390,7 +522,10 @@ def require_few_pixels(path):
 
 def png(image):
     """Return content type and body of an answer with a picture (1, C, H, W) in [-1, 1]."""
+    return to_png(pictures.to_rgb(pictures.to_uint8_hwc(image)))
+
+
+def to_png(pixels):
     file = io.BytesIO()
-    picture = pictures.to_rgb(pictures.to_uint8_hwc(image))
-    Image.fromarray(picture).save(file, 'PNG', compress_level=1)
+    Image.fromarray(pixels).save(file, 'PNG', compress_level=1)
     return 'image/png', file.getvalue()

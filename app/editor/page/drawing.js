@@ -109,6 +109,7 @@ function paintOver(g) {
       stroke(of(selected), '#000', 3.4); stroke(of(selected), '#fff', 1.8, [5, 4]);
     }
   }
+  paintMix(g);
   strokes.forEach(stroke => paintStroke(g, stroke));
   if (drag?.kind === 'stroke') paintStroke(g, drag);
   else if (cursor && (tool === 'brush' || tool === 'erase')) {

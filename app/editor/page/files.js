@@ -87,7 +87,8 @@ async function sortFiles(files, asScene) {
     const kind = await kindOf(file);
     if (kind === 'map' || kind === 'photo') rest.push([kind, file]); else put(kind, file);
   }
-  rest.sort(([a], [b]) => (b === 'map') - (a === 'map'));
+  const rank = ([kind, {name}]) => kind === 'map' ? 0 : /\.jpe?g$/i.test(name) ? 2 : 1;    // maps are no JPEG
+  rest.sort((a, b) => rank(a) - rank(b));
   for (const [kind, file] of rest) {
     const saved = scene.label && file.name.replace(/\.\w+$/, '') === scene.label.name.replace(/_labelIds\.\w+$/, '');
     if (kind === 'map' || asScene && !scene.label) put(scene.label ? 'inst' : 'label', file);
@@ -96,15 +97,20 @@ async function sortFiles(files, asScene) {
   return scene;
 }
 
+// Returns the content and the name of files {role: file or undefined} for a request.
+async function encoded(files) {
+  const body = {};
+  for (const [role, file] of Object.entries(files).filter(([, file]) => file)) {
+    body[role] = await base64(file);
+    body[`${role}_name`] = file.name;
+  }
+  return body;
+}
+
 function openScene({label, inst, styles, photo}) {
   return trying(async () => {
     if (!label) throw new Error('The label map is missing. Choose all files of the scene at once.');
-    const scene = {};
-    for (const [role, file] of Object.entries({label, inst, styles}).filter(([, file]) => file)) {
-      scene[role] = await base64(file);
-      scene[`${role}_name`] = file.name;
-    }
-    if (await change('/open', scene)) {
+    if (await change('/open', await encoded({label, inst, styles}))) {
       fit();
       if (photo) await takePhoto(photo);
     }
@@ -121,6 +127,7 @@ function dropped(files) {
     const single = files.length === 1 && await kindOf(label) === 'map';
     ask(`${label.name} is a label map. Open its scene in place of this one?`, {
       'Open': () => openScene(scene),
+      ...(photo || scene.styles) && state.encoder && {'Take its styles': () => borrowFiles(scene)},
       ...single && {'It is a photograph': () => takePhoto(label)}, 'Cancel': () => {}});
   });
 }

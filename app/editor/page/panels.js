@@ -7,6 +7,7 @@ function fill(list, elements) {
 }
 
 function show() {
+  $('scenes').hidden = state.scenes < 2;
   $('title').textContent = state.title;
   document.title = `${state.unsaved ? '* ' : ''}${state.title}`;
   $('unsaved').hidden = !state.unsaved;
@@ -91,51 +92,6 @@ function showLegend() {
     row.onclick = () => { paintLabel = label; showPaint(); showLegend(); };
     return row;
   }));
-}
-
-// Thumbnails are loaded one after the other after the picture, until the next click.
-function stopThumbnails() { thumbnails?.abort(); thumbnails = null; }
-
-function showStyles() {
-  const object = objects.get(selected);
-  if (!state.encoder) return;
-  const buttons = Array.from({length: state.labels[object.label].styles}, (_, k) => {
-    const button = document.createElement('button');
-    button.append(Object.assign(document.createElement('span'), {textContent: k}));
-    button.title = `Style ${k}`;
-    button.dataset.key = k;
-    button.setAttribute('aria-label', `Style ${k}`);
-    button.setAttribute('aria-pressed', k === object.style);
-    button.classList.toggle('on', k === object.style);
-    button.onclick = () => style(k);
-    return button;
-  });
-  fill($('styles'), buttons);
-  loadThumbnails();
-}
-
-async function loadThumbnails() {
-  stopThumbnails();
-  if (selected === null || !state.encoder || shownVersion !== state.version) return;
-  const mine = thumbnails = new AbortController(), id = selected;
-  for (const [k, button] of [...$('styles').children].entries()) {
-    if (button.querySelector('img')) continue;
-    try {
-      const answer = await post('/thumbnail', {object: id, style: k}, mine.signal);
-      const image = new Image(), blob = await answer.blob();
-      if (mine.signal.aborted) return;
-      image.alt = ''; image.src = URL.createObjectURL(blob);
-      image.onload = () => URL.revokeObjectURL(image.src);
-      button.prepend(image);
-    } catch { return; }
-  }
-}
-
-function style(wish) {
-  const object = objects.get(selected);
-  if (!object || !state.encoder) return;
-  const which = $('all').checked ? {label: object.label} : {object: selected};
-  return edit({do: 'style', ...which, style: wish, seed: Math.floor(Math.random() * 2 ** 31)});
 }
 
 function selectAt(x, y) {

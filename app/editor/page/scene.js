@@ -63,7 +63,7 @@ function showDoing(what = pending ? 'applying' : computing ? 'computing the pict
   $('doing').textContent = what;
 }
 
-function change(path, body) {
+function change(path, body, tell = undefined) {
   const {version, session} = state;     // which the user sees now
   stopThumbnails();
   pending++; showDoing(); showHistory();
@@ -85,7 +85,7 @@ function change(path, body) {
         again = true;
       }
     }
-  })).finally(() => { pending--; showDoing(); showHistory(); });
+  }, tell)).finally(() => { pending--; showDoing(); showHistory(); });
 }
 const edit = (...edits) => change('/edit', {edits});
 

@@ -1,0 +1,149 @@
+// The styles of the selected object: those of its label, those of other scenes, and between two.
+// Thumbnails are loaded one after the other after the picture, until the next click.
+function stopThumbnails() { thumbnails?.abort(); thumbnails = null; }
+
+let borrowed = [], borrowedOf = null;   // styles of other scenes, of the session of that number
+async function loadBorrowed() {
+  if (borrowedOf === state.session && borrowed.length === state.borrowed) return;
+  borrowedOf = state.session;
+  borrowed = state.borrowed ? (await (await post('/offers')).json()).borrowed : [];
+  if (objects.has(selected)) showStyles();
+}
+
+function styleButton(wish, key, title, text = '') {
+  const button = document.createElement('button'), on = wish === objects.get(selected).style;
+  button.append(Object.assign(document.createElement('span'), {textContent: text}));
+  button.title = title;
+  button.dataset.key = key;
+  button.wish = wish;
+  button.setAttribute('aria-label', title);
+  button.setAttribute('aria-pressed', on);
+  button.classList.toggle('on', on);
+  button.onclick = () => mixing && !mixing.to ? mixWith(wish) : style(wish);
+  return button;
+}
+
+function showStyles() {
+  const {label} = objects.get(selected), {styles, name} = state.labels[label];
+  if (!state.encoder) return;
+  trying(loadBorrowed);
+  const buttons = Array.from({length: styles}, (_, k) => styleButton(k, k, `Style ${k}`, k));
+  borrowed.forEach((source, i) => {
+    const own = source.styles.filter(each => each.label === label);
+    if (!own.length) return;
+    buttons.push(Object.assign(document.createElement('h3'), {textContent: `${name} of ${source.name}`}));
+    buttons.push(...own.map(({features}, k) =>
+      styleButton(features, `${i}:${k}`, `Style ${k + 1} of ${source.name}`)));
+  });
+  fill($('styles'), buttons);
+  if (mixing?.object !== selected) stopMixing();
+  showMixing();
+  loadThumbnails();
+}
+
+async function loadThumbnails() {
+  stopThumbnails();
+  if (selected === null || !state.encoder || shownVersion !== state.version) return;
+  const mine = thumbnails = new AbortController(), id = selected;
+  for (const button of $('styles').querySelectorAll('button')) {
+    if (button.querySelector('img')) continue;
+    try {
+      const answer = await post('/thumbnail', {object: id, style: button.wish}, mine.signal);
+      const image = new Image(), blob = await answer.blob();
+      if (mine.signal.aborted) return;
+      image.alt = ''; image.src = URL.createObjectURL(blob);
+      image.onload = () => URL.revokeObjectURL(image.src);
+      button.prepend(image);
+    } catch { return; }
+  }
+}
+
+// Returns the edit that gives a style to the selected object, or to all of its label.
+function styleEdit(wish) {
+  const which = $('all').checked ? {label: objects.get(selected).label} : {object: selected};
+  return {do: 'style', ...which, style: wish, ...wish === 'random' && {seed: Math.floor(Math.random() * 2 ** 31)}};
+}
+
+function style(wish) {
+  if (!objects.has(selected) || !state.encoder) return;
+  stopMixing();
+  return edit(styleEdit(wish));
+}
+
+// Between two styles. from, to: features and the style to choose at that end of the slider.
+let mixing = null;                      // {object, from, to}; without `to` while it is chosen
+let mixed = null;                       // {image, object, version}: a preview, until that picture
+function mix() {
+  if (mixing) return stopMixing();
+  mixing = {object: selected};
+  showMixing();
+}
+$('mix').onclick = mix;
+
+function stopMixing() { mixing = null; if (!mixed?.version) mixed = null; showMixing(); draw(); }
+
+function showMixing() {
+  $('mix').setAttribute('aria-pressed', !!mixing);
+  $('mixhint').hidden = !mixing || !!mixing.to;
+  $('mixing').hidden = !mixing?.to;
+}
+
+function mixWith(wish) {
+  return trying(async () => {
+    const {now, styles} = await (await post('/features', {object: mixing.object})).json();
+    const {style} = objects.get(mixing.object);
+    mixing.from = {features: now, wish: style ?? now};
+    mixing.to = {features: typeof wish === 'number' ? styles[wish] : wish, wish};
+    $('share').value = 0;
+    $('shareout').value = '0 %';
+    showMixing();
+    $('share').focus();
+  });
+}
+
+// Returns the style at the slider; at its ends one of the two.
+function mixedStyle() {
+  const share = +$('share').value, {from, to} = mixing;
+  if (share === 0 || share === 1) return [from, to][share].wish;
+  return from.features.map((x, i) => x + share * (to.features[i] - x));
+}
+
+let previewing = null;                  // the request for a preview, and whether it must be repeated
+async function previewMix() {
+  if (previewing) { previewing.again = true; return; }
+  const {object} = mixing, mine = previewing = {again: false};
+  try {
+    const answer = await post('/thumbnail', {object, style: mixedStyle()});
+    mixed = {object, image: await createImageBitmap(await answer.blob())};
+    draw();
+  } catch { /* a newer edit */ }
+  previewing = null;
+  if (mine.again && mixing?.to) previewMix();
+}
+
+$('share').oninput = () => {
+  $('shareout').value = `${Math.round(100 * $('share').value)} %`;
+  if (mixing?.to) previewMix();
+};
+$('share').onchange = async () => {
+  if (!mixing?.to) return;
+  const done = await edit(styleEdit(mixedStyle()));
+  if (mixed) mixed = done ? {...mixed, version: done.version} : null;
+  draw();
+};
+
+// Paints the preview over the object.
+function paintMix(g) {
+  if (!mixed || mixed.version <= shownVersion || !objects.has(mixed.object)) return;
+  const [x0, y0, x1, y1] = objects.get(mixed.object).box;
+  g.save();
+  g.clip(outlines[mixed.object] ??= outline(mixed.object), 'evenodd');
+  g.drawImage(mixed.image, x0, y0, x1 - x0, y1 - y0);
+  g.restore();
+}
+
+document.addEventListener('keydown', event => {
+  if (event.key !== 'Escape' || !mixing) return;
+  event.stopImmediatePropagation();
+  stopMixing();
+}, true);
