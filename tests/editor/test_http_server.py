@@ -19,16 +19,20 @@ import zipfile
 import numpy as np
 from PIL import Image
 import pytest
+import torch
 
 from app.editor import http_server, operations, scene_files
 from app.editor.session import Session
+from app.runs import pictures
 from conftest import MINUTES, ROOT, make_run
-from test_operations import CPU, INST, LABEL, NAMES, SMALL, assert_same, make_editor
+import generate
+from test_operations import (CPU, INST, LABEL, NAMES, SMALL, assert_same, make_clusters,
+                             make_editor)
 
 
 @contextlib.contextmanager
-def served(editor, folder, allowed=()):
-    session = Session(editor, folder, 'scene', 'a run')
+def served(editor, folder, allowed=(), name='scene', listed=scene_files.NO_SCENES):
+    session = Session(editor, folder, name, 'a run', listed=listed)
     server = http_server.Server(session, '127.0.0.1', 0, allowed)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -318,6 +322,130 @@ def test_names_and_downloads(server, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_blank_scenes(server):
+    state = post(server, '/state')
+    assert state['default_size'] == [8, 6]                  # the run was trained at many
+    state = post(server, '/blank', {'label': 'car', 'size': [32, 16]})
+    assert state['size'] == [32, 16] and state['name'] == 'blank' and not state['unsaved']
+    assert state['objects'] == [{'id': 26000, 'label': 26, 'pixels': 512, 'box': [0, 0, 32, 16],
+                                 'style': 0}]
+    assert picture(server, '/picture', {'version': state['version']}).shape == (16, 32, 3)
+    state = post(server, '/edit', PAINT)
+    assert state['edits'] == 1 and kept(server) == ['.blank-unsaved.npz']
+    for size in ([15, 16], [16], [16.5, 16], [1 << 15, 1 << 15], '16x16', [5000, 5000]):
+        assert ask(server, '/blank', {'label': 7, 'size': size})[0] == 400
+    status, _, body = ask(server, '/blank', {'label': 'carr', 'size': [16, 16]})
+    assert status == 400 and b'did you mean car?' in body
+    assert post(server, '/state')['version'] == state['version']
+
+
+@pytest.fixture
+def folder_server(tmp_path):
+    """A server of the three scenes of a folder: a, b with a photograph, and c, which was saved."""
+    run, folder = make_run(CPU, **SMALL, layout='Cityscapes', label_names=NAMES), tmp_path / 'maps'
+    folder.mkdir()
+    for name, label in (('a', LABEL), ('b', LABEL[:4]), ('c', LABEL)):
+        inst = INST[:len(label)]
+        for ending, ids in (('labelIds', label), ('instanceIds', inst)):
+            Image.fromarray(ids.astype(np.uint16)).save(folder / f'{name}_{ending}.png')
+    editor = make_editor(run)
+    editor.edit([{'do': 'style', 'object': 7, 'style': [0.1, 0.2, 0.3]}])
+    (folder / 'c_styles.json').write_bytes(scene_files.encode_scene(editor, 'styles')[1])
+    (tmp_path / 'photos').mkdir()
+    Image.new('RGB', (8, 4), (200, 30, 30)).save(tmp_path / 'photos' / 'b.png')
+    files = scene_files.find_scenes(folder, folder)
+    photo = scene_files.find_scenes(folder / 'b_labelIds.png', None, None, tmp_path / 'photos')
+    files['b'] = files['b']._replace(photo=photo['b'].photo)
+    listed = scene_files.SceneList(files, None, 0)
+    (tmp_path / 'out').mkdir()
+    first = scene_files.open_listed(run, make_clusters(), listed, 'a')
+    with served(first, tmp_path / 'out', name='a', listed=listed) as server:
+        yield server
+
+
+def test_the_scenes_of_a_folder(folder_server):
+    """Each is opened by its name, and again with its unsaved edits, which are kept in one file."""
+    server = folder_server
+    assert post(server, '/state')['scenes'] == 3
+    assert post(server, '/scenes') == {'open': 'a', 'scenes': [
+        {'name': 'a', 'styles': False}, {'name': 'b', 'styles': True}, {'name': 'c', 'styles': True}
+    ]}
+    assert (picture(server, '/scene_map', {'scene': 'a'})
+            == pictures.label_colours(server.session.editor.config)[LABEL]).all()
+    assert ask(server, '/scene_map', {'scene': '../a'})[0] == 400
+
+    edited = post(server, '/edit', {'edits': [
+        PAINT['edits'][0], {'do': 'move', 'object': 26000, 'by': [1, 0]}]})
+    shown = server.session.editor.state
+    for name, size in (('b', [8, 4]), ('c', [8, 6])):
+        state = post(server, '/open_scene', {'scene': name})
+        assert state['name'] == name and state['size'] == size and not state['unsaved']
+    assert server.session.editor.state.styles[7] == (None, tuple(
+        np.float32([0.1, 0.2, 0.3]).tolist()))              # of the saved file
+    assert kept(server) == ['.a-unsaved.npz']
+    again = post(server, '/open_scene', {'scene': 'a'})
+    assert again['unsaved'] and again['objects'] == edited['objects']
+    assert_same(server.session.editor.state, shown)
+    post(server, '/edit', {'edits': [{'do': 'move', 'object': 26000, 'by': [1, 1]}]})
+    session = json.loads(ask(server, '/download', {'file': 'edits'})[2])
+    fresh = scene_files.open_listed(server.session.editor.run, make_clusters(),
+                                    server.session.listed, 'a')
+    fresh.edit(session)
+    assert_same(fresh.state, server.session.editor.state)
+    about = scene_files.read_about(server.session.folder / kept(server)[0])
+    assert about['name'] == 'a' and about['edits'] == 3
+    post(server, '/edit', {'edits': [{'do': 'reset'}]})
+    assert (server.session.editor.state.label == LABEL).all()
+    post(server, '/edit', {'edits': [{'do': 'undo'}]})
+    post(server, '/save')
+    assert kept(server) == []
+    post(server, '/open_scene', {'scene': 'b'})
+    state = post(server, '/open_scene', {'scene': 'a'})     # what is saved is in its own files
+    assert not state['unsaved'] and not state['edits']
+
+
+def test_styles_of_other_scenes(folder_server):
+    """Of a photograph, a file of styles, and a scene of the folder; and between two styles."""
+    server = folder_server
+    e = server.session.editor
+    photo = Image.new('RGB', (8, 6), (30, 30, 200))
+    label, inst = encoded_map(LABEL), encoded_map(INST)
+    for given in ({'scene': 'b'}, {'scene': 'c'}, {
+            'label': label, 'inst': inst, 'photo': encode(photo.save, 'PNG'), 'photo_name': 'p.png'
+    }):
+        post(server, '/borrow', given)
+    assert post(server, '/state')['borrowed'] == 3
+    b, c, p = post(server, '/offers')['borrowed']
+    assert [source['name'] for source in (b, c, p)] == ['b', 'c', 'p.png']
+    assert {each['label'] for each in b['styles']} == {*LABEL[:4].ravel().tolist()}
+    assert np.float32(0.3) == np.float32(next(
+        each['features'] for each in c['styles'] if each['label'] == 7)[2])
+    scene = generate.make_scene(e.config, *(torch.from_numpy(x)[None, None] for x in (LABEL, INST)))
+    image = torch.tensor(np.array(photo)).permute(2, 0, 1)[None] / 127.5 - 1
+    vectors = generate.encode_image(e.run, image, scene)
+    largest = vectors[scene.ids == 26000][0]
+    first = next(each['features'] for each in p['styles'] if each['label'] == 26)
+    assert torch.allclose(torch.tensor(first), largest, atol=1e-6)
+
+    found = post(server, '/features', {'object': 26000})
+    assert found['now'] == list(e.state.styles[26000].features) and len(found['styles']) == 3
+    between = [(a + b) / 2 for a, b in zip(found['styles'][0], first)]
+    assert picture(server, '/thumbnail', {'object': 26000, 'style': between}).ndim == 3
+    state = post(server, '/edit', {'edits': [{'do': 'style', 'label': 'car', 'style': between}]})
+    assert state['undo'] == 1
+    for given, message in (
+            ({}, 'expected either'), ({'scene': 'b', 'label': label}, 'expected either'),
+            ({'scene': 'a'}, 'a: a photograph of that scene is missing; name a folder of them'),
+            ({'scene': 'x'}, '"x": expected one of the names in scenes'),
+            ({'label': label, 'label_name': 'm.png'}, 'm.png: a photograph of that scene is'),
+            ({'label': label, 'photo': 'AAAA', 'photo_name': 'x.jpg'}, 'x.jpg: cannot be read'),
+            ({'label': label, 'inst': encoded_map(INST[:3]), 'photo': encode(photo.save, 'PNG'),
+              'inst_name': 'i.png', 'label_name': 'm.png'}, 'i.png is 8x3 and m.png is 8x6')):
+        status, _, body = ask(server, '/borrow', given)
+        assert status == 400 and message in json.loads(body)['error'], body
+    assert post(server, '/state')['borrowed'] == 3
+
+
 def test_what_is_saved(server):
     """Undo and redo to the saved state; an edit that changes nothing; the scene as opened."""
     def unsaved(*edits):
@@ -518,7 +646,11 @@ def test_ten_thousand_mutated_requests(server, capfd, tmp_path):
             ('/thumbnail', {'object': 26000, 'style': 0}), ('/state', {}), ('/maps', {}),
             ('/picture', {'version': 1, 'preview': True}), ('/recover', {'restore': False}),
             ('/open', {'label': 'AAAA', 'inst': None, 'styles': None}), ('/photo', {'data': ''}),
-            ('/download', {'file': 'all', 'name': 'x', 'version': None, 'page': 'p'})]
+            ('/download', {'file': 'all', 'name': 'x', 'version': None, 'page': 'p'}),
+            ('/blank', {'label': 'road', 'size': [16, 15]}), ('/features', {'object': 26000}),
+            ('/borrow', {'scene': None, 'label': 'AAAA', 'photo': 'AAAA', 'photo_name': 'x'}),
+            ('/scene_map', {'scene': 'a'}), ('/open_scene', {'scene': 'a', 'version': 1}),
+            ('/scenes', {}), ('/offers', {})]
     odd = [None, True, -1, 0, 1e308, 10 ** 30, 1.5, '', 'car', 'x' * 300, [], {}, [[]], [None] * 3,
            [1, 2], [0.5, 'a'], {'do': 'remove'}, '\ud800', '../../x', [[1e9, 1e9]]]
 

@@ -2,6 +2,7 @@
 import base64
 import contextlib
 import io
+import json
 import shutil
 import signal
 import threading
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from app.editor import operations
+from app.editor import operations, scene_files
 from test_http_server import encoded_map, kept, post, served, started       # noqa: F401
 from test_operations import INST, LABEL, NAMES, TRUCK, make_clusters, run   # noqa: F401
 
@@ -229,13 +230,13 @@ def opened(browser, run, tmp_path):                         # noqa: F811
     """Return a function that serves the scene of test_operations at 64x48, and opens its page:
     server, Page. What it warns of must not be an error in the browser."""
     with contextlib.ExitStack() as stack:
-        def start():
+        def start(**more):
             label, inst = (np.kron(x, np.ones((8, 8), x.dtype)) for x in (LABEL, INST))
             clusters = make_clusters()
             styles = {i: operations.main_styles(clusters, [int(label[inst == i][0])])[0]
                       for i in np.unique(inst).tolist()}
             editor = operations.Editor(run, clusters, operations.State(label, inst, styles))
-            server = stack.enter_context(served(editor, tmp_path))
+            server = stack.enter_context(served(editor, tmp_path, **more))
             return server, Page(browser, server.address)
         yield start
         browser.get('about:blank')
@@ -475,6 +476,114 @@ def test_dropped_files(opened):
     zoom = page.js('return zoom')
     page.js('fit()')
     assert page.js('return [zoom, state.size]') == [zoom, [64, 48]]
+
+
+def test_names_downloads_and_blank_scenes(opened, browser, tmp_path):
+    """The window for a name says what is wrong; files are downloaded; a blank scene is opened."""
+    server, page = opened()
+    downloads = tmp_path / 'downloads'
+    browser.execute_cdp_cmd('Browser.setDownloadBehavior', {
+        'behavior': 'allow', 'downloadPath': str(downloads)})
+    page.js(f'edit({BUS}); $("view").focus()')
+    page.settled()
+    page.press(Keys.CONTROL, Keys.SHIFT, 's')
+    assert page.js('return [$("saving").open, $("filename").value]') == [True, 'scene']
+    for name, message in (('a/b', 'expected a name'), ('dawn', '')):
+        browser.find_element(By.ID, 'filename').clear()
+        browser.find_element(By.ID, 'filename').send_keys(name)
+        page.press(Keys.ENTER)
+        page.browser.execute_async_script('queue.then(arguments[0])')
+        assert message in page.js('return $("saveerror").textContent')
+    assert page.js('return [$("saving").open, $("title").textContent]') == [False, 'dawn, a run']
+    page.click('saveas')
+    page.press(Keys.ENTER)
+    page.wait('return $("saveerror").textContent.endsWith("choose another, for example dawn-001")')
+    for role in ('picture', 'edits', 'all'):
+        browser.find_element(By.CSS_SELECTOR, f'[data-file={role}]').click()
+        page.browser.execute_async_script('queue.then(arguments[0])')
+    names = ['dawn.png', 'dawn.zip', 'dawn_edits.json']
+    WebDriverWait(browser, 300).until(
+        lambda _: downloads.exists() and sorted(path.name for path in downloads.iterdir()) == names)
+    assert (downloads / 'dawn.png').read_bytes() == (tmp_path / 'dawn.png').read_bytes()
+    edits, = json.loads((downloads / 'dawn_edits.json').read_text())
+    assert edits['do'] == 'paint'
+    browser.find_element(By.CSS_SELECTOR, '#saving [data-shut]').click()
+
+    page.click('new')
+    assert page.js('return [$("blankwidth").value, $("blankheight").value]') == ['64', '48']
+    page.js('$("blankheight").value = 32')
+    Select(browser.find_element(By.ID, 'blanklabel')).select_by_visible_text('sky')
+    browser.find_element(By.CSS_SELECTOR, '#blankform button').click()
+    page.wait('return !$("blank").open')
+    page.settled()
+    assert page.js('return [state.name, state.size, document.activeElement.id]') == [
+        'blank', [64, 32], 'view']
+    labels, _ = page.maps()
+    assert (labels == 23).all()
+    drop(page, **{'x_edits.json': base64.b64encode(json.dumps([edits]).encode()).decode()})
+    page.wait('return state.edits === 1')
+    page.settled()
+    page.js('actions.undo(); actions.undo()')
+    page.settled()
+    assert page.js('return state.name') == 'dawn'
+
+
+def test_scenes_and_their_styles(opened, browser, tmp_path):
+    """A click on a thumbnail opens a scene; the styles of another one are offered; a slider goes
+    from one style to another, shows a preview, and makes one edit."""
+    folder = tmp_path / 'maps'
+    folder.mkdir()
+    for name, ids in (('a_labelIds', LABEL), ('a_instanceIds', INST), ('b_labelIds', LABEL[:4])):
+        Image.fromarray(ids.astype(np.uint16)).save(folder / f'{name}.png')
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8))
+    photo.save(folder / 'photo.png')
+    files = scene_files.find_scenes(folder / 'a_labelIds.png', None, None, folder / 'photo.png')
+    files |= scene_files.find_scenes(folder / 'b_labelIds.png')
+    server, page = opened(listed=scene_files.SceneList(files, None, 0))
+    page.click('scenes')
+    page.wait('return document.querySelectorAll("#tiles img[src]").length === 2')
+    browser.find_elements(By.CSS_SELECTOR, '#tiles .tile button:first-child')[1].click()
+    page.wait('return state.name === "b"')
+    page.settled()
+    assert page.js('return [$("browser").open, state.size]') == [False, [8, 4]]
+    page.js('edit({do: "undo"})')
+    page.settled()
+
+    page.drag(CAR)
+    page.click('scenes')
+    assert page.js('return document.querySelectorAll(".tile.on").length') == 0
+    browser.find_elements(By.CSS_SELECTOR, '#tiles .tile button:nth-child(2)')[0].click()
+    page.wait('return document.querySelectorAll("#styles button img").length === 4 + 1')
+    page.browser.execute_async_script('queue.then(arguments[0])')
+    assert page.js('return $("styles").querySelector("h3").textContent') == 'car of a'
+    content = [base64.b64encode(path.read_bytes()).decode() for path in sorted(folder.iterdir())]
+    drop(page, **dict(zip(['x_instanceIds.png', 'x_labelIds.png'], content), **{'p.jpg': content[3]}))
+    answer(page, 'Take its styles')
+    page.wait('return state.borrowed === 2 && document.querySelectorAll("#styles h3").length === 2')
+    assert page.js('return state.undo') == 0
+
+    other, = page.js('return borrowed[0].styles.filter(({label}) => label === 26).slice(0, 1)')
+    page.js('$("mix").scrollIntoView()')
+    page.click('mix')
+    assert not page.js('return $("mixhint").hidden')
+    browser.find_elements(By.CSS_SELECTOR, '#styles button')[3].click()
+    page.wait('return !$("mixing").hidden')
+    now = page.js('return mixing.from.features')
+    first = page.settled()
+    page.js('$("share").value = 0.25; $("share").dispatchEvent(new Event("input"))')
+    page.wait('return !!mixed && !previewing')
+    assert page.js('return state.undo') == 0 and page.js('return mixed.image.width') == 16
+    page.js('$("share").dispatchEvent(new Event("change"))')
+    assert (page.settled() != first).any()
+    assert page.js('return state.undo') == 1
+    features = server.session.editor.state.styles[26000].features
+    assert features == pytest.approx([a + (b - a) / 4 for a, b in zip(now, other['features'])])
+    page.press(Keys.ESCAPE)
+    assert page.js('return [mixing, selected]') == [None, 26000]
+    browser.find_elements(By.CSS_SELECTOR, '#styles button')[3].click()
+    page.settled()
+    assert server.session.editor.state.styles[26000].features == tuple(
+        np.float32(other['features']).tolist())
 
 
 def test_commands_are_decided_in_the_order_of_the_server(opened):

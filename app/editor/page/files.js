@@ -35,7 +35,9 @@ function saveAs() {
 $('saveas').onclick = saveAs;
 $('saveform').onsubmit = async event => {
   event.preventDefault();
-  if (await save($('filename').value.trim(), sayInWindow)) $('saving').close();
+  if (!await save($('filename').value.trim(), sayInWindow)) return;
+  $('saving').close();
+  $('view').focus();
 };
 for (const button of document.querySelectorAll('[data-file]')) button.onclick = () => {
   const file = button.dataset.file, name = $('filename').value.trim();

@@ -21,7 +21,8 @@ async function opening(path, body, tell = undefined) {
   const {unsaved, name} = state, done = await change(path, body, tell);
   if (!done) return false;
   fit();
-  if (unsaved) note(`The unsaved edits of ${name} are kept: undo returns to them.`);
+  $('view').focus();
+  if (unsaved) note(`The unsaved edits of ${name} are kept: undo returns to them.`, false, 12);
   return true;
 }
 

@@ -114,7 +114,8 @@ async function previewMix() {
   const {object} = mixing, mine = previewing = {again: false};
   try {
     const answer = await post('/thumbnail', {object, style: mixedStyle()});
-    mixed = {object, image: await createImageBitmap(await answer.blob())};
+    const image = await createImageBitmap(await answer.blob());
+    if (objects.has(object)) mixed = {object, image: ofObject(image, object)};
     draw();
   } catch { /* a newer edit */ }
   previewing = null;
@@ -132,14 +133,22 @@ $('share').onchange = async () => {
   draw();
 };
 
+// Returns a picture of the box of an object without what is around it, as a canvas.
+function ofObject(image, id) {
+  const [x0, y0, x1, y1] = objects.get(id).box, w = x1 - x0, h = y1 - y0;
+  const canvas = canvasOf(w, h), g = canvas.getContext('2d');
+  g.drawImage(image, 0, 0, w, h);
+  const pixels = g.getImageData(0, 0, w, h);
+  for (let y = 0; y < h; y++) for (let x = 0; x < w; x++)
+    if (insts[(y0 + y) * state.size[0] + x0 + x] !== id) pixels.data[4 * (y * w + x) + 3] = 0;
+  g.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
 // Paints the preview over the object.
 function paintMix(g) {
   if (!mixed || mixed.version <= shownVersion || !objects.has(mixed.object)) return;
-  const [x0, y0, x1, y1] = objects.get(mixed.object).box;
-  g.save();
-  g.clip(outlines[mixed.object] ??= outline(mixed.object), 'evenodd');
-  g.drawImage(mixed.image, x0, y0, x1 - x0, y1 - y0);
-  g.restore();
+  g.drawImage(mixed.image, ...objects.get(mixed.object).box.slice(0, 2));
 }
 
 document.addEventListener('keydown', event => {
