@@ -557,7 +557,8 @@ def test_scenes_and_their_styles(opened, browser, tmp_path):
     page.browser.execute_async_script('queue.then(arguments[0])')
     assert page.js('return $("styles").querySelector("h3").textContent') == 'car of a'
     content = [base64.b64encode(path.read_bytes()).decode() for path in sorted(folder.iterdir())]
-    drop(page, **dict(zip(['x_instanceIds.png', 'x_labelIds.png'], content), **{'p.jpg': content[3]}))
+    drop(page, **{'x_instanceIds.png': content[0], 'x_labelIds.png': content[1],
+                  'p.jpg': content[3]})
     answer(page, 'Take its styles')
     page.wait('return state.borrowed === 2 && document.querySelectorAll("#styles h3").length === 2')
     assert page.js('return state.undo') == 0

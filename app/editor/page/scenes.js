@@ -12,8 +12,10 @@ $('new').onclick = () => {
 $('blankform').onsubmit = async event => {
   event.preventDefault();
   const size = [+$('blankwidth').value, +$('blankheight').value];
-  if (await opening('/blank', {label: +$('blanklabel').value, size}, text => { $('blankerror').textContent = text; }))
-    $('blank').close();
+  const tell = text => { $('blankerror').textContent = text; };
+  if (!await opening('/blank', {label: +$('blanklabel').value, size}, tell)) return;
+  $('blank').close();
+  $('view').focus();
 };
 
 // Opens another scene. Its edits come back when it is opened again.
