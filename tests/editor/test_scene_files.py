@@ -109,6 +109,49 @@ def test_a_script_stops_at_the_first_edit_that_fails(command, trained, scenes, t
         assert code == 2 and message in err and err.count('\n') == 1
 
 
+def test_blank_scenes_and_folders(command, trained, scenes, tmp_path):
+    """The edits of a blank scene can be repeated; a folder is for the page; saved scenes are whole.
+    """
+    Path('edits.json').write_text('[{"do": "paint", "label": "car", "rectangle": [2, 8, 20, 20]}]')
+    words = ['edit', '--run', trained, '--script', 'edits.json', '--out', 'out', '--final-only']
+    code, out, err = command(*words, '--blank', 'road')
+    assert code == 0, err
+    saved = sorted(path.name for path in (tmp_path / 'out').iterdir())
+    assert saved == [f'blank-001{ending}' for ending in (
+        '.png', '_instanceIds.png', '_labelIds.png', '_styles.json')]
+    label = np.asarray(Image.open(tmp_path / 'out' / 'blank-001_labelIds.png'))
+    assert label.shape == (32, 64) and (label != 7).sum() == 19 * 13
+    code, _, err = command(*words, '--blank', '7', '--size', '40x20')
+    assert code == 0 and Image.open(tmp_path / 'out' / 'blank-002.png').size == (40, 20), err
+
+    found = scene_files.find_scenes(tmp_path / 'out')
+    assert [*found] == ['blank-001', 'blank-002']
+    assert [path.name for path in found['blank-001'][:3]] == [
+        'blank-001_labelIds.png', 'blank-001_instanceIds.png', 'blank-001_styles.json']
+    trained_run, folder = runs.load_run(trained, CPU, False), scenes / 'gtFine' / 'val'
+    listed = scene_files.SceneList(found, None, 0)
+    clusters = run_styles.load_or_cluster_styles(trained_run, trained)
+    whole = scene_files.open_listed(trained_run, clusters, listed, 'blank-001')
+    assert whole.state.inst.max() == 26000
+    found = scene_files.find_scenes(folder, folder, None, scenes / 'leftImg8bit' / 'val')
+    assert len(found) == 2 and all(
+        files.inst.name == files.label.name.replace('labelIds', 'instanceIds')
+        and files.photo.name.startswith(name) for name, files in found.items())
+
+    for more, message in (
+            (['--blank', 'raod'], '--blank "raod": expected a label from 0 to 34 or its name; did '
+             'you mean road?'),
+            (['--blank', 'road', '--label', folder], '--blank and --label: either of them is'),
+            (['--blank', 'road', '--inst', folder], '--inst: belongs to a label map'),
+            (['--label', folder], f'there are 2 label maps in {folder}; name one of them'),
+            (['--label', folder, '--inst', tmp_path / 'out'], 'no file of the same name in'),
+            (['--label', folder, '--styles', tmp_path / 'out' / 'blank-001_styles.json'],
+             'describes one scene, but there are 2 label maps'),
+            (['--label', tmp_path / 'none'], 'none: no such file')):
+        code, _, err = command(*words, *more)
+        assert code == 2 and message in err and err.count('\n') == 1, err
+
+
 def test_refused_scripts_leave_no_folder(command, trained, scenes, tmp_path):
     label, inst = first_scene(scenes)
     Path('edits.json').write_text('[{"do": "remove", "object": 12345}]')

@@ -72,7 +72,9 @@ function style(wish) {
 
 // Between two styles. from, to: features and the style to choose at that end of the slider.
 let mixing = null;                      // {object, from, to}; without `to` while it is chosen
-let mixed = null;                       // {image, object, version}: a preview, until that picture
+// A preview {image, object, at, version}: of the state `at`, and if it has become an edit, of its
+// version until its picture comes.
+let mixed = null;
 function mix() {
   if (mixing) return stopMixing();
   mixing = {object: selected};
@@ -80,7 +82,7 @@ function mix() {
 }
 $('mix').onclick = mix;
 
-function stopMixing() { mixing = null; if (!mixed?.version) mixed = null; showMixing(); draw(); }
+function stopMixing() { mixing = null; if (!mixed?.version) mixed = null; showMixing(); }
 
 function showMixing() {
   $('mix').setAttribute('aria-pressed', !!mixing);
@@ -111,11 +113,11 @@ function mixedStyle() {
 let previewing = null;                  // the request for a preview, and whether it must be repeated
 async function previewMix() {
   if (previewing) { previewing.again = true; return; }
-  const {object} = mixing, mine = previewing = {again: false};
+  const {object} = mixing, at = state.version, mine = previewing = {again: false};
   try {
     const answer = await post('/thumbnail', {object, style: mixedStyle()});
     const image = await createImageBitmap(await answer.blob());
-    if (objects.has(object)) mixed = {object, image: ofObject(image, object)};
+    if (at === state.version) mixed = {object, at, image: ofObject(image, object)};
     draw();
   } catch { /* a newer edit */ }
   previewing = null;
@@ -126,12 +128,18 @@ $('share').oninput = () => {
   $('shareout').value = `${Math.round(100 * $('share').value)} %`;
   if (mixing?.to) previewMix();
 };
-$('share').onchange = async () => {
-  if (!mixing?.to) return;
+// By keys, what is reached after a while is one edit.
+let waiting = null;
+$('share').onpointerdown = () => { waiting = null; };
+$('share').onkeydown = () => { clearTimeout(waiting); waiting = setTimeout(() => { waiting = null; giveMix(); }, 600); };
+$('share').onblur = () => { if (waiting) { clearTimeout(waiting); waiting = null; giveMix(); } };
+$('share').onchange = () => { if (!waiting) giveMix(); };
+async function giveMix() {
+  if (!mixing?.to || mixing.object !== selected) return;
   const done = await edit(styleEdit(mixedStyle()));
   if (mixed) mixed = done ? {...mixed, version: done.version} : null;
   draw();
-};
+}
 
 // Returns a picture of the box of an object without what is around it, as a canvas.
 function ofObject(image, id) {
@@ -147,7 +155,8 @@ function ofObject(image, id) {
 
 // Paints the preview over the object.
 function paintMix(g) {
-  if (!mixed || mixed.version <= shownVersion || !objects.has(mixed.object)) return;
+  const isNew = mixed?.version ? mixed.version === state.version && shownVersion < mixed.version : mixed?.at === state.version;
+  if (!isNew) return;
   g.drawImage(mixed.image, ...objects.get(mixed.object).box.slice(0, 2));
 }
 
