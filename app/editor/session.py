@@ -323,7 +323,8 @@ class Session:
                styles: string = None, photo: string = None, label_name: string = None,
                inst_name: string = None, styles_name: string = None, photo_name: string = None):
         """Offer the styles that the objects of another scene have in its photograph, or in its file
-        of styles: a scene of the list, or of files (base64) of these names. Return the state."""
+        of styles: a scene of the list, or of files (base64) of these names. Return the state and
+        `notes`, the warnings."""
         e = self.editor
         e.require_encoder()
         if (scene is None) == (label is None):
@@ -341,17 +342,18 @@ class Session:
 
         def encode():
             if scene is not None:
-                return open_files(*self.listed.files[scene])
+                with collect_warnings() as notes:
+                    return open_files(*self.listed.files[scene]), notes
             return self.read_files(open_files, names, label_path=label, inst_path=inst,
-                                   styles_path=styles, photo_path=photo)[0]
+                                   styles_path=styles, photo_path=photo)
 
         def read():
-            source = self.painter.submit(encode).result()
+            source, notes = self.painter.submit(encode).result()
             found = {'name': scene or photo_name or styles_name or label_name or 'another scene',
                      'styles': scene_files.styles_of_objects(source)}
             with self.lock:
                 self.borrowed.append(found)
-                return self.state()
+                return {**self.state(), 'notes': notes}
         return read
 
     def offers(self):

@@ -414,7 +414,10 @@ def test_styles_of_other_scenes(folder_server):
             'label': label, 'inst': inst, 'photo': encode(photo.save, 'PNG'), 'photo_name': 'p.png'
     }):
         post(server, '/borrow', given)
-    assert post(server, '/state')['borrowed'] == 3
+    notes = post(server, '/borrow', {'label': label, 'inst': encoded_map(INST[::-1]),
+                                     'photo': encode(photo.save, 'PNG'), 'inst_name': 'i.png'})
+    assert 'i.png: ' in notes['notes'][0] and 'of another scene?' in notes['notes'][0]
+    server.session.borrowed.pop()
     b, c, p = post(server, '/offers')['borrowed']
     assert [source['name'] for source in (b, c, p)] == ['b', 'c', 'p.png']
     assert {each['label'] for each in b['styles']} == {*LABEL[:4].ravel().tolist()}

@@ -89,6 +89,7 @@ function borrow(body, name) {
     showDoing('taking styles');
     const answer = await (await post('/borrow', body)).json();
     state.borrowed = answer.borrowed;
+    answer.notes.forEach(text => note(text, false, 20));
     await loadBorrowed();
     const names = [...new Set(borrowed.at(-1).styles.map(({label}) => state.labels[label].name))];
     note(`The styles of ${name} can be chosen now: ${names.join(', ')}. Select an object to see those of its label.`, false, 12);

@@ -70,8 +70,9 @@ function style(wish) {
   return edit(styleEdit(wish));
 }
 
-// Between two styles. from, to: features and the style to choose at that end of the slider.
-let mixing = null;                      // {object, from, to}; without `to` while it is chosen
+// Between two styles. from, to: features and the style to choose at that end of the slider; given:
+// where the slider was at the last edit.
+let mixing = null;                      // {object, from, to, given}; without `to` while it is chosen
 // A preview {image, object, at, version}: of the state `at`, and if it has become an edit, of its
 // version until its picture comes.
 let mixed = null;
@@ -96,7 +97,7 @@ function mixWith(wish) {
     const {style} = objects.get(mixing.object);
     mixing.from = {features: now, wish: style ?? now};
     mixing.to = {features: typeof wish === 'number' ? styles[wish] : wish, wish};
-    $('share').value = 0;
+    $('share').value = mixing.given = '0';
     $('shareout').value = '0 %';
     showMixing();
     $('share').focus();
@@ -135,7 +136,8 @@ $('share').onkeydown = () => { clearTimeout(waiting); waiting = setTimeout(() =>
 $('share').onblur = () => { if (waiting) { clearTimeout(waiting); waiting = null; giveMix(); } };
 $('share').onchange = () => { if (!waiting) giveMix(); };
 async function giveMix() {
-  if (!mixing?.to || mixing.object !== selected) return;
+  if (!mixing?.to || mixing.object !== selected || mixing.given === $('share').value) return;
+  mixing.given = $('share').value;
   const done = await edit(styleEdit(mixedStyle()));
   if (mixed) mixed = done ? {...mixed, version: done.version} : null;
   draw();
