@@ -112,6 +112,7 @@ class Session:
                          'style': numbers.get(label if e.by_label else i)}
                         for i, label, pixels, box in zip(*(x.tolist() for x in e.objects))],
             'undo': e.now, 'redo': len(e.history) - 1 - e.now,
+            'history': [entry.name for entry in e.history],
             'unsaved': not e.is_saved(), 'unsaved_found': [*self.unsaved.values()],
             'warnings': e.opened.warnings, 'no_styles': scene_files.labels_without_styles(e),
             'encoder': e.run.E is not None, 'photo': e.opened.photo is not None,
@@ -302,7 +303,7 @@ class Session:
             state, noise = scene_files.read_recovery(path, e)
             if (about['name'], noise, state.label.shape) == (
                     e.opened.name, e.opened.noise, e.state.label.shape):
-                e.push(state)
+                e.push(state, 'restore')
                 e.opened.recovered = (about['edits'] or 1) - 1
             else:
                 e.open(state, noise=noise)
