@@ -31,7 +31,8 @@ MAX_THREADS = 200                       # of this process; a client takes one
 MAX_WAITING = 32                        # clients that have not sent their request yet
 MAX_REPORTED = 10                       # addresses of which refused requests are printed
 PAGE = Path(__file__).parent / 'page'
-SCRIPTS = 'scene drawing panels pointer files keys start'.split()     # in this order
+SCRIPTS = ('scene selection shapes handles drawing panels pointer files history menu keys start'
+           .split())                    # in this order
 
 
 def read_page():
