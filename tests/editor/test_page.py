@@ -657,20 +657,25 @@ def boxes(page, *ids):
     return [page.js('return objects.get(arguments[0])?.box', i) for i in ids]
 
 
-def pull(page, name, *offsets, keys=()):
+@contextlib.contextmanager
+def held(page, *keys):
+    for key in keys:
+        ActionChains(page.browser).key_down(key).perform()
+    yield
+    for key in keys:
+        ActionChains(page.browser).key_up(key).perform()
+
+
+def pull(page, name, *offsets):
     """Drag a handle of the selected objects by offsets in pixels of the picture, and release."""
     x, y = page.js('const box = $("view").getBoundingClientRect(), at = handles(panes()[0])'
                    '.find(({name}) => name === arguments[0]); return [box.left + at.x, box.top + '
                    'at.y]', name)
     zoom, action = page.js('return zoom'), ActionBuilder(page.browser)
-    for key in keys:
-        action.key_action.key_down(key)
     action.pointer_action.move_to_location(round(x), round(y)).pointer_down()
     for dx, dy in offsets:
         action.pointer_action.move_to_location(round(x + zoom * dx), round(y + zoom * dy))
     action.pointer_action.pointer_up()
-    for key in keys:
-        action.key_action.key_up(key)
     action.perform()
 
 
@@ -680,7 +685,8 @@ def test_handles_scale_flip_and_copy(opened, browser):
     pull(page, 'se', (3, 3), (8, 4))                        # about the corner opposite to it
     page.settled()
     assert boxes(page, 26000) == [[8, 24, 32, 44]]
-    pull(page, 'nw', (-3, -5), (-8, -2), keys=[Keys.SHIFT])         # in proportion
+    with held(page, Keys.SHIFT):                            # in proportion
+        pull(page, 'nw', (-3, -5), (-8, -2))
     page.settled()
     assert boxes(page, 26000) == [[0, 17, 32, 44]] and page.js('return state.undo') == 1
     page.js('actions.undo()')
@@ -706,15 +712,8 @@ def test_handles_scale_flip_and_copy(opened, browser):
     assert page.js('return state.history') == ['open', 'move car']
 
     # Alt-drag copies, Shift keeps a direction; keys do the same as handles.
-    action = ActionBuilder(browser)
-    action.key_action.key_down(Keys.ALT).key_down(Keys.SHIFT)
-    for i, point in enumerate((CAR, (20, 20), (15, 8))):
-        action.pointer_action.move_to_location(*map(round, page.at(*point)))
-        if i == 0:
-            action.pointer_action.pointer_down()
-    action.pointer_action.pointer_up()
-    action.key_action.key_up(Keys.ALT).key_up(Keys.SHIFT)
-    action.perform()
+    with held(page, Keys.ALT, Keys.SHIFT):
+        page.drag(CAR, (20, 20), (15, 8))
     page.settled()
     assert boxes(page, 26000, 26002) == [[8, 24, 24, 40], [8, 4, 24, 20]]
     assert page.js('return selected') == 26002
@@ -774,9 +773,8 @@ def test_menu_isolation_and_picking(opened, browser):
     # Alt picks the label with every tool.
     for tool in 'vb':
         page.press(tool)
-        ActionChains(browser).key_down(Keys.ALT).perform()
-        page.drag(PERSON)
-        ActionChains(browser).key_up(Keys.ALT).perform()
+        with held(page, Keys.ALT):
+            page.drag(PERSON)
         assert page.js('return [paintLabel, selected]') == [24, 24000]
         page.js('paintLabel = 7')
     page.settled()
@@ -784,9 +782,8 @@ def test_menu_isolation_and_picking(opened, browser):
 
 
 def shift(page, *points):
-    ActionChains(page.browser).key_down(Keys.SHIFT).perform()
-    page.drag(*points)
-    ActionChains(page.browser).key_up(Keys.SHIFT).perform()
+    with held(page, Keys.SHIFT):
+        page.drag(*points)
 
 
 def test_lasso_polygon_and_straight_lines(opened, browser):
