@@ -20,7 +20,7 @@ const actions = {
   fit, save, copy: () => copy(), wipe: toggleWipe, retry: () => { beating = false; beat(); },
   fold: () => $('fold').setAttribute('aria-expanded', !document.body.classList.toggle('folded')),
   open: () => $('files').click(), photo: () => $('photofile').click(),
-  help: () => $('sheet').showModal(), shut: () => $('sheet').close(),
+  help: () => { $('sheet').showModal(); $('sheet').scrollTop = 0; }, shut: () => $('sheet').close(),
   remove: () => {
     const ids = selection(), which = chosen();
     select([]);
