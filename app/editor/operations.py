@@ -387,9 +387,11 @@ class Editor:
         centre = (boxes[:, :2].min(0) + boxes[:, 2:].max(0)) / 2
         maps = []
         for axis, (factor, shift) in enumerate((last.across, last.down)):
-            by_factor = -scale[axis] if flip and axis == 0 else scale[axis]
+            change = -scale[axis] if flip and axis == 0 else scale[axis]
             fixed = about[axis] if about else factor * float(centre[axis]) + shift
-            maps.append((by_factor * factor, fixed + by_factor * (shift - fixed) + by[axis]))
+            maps.append((change * factor, fixed + change * (shift - fixed) + by[axis]))
+            if abs(change * factor) > FAR:
+                raise UserError('the objects would be too large')
         self.moved = last._replace(across=maps[0], down=maps[1])
         state = base.transformed(self.moved)
         self.described = base.described

@@ -258,6 +258,9 @@ def test_move_scales_about_a_point_and_mirrors(run):
     box(scale=[-1, -2 / 3], about=[30, 15])
     box(by=[0, 5])
     assert_same(editor.state, State(label, inst, styles))
+    with pytest.raises(UserError, match='too large'):
+        for _ in range(9):
+            box(scale=[20, 1])
 
 
 def test_edits_of_several_objects(editor):
