@@ -262,7 +262,7 @@ class Editor:
 
     def in_words(self, name, object=None, objects=(), label=None, copy=False, **others):
         """Return an edit in few words, as the history lists it: 'relabel car to bus'."""
-        ids = [object] if object is not None else objects or ()
+        ids = {*([object] if object is not None else objects or ())}
         what = f'{len(ids)} objects' if len(ids) > 1 else ''.join(
             self.label_names[self.label_of(i)] for i in ids)
         words = ['copy' if copy else name, what]

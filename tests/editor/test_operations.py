@@ -265,7 +265,7 @@ def test_move_scales_about_a_point_and_mirrors(run):
 
 def test_edits_of_several_objects(editor):
     """Each is one step; objects are given by numbers or by points on them."""
-    first, both = editor.state, [26000, [6, 4]]
+    first, both = editor.state, [[6, 4], 26000, 26001]
     moved = do(editor, 'move', objects=both, by=[1, -3])
     assert (moved.inst[0:2, 2:4] == 26000).all() and (moved.inst[0:2, 7] == 26001).all()
     assert_same(do(editor, 'move', objects=[26001, 26000], by=[-1, 3]), first)
@@ -298,7 +298,7 @@ def test_edits_of_several_objects(editor):
 def test_history_has_names(editor):
     for edit in ({'do': 'relabel', 'object': 26000, 'label': 'bus'},
                  {'do': 'style', 'label': 'car', 'style': 1},
-                 {'do': 'move', 'objects': [26000, 26001], 'by': [0, -1], 'copy': True},
+                 {'do': 'move', 'objects': [26001, 26000, [6, 3]], 'by': [0, -1], 'copy': True},
                  {'do': 'paint', 'label': 'road', 'fill': [0, 0]}):
         editor.edit([edit])
     assert editor.history[-1].name == 'paint road'
