@@ -31,7 +31,9 @@ MAX_THREADS = 200                       # of this process; a client takes one
 MAX_WAITING = 32                        # clients that have not sent their request yet
 MAX_REPORTED = 10                       # addresses of which refused requests are printed
 PAGE = Path(__file__).parent / 'page'
-SCRIPTS = 'scene drawing panels styles pointer files scenes keys start'.split()     # in this order
+SCRIPTS = ('scene selection shapes handles drawing panels styles pointer files scenes history menu '
+           'keys start'
+           .split())                    # in this order
 
 
 def read_page():

@@ -69,11 +69,14 @@ def point(editor, value):
             for x, side in zip(pair, editor.state.label.shape[::-1])]
 
 
-def stroke(editor, value):
-    """Points [[x, y], ...], which may lie outside the picture."""
+def position(editor, value):
+    """A point [x, y], which may lie between pixels and outside the picture."""
     side = max(editor.state.label.shape)
-    pair = list_between(2, 2, number_between(-2 * side, 3 * side), 'a point [x, y]')
-    return list_between(1, 100_000, pair, '1 to 100000 points [[x, y], ...]')(editor, value)
+    return list_between(2, 2, number_between(-2 * side, 3 * side), 'a point [x, y]')(editor, value)
+
+
+stroke = list_between(1, 100_000, position, '1 to 100000 points [[x, y], ...]')
+corners = list_between(3, 100_000, position, '3 to 100000 points [[x, y], ...]')
 
 
 def object_id(editor, value):
@@ -85,6 +88,19 @@ def object_id(editor, value):
                       zip(*(x[-3:] for x in editor.objects[:2])))
     return checked(lambda x: type(x) is int and x in editor.objects.ids.tolist(), 'the number of '
                    f'an object in the picture, as {known}, or a point [x, y] on it')(editor, value)
+
+
+object_ids = list_between(1, 10_000, object_id, 'a list of 1 to 10000 objects')
+
+
+def scale_factors(editor, value):
+    """A factor, or [across, down], where a negative one mirrors; returned as the pair."""
+    if not isinstance(value, list):
+        return (number_between(0.05, 20)(editor, value),) * 2
+    return list_between(2, 2, checked(
+        lambda x: type(x) in (int, float) and 0.05 <= abs(x) <= 20,
+        'a number from 0.05 to 20, or from -20 to -0.05 to mirror'), '[across, down]')(
+            editor, value)
 
 
 def paint_target(editor, value):
@@ -123,12 +139,14 @@ Style = namedtuple('Style', 'number features')
 Objects = namedtuple('Objects', 'ids labels pixels boxes')
 # A State in the history. maps: both, as compressed bytes; opened: the scene it comes from, by its
 # `position` in the history and the `version` of the editor then, with photo, noise and size, and
-# `saved`, the Entries that are in files. moved: a Moved if a move made this State, else None.
-# edits: dicts that make it of the State before (an opened one: of the scene in its files), or None.
-Entry = namedtuple('Entry', 'maps styles opened moved edits')
-# What moves in a row have made of an object: `by`, `scale` and `flip` of all of them together,
-# from the object `source` in the State at the position `base` (before a copy: the original).
-Moved = namedtuple('Moved', 'object source base by scale flip')
+# `saved`, the Entries that are in files. moved: a Moved if a move made this State, else None. name:
+# what made it, in words. edits: dicts that make it of the State before (an opened one: of the scene
+# in its files), or None.
+Entry = namedtuple('Entry', 'maps styles opened moved name edits')
+# What moves in a row have made of `objects`, from the objects `sources` (before a copy: the
+# originals; ids ascend) in the State at the position `base`: x becomes across[0] * x + across[1],
+# and y the same by `down`.
+Moved = namedtuple('Moved', 'objects sources base across down')
 
 
 def nearest_pixels(hole, sources):
@@ -175,14 +193,15 @@ class Editor:
 
     def open(self, state, photo=None, noise=0, size=None, edits=()):
         """Continue with another scene, to which `reset` returns from then on. edits: see Entry."""
-        self.push(state, SimpleNamespace(position=self.now + 1, version=self.version + 1,
-                                         photo=photo, noise=noise, size=size), edits=edits)
+        opened = SimpleNamespace(position=self.now + 1, version=self.version + 1, photo=photo,
+                                 noise=noise, size=size)
+        self.push(state, 'open', opened, edits=edits)
         self.opened.saved = [self.history[self.now]]
 
-    def push(self, state, opened=None, moved=None, edits=()):
+    def push(self, state, name, opened=None, moved=None, edits=()):
         """Add `state` to the history after the present state; the states after it are dropped. A
-        move replaces the present state if that is a move of the same object and not saved.
-        edits: see Entry."""
+        move replaces the present state if that is a move of the same objects and not saved.
+        name, edits: see Entry."""
         maps = (self.history[self.now].maps if state.label is self.state.label else
                 zlib.compress(pickle.dumps(state[:2]), 1))
         last, position = self.history[self.now:self.now + 1], self.now + 1
@@ -190,13 +209,14 @@ class Editor:
                 and all(last[0] is not entry for entry in self.opened.saved)
                 and not self.is_copy(self.now)):
             position, edits = self.now, [*last[0].edits, *edits]
-        self.history[position:] = [Entry(maps, state.styles, opened or self.opened, moved, edits)]
+        self.history[position:] = [
+            Entry(maps, state.styles, opened or self.opened, moved, name, edits)]
         self.show(position, state)
 
     def is_copy(self, position):
-        """Return whether the state at a position is the copy of an object, before it is moved."""
+        """Return whether the state at a position is the copy of objects, before it is moved."""
         moved = self.history[position].moved
-        return bool(moved) and moved.object != moved.source and position == moved.base + 1
+        return bool(moved) and moved.objects != moved.sources and position == moved.base + 1
 
     def is_saved(self):
         """Return whether the present state is in files: as it was opened, or as it was saved."""
@@ -227,21 +247,20 @@ class Editor:
         trial = self.at(self.now)
         for edit in edits:
             name = edit.get('do') if isinstance(edit, dict) else None
-            if name in ('undo', 'redo') and len(edit) == 1:
-                position = trial.now + (1 if name == 'redo' else -1)
-                if not 0 <= position < len(trial.history):
-                    raise UserError(f'{name}: nothing to {name}')
-                trial.show(position, trial.state_at(position))
-                continue
-            if not isinstance(name, str) or name not in OPERATIONS:
+            if not isinstance(name, str) or name not in OPERATIONS | STEPS:
                 raise UserError(f'{json.dumps(edit)[:60]}: expected {{"do": ...}} with one of '
-                                f'{", ".join(OPERATIONS)}, undo, redo')
+                                f'{", ".join(OPERATIONS | STEPS)}')
             values = {key: value for key, value in edit.items() if key != 'do'}
             try:
-                values = parse_arguments(OPERATIONS[name], values, trial)
+                values = parse_arguments((OPERATIONS | STEPS)[name], values, trial)
+                if name in STEPS:
+                    position = STEPS[name](trial, **values)
+                    trial.show(position, trial.state_at(position))
+                    continue
                 trial.moved = None
                 state = OPERATIONS[name](trial, **values)
-                trial.push(state, moved=trial.moved, edits=trial.without_photo(edit, state))
+                trial.push(state, trial.in_words(name, **values), moved=trial.moved,
+                           edits=trial.without_photo(edit, state))
             except UserError as error:
                 raise UserError(f'{name}: {error}') from None
         vars(self).update(vars(trial))
@@ -276,6 +295,32 @@ class Editor:
             nothing = {'do': 'paint', 'label': label, 'to': object, 'rectangle': [x, y, x, y]}
             self.history[self.now] = entry._replace(edits=[*entry.edits, nothing])
 
+    def in_words(self, name, object=None, objects=(), label=None, copy=False, **others):
+        """Return an edit in few words, as the history lists it: 'relabel car to bus'."""
+        ids = {*([object] if object is not None else objects or ())}
+        what = f'{len(ids)} objects' if len(ids) > 1 else ''.join(
+            self.label_names[self.label_of(i)] for i in ids)
+        words = ['copy' if copy else name, what]
+        if label is not None:
+            words += ['to' * bool(what), self.label_names[label]]
+        return ' '.join(filter(None, words))
+
+    def undo(self):
+        return self.position_of_step(self.now - 1, 'nothing to undo')
+
+    def redo(self):
+        return self.position_of_step(self.now + 1, 'nothing to redo')
+
+    def goto(self, state: number_between(0, FAR, whole=True)):
+        last = len(self.history) - 1
+        return self.position_of_step(state, f'{state}: expected a state from 0 to {last}')
+
+    def position_of_step(self, position, error):
+        """Return a position if the history has it, else raise a UserError."""
+        if not 0 <= position < len(self.history):
+            raise UserError(error)
+        return position
+
     def inputs(self, state=None, window=np.s_[:, :]):
         """Return what generate.synthesise takes for a state (default: the present one)."""
         state = state or self.state
@@ -300,11 +345,12 @@ class Editor:
         return self.described[1]
 
     def style(self, style: style_choice, object: object_id = None, label: label_number = None,
-              seed: number_between(0, (1 << 32) - 1, whole=True) = 0):
-        """Give a style, see style_choice, to an object or to all objects of a label."""
+              seed: number_between(0, (1 << 32) - 1, whole=True) = 0,
+              objects: object_ids = None):
+        """Give a style, see style_choice, to an object, several, or all objects of a label."""
         self.require_encoder()
         ids, labels = self.objects[:2]
-        chosen = np.isin(ids, self.chosen(object, label))
+        chosen = np.isin(ids, self.chosen(object=object, objects=objects, label=label))
         if style == 'photo':
             if self.opened.photo is None:
                 raise UserError('no photograph is loaded; use --photo, or drop it onto the page')
@@ -332,17 +378,21 @@ class Editor:
                                 + (f'the styles 0 to {n_styles - 1}' if n_styles else 'no styles'))
         return self.state._replace(styles=new)
 
-    def like(self, other: object_id, object: object_id = None, label: label_number = None):
-        """Give an object, or all objects of a label, the label and the style of another object."""
-        chosen = self.chosen(object, label)
+    def like(self, other: object_id, object: object_id = None, label: label_number = None,
+             objects: object_ids = None):
+        """Give an object, several, or all objects of a label the label and style of another."""
+        chosen = self.chosen(object=object, objects=objects, label=label)
         label, style = self.label_of(other), self.state.styles.get(other)
         mask, labels = np.isin(self.state.inst, chosen), self.state.label.copy()
         labels[mask] = label
         return self.with_maps(labels, self.state.inst, dict.fromkeys(chosen, style))
 
-    def relabel(self, object: object_id, label: label_number):
-        """Give an object another label and the main style of that label."""
-        return self.with_object(self.state.inst == object, label, object)
+    def relabel(self, label: label_number, object: object_id = None, objects: object_ids = None):
+        """Give objects another label and the main style of that label; those that have it already
+        keep their style."""
+        labels = self.state.label.copy()
+        labels[np.isin(self.state.inst, self.chosen(object=object, objects=objects))] = label
+        return self.with_maps(labels, self.state.inst)
 
     def split(self, at: point):
         """Turn the connected part of an object around a point into a new object."""
@@ -350,53 +400,64 @@ class Editor:
         part = self.connected_part(*at)
         if part.sum() == (self.state.inst == old).sum():
             raise UserError(f'{at}: that object is in one piece')
-        return self.with_object(part, label, self.free_id(label), self.state.styles.get(old))
+        new = self.free_id(label)
+        return self.with_object(part, label, new, {new: self.state.styles.get(old)})
 
-    def remove(self, object: object_id):
-        """Remove an object and fill the hole from its surroundings, see `filled`."""
-        return self.with_maps(*self.filled(self.state.inst == object))
+    def remove(self, object: object_id = None, objects: object_ids = None):
+        """Remove objects and fill the hole from its surroundings, see `filled`."""
+        chosen = self.chosen(object=object, objects=objects)
+        return self.with_maps(*self.filled(np.isin(self.state.inst, chosen)))
 
-    def move(self, object: object_id, by: offset = (0, 0), scale: number_between(0.05, 20) = 1,
-             flip: boolean = False, copy: boolean = False):
-        """Scale an object about its centre, mirror and move it, or with `copy` a new object. Moves
-        of one object in a row begin with the object and the scene before the first of them."""
-        last = self.history[self.now].moved
-        if copy or not last or last.object != object:
-            new = self.free_id(self.label_of(object)) if copy else object
-            last = Moved(new, object, self.now, (0, 0), 1, False)
-        self.moved = last._replace(by=(last.by[0] + by[0], last.by[1] + by[1]),
-                                   scale=last.scale * scale, flip=last.flip != flip)
+    def move(self, object: object_id = None, by: offset = (0, 0), scale: scale_factors = (1, 1),
+             flip: boolean = False, copy: boolean = False, objects: object_ids = None,
+             about: position = None):
+        """Scale objects about a point (default: their centre), mirror and move them, or with `copy`
+        new objects. Moves of the same objects in a row begin with the objects and the scene before
+        the first of them."""
+        ids, last = self.chosen(object=object, objects=objects), self.history[self.now].moved
+        if copy or not last or {*last.objects} != {*ids}:
+            last = Moved(self.free_ids(ids) if copy else ids, ids, self.now, (1, 0), (1, 0))
         base = self.at(last.base)
+        boxes = base.objects.boxes[np.isin(base.objects.ids, last.sources)]
+        centre = (boxes[:, :2].min(0) + boxes[:, 2:].max(0)) / 2
+        maps = []
+        for axis, (factor, shift) in enumerate((last.across, last.down)):
+            change = -scale[axis] if flip and axis == 0 else scale[axis]
+            fixed = about[axis] if about else factor * float(centre[axis]) + shift
+            maps.append((change * factor, fixed + change * (shift - fixed) + by[axis]))
+            if abs(change * factor) > FAR:
+                raise UserError('the objects would be too large')
+        self.moved = last._replace(across=maps[0], down=maps[1])
         state = base.transformed(self.moved)
         self.described = base.described
         return state
 
     def transformed(self, moved):
-        """Return the present State with an object moved, see Moved."""
-        (dx, dy), scale = moved.by, moved.scale
-        mask = self.state.inst == moved.source
-        y, x = mask.nonzero()
-        middle_y, middle_x = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
-        across, down = (-1 if moved.flip else 1) / scale, 1 / scale
-        # An object may have pixels of many labels. 0 stands for the pixels around it.
-        image = Image.fromarray(mask * (self.state.label.astype(np.int32) + 1))
+        """Return the present State with objects moved, see Moved."""
+        (across, x), (down, y) = moved.across, moved.down
+        mask = np.isin(self.state.inst, moved.sources)
+        pixels = np.arange(1, mask.size + 1, dtype=np.int32).reshape(mask.shape)
+        image = Image.fromarray(np.where(mask, pixels, 0))     # 0 for the pixels around them
         image = np.asarray(image.transform(image.size, Image.Transform.AFFINE, (
-            across, 0, middle_x - across * (middle_x + dx),
-            0, down, middle_y - down * (middle_y + dy))))
+            1 / across, 0, -x / across, 0, 1 / down, -y / down)))
         target = image > 0
-        if not target.any():
-            raise UserError('the object would lie outside the picture, or be too small to see')
-        keep = moved.object != moved.source or (mask <= target).all()
-        return self.with_object(target, image[target] - 1, moved.object,
-                                self.state.styles.get(moved.source),
-                                None if keep else self.filled(mask))
+        labels, inst = (x.ravel()[image[target] - 1] for x in self.state[:2])
+        if lost := {*moved.sources} - {*np.unique(inst).tolist()}:
+            raise UserError(f'object {min(lost)} would lie outside the picture, or be too small '
+                            'to see')
+        inst = np.array(moved.objects, np.int32)[np.searchsorted(moved.sources, inst)]
+        keep = moved.objects != moved.sources or (mask <= target).all()
+        return self.with_object(target, labels, inst, {
+            new: self.state.styles.get(old) for new, old in zip(moved.objects, moved.sources)},
+            None if keep else self.filled(mask))
 
     def paint(self, label: label_number, to: paint_target = 'new', brush: stroke = None,
               width: number_between(0.5, 10_000) = 1, rectangle: rectangle = None,
-              fill: point = None):
+              polygon: corners = None, fill: point = None, within: object_ids = None):
         """Paint a label, see draw_mask, as part of an object, as a 'new' one, or as part of the
         'same' one: that of the label which the shape touches or covers most, else the largest."""
-        mask = self.draw_mask(brush, width, rectangle, fill)
+        mask = self.draw_mask(width, within, brush=brush, rectangle=rectangle, polygon=polygon,
+                              fill=fill)
         if to == 'same':
             ids, labels, pixels, _ = self.objects
             ids, pixels = ids[labels == label], pixels[labels == label]
@@ -411,12 +472,14 @@ class Editor:
         elif self.label_of(to) != label:
             raise UserError(f'object {to} has the label {self.label_names[self.label_of(to)]}, not '
                             f'{self.label_names[label]}')
-        return self.with_object(mask, label, to, self.state.styles.get(to))
+        return self.with_object(mask, label, to, {to: self.state.styles.get(to)})
 
     def erase(self, brush: stroke = None, width: number_between(0.5, 10_000) = 1,
-              rectangle: rectangle = None, fill: point = None):
+              rectangle: rectangle = None, polygon: corners = None, fill: point = None,
+              within: object_ids = None):
         """Remove the things in a shape, see draw_mask; where there are none, everything."""
-        mask = self.draw_mask(brush, width, rectangle, fill)
+        mask = self.draw_mask(width, within, brush=brush, rectangle=rectangle, polygon=polygon,
+                              fill=fill)
         things = mask & np.isin(self.state.label, self.things)
         return self.with_maps(*self.filled(things if things.any() else mask))
 
@@ -424,14 +487,18 @@ class Editor:
         """Return to the scene as it was opened; this can be undone."""
         return self.state_at(self.opened.position)
 
-    def chosen(self, object, label):
-        """Return the ids of the objects that an edit is for: one, or all of a label."""
-        if (object is None) == (label is None):
-            raise UserError('expected either "object" or "label"')
-        ids = self.objects.ids[self.objects.labels == label] if object is None else [object]
-        if not len(ids):
-            raise UserError(f'no object of the label {self.label_names[label]} in the picture')
-        return [int(i) for i in ids]
+    def chosen(self, **ways):
+        """Return the ids of the objects that an edit is for, ascending. ways: `object`, `objects`
+        or all of a `label`, of which one must be given."""
+        (way, value), *more = [item for item in ways.items() if item[1] is not None] or [(0, 0)]
+        if more or not way:
+            raise UserError(f'expected one of {quoted(ways)}')
+        if way == 'label':
+            ids = self.objects.ids[self.objects.labels == value].tolist()
+            if not ids:
+                raise UserError(f'no object of the label {self.label_names[value]} in the picture')
+            return tuple(ids)
+        return (value,) if way == 'object' else tuple(sorted({*value}))
 
     def connected_part(self, x, y):
         """Return the (H, W) mask of the pixels of the same object and label connected to (x, y)."""
@@ -446,11 +513,19 @@ class Editor:
     def label_of(self, object):
         return int(self.objects.labels[self.objects.ids == object][0])
 
-    def free_id(self, label):
-        """Return an id that no object has; for a thing of Cityscapes, in that data set's form."""
-        start = label * 1000 if label in self.things else 0
-        taken = np.isin(np.arange(start, start + len(self.objects.ids) + 1), self.objects.ids)
+    def free_id(self, label, others=()):
+        """Return an id that no object and none of `others` has; for a thing of Cityscapes, in that
+        data set's form."""
+        start, ids = label * 1000 if label in self.things else 0, [*self.objects.ids, *others]
+        taken = np.isin(np.arange(start, start + len(ids) + 1), ids)
         return start + int(taken.argmin())
+
+    def free_ids(self, sources):
+        """Return an id that no object has for the copy of each object."""
+        ids = []
+        for source in sources:
+            ids.append(self.free_id(self.label_of(source), ids))
+        return tuple(ids)
 
     def with_maps(self, label, inst, styles=()):
         """Return the State of new maps. An object keeps its style if its label stays, else it gets
@@ -469,11 +544,11 @@ class Editor:
             key: kept.get(key) or main_styles(self.clusters, [label])[0]
             for key, label in labels.items()})
 
-    def with_object(self, mask, label, object, style=None, maps=None):
-        """Give the pixels of a mask one label, or each its own, and an object; see with_maps."""
+    def with_object(self, mask, label, object, styles, maps=None):
+        """Give the pixels of a mask a label and an object, or each its own; see with_maps."""
         labels, inst = (x.copy() for x in maps or self.state[:2])
         labels[mask], inst[mask] = label, object
-        return self.with_maps(labels, inst, {object: style})
+        return self.with_maps(labels, inst, styles)
 
     def filled(self, hole):
         """Return both maps with each pixel of a hole replaced by the nearest one whose label is no
@@ -488,26 +563,49 @@ class Editor:
         label[hole], inst[hole] = label[y, x], inst[y, x]
         return label, inst
 
-    def draw_mask(self, brush, width, rectangle, fill):
-        """Return the (H, W) bool mask of a stroke, a rectangle or a connected part."""
-        if sum(shape is not None for shape in (brush, rectangle, fill)) != 1:
-            raise UserError('expected one of "brush", "rectangle" and "fill"')
-        if fill:
-            return self.connected_part(*fill)
-        mask = Image.new('1', self.state.label.shape[::-1])
-        draw, radius = ImageDraw.Draw(mask), max(0, (width - 1) / 2)
-        if rectangle:
-            draw.rectangle([*zip(sorted(rectangle[::2]), sorted(rectangle[1::2]))], fill=1)
+    def draw_mask(self, width, within, **shapes):
+        """Return the (H, W) bool mask of a brush's stroke, a rectangle, a polygon or a connected
+        part; of these, the pixels that lie `within` some objects."""
+        (shape, value), *more = [item for item in shapes.items() if item[1]] or [(0, 0)]
+        if more or not shape:
+            raise UserError(f'expected one of {quoted(shapes)}')
+        if shape == 'fill':
+            mask = self.connected_part(*value)
         else:
-            draw.line(brush, fill=1, width=max(1, round(width)))
-            draw.point(brush, fill=1)               # an ellipse one pixel wide draws nothing
-        for x, y in brush or ():
-            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
-        if not mask.getbbox():
+            mask = np.asarray(draw_shape(self.state.label.shape[::-1], shape, value, width))
+        if not mask.any():
             raise UserError('the shape lies outside the picture')
-        return np.asarray(mask)
+        if within:
+            mask = mask & np.isin(self.state.inst, within)
+            if not mask.any():
+                raise UserError('the shape lies outside the objects in "within"')
+        return mask
+
+
+def quoted(names):
+    """Return names as an error lists them: "a", "b" and "c"."""
+    *names, last = (f'"{name}"' for name in names)
+    return f'{", ".join(names)} and {last}'
+
+
+def draw_shape(size, shape, points, width):
+    """Return a picture of 1 bit of a shape: a brush's stroke of a width, a rectangle, a polygon."""
+    mask = Image.new('1', size)
+    draw, radius = ImageDraw.Draw(mask), max(0, (width - 1) / 2)
+    if shape == 'rectangle':
+        draw.rectangle([*zip(sorted(points[::2]), sorted(points[1::2]))], fill=1)
+    elif shape == 'polygon':
+        draw.polygon(points, fill=1)
+    else:
+        draw.line(points, fill=1, width=max(1, round(width)))
+        draw.point(points, fill=1)                  # an ellipse one pixel wide draws nothing
+        for x, y in points:
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
+    return mask
 
 
 OPERATIONS = {f.__name__: f for f in (
     Editor.style, Editor.like, Editor.relabel, Editor.split, Editor.remove, Editor.move,
     Editor.paint, Editor.erase, Editor.reset)}
+# They go to another state in the history and return its position.
+STEPS = {f.__name__: f for f in (Editor.undo, Editor.redo, Editor.goto)}

@@ -133,6 +133,7 @@ class Session:
                         for i, label, pixels, box in zip(*(x.tolist() for x in e.objects))],
             'undo': e.now, 'redo': len(e.history) - 1 - e.now,
             'edits': len(session) if (session := e.session()) is not None else None,
+            'history': [entry.name for entry in e.history],
             'unsaved': not e.is_saved(), 'unsaved_found': [*self.unsaved.values()],
             'warnings': e.opened.warnings, 'no_styles': scene_files.labels_without_styles(e),
             'instances': e.config.instances != 'none', 'encoder': e.run.E is not None,
@@ -315,7 +316,7 @@ class Session:
         for name in 'name warnings recovery listed_name'.split():
             setattr(e.opened, name, getattr(opened, name))
         e.opened.recovered = edited.now - opened.position + opened.recovered - 1
-        e.push(edited.state, edits=session)
+        e.push(edited.state, 'restore', edits=session)
         e.separate_moves()
         return self.changed(page)
 
@@ -477,7 +478,7 @@ class Session:
             state, noise, edits = scene_files.read_recovery(path, e)
             if (about['name'], noise, state.label.shape) == (
                     e.opened.name, e.opened.noise, e.state.label.shape):
-                e.push(state, edits=edits and [{'do': 'reset'}, *edits])
+                e.push(state, 'restore', edits=edits and [{'do': 'reset'}, *edits])
                 e.opened.recovered = (about['edits'] or 1) - 1
             else:
                 e.open(state, noise=noise, edits=edits)

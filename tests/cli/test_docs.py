@@ -249,8 +249,7 @@ def test_commands_are_listed():
 def test_edits_are_listed():
     """The table of edits has every operation with its arguments; the example has no others."""
     arguments = {name: set(signature(function).parameters) - {'self'}
-                 for name, function in operations.OPERATIONS.items()}
-    arguments |= {'undo': set(), 'redo': set(), 'reset': set()}
+                 for name, function in (operations.OPERATIONS | operations.STEPS).items()}
     written = {name: set(re.findall(r'`(\w+)`', cell))
                for names, cell in table('docs/editor.md', '`do`')
                for name in re.findall(r'`(\w+)`', names)}

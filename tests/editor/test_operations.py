@@ -150,7 +150,7 @@ def test_like_for_all_objects_of_a_label(editor):
     assert (label[INST >= 26000] == PERSON).all() and (inst == INST).all()
     assert styles[26000] == styles[26001] == styles[24000] and editor.now == 2
     for wrong in {'other': 7}, {'other': 7, 'object': 7, 'label': 7}, {'other': 7, 'label': 'bus'}:
-        with pytest.raises(UserError, match='like: (expected either|no object of the label bus)'):
+        with pytest.raises(UserError, match='like: (expected one of|no object of the label bus)'):
             editor.edit([{'do': 'like', **wrong}])
 
 
@@ -238,6 +238,90 @@ def test_move_with_copy_scale_and_flip(editor):
     assert flipped.inst[3, 1] == 26000 and flipped.inst[3, 2] != 26000
 
 
+def test_move_scales_about_a_point_and_mirrors(run):
+    """Each direction by its own factor; a series of moves equals one, also about other points."""
+    label, inst = np.full((40, 60), ROAD, np.uint8), np.full((40, 60), 7, np.int32)
+    label[10:20, 20:30], inst[10:20, 20:30] = CAR, 26000
+    label[10:15, 20:22] = PERSON
+    styles = {i: operations.cluster_style(make_clusters(), i // 1000 or i, 0) for i in (7, 26000)}
+    editor = operations.Editor(run, make_clusters(), State(label, inst, styles))
+
+    def box(**arguments):
+        editor.edit([{'do': 'move', 'object': 26000, **arguments}])
+        return editor.objects.boxes[1].tolist()
+    assert box(scale=[2, 0.5], about=[20, 20]) == [20, 15, 40, 20]
+    assert box(scale=[0.5, 3], about=[40, 15]) == [30, 15, 40, 30]
+    assert box(scale=[-1, 1], about=[40, 15], by=[-10, 0]) == [30, 15, 40, 30]
+    assert (editor.state.label[15:22, 38:40] == PERSON).all()       # mirrored
+    assert box(scale=[1, -1]) == [30, 15, 40, 30]
+    assert (editor.state.label[23:30, 38:40] == PERSON).all()
+    assert editor.now == 1 and (editor.state.inst == 26000).sum() == 150
+    box(scale=[-1, -2 / 3], about=[30, 15])
+    box(by=[0, 5])
+    assert_same(editor.state, State(label, inst, styles))
+    with pytest.raises(UserError, match='too large'):
+        for _ in range(9):
+            box(scale=[20, 1])
+
+
+def test_edits_of_several_objects(editor):
+    """Each is one step; objects are given by numbers or by points on them."""
+    first, both = editor.state, [[6, 4], 26000, 26001]
+    moved = do(editor, 'move', objects=both, by=[1, -3])
+    assert (moved.inst[0:2, 2:4] == 26000).all() and (moved.inst[0:2, 7] == 26001).all()
+    assert_same(do(editor, 'move', objects=[26001, 26000], by=[-1, 3]), first)
+    assert editor.now == 1
+    do(editor, 'move', object=26000, by=[0, -1])                # another choice: another step
+    assert editor.now == 2
+    do(editor, 'goto', state=0)
+
+    mirrored = do(editor, 'move', objects=both, flip=True)      # about the middle of them all
+    assert (mirrored.inst[3:5, 1] == 26001).all() and (mirrored.inst[3:5, 5:7] == 26000).all()
+    do(editor, 'undo')
+    do(editor, 'style', object=26001, style=2)
+    copied = do(editor, 'move', objects=both, by=[0, -3], copy=True)
+    assert (copied.inst[0, 1:3] == 26002).all() and copied.inst[0, 6] == 26003
+    assert copied.styles[26003] == copied.styles[26001] != copied.styles[26002]
+    assert (copied.inst[3:5] == INST[3:5]).all()
+
+    styles = do(editor, 'style', objects=[24000, 26003], style=1).styles
+    assert styles[24000].number == styles[26003].number == 1 and styles[26002].number == 0
+    state = do(editor, 'relabel', objects=[24000, 26003, 26002], label='person')
+    assert (state.label[np.isin(state.inst, [24000, 26003, 26002])] == PERSON).all()
+    assert state.styles[24000].number == 1 and state.styles[26003].number == 0
+    state = do(editor, 'like', objects=both, other=24000)
+    assert state.styles[26000] == state.styles[26001] == state.styles[24000]
+    now = editor.now
+    label, inst, _ = do(editor, 'remove', objects=[26000, 26001, 24000, 26002, 26003])
+    assert editor.now == now + 1 and np.unique(inst).tolist() == [7, 11, 23]
+
+
+def test_history_has_names(editor):
+    for edit in ({'do': 'relabel', 'object': 26000, 'label': 'bus'},
+                 {'do': 'style', 'label': 'car', 'style': 1},
+                 {'do': 'move', 'objects': [26001, 26000, [6, 3]], 'by': [0, -1], 'copy': True},
+                 {'do': 'paint', 'label': 'road', 'fill': [0, 0]}):
+        editor.edit([edit])
+    assert editor.history[-1].name == 'paint road'
+    do(editor, 'goto', state=3)
+    do(editor, 'reset')
+    assert [entry.name for entry in editor.history] == [
+        'open', 'relabel car to bus', 'style car', 'copy 2 objects', 'reset']
+
+
+def test_paint_a_polygon_and_within_objects(editor):
+    label, inst, _ = do(editor, 'paint', label='truck', polygon=[[4, 0], [7, 3], [4, 3]])
+    assert [(row == TRUCK).sum() for row in label] == [1, 2, 3, 4, 0, 0]
+    assert label[0, 4] == label[3, 7] == TRUCK
+    do(editor, 'undo')
+    label, _, _ = do(editor, 'paint', label='truck', polygon=[[4, 0], [7, 3], [4, 3]],
+                     within=[26001, 23])
+    assert [x.tolist() for x in (label == TRUCK).nonzero()] == [[0, 3], [4, 6]]
+    do(editor, 'undo')
+    label, _, _ = do(editor, 'erase', polygon=[[0, 2], [7.5, 2], [7.5, 5], [0, 5]], within=[[1, 3]])
+    assert (label[INST != 26000] == LABEL[INST != 26000]).all() and (label[3, 1:3] == 11).all()
+
+
 def test_paint(editor):
     label, inst, styles = do(editor, 'paint', label='truck', rectangle=[7, 5, 6, 4])
     new = int(inst[5, 7])
@@ -312,14 +396,19 @@ def random_edit(rng, editor):
     x, y = int(rng.integers(8)), int(rng.integers(6))
     label = int(rng.integers(35))
     shape = [{'brush': [[x, y], [float(rng.uniform(-2, 9)), 3]], 'width': 2},
-             {'rectangle': [x, y, int(rng.integers(8)), 2]}, {'fill': [x, y]}][rng.integers(3)]
-    return [{'do': 'style', 'object': first, 'style': int(rng.integers(3))},
-            {'do': 'style', 'object': first, 'style': 'random', 'seed': label},
-            {'do': 'like', 'object': first, 'other': second},
-            {'do': 'relabel', 'object': first, 'label': label}, {'do': 'split', 'at': [x, y]},
-            {'do': 'remove', 'object': first},
-            {'do': 'move', 'object': first, 'by': [x - 4, y - 3], 'flip': bool(x % 2),
-             'scale': float(rng.uniform(.4, 2)), 'copy': bool(y % 2)},
+             {'rectangle': [x, y, int(rng.integers(8)), 2]}, {'fill': [x, y]},
+             {'polygon': [[x, y], [float(rng.uniform(-2, 9)), 3], [4, 0]]}][rng.integers(4)]
+    shape |= {'within': [first, second]} if x == 3 else {}
+    chosen = {'object': first} if y % 2 else {'objects': [first, second, [x, y]]}
+    scale = float(rng.uniform(.4, 2))
+    return [{'do': 'style', **chosen, 'style': int(rng.integers(3))},
+            {'do': 'style', **chosen, 'style': 'random', 'seed': label},
+            {'do': 'like', **chosen, 'other': second},
+            {'do': 'relabel', **chosen, 'label': label}, {'do': 'split', 'at': [x, y]},
+            {'do': 'remove', **chosen},
+            {'do': 'move', **chosen, 'by': [x - 4, y - 3], 'flip': bool(x % 2),
+             'scale': [scale, -scale / 2] if label % 2 else scale, 'copy': bool(label % 3),
+             **({'about': [x, y]} if label % 5 else {})},
             {'do': 'paint', 'label': label, 'to': ['new', 'same'][x % 2], **shape},
             {'do': 'erase', **shape}][rng.integers(9)]
 
@@ -345,6 +434,10 @@ def test_undo_and_redo_of_a_thousand_edits(editor):
     for state in states[1:]:
         editor.edit([{'do': 'redo'}])
         assert_same(editor.state, state)
+    for i in rng.integers(len(states), size=50).tolist():
+        editor.edit([{'do': 'goto', 'state': i}])
+        assert_same(editor.state, states[i])
+        assert editor.now == i and len(editor.history) == len(states)
 
 
 def test_a_list_of_edits_is_applied_completely_or_not_at_all(editor):
@@ -360,18 +453,31 @@ def test_a_list_of_edits_is_applied_completely_or_not_at_all(editor):
     ({'do': 'vanish'}, 'expected {"do": ...} with one of style, like'),
     (['do'], 'expected {"do": ...}'),
     ({'do': ['remove']}, 'expected {"do": ...}'),
-    ({'do': 'remove'}, "remove: missing a required argument: 'object'"),
+    ({'do': 'remove'}, 'remove: expected one of "object" and "objects"'),
     ({'do': 'remove', 'object': 5}, 'remove: 5: expected the number of an object'),
     ({'do': 'remove', 'object': True}, 'true: expected the number'),
     ({'do': 'remove', 'object': [9, 0]}, 'remove: 9: expected a whole number from 0 to 7'),
-    ({'do': 'remove', 'object': 7, 'label': 3}, "keyword argument 'label'; expected object"),
+    ({'do': 'remove', 'object': 7, 'label': 3}, "argument 'label'; expected object, objects"),
+    ({'do': 'remove', 'object': 7, 'objects': [7]}, 'expected one of "object" and "objects"'),
+    ({'do': 'remove', 'objects': []}, 'expected a list of 1 to 10000 objects'),
+    ({'do': 'remove', 'objects': [7, 5]}, 'remove: 5: expected the number of an object'),
+    ({'do': 'move', 'objects': [26000, 24000], 'by': [-3, 0]}, 'object 26000 would lie outside'),
+    ({'do': 'move', 'object': 7, 'scale': [1, 0.01]}, 'from -20 to -0.05 to mirror'),
+    ({'do': 'move', 'object': 7, 'scale': [1, 1, 1]}, 'expected [across, down]'),
+    ({'do': 'move', 'object': 7, 'scale': -1}, '-1: expected a number from 0.05 to 20'),
+    ({'do': 'goto', 'state': 1}, 'goto: 1: expected a state from 0 to 0'),
+    ({'do': 'goto'}, "goto: missing a required argument: 'state'"),
+    ({'do': 'undo', 'steps': 2}, "undo: got an unexpected keyword argument 'steps'"),
+    ({'do': 'paint', 'label': 'car', 'polygon': [[0, 0], [1, 1]]}, 'expected 3 to 100000 points'),
+    ({'do': 'erase', 'fill': [0, 0], 'rectangle': [0, 0, 1, 1]}, 'expected one of "brush"'),
+    ({'do': 'erase', 'fill': [0, 0], 'within': [7]}, 'outside the objects in "within"'),
     ({'do': 'style', 'object': 7, 'style': 3}, 'style: 3: road has the styles 0 to 2'),
     ({'do': 'style', 'label': 'truck', 'style': 0}, 'style: no object of the label truck'),
-    ({'do': 'style', 'style': 0}, 'expected either "object" or "label"'),
+    ({'do': 'style', 'style': 0}, 'expected one of "object", "objects" and "label"'),
     ({'do': 'style', 'object': 7, 'style': [1, 2]}, 'expected 3 features'),
     ({'do': 'style', 'object': 7, 'style': [1, 2, float('nan')]}, 'expected a number from'),
     ({'do': 'style', 'object': 7, 'style': 'photo'}, 'no photograph is loaded'),
-    ({'do': 'paint', 'label': 'car'}, 'expected one of "brush", "rectangle" and "fill"'),
+    ({'do': 'paint', 'label': 'car'}, 'expected one of "brush", "rectangle", "polygon" and "fill"'),
     ({'do': 'paint', 'label': 'car', 'brush': []}, 'expected 1 to 100000 points'),
     ({'do': 'paint', 'label': 'car', 'brush': [[-9, -9]]}, 'outside the picture'),
     ({'do': 'move', 'object': 7, 'scale': 0}, '0: expected a number from 0.05 to 20'),

@@ -756,3 +756,277 @@ def test_tools_for_the_selected_object(opened, browser):
     page.settled()
     label, inst = page.maps()
     assert label[4, 40] == 28 and page.js('return selected') == inst[4, 40]
+
+
+# ---------------------------------------------------------- what painting programs have
+
+PERSON, CAR_2 = (28, 28), (52, 28)      # [24, 32[ and [48, 56[; they and the car: [24, 40[ high
+
+
+def boxes(page, *ids):
+    return [page.js('return objects.get(arguments[0])?.box', i) for i in ids]
+
+
+@contextlib.contextmanager
+def held(page, *keys):
+    for key in keys:
+        ActionChains(page.browser).key_down(key).perform()
+    yield
+    for key in keys:
+        ActionChains(page.browser).key_up(key).perform()
+
+
+def pull(page, name, *offsets):
+    """Drag a handle of the selected objects by offsets in pixels of the picture, and release."""
+    x, y = page.js('const box = $("view").getBoundingClientRect(), at = handles(panes()[0])'
+                   '.find(({name}) => name === arguments[0]); return [box.left + at.x, box.top + '
+                   'at.y]', name)
+    zoom, action = page.js('return zoom'), ActionBuilder(page.browser)
+    action.pointer_action.move_to_location(round(x), round(y)).pointer_down()
+    for dx, dy in offsets:
+        action.pointer_action.move_to_location(round(x + zoom * dx), round(y + zoom * dy))
+    action.pointer_action.pointer_up()
+    action.perform()
+
+
+def test_handles_scale_flip_and_copy(opened, browser):
+    _, page = opened()
+    page.drag(CAR)
+    pull(page, 'se', (3, 3), (8, 4))                        # about the corner opposite to it
+    page.settled()
+    assert boxes(page, 26000) == [[8, 24, 32, 44]]
+    with held(page, Keys.SHIFT):                            # in proportion
+        pull(page, 'nw', (-3, -5), (-8, -2))
+    page.settled()
+    assert boxes(page, 26000) == [[0, 17, 32, 44]] and page.js('return state.undo') == 1
+    page.js('actions.undo()')
+    page.settled()
+    pull(page, 'e', (-10, 0), (-24, 0))                     # over the other side: mirrored
+    page.settled()
+    assert boxes(page, 26000) == [[0, 24, 8, 40]]
+    page.js('actions.undo()')
+    page.settled()
+    before = [x.tolist() for x in page.maps()]
+    pull(page, 's', (0, 9))
+    page.press(Keys.ESCAPE)                                 # too late: nothing is held any more
+    page.settled()
+    page.js('actions.undo()')
+    page.settled()
+    page.drag(CAR)
+    page.js('drag = beginScale({clientX: 0, clientY: 0}, handles(panes()[0])[0])')
+    page.press(Keys.ESCAPE)
+    assert page.js('return [drag, selected]') == [None, 26000]
+    assert [x.tolist() for x in page.maps()] == before
+    pull(page, 'flip')
+    page.settled()
+    assert page.js('return state.history') == ['open', 'move car']
+
+    # Alt-drag copies, Shift keeps a direction; keys do the same as handles.
+    with held(page, Keys.ALT, Keys.SHIFT):
+        page.drag(CAR, (20, 20), (15, 8))
+    page.settled()
+    assert boxes(page, 26000, 26002) == [[8, 24, 24, 40], [8, 4, 24, 20]]
+    assert page.js('return selected') == 26002
+    for _ in range(4):
+        page.press(Keys.CONTROL, Keys.ARROW_RIGHT)
+    page.press('.')
+    page.settled()
+    (x0, y0, x1, y1), = boxes(page, 26002)
+    assert x1 - x0 in (20, 21) and y1 - y0 in (16, 17) and page.js('return state.undo') == 3
+
+
+def context_click(page, point):
+    x, y = page.at(*point)
+    for kind in ('mousePressed', 'mouseReleased'):
+        page.browser.execute_cdp_cmd('Input.dispatchMouseEvent', {
+            'type': kind, 'x': x, 'y': y, 'button': 'right', 'clickCount': 1})
+
+
+def test_menu_isolation_and_picking(opened, browser):
+    _, page = opened()
+    context_click(page, CAR_2)
+    assert page.js('return [selected, $("menu").hidden]') == [26001, False]
+    assert focus(page) is None or page.js('return document.activeElement.role') == 'menuitem'
+    for key in ('f', Keys.ENTER):                           # Flip
+        page.press(key)
+    page.settled()
+    assert page.js('return [state.history[1], $("menu").hidden]') == ['move car', True]
+    page.press('m')
+    page.press(Keys.ESCAPE)
+    assert page.js('return [selected, $("menu").hidden]') == [26001, True] and focus(page) == 'view'
+    page.press('m')
+    page.press(Keys.END)
+    page.press(Keys.ENTER)                                  # Remove
+    page.settled()
+    assert boxes(page, 26001) == [None]
+
+    # A double click isolates: nothing is painted outside, also after a part is another object.
+    ActionChains(browser).double_click(browser.find_element(By.ID, 'view')).perform()
+    assert page.js('return [...isolated]') == [11]          # in the middle of the page
+    assert not page.js('return $("isolated").hidden')
+    page.press(Keys.ESCAPE)
+    assert page.js('return [isolated, selected]') == [None, 11]
+    page.drag(CAR)
+    page.press(Keys.ENTER)
+    page.js('paintLabel = 28')
+    for _ in range(2):
+        page.press('r')
+        page.drag((4, 20), (10, 25), (16, 30))
+        page.settled()
+    label, inst = page.maps()
+    assert (label[24:31, 8:17] == 28).all() and (label == 28).sum() == 7 * 9
+    assert page.js('return $("isolated").textContent').startswith('Only car')
+    page.press('v')
+    page.drag((40, 4))                                      # a click outside shows all again
+    assert page.js('return [isolated, selected]') == [None, 23]
+
+    # Alt picks the label with every tool.
+    for tool in 'vb':
+        page.press(tool)
+        with held(page, Keys.ALT):
+            page.drag(PERSON)
+        assert page.js('return [paintLabel, selected]') == [24, 24000]
+        page.js('paintLabel = 7')
+    page.settled()
+    assert page.js('return state.undo') == 4
+
+
+def shift(page, *points):
+    with held(page, Keys.SHIFT):
+        page.drag(*points)
+
+
+def test_lasso_polygon_and_straight_lines(opened, browser):
+    _, page = opened()
+    page.js('paintLabel = 28; setWidth(1); $("view").focus()')
+    page.press('o')
+    page.drag((2, 2), (12, 2), (12, 6), (2, 6))
+    page.settled()
+    assert (next(page.maps())[2:7, 2:13] == 28).all() and page.js('return state.undo') == 1
+    page.press('y')
+    for point in ((20, 2), (30, 2), (40, 10), (30, 12)):
+        page.drag(point)
+    page.press(Keys.BACKSPACE)
+    page.press(Keys.BACKSPACE)
+    page.drag((30, 12))
+    page.drag((20, 12))
+    assert page.js('return [polygon.points.length, state.undo]') == [4, 1]
+    page.drag((20, 2))                                      # the first corner closes it
+    page.settled()
+    label, _ = page.maps()
+    assert (label[2:13, 20:31] == 28).all() and (label == 28).sum() == 11 * 11 + 5 * 11
+    page.drag((50, 2))
+    page.press(Keys.ESCAPE)
+    assert page.js('return polygon') is None
+    Select(browser.find_element(By.ID, 'to')).select_by_value('erase')
+    for point in ((20, 2), (30, 2), (30, 12)):
+        page.drag(point)
+    page.press(Keys.ENTER)
+    page.settled()
+    assert (next(page.maps()) == 28).sum() < 11 * 11 and page.js('return state.undo') == 3
+    Select(browser.find_element(By.ID, 'to')).select_by_value('new')
+
+    # Shift paints a line from the end of the last stroke, a straight one, or a square.
+    page.js('actions.reset()')
+    page.press('b')
+    page.drag((4, 44))
+    shift(page, (20, 44))
+    page.settled()
+    assert (next(page.maps())[44] == 28).nonzero()[0].tolist() == list(range(4, 21))
+    page.press('r')
+    shift(page, (40, 2), (43, 9), (46, 12))
+    page.settled()
+    label, _ = page.maps()
+    assert (label[2:13, 40:51] == 28).all() and (label[:24] == 28).sum() == 11 * 11
+
+    # By keys: arrows move the cursor, Enter presses and releases.
+    page.js('actions.reset(); setTool("rectangle"); cursor = [10, 4]')
+    page.press(Keys.ENTER)
+    for key in (Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ENTER):
+        page.press(key)
+    page.settled()
+    assert (next(page.maps()) == 28).nonzero()[0].tolist() == [4, 4, 5, 5, 6, 6]
+
+
+def test_several_objects_at_once(opened, browser):
+    _, page = opened()
+    page.drag(CAR)
+    shift(page, CAR_2)
+    shift(page, PERSON)
+    assert page.js('return selection()') == [24000, 26001, 26000]
+    shift(page, PERSON)
+    assert page.js('return selection()') == [26001, 26000]
+    assert page.js('return $("name").textContent') == '2 objectscar'
+    page.drag(CAR, (10, 20), (8, 12))
+    page.settled()
+    assert boxes(page, 26000, 26001) == [[4, 8, 20, 24], [44, 8, 52, 24]]
+    page.press(Keys.CONTROL, 'z')
+    page.settled()
+    page.wait('return document.querySelectorAll("#styles img").length === 3')
+    page.js('document.querySelectorAll("#styles button")[2].click()')
+    page.settled()
+    assert page.js('return state.objects.filter(({label}) => label === 26).map(({style}) => style)'
+                   ) == [2, 2]
+    Select(browser.find_element(By.ID, 'relabel')).select_by_visible_text('bus')
+    page.settled()
+    assert page.js('return state.history.at(-1)') == 'relabel 2 objects to bus'
+    assert (next(page.maps()) == 28).sum() == 16 * 16 + 8 * 16
+
+    page.drag((2, 20), (20, 30), (40, 42))                  # a frame around the bus and the person
+    assert page.js('return selection().sort()') == [24000, 26000]
+    assert page.js('return $("relabel").selectedOptions[0].textContent') == 'several labels'
+    shift(page, (44, 20), (50, 30), (60, 42))
+    assert page.js('return selection().length') == 3
+    pull(page, 'nw', (4, 2), (8, 8))
+    page.settled()
+    assert boxes(page, 26000, 24000, 26001) == [
+        [16, 32, 29, 40], [29, 32, 36, 40], [49, 32, 56, 40]]
+    now = page.js('return state.undo')
+    page.press(Keys.DELETE)
+    page.settled()
+    assert page.js('return [selected, state.undo, state.objects.length]') == [None, now + 1, 3]
+    page.press('n')
+    page.press(Keys.SHIFT, 'n')
+    assert page.js('return selection().length') == 2
+
+
+def test_history_and_wipe(opened, browser):
+    _, page = opened()
+    page.wait('return originalOf === state.opened')
+    page.js(f'edit({BUS}); edit({{do: "relabel", object: 23, label: "bus"}}); '
+            'edit({do: "remove", object: 26000})')
+    page.settled()
+    states = Select(browser.find_element(By.ID, 'states'))
+    assert [option.text for option in states.options] == [
+        'Open', 'Paint bus', 'Relabel sky to bus', 'Remove car']
+    version = page.js('return state.version')
+    states.select_by_visible_text('Paint bus')
+    page.settled()
+    assert page.js('return [state.undo, state.redo, state.version]') == [1, 2, version + 1]
+    assert page.js('return $("states").value') == '1'
+    page.js('$("states").focus()')
+    page.press(Keys.ARROW_DOWN)
+    page.press(Keys.ARROW_DOWN)
+    page.settled()
+    assert page.js('return [state.undo, document.activeElement.id]') == [3, 'states']
+
+    page.js('setView("labels")')
+    page.click('wipe')
+    colours = {label['name']: label['colour'] for label in page.js('return state.labels')}
+
+    def colour(x, y):
+        page.js('paintStage()')
+        u, v = page.at(x, y)
+        return page.js('const box = $("view").getBoundingClientRect(); return [...$("view")'
+                       '.getContext("2d").getImageData(arguments[0] - box.left, arguments[1] - '
+                       'box.top, 1, 1).data].slice(0, 3)', u, v)
+    assert (colour(20, 4), colour(44, 4)) == (colours['sky'], colours['bus'])
+    x, y = page.at(32, 20)
+    page.js('setWipe((arguments[0] - $("view").getBoundingClientRect().left) / panes()[0].w)', x)
+    page.drag((32, 20), (40, 20), (56, 20))                 # the line is dragged with every tool
+    assert (colour(44, 4), colour(60, 4)) == (colours['sky'], colours['bus'])
+    page.js('$("wipeat").focus()')
+    page.press(Keys.HOME)
+    assert colour(20, 4) == colours['bus']
+    page.press('x')
+    assert page.js('return [wiping, state.undo]') == [False, 3]

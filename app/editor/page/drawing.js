@@ -72,63 +72,69 @@ function paintStage() {
   g.setTransform(ratio, 0, 0, ratio, 0, 0);
   g.clearRect(0, 0, w, h);
   for (const pane of panes()) {
-    g.save();
-    g.beginPath(); g.rect(pane.x, pane.y, pane.w, pane.h); g.clip();
-    g.translate(pane.x + left, pane.y + top_); g.scale(zoom, zoom);
-    g.imageSmoothingEnabled = pane.what !== 'labels' && zoom < 6;
-    g.imageSmoothingQuality = 'high';
-    const [shown, map] = before && originalOf === state.opened ? [original, originalMap] : [picture, labelMap];
-    g.drawImage(pane.what === 'labels' || !shown ? map : shown, 0, 0);
-    if (pane.what === 'blend' && shown) {
-      g.globalAlpha = +$('blend').value; g.drawImage(map, 0, 0); g.globalAlpha = 1;
-    }
-    if (!before) paintOver(g);
-    g.restore();
+    paintPane(g, pane, before && originalOf === state.opened);
+    if (wipeCanShow()) paintWipe(g, pane);
+    paintHandles(g, pane);
   }
   $('zoomed').textContent = `${state.size[0]} x ${state.size[1]}, ${Math.round(100 * zoom)} %`;
 }
 
-function paintOver(g) {
-  const stroke = (path, colour, width, dash = []) => {
-    g.setLineDash(dash.map(x => x / zoom)); g.lineWidth = width / zoom; g.strokeStyle = colour;
-    g.stroke(path); g.setLineDash([]);
-  };
-  const of = id => outlines[id] ??= outline(id);
-  if (hovered !== null && hovered !== selected && objects.has(hovered) && !drag)
-    stroke(of(hovered), '#ffffffa0', 1.2);
-  if (selected !== null && objects.has(selected)) {
-    if (drag?.kind === 'move' || scaling) {
-      const {dx, dy} = drag?.kind === 'move' ? drag : {dx: 0, dy: 0};
-      const [x0, y0, x1, y1] = objects.get(selected).box;
-      const x = (x0 + x1) / 2, y = (y0 + y1) / 2, moved = new Path2D();
-      moved.addPath(of(selected), new DOMMatrix().translate(x + dx, y + dy)
-        .scale(scaling || 1).translate(-x, -y));
-      stroke(of(selected), '#ffffff60', 1.2, [3, 3]);
-      stroke(moved, '#000', 3.4); stroke(moved, '#6fb3ff', 1.8);
-    } else {
-      stroke(of(selected), '#000', 3.4); stroke(of(selected), '#fff', 1.8, [5, 4]);
-    }
+// Draws the scene as it is, or as it was opened, into a pane.
+function paintPane(g, pane, old) {
+  g.save();
+  g.beginPath(); g.rect(pane.x, pane.y, pane.w, pane.h); g.clip();
+  g.translate(pane.x + left, pane.y + top_); g.scale(zoom, zoom);
+  g.imageSmoothingEnabled = pane.what !== 'labels' && zoom < 6;
+  g.imageSmoothingQuality = 'high';
+  const [shown, map] = old ? [original, originalMap] : [picture, labelMap];
+  g.drawImage(pane.what === 'labels' || !shown ? map : shown, 0, 0);
+  if (pane.what === 'blend' && shown) {
+    g.globalAlpha = +$('blend').value; g.drawImage(map, 0, 0); g.globalAlpha = 1;
   }
-  paintMix(g);
-  strokes.forEach(stroke => paintStroke(g, stroke));
-  if (drag?.kind === 'stroke') paintStroke(g, drag);
-  else if (cursor && (tool === 'brush' || tool === 'erase')) {
-    const circle = new Path2D();
-    circle.arc(cursor[0] + .5, cursor[1] + .5, +$('width').value / 2, 0, 7);
-    stroke(circle, '#000', 2.4); stroke(circle, '#fff', 1.2);
-  }
+  if (!before) paintOver(g, pane.what);
+  g.restore();
 }
 
-function paintStroke(g, {tool, label, points, width}) {
-  const [r, gr, b] = tool === 'erase' ? [255, 255, 255] : state.labels[label].colour;
-  g.strokeStyle = g.fillStyle = `rgba(${r},${gr},${b},.75)`;
-  if (tool === 'rectangle') {
-    const [[x0, y0], [x1, y1]] = [points[0], points.at(-1)];
-    g.fillRect(Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0) + 1, Math.abs(y1 - y0) + 1);
-  } else {
-    g.lineWidth = width; g.lineCap = g.lineJoin = 'round';
-    g.beginPath(); points.forEach(([x, y], i) => g[i ? 'lineTo' : 'moveTo'](x + .5, y + .5));
-    if (points.length === 1) g.lineTo(points[0][0] + .51, points[0][1] + .5);
-    g.stroke();
+// Draws lines of a width in pixels of the screen.
+function line(g, path, colour, width, dash = []) {
+  g.setLineDash(dash.map(x => x / zoom)); g.lineWidth = width / zoom; g.strokeStyle = colour;
+  g.stroke(path); g.setLineDash([]);
+}
+
+function paintOver(g, what) {
+  const of = id => outlines[id] ??= outline(id);
+  if (isolated) g.drawImage(shadeCanvas(), 0, 0);
+  if (hovered !== null && !selection().includes(hovered) && objects.has(hovered) && !drag)
+    line(g, of(hovered), '#ffffffa0', 1.2);
+  const matrix = dragMatrix();
+  if (matrix && drag) drag.ghost ??= ghost();
+  for (const id of selection()) {
+    if (!matrix) line(g, of(id), '#000', 3.4);
+    line(g, of(id), matrix ? '#ffffff60' : '#fff', matrix ? 1.2 : 1.8, matrix ? [3, 3] : [5, 4]);
   }
+  paintMix(g);
+  strokes.forEach(stroke => paintStroke(g, stroke, what));
+  if (matrix) paintGhost(g, {...drag ? drag.ghost : {of: selection().map(of)}, matrix}, what);
+  if (drag?.kind === 'frame' && drag.far) {
+    const frame = new Path2D();
+    frame.rect(drag.x, drag.y, drag.dx, drag.dy);
+    line(g, frame, '#000', 2.4); line(g, frame, '#fff', 1.2, [4, 3]);
+  }
+  if (polygon) paintCorners(g);
+  if (drag?.kind === 'stroke') paintStroke(g, drag);
+  else if (cursor) paintCursor(g);
+}
+
+// Draws the circle of the brush, the line that Shift would paint, or what the arrow keys move.
+function paintCursor(g) {
+  const [x, y] = cursor.map(value => value + .5), path = new Path2D(), r = 10 / zoom;
+  if (tool === 'brush' || tool === 'erase') {
+    path.arc(x, y, +$('width').value / 2, 0, 7);
+    if (shiftHeld && lastEnd?.opened === state.opened) {
+      path.moveTo(...lastEnd.at.map(value => value + .5)); path.lineTo(x, y);
+    }
+  } else if (cursorByKeys) {
+    path.moveTo(x - r, y); path.lineTo(x + r, y); path.moveTo(x, y - r); path.lineTo(x, y + r);
+  } else return;
+  line(g, path, '#000', 2.4); line(g, path, '#fff', 1.2);
 }

@@ -1,6 +1,6 @@
 // Buttons, lists and keys.
 function setTool(next) {
-  tool = next; liking = false;
+  tool = next; liking = false; polygon = null;
   for (const button of document.querySelectorAll('[data-tool]'))
     button.setAttribute('aria-pressed', button.dataset.tool === tool);
   if (state) { showObject(); draw(); }
@@ -17,16 +17,18 @@ function setWidth(width) { $('width').value = width; $('widthout').value = $('wi
 
 const actions = {
   undo: () => edit({do: 'undo'}), redo: () => edit({do: 'redo'}), reset: () => edit({do: 'reset'}),
-  fit, save: () => save(), copy, retry: () => { beating = false; beat(); },
+  fit, save: () => save(), copy: () => copy(), wipe: toggleWipe, retry: () => { beating = false; beat(); },
   fold: () => $('fold').setAttribute('aria-expanded', !document.body.classList.toggle('folded')),
   open: () => $('files').click(), photo: () => $('photofile').click(),
-  help: () => $('sheet').showModal(), shut: () => $('sheet').close(),
+  help: () => { $('sheet').showModal(); $('sheet').scrollTop = 0; }, shut: () => $('sheet').close(),
   remove: () => {
-    const object = selected;
-    selected = null;
-    if (object !== null) edit({do: 'remove', object}).then(done => { if (!done) { selected = object; show(); } });
+    const ids = selection(), which = chosen();
+    select([]);
+    if (ids.length) edit({do: 'remove', ...which}).then(done => { if (!done) select(ids.filter(id => objects.has(id))); });
   },
-  flip: () => move(0, 0, 1, true),
+  flip: () => move(0, 0, {flip: true}),
+  isolated: () => isolate(null),
+  isolate: () => isolate(isolated ? null : selection()),
   split: () => {
     const at = clicked;
     if (onSelected(at)) edit({do: 'split', at}).then(done => done && selectAt(...at));
@@ -40,7 +42,7 @@ const actions = {
     showObject();
   },
 };
-for (const [id, action] of Object.entries(actions)) $(id).onclick = action;
+for (const [id, action] of Object.entries(actions)) if ($(id)) $(id).onclick = action;
 for (const button of document.querySelectorAll('[data-tool]')) button.onclick = () => setTool(button.dataset.tool);
 for (const button of document.querySelectorAll('[data-view]')) button.onclick = () => setView(button.dataset.view);
 $('before').onpointerdown = () => { before = true; draw(); };
@@ -52,9 +54,9 @@ $('search').oninput = showLegend;
 let choosing = false;
 function relabel() {
   choosing = false;
-  const object = objects.get(selected);
-  if (object && +$('relabel').value !== object.label) edit({do: 'relabel', object: selected, label: +$('relabel').value});
-  else if (object) showRelabel(object);
+  const label = $('relabel').value;
+  if (label && selection().some(id => objects.get(id).label !== +label)) edit({do: 'relabel', ...chosen(), label: +label});
+  else if (selected !== null) showRelabel(objects.get(selected));
 }
 for (const list of [$('relabel'), $('to')]) {
   let byKeys = false;
@@ -75,7 +77,7 @@ for (const list of [$('relabel'), $('to')]) {
 $('relabel').onblur = () => { if (choosing) relabel(); };
 // After a click with a pointer, keys belong to the canvas again: Space does not press the button.
 document.addEventListener('click', event => {
-  if (event.detail && !document.querySelector('dialog[open]') && event.target.closest('button, input:not([type=search]), label'))
+  if (event.detail && !document.querySelector('dialog[open]') && event.target.closest('button, input:not([type=search]), label') && !event.target.closest('#menu'))
     $('view').focus({preventScroll: true});
 });
 $('scale').oninput = () => {
@@ -83,7 +85,7 @@ $('scale').oninput = () => {
   $('scaled').value = `${Math.round(100 * scaling)} %`;
   draw();
 };
-$('scale').onchange = () => { if (scaling !== 1) move(0, 0, scaling); };
+$('scale').onchange = () => { if (scaling !== 1) move(0, 0, {scale: scaling}); };
 $('scale').onblur = $('scale').onpointerup = () => { if (+$('scale').value === 0) { scaling = null; draw(); } };
 $('files').onchange = () => { const files = [...$('files').files]; trying(async () => openScene(await sortFiles(files, true))); $('files').value = ''; };
 $('photofile').onchange = () => { if ($('photofile').files[0]) takePhoto($('photofile').files[0]); $('photofile').value = ''; };
@@ -96,17 +98,46 @@ window.onbeforeunload = event => { if (state?.unsaved || pending) event.preventD
 
 const keys = {
   v: () => setTool('select'), b: () => setTool('brush'), r: () => setTool('rectangle'),
-  g: () => setTool('fill'), e: () => setTool('erase'), i: () => setTool('pick'), h: () => setTool('pan'),
+  o: () => setTool('lasso'), y: () => setTool('polygon'), g: () => setTool('fill'), e: () => setTool('erase'), i: () => setTool('pick'), h: () => setTool('pan'),
   1: () => setView('picture'), 2: () => setView('labels'), 3: () => setView('both'), 4: () => setView('blend'),
   0: fit, '+': () => zoomMiddle(1.25), '=': () => zoomMiddle(1.25), '-': () => zoomMiddle(0.8),
   '[': () => setWidth(+$('width').value - 2), ']': () => setWidth(+$('width').value + 2),
-  Delete: actions.remove, Backspace: actions.remove, d: copy, f: actions.flip, s: actions.random,
-  n: () => selectNext(1), p: () => selectNext(-1), l: actions.like, '?': actions.help, c: () => { before = true; draw(); },
-  Escape: () => { if (liking || drag) { liking = false; drag = null; } else selected = null; show(); }, ' ': () => { spaceHeld = true; },
+  Delete: actions.remove, Backspace: () => polygon ? dropCorner() : actions.remove(), d: actions.copy, f: actions.flip, s: actions.random,
+  ',': () => move(0, 0, {scale: 1 / 1.05}), '.': () => move(0, 0, {scale: 1.05}), a: selectAlike, x: toggleWipe, m: menuByKey, ContextMenu: menuByKey,
+  n: add => selectNext(1, add), p: add => selectNext(-1, add), l: actions.like, '?': actions.help, c: () => { before = true; draw(); },
+  Escape: () => {
+    if (polygon) polygon = null;
+    else if (liking || drag) { liking = false; drag = null; }
+    else if (isolated) isolate(null);
+    else select([]);
+    show();
+  },
+  ' ': () => { spaceHeld = true; },
 };
+// Arrow keys move the selected objects, the view, or with other tools a cursor, at which Enter presses.
+const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
+function arrow(dx, dy) {
+  if (tool === 'select' && selected !== null && !liking) return move(dx, dy);
+  if (tool === 'pan') { left -= 20 * dx; top_ -= 20 * dy; fitted = false; return draw(); }
+  const from = cursor ?? state.size.map(side => side >> 1);
+  cursorByKeys = true;
+  pointAt(from.map((value, i) => Math.min(state.size[i] - 1, Math.max(0, value + [dx, dy][i]))));
+  if (drag?.kind === 'stroke') extendStroke(cursor, false);
+  draw();
+}
+function enter() {
+  const done = drag;
+  if (polygon && (!cursorByKeys || polygon.points.length > 1 && `${polygon.points.at(-1)}` === `${cursor}`)) closePolygon();
+  else if (done) { drag = null; if (done.kind === 'stroke') stroked(done); }
+  else if (tool === 'select' && !liking && !(cursorByKeys && cursor && !onSelected(cursor))) actions.isolate();
+  else if (cursor && STROKES.includes(tool) && !liking) drag = beginStroke(cursor, panes()[0], shiftHeld);
+  else if (cursor) clickAt(...cursor);
+  draw();
+}
 const zoomMiddle = factor => { const [pane] = panes(); zoomAt(pane.w / 2, pane.h / 2, factor); };
 
 document.onkeydown = event => {
+  if (event.key === 'Shift') { shiftHeld = true; if (state) draw(); }
   const control = event.ctrlKey || event.metaKey;
   if (!state || document.querySelector('dialog[open]') || event.altKey || event.target.matches('select') && !control) return;
   if (event.target.matches('input[type=search]') && !(control && event.key.toLowerCase() === 's')) return;
@@ -114,16 +145,19 @@ document.onkeydown = event => {
   let action = null;
   if (control) {
     action = {z: event.shiftKey ? actions.redo : actions.undo, y: actions.redo, s: event.shiftKey ? saveAs : () => save()}[key];
-  } else if (key.startsWith('Arrow') && event.target === $('view') && selected !== null) {
-    const far = event.shiftKey ? 10 : 1;
-    action = () => move(...{ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, -far], ArrowDown: [0, far]}[key]);
-  } else if (!(key === ' ' && event.target.matches('button, input'))) action = keys[key];
+    if (ARROWS[key] && event.target === $('view') && selected !== null)       // wider, narrower, higher, lower
+      action = () => move(0, 0, {scale: ARROWS[key].map((step, i) => 1.05 ** (i ? -step : step))});
+  } else if (ARROWS[key] && event.target === $('view')) action = () => arrow(...ARROWS[key].map(step => step * (event.shiftKey ? 10 : 1)));
+  else if (key === 'Enter') action = event.target === $('view') && enter;
+  else if (key === 'F10' && event.shiftKey) action = menuByKey;
+  else if (!(key === ' ' && event.target.matches('button, input'))) action = keys[key];
   if (!action || event.repeat && [' ', 'c'].includes(key)) return;
   event.preventDefault();
-  action();
+  action(event.shiftKey);
 };
 document.onkeyup = event => {
   if (event.key === ' ') spaceHeld = false;
+  if (event.key === 'Shift') { shiftHeld = false; draw(); }
   if (event.key.toLowerCase() === 'c') { before = false; draw(); }
 };
 window.onblur = () => { before = spaceHeld = false; draw(); };

@@ -16,6 +16,7 @@ function show() {
 
 // What waits may give something to undo or to redo.
 function showHistory() {
+  showStates();
   $('undo').disabled = $('reset').disabled = !state.undo && !pending;
   $('redo').disabled = !state.redo && !pending;
 }
@@ -26,15 +27,17 @@ function showObject() {
   const object = objects.get(selected);
   $('object').hidden = !object; $('nothing').hidden = !!object;
   if (!object) { liking = false; return stopThumbnails(); }
-  const {name, colour} = state.labels[object.label];
-  $('name').querySelector('b').textContent = name;
-  $('name').querySelector('small').textContent = `object ${object.id}, ${object.pixels} pixels`;
+  const {name, colour} = state.labels[object.label], all = selection().map(id => objects.get(id));
+  const names = [...new Set(all.map(({label}) => state.labels[label].name))];
+  $('name').querySelector('b').textContent = more.size ? `${all.length} objects` : name;
+  $('name').querySelector('small').textContent = more.size ? names.join(', ') : `object ${object.id}, ${object.pixels} pixels`;
   $('name').querySelector('.swatch').style.background = cssColour(colour);
   showRelabel(object);
   $('styling').hidden = !state.encoder; $('nostyles').hidden = state.encoder;
   $('fromphoto').disabled = !state.photo;
-  $('random').disabled = $('main').disabled = !state.labels[object.label].styles;
-  $('split').disabled = !onSelected(clicked);
+  $('random').disabled = $('main').disabled = !all.every(({label}) => state.labels[label].styles);
+  $('split').disabled = more.size > 0 || !onSelected(clicked);
+  $('all').parentElement.hidden = more.size > 0;
   $('scale').value = 0; $('scaled').value = '100 %'; scaling = null;
   $('like').classList.toggle('on', liking);
   showStyles();
@@ -43,17 +46,16 @@ function showObject() {
 // Lists the labels that an object can have; those that were never learned come last.
 function showRelabel(object) {
   if (choosing) return;
+  const same = selection().every(id => objects.get(id).label === object.label);
   const option = ({label, name}) => Object.assign(document.createElement('option'),
-    {value: label, textContent: name, selected: label === object.label});
+    {value: label, textContent: name, selected: same && label === object.label});
   const group = document.createElement('optgroup');
   group.label = 'not in the training data';
   group.append(...state.labels.filter(({learned}) => !learned).map(option));
-  $('relabel').replaceChildren(...state.labels.filter(({learned}) => learned).map(option),
+  const none = Object.assign(document.createElement('option'), {value: '', textContent: 'several labels', selected: true});
+  $('relabel').replaceChildren(...same ? [] : [none], ...state.labels.filter(({learned}) => learned).map(option),
     ...group.children.length ? [group] : []);
 }
-
-// Returns whether a point lies on the selected object.
-const onSelected = at => at && selected !== null && inside(at) && insts[at[1] * state.size[0] + at[0]] === selected;
 
 // Returns what is painted: the chosen label, or more of the selected object.
 function brush() {
@@ -66,7 +68,7 @@ function brush() {
 function showPaint() {
   const object = $('to').value === 'selected' && objects.get(selected);
   const {name, colour} = state.labels[object ? object.label : paintLabel];
-  $('paintname').textContent = name;
+  $('paintname').textContent = $('to').value === 'erase' ? 'erase' : name;
   $('paintswatch').style.background = cssColour(colour);
 }
 
@@ -92,32 +94,4 @@ function showLegend() {
     row.onclick = () => { paintLabel = label; showPaint(); showLegend(); };
     return row;
   }));
-}
-
-function selectAt(x, y) {
-  if (!inside([x, y])) return;
-  selected = insts[y * state.size[0] + x]; clicked = [x, y];
-  showObject(); showPaint(); draw();
-}
-
-// Selects the next object (by: 1) or the previous one (-1), in the order of labels.
-function selectNext(by) {
-  const ids = [...state.objects].sort((a, b) => a.label - b.label || a.id - b.id).map(({id}) => id);
-  selected = ids.at((ids.indexOf(selected) + (selected === null && by < 0 ? 0 : by)) % ids.length);
-  clicked = null;
-  showObject(); showPaint(); draw();
-}
-
-async function copy() {
-  if (selected === null) return;
-  const oldIds = new Set(objects.keys()), [x0, y0, x1, y1] = objects.get(selected).box;
-  const dx = x1 + 12 < state.size[0] ? 12 : -12, dy = y1 + 6 < state.size[1] ? 6 : -6;
-  if (await edit({do: 'move', object: selected, by: [dx, dy], copy: true})) {
-    selected = [...objects.keys()].find(id => !oldIds.has(id)) ?? selected;
-    show();
-  }
-}
-
-function move(dx, dy, scale = 1, flip = false) {
-  if (selected !== null) return edit({do: 'move', object: selected, by: [dx, dy], scale, flip});
 }

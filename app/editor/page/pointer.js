@@ -1,13 +1,21 @@
 // Mouse, pen and fingers on the canvas.
-let cursor = null;
+let cursor = null;                      // the pixel under the pointer, or where the arrow keys moved it
+let cursorByKeys = false, shiftHeld = false;
+function onStage(event) {
+  const box = $('view').getBoundingClientRect();
+  return [event.clientX - box.left, event.clientY - box.top];
+}
 function paneAt(event) {
-  const box = $('view').getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+  const [x, y] = onStage(event);
   return panes().findLast(pane => x >= pane.x && y >= pane.y) || panes()[0];
 }
-function place(event) {
-  const box = $('view').getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
-  const pane = drag?.pane || paneAt(event);           // a stroke stays in the pane where it began
-  return [Math.floor((x - pane.x - left) / zoom), Math.floor((y - pane.y - top_) / zoom)];
+// Returns the position of an event in the picture: exact, and as a pixel.
+function exact(event, pane) {
+  const [x, y] = onStage(event);
+  return [(x - pane.x - left) / zoom, (y - pane.y - top_) / zoom];
+}
+function place(event) {                 // a stroke stays in the pane where it began
+  return exact(event, drag?.pane || paneAt(event)).map(Math.floor);
 }
 const inside = ([x, y]) => state && x >= 0 && y >= 0 && x < state.size[0] && y < state.size[1];
 
@@ -15,17 +23,27 @@ $('view').onpointerdown = event => {
   if (!state || event.button > 1) return;
   $('view').setPointerCapture(event.pointerId);
   if (event.pointerType === 'touch') fingers.set(event.pointerId, [event.clientX, event.clientY]);
-  const [x, y] = place(event);
-  if (fingers.size > 1) drag = {kind: 'fingers', ...span()};    // in place of what the first one began
-  else if (event.button === 1 || spaceHeld || tool === 'pan')
-    drag = {kind: 'pan', x: event.clientX - left, y: event.clientY - top_};
-  else if (['brush', 'erase', 'rectangle'].includes(tool))
-    beginStroke(event, [x, y]);
-  else if (tool === 'select' && !liking && onSelected([x, y]))
-    drag = {kind: 'move', pane: paneAt(event), x, y, dx: 0, dy: 0};
-  else drag = {kind: 'click', pane: paneAt(event), x, y};
+  drag = begin(event);
   event.preventDefault(); $('view').focus(); draw();
 };
+
+// Returns what a press begins.
+function begin(event) {
+  const [x, y] = place(event), pane = paneAt(event), start = {pane, x, y, from: onStage(event)};
+  if (fingers.size > 1) return {kind: 'fingers', ...span()};    // in place of what the first one began
+  if (event.button === 1 || spaceHeld || tool === 'pan')
+    return {kind: 'pan', x: event.clientX - left, y: event.clientY - top_};
+  if (onWipe(event)) return {kind: 'wipe', pane};
+  if (tool === 'select' && !liking) {
+    const handle = handleAt(event);
+    if (handle) return handle.name === 'flip' ? {kind: 'flip', ...start} : beginScale(event, handle);
+    if (event.altKey && inside([x, y]) && !onSelected([x, y])) selectAt(x, y);
+    return {kind: onSelected([x, y]) ? 'move' : 'frame', ...start, dx: 0, dy: 0};
+  }
+  if (event.altKey) return {kind: 'pick', ...start};
+  if (STROKES.includes(tool) && !liking) return beginStroke([x, y], pane, event.shiftKey);
+  return {kind: 'click', ...start};
+}
 
 const fingers = new Map();              // {id of a touch: [x, y] on the screen}
 function span() {
@@ -39,81 +57,126 @@ function pinch() {
   Object.assign(drag, now);
 }
 
-function beginStroke(event, point) {
-  const paint = tool === 'erase' ? {} : brush();
-  if (paint) drag = {kind: 'stroke', pane: paneAt(event), tool, paint, label: paint.label, width: +$('width').value, points: [point]};
+// What tools do where they are clicked. add: the object is selected besides the others.
+function clickAt(x, y, add = false) {
+  if (tool === 'polygon' && !liking) return addCorner([x, y], add);
+  if (!inside([x, y])) return add || select([]);
+  const at = idAt([x, y]);
+  if (liking) {
+    liking = false;
+    const which = !more.size && $('all').checked ? {label: objects.get(selected).label} : chosen();
+    if (more.size || at !== selected) edit({do: 'like', ...which, other: at}); else showObject();
+  } else if (tool === 'fill') fillAt(x, y);
+  else if (tool === 'pick') pick(x, y);
+  else if (add) toggle(at);
+  else {
+    if (isolated && !isolated.has(at)) isolate(null);
+    selectAt(x, y);
+  }
 }
 
-function clickAt(x, y) {
-  if (!inside([x, y])) { selected = null; return show(); }
-  const at = insts[y * state.size[0] + x];
-  if (tool === 'fill') fillAt(x, y);
-  else if (tool === 'pick') { paintLabel = labels[y * state.size[0] + x]; showLegend(); selectAt(x, y); }
-  else if (liking) {
-    liking = false;
-    const which = $('all').checked ? {label: objects.get(selected).label} : {object: selected};
-    if (at !== selected) edit({do: 'like', ...which, other: at}); else showObject();
-  } else selectAt(x, y);
+function pick(x, y) {
+  if (!inside([x, y])) return;
+  paintLabel = labels[y * state.size[0] + x];
+  showLegend(); selectAt(x, y);
 }
 
 $('view').onpointermove = event => {
   if (!state) return;
+  shiftHeld = event.shiftKey;
   if (fingers.has(event.pointerId)) fingers.set(event.pointerId, [event.clientX, event.clientY]);
   if (drag?.kind === 'fingers') { if (fingers.size > 1) pinch(); return; }
-  const [x, y] = cursor = place(event);
-  if (drag?.kind === 'pan') { left = event.clientX - drag.x; top_ = event.clientY - drag.y; fitted = false; }
-  else if (drag?.kind === 'move') { drag.dx = x - drag.x; drag.dy = y - drag.y; }
-  else if (drag?.kind === 'stroke') {
-    const [u, v] = drag.points.at(-1), far = Math.max(...state.size);
-    const next = [x, y].map(value => Math.min(2 * far, Math.max(-far, value)));
-    if (u !== next[0] || v !== next[1]) drag.points.push(next);
-  }
-  hovered = inside([x, y]) ? insts[y * state.size[0] + x] : null;
-  $('hover').textContent = hovered === null ? '' :
-    `${state.labels[labels[y * state.size[0] + x]].name}, object ${hovered}   ${x}, ${y}`;
-  $('view').style.cursor = drag?.kind === 'pan' || tool === 'pan' || spaceHeld ? 'grab' : liking ? 'copy'
-    : tool === 'select' ? (hovered === selected && hovered !== null ? 'move' : 'default') : 'crosshair';
+  cursorByKeys = false;
+  pointAt(place(event));
+  if (drag) dragTo(event);
+  $('view').style.cursor = cursorAt(event);
   draw();
 };
+
+// Says what is under the cursor.
+function pointAt(at) {
+  cursor = at;
+  hovered = idAt(at);
+  tell(hovered === null ? '' : `${state.labels[labels[at[1] * state.size[0] + at[0]]].name}, object ${hovered}   ${at.join(', ')}`);
+}
+function tell(text) { $('hover').textContent = text; }
+
+function dragTo(event) {
+  const [x, y] = cursor, {kind} = drag;
+  if (drag.from) {                      // a hand that trembles still clicks
+    const [u, v] = onStage(event);
+    drag.far ||= Math.hypot(u - drag.from[0], v - drag.from[1]) > (event.pointerType === 'touch' ? 10 : 3);
+  }
+  if (kind === 'pan') { left = event.clientX - drag.x; top_ = event.clientY - drag.y; fitted = false; }
+  if (kind === 'wipe') setWipe((onStage(event)[0] - drag.pane.x) / drag.pane.w);
+  if (kind === 'scale') scaleTo(event);
+  if (kind === 'stroke') extendStroke([x, y], event.shiftKey);
+  if (kind !== 'move' && kind !== 'frame') return;
+  drag.dx = x - drag.x; drag.dy = y - drag.y;
+  if (kind === 'frame' || !drag.far) return;
+  if (event.shiftKey) drag[Math.abs(drag.dx) < Math.abs(drag.dy) ? 'dx' : 'dy'] = 0;
+  tell(`${drag.dx}, ${drag.dy}`);
+}
+
+function cursorAt(event) {
+  if (drag?.kind === 'pan') return 'grabbing';
+  if (tool === 'pan' || spaceHeld) return 'grab';
+  if (drag?.kind === 'wipe' || !drag && onWipe(event)) return 'ew-resize';
+  if (drag?.cursor) return drag.cursor;
+  if (liking) return 'copy';
+  if (tool !== 'select') return event.altKey ? 'cell' : 'crosshair';
+  const handle = handleAt(event);
+  return handle ? handle.cursor : drag?.kind === 'frame' ? 'crosshair' : hovered !== null && event.altKey ? 'copy'
+    : drag?.kind === 'move' || onSelected(cursor) ? 'move' : 'default';
+}
 
 $('view').onpointerup = $('view').onpointercancel = event => {
   const done = drag;
   fingers.delete(event.pointerId);
   if (done?.kind === 'fingers' && fingers.size) return;     // until both have left
+  const matrix = done && dragMatrix();
   drag = null;
-  if (done?.kind === 'click' && event.type === 'pointerup') clickAt(done.x, done.y);
-  if (done?.kind === 'move' && event.type === 'pointerup') {
-    if (Math.abs(done.dx) + Math.abs(done.dy) > 0) move(done.dx, done.dy);
-    else { clicked = [done.x, done.y]; showObject(); }
-  }
-  if (done?.kind === 'stroke' && event.type === 'pointerup') stroked(done);
+  if (done && event.type === 'pointerup') finish(done, event, matrix);
   draw();
 };
-$('view').onpointerleave = () => { cursor = hovered = null; $('hover').textContent = ''; draw(); };
 
-async function fillAt(x, y) {
-  const paint = brush();
-  if (paint && await edit({do: 'paint', fill: [x, y], ...paint})) selectAt(x, y);
+function finish(done, event, matrix) {
+  const {kind, x, y, dx, dy, far} = done;
+  const shown = edited => done.ghost && shownUntilDone({...done.ghost, matrix}, edited);
+  if (kind === 'click') clickAt(x, y, event.shiftKey);
+  if (kind === 'pick' || kind === 'move' && !far && event.altKey) pick(x, y);
+  else if (kind === 'move' && !far && event.shiftKey) toggle(idAt([x, y]));
+  else if (kind === 'move' && !far) { if (more.size) selectAt(x, y); else { clicked = [x, y]; showObject(); } }
+  else if (kind === 'move' && (dx || dy)) shown(event.altKey ? copy([dx, dy]) : move(dx, dy));
+  if (kind === 'flip') move(0, 0, {flip: true});
+  if (kind === 'scale' && done.scale.some(factor => factor !== 1))
+    shown(move(0, 0, {scale: done.scale, about: done.about}));
+  if (kind === 'frame' && far) selectFrame(done, event.shiftKey);
+  else if (kind === 'frame') clickAt(x, y, event.shiftKey);
+  if (kind === 'stroke') stroked(done);
 }
 
-async function stroked(stroke) {
-  const {tool, width, points, paint} = stroke;
-  const shape = tool === 'rectangle' ? {rectangle: [...points[0], ...points.at(-1)]} : {brush: points, width};
-  strokes.push(stroke);                 // it is shown until its picture comes
-  const oldIds = new Set(objects.keys());
-  const done = await edit(tool === 'erase' ? {do: 'erase', ...shape} : {do: 'paint', ...shape, ...paint});
-  if (!done) strokes = strokes.filter(other => other !== stroke);
-  else if (shownVersion >= done.version) strokes = strokes.filter(other => other !== stroke);
-  else stroke.version = done.version;
-  const fresh = [...objects.keys()].find(id => !oldIds.has(id));
-  if (done && tool !== 'erase' && fresh !== undefined) { selected = fresh; show(); }
-  draw();
+// Selects the objects that lie in the frame completely.
+function selectFrame({x, y, dx, dy}, add) {
+  const [x0, x1] = [x, x + dx].sort((a, b) => a - b), [y0, y1] = [y, y + dy].sort((a, b) => a - b);
+  const ids = state.objects.filter(({box: [u0, v0, u1, v1]}) => u0 >= x0 && v0 >= y0 && u1 <= x1 + 1 && v1 <= y1 + 1)
+    .map(({id}) => id);
+  select([...new Set([...ids, ...add ? selection() : []])]);
 }
+
+$('view').ondblclick = event => {
+  if (!state || event.shiftKey || liking) return;
+  if (tool === 'polygon') closePolygon();
+  else if (tool === 'select' && !handleAt(event)) {
+    const id = idAt(place(event));
+    isolate(id === null || isolated?.has(id) ? null : [id]);
+  }
+};
+$('view').onpointerleave = () => { cursor = hovered = null; tell(''); draw(); };
 
 $('view').addEventListener('wheel', event => {
   event.preventDefault();
-  const box = $('view').getBoundingClientRect();
-  zoomAt(event.clientX - box.left, event.clientY - box.top, Math.exp(-event.deltaY / 400));
+  zoomAt(...onStage(event), Math.exp(-event.deltaY / 400));
 }, {passive: false});
 
 function zoomAt(x, y, factor) {

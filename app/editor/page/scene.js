@@ -161,7 +161,7 @@ async function take(next) {
     outlines = {};
     hovered = null;
   }
-  if (!objects.has(selected)) selected = null;
+  keepSelection();
   show();
   if (previous && `${previous.size}` !== `${state.size}`) fit();
   tellWarnings(previous);

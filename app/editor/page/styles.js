@@ -1,4 +1,4 @@
-// The styles of the selected object: those of its label, those of other scenes, and between two.
+// The styles of what is selected: those of its label, those of other scenes, and between two.
 // Thumbnails are loaded one after the other after the picture, until the next click.
 function stopThumbnails() { thumbnails?.abort(); thumbnails = null; }
 
@@ -11,7 +11,7 @@ async function loadBorrowed() {
 }
 
 function styleButton(wish, key, title, text = '') {
-  const button = document.createElement('button'), on = wish === objects.get(selected).style;
+  const button = document.createElement('button'), on = selection().every(id => objects.get(id).style === wish);
   button.append(Object.assign(document.createElement('span'), {textContent: text}));
   button.title = title;
   button.dataset.key = key;
@@ -27,9 +27,10 @@ function showStyles() {
   const {label} = objects.get(selected), {styles, name} = state.labels[label];
   if (!state.encoder) return;
   trying(loadBorrowed);
-  const buttons = Array.from({length: styles}, (_, k) => styleButton(k, k, `Style ${k}`, k));
+  const same = selection().every(id => objects.get(id).label === label);      // else they share no styles
+  const buttons = Array.from({length: same ? styles : 0}, (_, k) => styleButton(k, k, `Style ${k}`, k));
   borrowed.forEach((source, i) => {
-    const own = source.styles.filter(each => each.label === label);
+    const own = source.styles.filter(each => same && each.label === label);
     if (!own.length) return;
     buttons.push(Object.assign(document.createElement('h3'), {textContent: `${name} of ${source.name}`}));
     buttons.push(...own.map(({features}, k) =>
@@ -58,9 +59,9 @@ async function loadThumbnails() {
   }
 }
 
-// Returns the edit that gives a style to the selected object, or to all of its label.
+// Returns the edit that gives a style to what is selected, or to all objects of its label.
 function styleEdit(wish) {
-  const which = $('all').checked ? {label: objects.get(selected).label} : {object: selected};
+  const which = !more.size && $('all').checked ? {label: objects.get(selected).label} : chosen();
   return {do: 'style', ...which, style: wish, ...wish === 'random' && {seed: Math.floor(Math.random() * 2 ** 31)}};
 }
 
