@@ -273,10 +273,12 @@ def run_page(folder, config):
 
 
 def write_page(folder, body):
-    """Write folder/index.html with this body. Names of files that are not text are escaped."""
+    """Write folder/index.html with this body and return its path. Names of files that are not text
+    are escaped."""
     filled = {'TITLE': escape(folder.resolve().name), 'BODY': body}
     page = re.sub('TITLE|BODY', lambda match: filled[match[0]], TEMPLATE.read_text())
     write_text(folder / 'index.html', page.encode(errors='replace').decode())
+    return folder / 'index.html'
 
 
 def try_write_run_page(folder, config):
@@ -299,7 +301,7 @@ def thumbnail(rgb, width=240):
 
 def write_gallery(folder, rows):
     """Write folder/index.html with rows [(name of a label map, address of its picture, [names of
-    picture files in the folder])]. UserError if a run is in the folder."""
+    picture files in the folder])]. Return its path. UserError if a run is in the folder."""
     if list_checkpoints(folder):
         raise UserError(f'{folder}: is the folder of a run, whose page stays; take another --out')
     parts = []
@@ -310,4 +312,4 @@ def write_gallery(folder, rows):
             for address in [quote(os.fsencode(file))])
         parts.append(f'<section><h3>{escape(name)}</h3><div class="row"><img src="{label}" '
                      f'alt="label map">{pictures}</div></section>')
-    write_page(folder, f'<div class="rows">{"".join(parts)}</div>')
+    return write_page(folder, f'<div class="rows">{"".join(parts)}</div>')

@@ -65,9 +65,10 @@ def test_training_writes_the_page(trained):
 
 
 def test_gallery(command, trained, scenes, tmp_path):
-    code, _, err = command('generate', '--run', trained, '--label', scenes / 'gtFine' / 'val',
-                           '--sample', '--n', 2, '--out', 'out')
+    code, out, err = command('generate', '--run', trained, '--label', scenes / 'gtFine' / 'val',
+                             '--sample', '--n', 2, '--out', 'out')
     assert code == 0, err
+    assert out.endswith('out/index.html\n')
     text = (tmp_path / 'out' / 'index.html').read_text()
     pictures = re.findall(r'<a href="([^"]*)">', text)
     assert len(pictures) == 4 and all((tmp_path / 'out' / name).is_file() for name in pictures)
