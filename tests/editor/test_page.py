@@ -646,3 +646,21 @@ def test_tools_for_the_selected_object(opened, browser):
     page.settled()
     label, inst = page.maps()
     assert label[4, 40] == 28 and page.js('return selected') == inst[4, 40]
+
+
+def test_values_of_the_curves_of_a_run(trained, browser):
+    """On its page index.html, opened from the disk, with the pointer and with keys."""
+    browser.get((trained / 'index.html').as_uri())
+    svg = browser.find_element(By.CSS_SELECTOR, 'figure svg')
+    figure = svg.find_element(By.XPATH, '..')
+    ActionChains(browser).move_to_element(svg).perform()
+    assert figure.text.startswith('learning rate') and 'step 4: 0.0002' in figure.text
+    ActionChains(browser).move_to_element(figure).perform()
+    browser.execute_script('arguments[0].focus()', svg)
+    ActionChains(browser).send_keys(Keys.ARROW_LEFT).perform()
+    assert 'step 2: 0.0002' in figure.text
+    heads = browser.find_elements(By.CSS_SELECTOR, '.heads span')
+    picture = browser.find_element(By.CSS_SELECTOR, '#sheets img')
+    assert len(heads) == 4 and heads[3].rect['x'] - heads[0].rect['x'] == pytest.approx(
+        0.75 * picture.rect['width'], abs=2)
+    assert not browser.get_log('browser')
