@@ -181,9 +181,9 @@ def plot(name, step, values, marks):
     return (f'<figure data-first="{first:.0f}" data-high="{high:.9g}" data-scale="{scale:.9g}">'
             f'<figcaption><b>{escape(title)}</b> {format_number(values[-1])}{note}</figcaption>'
             f'<small class="axis">{format_number(high)}<output></output></small>'
-            f'<svg preserveAspectRatio="none" viewBox="0 0 {last - first:.0f} 100" role="img" tabindex="0" aria-label="'
-            f'{escape(title)}: {format_number(values[-1])} at step {last:.0f}, between '
-            f'{format_number(low)} and {format_number(high)}">'
+            f'<svg preserveAspectRatio="none" viewBox="0 0 {last - first:.0f} 100" role="img" '
+            f'tabindex="0" aria-label="{escape(title)}: {format_number(values[-1])} at step '
+            f'{last:.0f}, between {format_number(low)} and {format_number(high)}">'
             f'<polyline points="{points}"/>{lines}</svg><small>{format_number(low)}</small>'
             f'<small class="axis">{axis}</small></figure>')
 

@@ -7,15 +7,16 @@ import pytest
 from app.datasets import layouts
 from app.runs.pictures import distinct_colours, label_colours
 
-# What people see without the cones for green, in linear RGB (Machado, Oliveira and Fernandes, 2009).
+# What people without the cones for green see, in linear RGB (Machado, Oliveira, Fernandes, 2009).
 DEUTERANOPIA = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
                          [-0.011820, 0.042940, 0.968881]])
+NORMAL = np.eye(3)
 XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
                 [0.0193339, 0.1191920, 0.9503041]])
 WHITE = 0.95047, 1, 1.08883
 
 
-def cielab(rgb, seen=np.eye(3)):
+def cielab(rgb, seen=NORMAL):
     """Convert colours (N, 3), 0 to 255, of which `seen` is seen, to CIELAB (N, 3)."""
     rgb = np.asarray(rgb) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
