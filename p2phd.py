@@ -20,7 +20,7 @@ import sys
 from app.cli import commands, parser
 from app.cli.settings import check_flags, dataset_fields, given_fields, seed_of
 from app.common import config as configuration
-from app.common.console import log_info, warn
+from app.common.console import log_info, warn, wrap
 from app.common.errors import UserError
 from app.common.files import lock_folder, make_folder, require_folder, resolve_path
 
@@ -50,8 +50,8 @@ def train(args):
     configurations.complete_config(config, found.pairs, found.sizes)
     devices.set_precision(config, device, given.get('precision'), base.training if base else ())
     trains_encoder = config.features and config.encoder_scale == 1
-    log_info(inspection.summarise(found, source.split)
-             + ', the encoder is trained as well' * trains_encoder)
+    log_info(wrap(inspection.summarise(found, source.split)
+                  + ', the encoder is trained as well' * trains_encoder))
     return start(args, config, folder, device, found.pairs, load_weights)
 
 

@@ -7,7 +7,7 @@ import traceback
 
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
 from app.cli.settings import dataset_fields, seed_of
-from app.common.console import collect_warnings, log_info
+from app.common.console import collect_warnings, log_info, wrap
 from app.common.errors import UserError, is_out_of_memory, one_line
 from app.common.files import lock_folder, make_folder
 
@@ -168,7 +168,7 @@ def info(args):
     from app.runs import folders, report
     facts = report.run_facts(args.run or folders.newest_run(built_in=True), args.official_labels)
     for line in [json.dumps(facts, indent=1)] if args.json else report.describe_facts(facts):
-        log_info(line, sys.stdout)                          # with -q, too
+        log_info(line if args.json else wrap(line, 14), sys.stdout)     # with -q, too
 
 
 def export(args):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from app.common.config import (DATA, NETWORK, PIX2PIX, TRAINING, as_flag, default_values,
                                flag_name, unused_fields)
-from app.common.console import log_info
+from app.common.console import log_info, wrap
 from app.common.errors import UserError
 from app.common.files import resolve_path
 
@@ -106,4 +106,4 @@ def apply_preset(args, names):
     used = {name: fields[name] for name in fields if name in names and name not in skipped}
     given.update(used)
     flags = ' '.join(as_flag(name, value) for name, value in used.items())
-    log_info(f'--preset {args.preset}: {flags or "other flags override all of it"}')
+    log_info(wrap(f'--preset {args.preset}: {flags or "other flags override all of it"}'))

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 import time
 
 # Of the processes that torchrun starts, only the first one prints, except for warnings.
@@ -121,6 +122,12 @@ def format_duration(seconds):
     if minutes >= 60:
         return f'{minutes // 60} h {minutes % 60} min'
     return f'{minutes} min' if minutes else f'{round(seconds)} s'
+
+
+def wrap(text, indent=2):
+    """Wrap a long line at 80 columns. Further lines begin with `indent` spaces."""
+    return textwrap.fill(text, 80, subsequent_indent=' ' * indent, break_long_words=False,
+                         break_on_hyphens=False)
 
 
 def quote(path):

@@ -1,6 +1,8 @@
 """The HTTP server of the editor: GET / returns the page; POST /<request>, with arguments in JSON,
 calls one of REQUESTS of session.py. Pages of other sites get nothing: Host and Origin must be
-names of this server, and every request needs the token of the printed address."""
+names of this server, and every request needs the token of the printed address. Only the page is
+served without it, because it holds no secret: its script takes the token out of the address bar
+into the session storage of its tab, where a reload finds it."""
 import base64
 from contextlib import suppress
 import hashlib
@@ -32,8 +34,7 @@ MAX_WAITING = 32                        # clients that have not sent their reque
 MAX_REPORTED = 10                       # addresses of which refused requests are printed
 PAGE = Path(__file__).parent / 'page'
 SCRIPTS = ('scene selection shapes handles drawing panels styles pointer files scenes history menu '
-           'keys start'
-           .split())                    # in this order
+           'keys access start').split()             # in this order
 
 
 def read_page():
@@ -139,13 +140,16 @@ class Handler(BaseHTTPRequestHandler):
         (path, _, query), paths = self.path.partition('?'), ['/'] if is_get else REQUESTS
         if path not in paths:
             raise Refused(404, f'no such address; expected one of {" ".join(paths)}')
+        page = 'text/html; charset=utf-8', server.page
+        if is_get and not query:
+            return page
         token = (parse_qs(query).get('token', [''])[-1] if is_get else
                  self.headers.get('X-Token', ''))
         if not secrets.compare_digest(token.encode(errors='replace'), server.token.encode()):
             raise Refused(403, 'the token is missing or wrong; open the address that was printed')
         server.waiting.pop(self.connection, None)   # it is no stranger
         if is_get:
-            return 'text/html; charset=utf-8', server.page
+            return page
         if self.headers.get_content_type() != 'application/json':
             raise Refused(415, 'expected application/json')
         length = self.headers.get('Content-Length', '')

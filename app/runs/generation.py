@@ -101,7 +101,7 @@ def finish(files, out, failed, messages, rows):
         warn(text)                              # of the other processes, whose stderr nobody sees
     rows = [(name, *row) for _, _, part in parts for name, row in part.items() if row[1]]
     if several and rows and distributed.IS_MAIN:
-        warn_on_error(lambda: report.write_gallery(out, rows), 'the pictures are there')
+        warn_on_error(lambda: log_info(report.write_gallery(out, rows)), 'the pictures are there')
     failed = sum(n for n, _, _ in parts)
     if failed and several:
         warn(f'p2phd generate: {failed} of {len(files.labels)} label maps could not be used')

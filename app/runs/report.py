@@ -176,11 +176,16 @@ def plot(name, step, values, marks):
     points = ' '.join(f'{at - first:.0f},{scale * (high - y):.1f}' for at, y in zip(ends, means))
     lines = ''.join(f'<line x1="{at - first}" x2="{at - first}" y1="0" y2="100"><title>{what}, '
                     f'step {at}</title></line>' for at, what in marks if first <= at <= last)
-    return (f'<figure><figcaption><b>{escape(title)}</b> {format_number(values[-1])}{note}'
-            f'</figcaption><small>{format_number(high)}</small><svg preserveAspectRatio="none" '
-            f'viewBox="0 0 {last - first:.0f} 100" role="img" aria-label="{escape(title)}">'
+    axis = ''.join(f'<span>{at:.0f}</span>' for at in (first, (first + last) / 2, last))
+    # The script of the page reads the values under the pointer off the points.
+    return (f'<figure data-first="{first:.0f}" data-high="{high:.9g}" data-scale="{scale:.9g}">'
+            f'<figcaption><b>{escape(title)}</b> {format_number(values[-1])}{note}</figcaption>'
+            f'<small class="axis">{format_number(high)}<output></output></small>'
+            f'<svg preserveAspectRatio="none" viewBox="0 0 {last - first:.0f} 100" role="img" '
+            f'tabindex="0" aria-label="{escape(title)}: {format_number(values[-1])} at step '
+            f'{last:.0f}, between {format_number(low)} and {format_number(high)}">'
             f'<polyline points="{points}"/>{lines}</svg><small>{format_number(low)}</small>'
-            '</figure>')
+            f'<small class="axis">{axis}</small></figure>')
 
 
 def html_table(rows):
@@ -207,7 +212,7 @@ def styles_section(folder, config):
         rgb = rgb[:, np.arange(3) % rgb.shape[1]]           # there may be fewer features
         cells = ''.join(
             f'<i style="flex-grow:{count};background:rgb({r:.0f},{g:.0f},{b:.0f})" '
-            f'title="style {k}: {count} instances">{k}</i>'
+            f'title="style {k}: {count} instances"><b>{k}</b></i>'
             for k, ((r, g, b), count) in enumerate(zip(rgb, counts.tolist())) if count)
         rows.append(f'<tr><th>{escape(str(names[label]))}</th><td class="styles">{cells}</td>'
                     f'<td>{counts.sum()}</td></tr>')
@@ -222,8 +227,9 @@ def evaluation_section(evaluation):
     per_label = text_table([['', *(row['name'] for row in rows)], *(
         [label, *(f'{100 * row["iou"][label]:.1f}' if label in row.get('iou', ()) else '-'
                   for row in rows)] for label in labels)])
-    return (f'<h2>Evaluation</h2><p>{escape(evaluation["protocol"])}; '
-            f'<a href="evaluation/sheet.png">sheet</a></p>{text_table(score_table(rows))}'
+    columns = ', '.join(['label map', *(row['name'] for row in rows)])
+    return (f'<h2>Evaluation</h2><p>{escape(evaluation["protocol"])}; <a href="evaluation/sheet.png'
+            f'">sheet</a> with the columns {escape(columns)}</p>{text_table(score_table(rows))}'
             + (f'<details><summary>IoU of each label, %</summary>{per_label}</details>' if labels
                else ''))
 
@@ -240,11 +246,13 @@ def run_page(folder, config):
     parts = [f'<p>{escape(", ".join(summary))}</p>']
     if sheets := [path.name for path in sorted((folder / 'samples').glob('*.png'))
                   if path.stem.isdecimal()]:
-        styled = ' in the styles of the photograph, as generate would choose them' * config.features
-        parts.append(
-            '<h2>Sheets</h2><p>At most two training pictures and two others, one in each row: '
-            f'label map, picture{styled}, photograph.</p>'
-            f'<div id="sheets" data-names="{" ".join(sheets)}"></div>')
+        styled = ['picture in the styles of the photograph', 'picture in the most frequent styles']
+        columns = ['label map', *(styled if config.features else ['picture']), 'photograph']
+        heads = '<div class="heads"><span>' + '</span><span>'.join(columns) + '</span></div>'
+        if t.crop or not config.size:           # rows of several sizes have no common columns
+            heads = f'<p>From left to right: {", ".join(columns)}.</p>'
+        parts.append('<h2>Sheets</h2><p>At most two training pictures and two others, one in each '
+                     f'row.</p><div id="sheets" data-names="{" ".join(sheets)}">{heads}</div>')
     marks = [(step, what) for step, what in (
         (t.fix_global_steps, 'all of the generator is trained'),
         (t.decay_start, 'the learning rate decays')) if log and log['step'][0] <= step <= done]
@@ -273,10 +281,12 @@ def run_page(folder, config):
 
 
 def write_page(folder, body):
-    """Write folder/index.html with this body. Names of files that are not text are escaped."""
+    """Write folder/index.html with this body and return its path. Names of files that are not text
+    are escaped."""
     filled = {'TITLE': escape(folder.resolve().name), 'BODY': body}
     page = re.sub('TITLE|BODY', lambda match: filled[match[0]], TEMPLATE.read_text())
     write_text(folder / 'index.html', page.encode(errors='replace').decode())
+    return folder / 'index.html'
 
 
 def try_write_run_page(folder, config):
@@ -299,7 +309,7 @@ def thumbnail(rgb, width=240):
 
 def write_gallery(folder, rows):
     """Write folder/index.html with rows [(name of a label map, address of its picture, [names of
-    picture files in the folder])]. UserError if a run is in the folder."""
+    picture files in the folder])]. Return its path. UserError if a run is in the folder."""
     if list_checkpoints(folder):
         raise UserError(f'{folder}: is the folder of a run, whose page stays; take another --out')
     parts = []
@@ -310,4 +320,4 @@ def write_gallery(folder, rows):
             for address in [quote(os.fsencode(file))])
         parts.append(f'<section><h3>{escape(name)}</h3><div class="row"><img src="{label}" '
                      f'alt="label map">{pictures}</div></section>')
-    write_page(folder, f'<div class="rows">{"".join(parts)}</div>')
+    return write_page(folder, f'<div class="rows">{"".join(parts)}</div>')

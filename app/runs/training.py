@@ -9,7 +9,7 @@ import torch
 
 from app.common import config as configuration
 from app.common.console import (format_duration, log_info, plural, quote, status_line, warn,
-                                warn_on_error)
+                                warn_on_error, wrap)
 from app.common.errors import UserError
 from app.common.files import lock_folder, make_folder
 from app.datasets import inspection
@@ -133,7 +133,7 @@ def start(run, folder, loaded, make_score, dry_run=False):
                  f'until step {t.decay_start}{decay}{frozen}',
                  f'  writes    a checkpoint of {memory.checkpoint_bytes(run) / 1e9:.2g} GB {saved} '
                  f'(the newest {t.keep} stay); a sheet of pictures {drawn}; index.html'):
-        log_info(line)
+        log_info(wrap(line, 12))
     if dry_run:
         if memory.compare_memory(run):              # otherwise steps may not fit
             seconds = measure_step(run, loaded)

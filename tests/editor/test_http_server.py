@@ -556,6 +556,8 @@ def test_fifty_requests_at_once(server):
 def test_the_page(server):
     status, headers, body = ask(server, f'/?token={server.token}', method='GET')
     assert status == 200 and body == http_server.read_page()
+    assert ask(server, '/', method='GET', X_Token=None)[2] == body      # it holds no secret
+    assert server.token.encode() not in body
     for path in http_server.PAGE.iterdir():                 # every file is in it, but for its tags
         assert path.suffix == '.html' or path.read_bytes() in body
     assert "default-src 'none'" in headers['Content-Security-Policy']
@@ -575,7 +577,7 @@ def test_the_page(server):
     (411, '/state', {'Content_Length': '2', 'Transfer_Encoding': 'chunked'}),
     (413, '/state', {'Content_Length': str(1 << 30)}),
     (404, '/', {}), (404, '/etc/passwd', {}), (404, '/../edit.py', {}), (404, '/state/', {}),
-    (403, '/', {'method': 'GET'}), (403, '/?token=wrong', {'method': 'GET'}),
+    (403, '/?token=wrong', {'method': 'GET'}), (403, '/?token=', {'method': 'GET'}),
     (404, '/page.html', {'method': 'GET'}), (404, '/state', {'method': 'GET'}),
     (501, '/state', {'method': 'PUT'}), (501, '/state', {'method': 'OPTIONS'}),
     (501, '/state', {'method': 'DELETE'}), (400, '/state', {'raw': b'{'}),

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from app.editor import operations, scene_files
+from app.editor import http_server, operations, scene_files
 from test_http_server import encoded_map, kept, post, served, started       # noqa: F401
 from test_operations import INST, LABEL, NAMES, TRUCK, make_clusters, run   # noqa: F401
 
@@ -1030,3 +1030,193 @@ def test_history_and_wipe(opened, browser):
     assert colour(20, 4) == colours['bus']
     page.press('x')
     assert page.js('return [wiping, state.undo]') == [False, 3]
+def test_values_of_the_curves_of_a_run(trained, browser):
+    """On its page index.html, opened from the disk, with the pointer and with keys."""
+    browser.get((trained / 'index.html').as_uri())
+    svg = browser.find_element(By.CSS_SELECTOR, 'figure svg')
+    figure = svg.find_element(By.XPATH, '..')
+    ActionChains(browser).move_to_element(svg).perform()
+    assert figure.text.startswith('learning rate') and 'step 4: 0.0002' in figure.text
+    ActionChains(browser).move_to_element(figure).perform()
+    browser.execute_script('arguments[0].focus()', svg)
+    ActionChains(browser).send_keys(Keys.ARROW_LEFT).perform()
+    assert 'step 2: 0.0002' in figure.text
+    heads = browser.find_elements(By.CSS_SELECTOR, '.heads span')
+    picture = browser.find_element(By.CSS_SELECTOR, '#sheets img')
+    assert len(heads) == 4 and heads[3].rect['x'] - heads[0].rect['x'] == pytest.approx(
+        0.75 * picture.rect['width'], abs=2)
+    assert not browser.get_log('browser')
+
+
+def test_the_token_leaves_the_address(opened, browser, monkeypatch):
+    """A reload and a second tab from the printed address go on; other tabs and origins do not."""
+    seen = []
+    monkeypatch.setattr(http_server.Handler, 'log_request', lambda self, *_: seen.append(
+        (self.path, self.headers.get('Referer'))))
+    server, page = opened()
+    plain = f'http://{server.names[0]}/'
+    assert browser.current_url == plain
+    page.js('location.reload()')
+    page.wait('return labels !== null && shownVersion === state.version')
+    page.js(f'edit({BUS})')
+    page.settled()
+    page.js('actions.undo()')
+    page.settled()
+    history = browser.execute_cdp_cmd('Page.getNavigationHistory', {})['entries']
+    assert not [entry for entry in history if server.token in entry['url']]
+    assert [path for path, _ in seen if server.token in path] == [f'/?token={server.token}']
+    assert not [referer for _, referer in seen if referer]
+
+    first = browser.current_window_handle
+    browser.switch_to.new_window('tab')
+    try:
+        browser.get(plain)                                  # the storage is that of a tab
+        WebDriverWait(browser, 60).until(lambda _: browser.execute_script(
+            'return !$("lost").hidden'))
+        assert 'the token is missing or wrong; open the address that was printed' in (
+            browser.execute_script('return $("lost").textContent'))
+        assert browser.execute_script('return state') is None
+        assert Page(browser, server.address).js('return location.href') == plain
+        browser.get(plain)
+        page.wait('return state !== null')
+    finally:
+        browser.close()
+        browser.switch_to.window(first)
+
+
+# Returns [text, contrast] of what is written with less than 4.5:1 (WCAG 2, 1.4.3).
+CONTRAST = '''
+function parse(colour) {
+  const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+  return [r, g, b, a];
+}
+const over = (under, [r, g, b, a]) => [r, g, b].map((value, i) => value * a + under[i] * (1 - a));
+function luminance(rgb) {
+  const [r, g, b] = rgb.map(value => value / 255)
+    .map(value => value <= .04045 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4);
+  return .2126 * r + .7152 * g + .0722 * b;
+}
+function backgrounds(element) {         // over a picture: on black and on white
+  const layers = [];
+  for (let at = element; at && at.id !== 'stage'; at = at.parentElement) {
+    layers.unshift(parse(getComputedStyle(at).backgroundColor));
+    if (layers[0][3] === 1) return [layers.reduce(over, [0, 0, 0])];
+  }
+  return [[0, 0, 0], [255, 255, 255]].map(base => layers.reduce(over, base));
+}
+const found = [], measured = [];
+for (const element of document.querySelectorAll('body, body *')) {
+  const own = [...element.childNodes].filter(({nodeType}) => nodeType === 3);
+  const text = element.placeholder || element.selectedOptions?.[0]?.text
+    || own.map(({data}) => data.trim()).join('');
+  const hidden = !element.checkVisibility() || element.matches('script, style, option, .unseen');
+  if (!text || hidden) continue;
+  const part = element.placeholder ? '::placeholder' : null;
+  const colour = parse(getComputedStyle(element, part).color);
+  for (const back of backgrounds(element)) {
+    const [a, b] = [luminance(over(back, colour)), luminance(back)].sort((a, b) => a - b);
+    measured.push(text);
+    if ((b + .05) / (a + .05) < 4.5) found.push([text, (b + .05) / (a + .05)]);
+  }
+}
+return [found, measured];
+'''
+
+
+def emulate(browser, **features):
+    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [
+        {'name': name.replace('_', '-'), 'value': value} for name, value in features.items()]})
+
+
+def test_themes_and_contrast(opened, browser):
+    """All text has a contrast of 4.5:1 in both themes. A button overrides the system's theme."""
+    server, page = opened()
+    page.drag(CAR)
+    page.wait('return document.querySelectorAll("#styles img").length > 0')
+    page.js('note("bad", true, 0); ask("question", {Open: () => {}}); setView("labels")')
+    page.js('beating = true; for (const id of ["lost", "unkept", "badge", "unsaved", "tip"]) '
+            '{ $(id).hidden = false; $(id).append(id); }; $("sheet").show()')
+    theme = 'return document.documentElement.dataset.theme'
+    try:
+        for system in ('dark', 'light'):
+            emulate(browser, prefers_color_scheme=system)
+            page.wait(f'{theme} === "{system}"')
+            found, measured = page.js(CONTRAST)
+            assert not found
+            words = ' '.join(measured)
+            for word in ('Redo', 'car', 'lost', 'unkept', 'badge', 'unsaved', 'tip', 'redo', '%',
+                         'Find a label', 'not learned', 'a new object'):
+                assert word in words
+        page.js('$("sheet").close(); $("theme").click()')
+        assert page.js(theme) == 'dark' and page.js('return $("theme").ariaPressed') == 'false'
+        page = Page(browser, server.address)
+        assert page.js(theme) == 'dark'                     # the choice is kept
+        page.js('$("theme").click()')
+        emulate(browser, prefers_color_scheme='dark')
+        page.wait(f'{theme} === "dark"')                    # as the system again
+        emulate(browser, forced_colors='active', prefers_reduced_motion='reduce')
+        pressed, other, swatch, bar = page.js(
+            'const of = (name, what) => getComputedStyle(document.querySelector(name))[what];'
+            'return [of("[data-tool=select]", "backgroundColor"), of("[data-tool=pan]", '
+            '"backgroundColor"), of("#paintswatch", "backgroundColor"), of("#bar", '
+            '"transitionDuration")]')
+        assert pressed != other and bar == '0s'
+        assert swatch == page.js('return cssColour(state.labels[paintLabel].colour)'
+                                 '.replaceAll(",", ", ")')
+    finally:
+        emulate(browser)
+
+
+def test_names_and_states_for_screen_readers(opened, browser):
+    _, page = opened()
+    said = 'return $("spoken").textContent'
+    page.drag(CAR)
+    assert page.js(said) == 'car, object 26000, style 0'
+    page.js('style(1)')
+    page.settled()
+    assert page.js(said) == 'car, object 26000, style 1'
+    page.js('actions.like()')
+    controls = [node for node in browser.execute_cdp_cmd('Accessibility.getFullAXTree', {})['nodes']
+                if not node['ignored'] and any(each['name'] == 'focusable'
+                                               for each in node.get('properties', ()))]
+    assert len(controls) > 40
+    unnamed = [node['role']['value'] for node in controls if not node['name'].get('value')]
+    assert not unnamed
+    pressed = {node['name']['value'] for node in controls for each in node['properties']
+               if each['name'] == 'pressed' and each['value']['value'] == 'true'}
+    names = {'Select', 'Picture', 'Same as ...', 'Style 1'}
+    assert names <= pressed and len(pressed - names - {'Light theme'}) == 1     # a label is painted
+    page.press(Keys.ESCAPE)
+    page.press(Keys.ESCAPE)
+    assert page.js(said) == 'no object is selected'
+    page.js('$("before").focus()')
+    ActionChains(browser).key_down(' ').perform()
+    assert page.js('return before')
+    ActionChains(browser).key_up(' ').perform()
+    assert not page.js('return before')
+
+
+def test_labels_are_told_apart_without_colours(opened, browser):
+    """The name is at the pointer, equal colours are hatched, and dark labels have light borders."""
+    _, page = opened()
+    page.js('setView("labels")')
+    move = ActionBuilder(browser)
+    move.pointer_action.move_to_location(*map(round, page.at(*CAR)))
+    move.perform()
+    assert page.js('return [$("tip").hidden, $("tip").textContent]') == [False, 'car']
+    page.js('setView("picture")')
+    move.perform()
+    page.drag((28, 28))
+    assert page.js('return $("tip").hidden')
+
+    page.js('edit({do: "paint", label: "static", rectangle: [0, 0, 31, 23]}, '
+            '{do: "paint", label: "static", rectangle: [8, 8, 23, 23], to: "new"})')
+    page.settled()
+    pixels = np.array(page.js(
+        'return [...labelMap.getContext("2d").getImageData(0, 0, 64, 48).data]')).reshape(48, 64, 4)
+    hatched = pixels[:8, :8, 0].astype(int)
+    assert set(hatched.ravel().tolist()) == {0, 120} and 0.05 < (hatched > 0).mean() < 0.4
+    assert (pixels[7, 8:24, :3] == 120).all()               # between two black objects
+    backgrounds = page.js('return [...document.querySelectorAll("#legend .swatch")].map('
+                          'each => each.style.background)')
+    assert 'gradient' in backgrounds[0] and len(set(backgrounds)) == len(backgrounds)

@@ -30,11 +30,19 @@ def test_page_of_a_run(trained, tmp_path, capsys):
     c = runs.read_run(folder)[1]['config']
     run_styles.load_or_cluster_styles(runs.load_run(folder, CPU, False), folder)
     c.training.fix_global_steps = 100
+    c.training.crop = (32, 32)                              # then the rows may have two widths
+    report.try_write_run_page(folder, c)
+    assert 'From left to right: label map, picture in' in (folder / 'index.html').read_text()
+    c.training.crop = None
     report.try_write_run_page(folder, c)
     text = (folder / 'index.html').read_text()
     assert len(text) < 200_000 and not re.search(r'https?://', text)
     assert 'step 250000 of 6' in text and text.count('<svg') >= 10
     assert '0000099.png' in text and 'all of the generator is trained, step 100' in text
+    assert '<span>50</span><span>125025</span><span>250000</span>' in text      # under a curve
+    assert ('<div class="heads"><span>label map</span><span>picture in the styles of the photograph'
+            '</span><span>picture in the most frequent styles</span><span>photograph</span></div>'
+            ) in text
     assert 'its peak grows' in text and '<td>0.375</td>' in text
     assert '<tr class=given><th>ngf</th><td>8</td><td class="help">' in text
     assert f'<th>{c.label_names[7]}</th>' in text           # of the styles
@@ -65,9 +73,10 @@ def test_training_writes_the_page(trained):
 
 
 def test_gallery(command, trained, scenes, tmp_path):
-    code, _, err = command('generate', '--run', trained, '--label', scenes / 'gtFine' / 'val',
-                           '--sample', '--n', 2, '--out', 'out')
+    code, out, err = command('generate', '--run', trained, '--label', scenes / 'gtFine' / 'val',
+                             '--sample', '--n', 2, '--out', 'out')
     assert code == 0, err
+    assert out.endswith('out/index.html\n')
     text = (tmp_path / 'out' / 'index.html').read_text()
     pictures = re.findall(r'<a href="([^"]*)">', text)
     assert len(pictures) == 4 and all((tmp_path / 'out' / name).is_file() for name in pictures)

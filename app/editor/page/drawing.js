@@ -1,11 +1,14 @@
 // The canvas: picture, label map, outlines and strokes.
 function mapCanvas(labels, insts) {
   const [w, h] = state.size, pixels = new ImageData(w, h), out = new Uint32Array(pixels.data.buffer);
-  const shades = [1, 0.45].map(shade => state.labels.map(({colour: [r, g, b]}) =>
-    (255 << 24 | b * shade << 16 | g * shade << 8 | r * shade) >>> 0));      // as ABGR
+  const asABGR = ([r, g, b]) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;
+  const shades = [state.labels.map(({colour}) => asABGR(colour)), state.labels.map(({colour}) => asABGR(shade(colour)))];
+  const hatch = hatches(), period = Math.max(6, Math.round(w / 80)), line = Math.ceil(period / 8);
+  const hatched = (number, x, y) => [y, x + y, x - y + h * period, x][number % 4] % period < line;
   for (let i = 0; i < w * h; i++) {
     const edge = (i + 1) % w && insts[i] !== insts[i + 1] || i + w < w * h && insts[i] !== insts[i + w];
-    out[i] = shades[edge ? 1 : 0][labels[i]];
+    const number = hatch[labels[i]];
+    out[i] = shades[edge || number && hatched(number, i % w, Math.floor(i / w)) ? 1 : 0][labels[i]];
   }
   const canvas = canvasOf(w, h);
   canvas.getContext('2d').putImageData(pixels, 0, 0);

@@ -17,7 +17,8 @@ function setWidth(width) { $('width').value = width; $('widthout').value = $('wi
 
 const actions = {
   undo: () => edit({do: 'undo'}), redo: () => edit({do: 'redo'}), reset: () => edit({do: 'reset'}),
-  fit, save: () => save(), copy: () => copy(), wipe: toggleWipe, retry: () => { beating = false; beat(); },
+  fit, save: () => save(), copy: () => copy(), wipe: toggleWipe,
+  retry: () => { beating = false; if (state) beat(); else location.reload(); },
   fold: () => $('fold').setAttribute('aria-expanded', !document.body.classList.toggle('folded')),
   open: () => $('files').click(), photo: () => $('photofile').click(),
   help: () => { $('sheet').showModal(); $('sheet').scrollTop = 0; }, shut: () => $('sheet').close(),

@@ -25,13 +25,14 @@ const cssColour = ([r, g, b]) => `rgb(${r},${g},${b})`;
 
 function showObject() {
   const object = objects.get(selected);
+  speak();
   $('object').hidden = !object; $('nothing').hidden = !!object;
   if (!object) { liking = false; return stopThumbnails(); }
-  const {name, colour} = state.labels[object.label], all = selection().map(id => objects.get(id));
+  const {name} = state.labels[object.label], all = selection().map(id => objects.get(id));
   const names = [...new Set(all.map(({label}) => state.labels[label].name))];
   $('name').querySelector('b').textContent = more.size ? `${all.length} objects` : name;
   $('name').querySelector('small').textContent = more.size ? names.join(', ') : `object ${object.id}, ${object.pixels} pixels`;
-  $('name').querySelector('.swatch').style.background = cssColour(colour);
+  paintSwatch($('name').querySelector('.swatch'), object.label);
   showRelabel(object);
   $('styling').hidden = !state.encoder; $('nostyles').hidden = state.encoder;
   $('fromphoto').disabled = !state.photo;
@@ -39,7 +40,7 @@ function showObject() {
   $('split').disabled = more.size > 0 || !onSelected(clicked);
   $('all').parentElement.hidden = more.size > 0;
   $('scale').value = 0; $('scaled').value = '100 %'; scaling = null;
-  $('like').classList.toggle('on', liking);
+  $('like').setAttribute('aria-pressed', liking);
   showStyles();
 }
 
@@ -67,9 +68,9 @@ function brush() {
 
 function showPaint() {
   const object = $('to').value === 'selected' && objects.get(selected);
-  const {name, colour} = state.labels[object ? object.label : paintLabel];
-  $('paintname').textContent = $('to').value === 'erase' ? 'erase' : name;
-  $('paintswatch').style.background = cssColour(colour);
+  const label = object ? object.label : paintLabel;
+  $('paintname').textContent = $('to').value === 'erase' ? 'erase' : state.labels[label].name;
+  paintSwatch($('paintswatch'), label);
 }
 
 function showLegend() {
@@ -78,12 +79,12 @@ function showLegend() {
   const query = $('search').value.toLowerCase(), all = state.size[0] * state.size[1];
   const rows = state.labels.filter(({name}) => name.toLowerCase().includes(query))
     .sort((a, b) => b.learned - a.learned || (areas.get(b.label) || 0) - (areas.get(a.label) || 0));
-  fill($('legend'), rows.map(({label, name, colour, learned}) => {
+  fill($('legend'), rows.map(({label, name, learned}) => {
     const row = document.createElement('button'), swatch = document.createElement('span');
-    swatch.className = 'swatch'; swatch.style.background = cssColour(colour);
+    swatch.className = 'swatch'; paintSwatch(swatch, label);
     row.append(swatch, name);
     row.dataset.key = label;
-    row.classList.toggle('on', label === paintLabel);
+    row.setAttribute('aria-pressed', label === paintLabel);
     row.classList.toggle('absent', !areas.has(label));
     row.title = learned ? `Paint with ${name}` : `Paint with ${name}, which the training data lacks`;
     if (!learned) row.append(Object.assign(document.createElement('small'), {textContent: 'not learned'}));

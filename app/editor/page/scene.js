@@ -1,6 +1,18 @@
 // The scene that the server edits: its state on this page, and requests.
 const $ = id => document.getElementById(id);
-const token = new URLSearchParams(location.search).get('token') || '';
+const token = takeToken();
+
+// Takes the token out of the address, and so out of the tab's history; a reload finds it in the
+// storage of the tab. Not a cookie: all servers of this machine, on any port, would get it.
+function takeToken() {
+  const given = new URLSearchParams(location.search).get('token');
+  try {
+    if (given) sessionStorage.setItem('token', given);
+    const kept = sessionStorage.getItem('token') || '';
+    if (given) history.replaceState(null, '', location.pathname);
+    return kept;
+  } catch { return given || ''; }       // this browser stores nothing: a reload needs the address
+}
 
 let state = null;                       // the last answer of /state
 let labels = null, insts = null;        // label and instance of every pixel

@@ -95,9 +95,9 @@ function composed(canvas, how, image) {
 }
 
 // Returns the shade over all that is not isolated.
-let shade = {};
+let dimmed = {};
 function shadeCanvas() {
   const ids = within().within, of = `${mapsVersion} ${ids}`;
-  if (shade.of !== of) shade = {of, canvas: composed(maskOf(ids), 'source-out')};
-  return shade.canvas;
+  if (dimmed.of !== of) dimmed = {of, canvas: composed(maskOf(ids), 'source-out')};
+  return dimmed.canvas;
 }

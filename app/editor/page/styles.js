@@ -18,7 +18,6 @@ function styleButton(wish, key, title, text = '') {
   button.wish = wish;
   button.setAttribute('aria-label', title);
   button.setAttribute('aria-pressed', on);
-  button.classList.toggle('on', on);
   button.onclick = () => mixing && !mixing.to ? mixWith(wish) : style(wish);
   return button;
 }
