@@ -2,6 +2,7 @@
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -125,9 +126,12 @@ def format_duration(seconds):
 
 
 def wrap(text, indent=2):
-    """Wrap a long line at 80 columns. Further lines begin with `indent` spaces."""
+    """Wrap a line at 80 columns, not beside a number, nor between a flag and its value. Further
+    lines begin with `indent` spaces."""
+    text = re.sub(r'(?<=\d) (?=[a-z])|(?<=[a-z]) (?=\d)', '\0', text)
+    text = re.sub(r'(--\S+) (?!-)', '\\1\0', text)
     return textwrap.fill(text, 80, subsequent_indent=' ' * indent, break_long_words=False,
-                         break_on_hyphens=False)
+                         break_on_hyphens=False).replace('\0', ' ')
 
 
 def quote(path):

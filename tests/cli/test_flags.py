@@ -94,7 +94,7 @@ def test_a_dry_run_without_enough_memory(command, scenes, monkeypatch):
 
 def test_quiet_commands_still_answer(command, trained, tmp_path):
     code, out, _ = command('info', trained, '-q')
-    assert code == 0 and 'step 6 of 6' in out
+    assert code == 0 and 'step 6 of 6' in ' '.join(out.split())
     code, _, err = command('-q', 'info', trained)
     assert code == 2 and '-q; write it after info' in err
     (tmp_path / 'own' / 'train_label').mkdir(parents=True)

@@ -120,3 +120,15 @@ def test_what_cannot_be_written_is_a_warning(capsys):
 
     console.warn_on_error(fail, 'training goes on')
     assert capsys.readouterr().err == ('warning: sheet.png: cannot be written; training goes on\n')
+
+
+def test_long_lines_are_wrapped():
+    """Numbers keep the word beside them, flags their value, and paths are whole."""
+    text = console.wrap(f'  trained in  {"batches of 1, " * 8}--steps 550 --lr 0.1 from '
+                        f'/{"x" * 90}', 14)
+    assert ' '.join(text.split()).count('batches of 1,') == 8
+    lines = text.splitlines()
+    assert all(line.startswith(' ' * 14) for line in lines[1:])
+    assert lines[-1].strip() == '/' + 'x' * 90
+    assert max(map(len, lines[:-1])) <= 80
+    assert not [line for line in lines if line.endswith(('of', '--steps', '--lr'))]

@@ -126,7 +126,8 @@ def test_evaluate(brief_judge, command, run, scenes, tmp_path):
     assert f'<td>{made["l1"]:.1f}</td>' in page and 'IoU of each label' in page
     assert '<h2>Styles' in page
     found = json.loads(command('info', run, '--json')[1])
-    assert found['evaluation'] == scores and f'L1 {made["l1"]:.1f}' in command('info', run)[1]
+    assert found['evaluation'] == scores and f'L1 {made["l1"]:.1f}' in ' '.join(
+        command('info', run)[1].split())
     for place in ('real', 'fake'):
         assert [path.name for path in sorted((tmp_path / 'pictures' / place).iterdir())] == [
             'toy_0000.png', 'toy_0001.png']
