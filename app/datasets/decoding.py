@@ -37,6 +37,12 @@ def open_mat(path, function, version):
         return opener(path)
 
 
+def as_path(path):
+    """Return a path as a Path. A Path stays as it is: to parse it again takes as long as to read a
+    part of the header."""
+    return path if isinstance(path, Path) else Path(path)
+
+
 def is_mat_part(path):
     """Whether a path names a part of NYU's .mat file: <file>.mat/<labels|instances|images>/<n>."""
     return path.parent.parent.suffix == '.mat'
@@ -70,12 +76,13 @@ def open_file(path):
     """Open a picture or an array once. Yield a PIL.Image that is not decoded yet, or an (H, W, C)
     ndarray, which a .npy file maps into memory; and its Header. Of a path that names a half, the
     Header is that of the half, and the rest of the whole picture. Raises UserError."""
-    path = Path(path)
-    if half_of(path):
+    path = as_path(path)
+    suffix = path.suffix.lower()
+    if not suffix and half_of(path):
         with open_file(path.parent) as (file, header):
             yield file, header._replace(size=(header.size[0] // 2, header.size[1]))
         return
-    if is_mat_part(path):
+    if not suffix and is_mat_part(path):
         with open_mat(path.parents[1], 'h5py.File', '7.3') as file, as_user_error(path):
             key, n = path.parent.name, int(path.name)
             if not 1 <= n <= len(file['labels']):
@@ -85,7 +92,7 @@ def open_file(path):
                 array = file['labels'][n - 1].T.astype(np.int32) * 256 + array
     else:
         require_regular_file(path)
-        if path.suffix.lower() != '.npy':
+        if suffix != '.npy':
             with as_user_error(path, 'cannot be read as a picture'):
                 picture, header = open_picture(path)
             with picture:
@@ -137,7 +144,7 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_id
     colours: return colours, (H, W, 3) int32, unless `edit` saved the map. colours_are_ids: return
     the ids R << 16 | G << 8 | B of a map in colours. decoder: see pairs.DECODER. Raises
     UserError."""
-    path, ids = Path(path), None
+    path, ids = as_path(path), None
     with open_file(path) as (file, header):
         check_jpeg(header, path, jpeg_allowed, colours_are_ids)
         if colours and not header.is_saved_map:
@@ -234,7 +241,7 @@ def read_map(path, size=None):
 
 def resize_labels(label, size, path):
     """Resize a label map (H, W) int32, read from `path`, to the same pixels as decode_map does."""
-    if size is None or Path(path).suffix.lower() == '.npy':
+    if size in (None, label.shape[1::-1]) or as_path(path).suffix.lower() == '.npy':
         return resize(label, size, nearest=True)
     return np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))
 
@@ -251,7 +258,7 @@ def read_photo(path, size=None, channels=3, decoder=2, white=None):
     """Return a photograph, (H, W, channels), upright and resized bicubically with antialiasing:
     uint8, RGB or grey; or an array, uint8 or float32 in [-1, 1]. decoder: see pairs.DECODER.
     white: what is white in a picture of 16 bits; None: 65535. Raises UserError."""
-    path = Path(path)
+    path = as_path(path)
     with open_file(path) as (file, header):
         return photo_pixels(file, header, path, size, channels, decoder=decoder, white=white)
 

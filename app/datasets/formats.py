@@ -150,7 +150,8 @@ def is_deep(picture):
 def apply_orientation(picture):
     """Decode a picture and turn it as its EXIF data says."""
     if picture.format != 'TIFF':
-        return ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)         # without a copy
+        return picture
     upright_size = picture.size
     picture.filename = ''                           # else it is mapped into memory, and not turned
     picture.load()

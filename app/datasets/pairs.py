@@ -72,7 +72,7 @@ class PairReader:
     def decode_instances(self, path, size=None):
         """Return the ids of an instance map, (H, W) of up to 64 bits, and its decoding.Header."""
         to_ids = self.layout.inst_of_colours
-        colours = to_ids and Path(path).suffix.lower() != '.npy'    # arrays hold ids
+        colours = to_ids and decoding.as_path(path).suffix.lower() != '.npy'    # arrays hold ids
         inst, header = decoding.decode_map(
             path, size, colours, jpeg_allowed=self.config.jpeg_labels or self.decoder == 1,
             colours_are_ids=True, decoder=self.decoder)
