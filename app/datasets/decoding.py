@@ -151,7 +151,7 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_id
             return photo_pixels(file, header, path, size, nearest=True,
                                 decoder=decoder).astype(np.int32), header
         if isinstance(file, np.ndarray):
-            kind = f'array has {file.shape[2]} of {file.dtype}'
+            kind = f'array has {file.shape[2]} of {file.dtype}; of a one-hot map store the argmax'
             if file.shape[2] in (1, 3) and file.dtype.kind in 'iubf':
                 ids = lossless_ids(cut(np.asarray(file), path), path, colours_are_ids)
         elif file.mode in ('1', 'L', 'P', 'I') or file.mode.startswith('I;16'):
@@ -223,14 +223,19 @@ def require_opaque(alpha, path):
                         'their label, or one that means unknown')
 
 
+def lossy_format(path):
+    """Return the name of the format of a file whose Header says is_jpeg."""
+    return 'lossy WebP' if as_path(path).suffix.lower() == '.webp' else 'JPEG'
+
+
 def check_jpeg(header, path, allowed, is_inst=False):
     """Raise UserError if a label map or an instance map is stored as JPEG and that is not
     allowed."""
     if header.is_jpeg and not allowed:
-        kind = 'lossy WebP' if Path(path).suffix.lower() == '.webp' else 'JPEG'
+        kind = 'instance ids' if is_inst else 'labels'
         raise UserError(
-            f'{path}: {kind} changes the values of {"instance ids" if is_inst else "labels"}; use '
-            'PNG, or train with --jpeg-labels'
+            f'{path}: {lossy_format(path)} changes the values of {kind}; use PNG, or train with '
+            '--jpeg-labels'
             + ', or with --palette FILE --palette-nearest for colours' * (not is_inst))
 
 
