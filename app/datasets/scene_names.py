@@ -73,7 +73,7 @@ def without_endings(names):
     left = {name: name for name in names}
     while True:
         found = [ENDING.search(text) or BEGINNING.search(text) for text in left.values()]
-        if not all(found) or len({match[0] for match in found}) > 1:
+        if not all(found) or len({match[0] for match in found}) != 1:
             return left
         left = {name: text[:match.start()] + text[match.end():]
                 for (name, text), match in zip(left.items(), found)}
