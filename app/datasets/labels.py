@@ -186,7 +186,8 @@ def find_labels(source, layout, ids):
                  'keeps it')
         if not n:
             n = 1 + max((ids | listed.keys()) - {ignored}, default=0)
-            note_gaps(source.data, (ids | listed.keys()) - {ignored}, n)
+            if ids:                             # else no map is usable
+                note_gaps(source.data, (ids | listed.keys()) - {ignored}, n)
         names = [listed.get(label, str(label)) for label in range(n)] if listed else None
     if table is not None:
         void = [table[label] for label in void if label in table]
