@@ -37,6 +37,12 @@ def open_mat(path, function, version):
         return opener(path)
 
 
+def as_path(path):
+    """Return a path as a Path. A Path stays as it is: to parse it again takes as long as to read a
+    part of the header."""
+    return path if isinstance(path, Path) else Path(path)
+
+
 def is_mat_part(path):
     """Whether a path names a part of NYU's .mat file: <file>.mat/<labels|instances|images>/<n>."""
     return path.parent.parent.suffix == '.mat'
@@ -70,12 +76,13 @@ def open_file(path):
     """Open a picture or an array once. Yield a PIL.Image that is not decoded yet, or an (H, W, C)
     ndarray, which a .npy file maps into memory; and its Header. Of a path that names a half, the
     Header is that of the half, and the rest of the whole picture. Raises UserError."""
-    path = Path(path)
-    if half_of(path):
+    path = as_path(path)
+    suffix = path.suffix.lower()
+    if not suffix and half_of(path):
         with open_file(path.parent) as (file, header):
             yield file, header._replace(size=(header.size[0] // 2, header.size[1]))
         return
-    if is_mat_part(path):
+    if not suffix and is_mat_part(path):
         with open_mat(path.parents[1], 'h5py.File', '7.3') as file, as_user_error(path):
             key, n = path.parent.name, int(path.name)
             if not 1 <= n <= len(file['labels']):
@@ -85,7 +92,7 @@ def open_file(path):
                 array = file['labels'][n - 1].T.astype(np.int32) * 256 + array
     else:
         require_regular_file(path)
-        if path.suffix.lower() != '.npy':
+        if suffix != '.npy':
             with as_user_error(path, 'cannot be read as a picture'):
                 picture, header = open_picture(path)
             with picture:
@@ -137,14 +144,14 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_id
     colours: return colours, (H, W, 3) int32, unless `edit` saved the map. colours_are_ids: return
     the ids R << 16 | G << 8 | B of a map in colours. decoder: see pairs.DECODER. Raises
     UserError."""
-    path, ids = Path(path), None
+    path, ids = as_path(path), None
     with open_file(path) as (file, header):
         check_jpeg(header, path, jpeg_allowed, colours_are_ids)
         if colours and not header.is_saved_map:
             return photo_pixels(file, header, path, size, nearest=True,
                                 decoder=decoder).astype(np.int32), header
         if isinstance(file, np.ndarray):
-            kind = f'array has {file.shape[2]} of {file.dtype}'
+            kind = f'array has {file.shape[2]} of {file.dtype}; of a one-hot map store the argmax'
             if file.shape[2] in (1, 3) and file.dtype.kind in 'iubf':
                 ids = lossless_ids(cut(np.asarray(file), path), path, colours_are_ids)
         elif file.mode in ('1', 'L', 'P', 'I') or file.mode.startswith('I;16'):
@@ -216,14 +223,19 @@ def require_opaque(alpha, path):
                         'their label, or one that means unknown')
 
 
+def lossy_format(path):
+    """Return the name of the format of a file whose Header says is_jpeg."""
+    return 'lossy WebP' if as_path(path).suffix.lower() == '.webp' else 'JPEG'
+
+
 def check_jpeg(header, path, allowed, is_inst=False):
     """Raise UserError if a label map or an instance map is stored as JPEG and that is not
     allowed."""
     if header.is_jpeg and not allowed:
-        kind = 'lossy WebP' if Path(path).suffix.lower() == '.webp' else 'JPEG'
+        kind = 'instance ids' if is_inst else 'labels'
         raise UserError(
-            f'{path}: {kind} changes the values of {"instance ids" if is_inst else "labels"}; use '
-            'PNG, or train with --jpeg-labels'
+            f'{path}: {lossy_format(path)} changes the values of {kind}; use PNG, or train with '
+            '--jpeg-labels'
             + ', or with --palette FILE --palette-nearest for colours' * (not is_inst))
 
 
@@ -234,7 +246,7 @@ def read_map(path, size=None):
 
 def resize_labels(label, size, path):
     """Resize a label map (H, W) int32, read from `path`, to the same pixels as decode_map does."""
-    if size is None or Path(path).suffix.lower() == '.npy':
+    if size in (None, label.shape[1::-1]) or as_path(path).suffix.lower() == '.npy':
         return resize(label, size, nearest=True)
     return np.asarray(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))
 
@@ -251,7 +263,7 @@ def read_photo(path, size=None, channels=3, decoder=2, white=None):
     """Return a photograph, (H, W, channels), upright and resized bicubically with antialiasing:
     uint8, RGB or grey; or an array, uint8 or float32 in [-1, 1]. decoder: see pairs.DECODER.
     white: what is white in a picture of 16 bits; None: 65535. Raises UserError."""
-    path = Path(path)
+    path = as_path(path)
     with open_file(path) as (file, header):
         return photo_pixels(file, header, path, size, channels, decoder=decoder, white=white)
 

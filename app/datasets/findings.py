@@ -6,7 +6,7 @@ import numpy as np
 
 from app.common.console import plural, warn
 from app.datasets import decoding, layouts
-from app.datasets.pairs import PairReader
+from app.datasets.pairs import PairReader, colour_codes
 
 LOOKED_AT = 50          # pictures at most, spread evenly, where some of them tell enough
 MOST_IDS = 20000        # an instance map with more of them has no objects
@@ -49,10 +49,24 @@ def look_at_pictures(root, headers, what):
     """Say once that pictures are transparent, and return what find_ranges does. headers: {path:
     decoding.Header}. what: they are called so."""
     white = find_ranges(root, [path for path in headers if headers[path].is_deep], what)
+    note_half_range(root, [path for path in headers if path.suffix.lower() == '.npy'], what)
     alpha = [path for path in headers if headers[path].has_alpha]
     decoding.map_usable(partial(decoding.read_photo, white=white),
                         decoding.spread(alpha, LOOKED_AT), 'transparency')
     return white
+
+
+def note_half_range(root, paths, what):
+    """Say that arrays of floats hold 0 to 1, and so are grey to white. The rest: of find_ranges."""
+    def bounds(path):
+        with decoding.open_file(path) as (array, _):
+            return array.dtype.kind, float(array.min()), float(array.max())
+
+    kinds, lows, highs = zip(*decoding.map_usable(bounds, decoding.spread(paths, LOOKED_AT),
+                                                  'values') or [('', 0, 0)])
+    if set(kinds) == {'f'} and 0 <= min(lows) and 0.5 < max(highs) <= 1:
+        warn(f'note: {root}: {what} of floats hold {min(lows):g} to {max(highs):g}, and -1 is '
+             'black; if 0 is black there, store 2 * x - 1')
 
 
 def find_ranges(root, paths, what):
@@ -152,6 +166,10 @@ def look_for_smoothed_maps(root, counts):
     total, inside, between = sums = np.zeros((3, len(ids)))
     for own, numbers in counts:
         sums[:, np.searchsorted(ids, own)] += numbers
+    if len(ids) > 64 and inside.sum() < 0.1 * total.sum():
+        warn(f'warning: {root}: {len(ids)} labels, and hardly any pixel has the label of its '
+             'neighbours, as in photographs. Are label maps and photographs in the wrong folders?')
+        return
     slivers = inside <= 0.05 * total                # labels that occur in no other place, too
     pixels = total[slivers].sum()
     share = pixels / total.sum()
@@ -198,9 +216,9 @@ def warn_of_nearest(source, contents):
     """Say in what share of the pixels --palette-nearest replaces a colour, in some of the maps."""
     def share(pair):
         colours, _ = decoding.decode_map(pair.label, colours=True)
-        return 1 - (colours[..., None, :] == codes).all(-1).any(-1).mean()
+        return 1 - np.isin(colour_codes(colours), codes).mean()
 
-    codes = [row[:3] for row in contents.palette]
+    codes = colour_codes(np.array([row[:3] for row in contents.palette]))
     off = decoding.map_usable(share, decoding.spread(contents.pairs, 8), 'colours')
     if off:
         warn(f'note: {source.data}: {100 * np.mean(off):.3g} % of the pixels in '

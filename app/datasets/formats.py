@@ -16,7 +16,7 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.jpe', '.bmp', '.tif', '.tiff', '
 # Endings of pictures that are not read, and how files of such formats begin, from which byte on.
 OTHER_SUFFIXES = ('.heic .heif .avif .jp2 .j2k .jpx .jxl .gif .ppm .pgm .pbm .pnm .psd .svg .eps '
                   '.pdf .exr .hdr .dng .cr2 .cr3 .nef .arw .raw .tga .ico .dcm .nii .gz .xcf '
-                  '.dds').split()
+                  '.dds .mat .npz').split()
 SIGNATURES = ((4, b'ftypavif', 'AVIF'), (4, b'ftypavis', 'AVIF'), (4, b'ftyphe', 'HEIC'),
               (4, b'ftypmif1', 'HEIC'), (4, b'ftypmsf1', 'HEIC'), (4, b'jP  ', 'JPEG 2000'),
               (0, b'\xff\x4f\xff\x51', 'JPEG 2000'), (0, b'GIF8', 'GIF'), (0, b'8BPS', 'Photoshop'),
@@ -24,7 +24,7 @@ SIGNATURES = ((4, b'ftypavif', 'AVIF'), (4, b'ftypavis', 'AVIF'), (4, b'ftyphe',
               (0, b'%!PS', 'EPS'), (0, b'<svg', 'SVG'), (0, b'v/1\x01', 'OpenEXR'),
               (0, b'gimp xcf', 'GIMP'), (128, b'DICM', 'DICOM'),
               *((0, b'P%d' % i, 'PPM') for i in range(1, 8)), (0, b'\x00\x00\x01\x00', 'ICO'))
-NOT_READ = 'format not read: convert it to PNG or JPEG'
+NOT_READ = 'format not read: convert it to PNG (photographs: or to JPEG)'
 EXIF_ORIENTATION = 0x0112
 # Fields of TIFF.
 SUBFILE_TAG, BITS_TAG, PHOTOMETRIC_TAG, BANDS_TAG = 254, 258, 262, 277
@@ -59,6 +59,13 @@ def refuse_known(path):
         start = file.read(200)
         if start[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
             refuse_tiff(path, file, start)
+    if not start.strip(b'\0'):
+        raise UserError(f'{path}: {"no bytes but 0 are" if start else "nothing is"} in the file; '
+                        'copy it again')
+    if start.startswith(b'version https://git-lfs'):
+        raise UserError(f'{path}: only the pointer of Git LFS; git lfs pull fetches the picture')
+    if re.match(rb'\s*<(!doctype html|html)', start, re.IGNORECASE):
+        raise UserError(f'{path}: a web page, not a picture; download it again')
     for offset, signature, name in SIGNATURES:
         if start[offset:].startswith(signature):
             raise UserError(f'{path}: {name}, {NOT_READ}')
@@ -150,7 +157,8 @@ def is_deep(picture):
 def apply_orientation(picture):
     """Decode a picture and turn it as its EXIF data says."""
     if picture.format != 'TIFF':
-        return ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)         # without a copy
+        return picture
     upright_size = picture.size
     picture.filename = ''                           # else it is mapped into memory, and not turned
     picture.load()

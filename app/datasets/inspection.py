@@ -97,8 +97,11 @@ def inspect_dataset(source, thorough=False):
     contents.out_channels = max((image.channels for image in images), default=3)
     if layout.n_labels == 0:
         contents.in_channels = max((header.channels for header in maps), default=3)
-    elif any(header.is_jpeg for header in maps) and not source.palette_nearest:
-        warn(f'warning: {source.data}: JPEG changes the values of labels; expect wrong edges')
+    elif not source.palette_nearest and (lossy := {
+            decoding.lossy_format(pair.label) for pair, (_, header, _) in facts.items()
+            if header.is_jpeg}):
+        warn(f'warning: {source.data}: {" and ".join(sorted(lossy))} changes the values of labels; '
+             'expect wrong edges')
     vars(contents).update(labels.find_labels(source, layout, set().union(*ids)))
     if thorough or source.skip_bad or not problems:         # else nothing comes of it but an error
         findings.add_findings(source, contents, facts, borders, shared)

@@ -10,6 +10,7 @@ from app.common.files import read_text
 from app.datasets.pairs import IGNORED
 
 IGNORED_GAP = 32        # 255 is taken for that mark if so many labels below it do not occur
+FEW_IDS = 16            # of which a gap between them is noted
 MAX_LABELS = 4096       # a label map with higher ids is taken for an instance map
 LISTED = 'id', 'name', 'r', 'g', 'b', 'void'        # the columns of labels.csv
 VOID_NAMES = ('void', 'unlabeled', 'unlabelled', 'unknown', 'ignored')
@@ -105,19 +106,38 @@ def labels_of_palette(source):
 
 
 def holds_two_values(ids, listed):
-    """Return whether all that maps and labels.csv hold is 255 and a smaller id, as in masks."""
-    return len(ids) == 2 and max(ids) == IGNORED and set(listed) <= ids
+    """Return whether all that maps and labels.csv hold is two ids far apart, as in masks."""
+    return len(ids) == 2 and set(listed) <= ids and (
+        max(ids) == IGNORED or max(ids) - min(ids) > IGNORED_GAP)
 
 
 def mask_labels(root, ids, listed, label_colours, void):
     """Return what find_labels does for maps with holds_two_values. The rest: of read_label_list."""
-    warn(f'note: {root}: the maps hold {min(ids)} and {IGNORED} and nothing else, so {IGNORED} is '
-         f'a label; --ignore-label {IGNORED} takes it as unknown')
-    table = {min(ids): 0, IGNORED: 1}
+    low, high = sorted(ids)
+    warn(f'note: {root}: the maps hold {low} and {high} and nothing else, so they are two labels; '
+         + (f'--ignore-label {IGNORED} takes {IGNORED} as unknown' if high == IGNORED
+            else f'--n-labels {high + 1} keeps the numbers'))
+    table = {low: 0, high: 1}
     return dict(n_labels=2, label_names=[listed.get(label, str(label)) for label in table],
                 label_table=table, palette=None, void=[table[label] for label in void],
                 label_colours=[[*rgb, table[label], name]
                                for *rgb, label, name in label_colours] or None)
+
+
+def note_gaps(root, ids, n):
+    """Say that maps hold few of `n` labels, with a large gap between them, as masks of 0, 128 and
+    255 do."""
+    ids = sorted(ids)
+    gap = max((b - a for a, b in zip([-1, *ids], ids)), default=0)
+    if not ids:
+        warn(f'note: {root}: the maps hold nothing but {IGNORED}; --ignore-label none takes it as '
+             'a label')
+    elif len(ids) == 1:
+        warn(f'note: {root}: the maps hold nothing but the label {ids[0]}')
+    elif len(ids) <= FEW_IDS and n > 8 * len(ids) and gap > IGNORED_GAP:
+        warn(f'note: {root}: the maps hold only {", ".join(map(str, ids))} of {n} labels; '
+             '--palette FILE numbers them anew, with a line R,G,B,label for each colour'
+             + f' (grey {ids[-1]} is {ids[-1]},{ids[-1]},{ids[-1]})' * (ids[-1] < 256))
 
 
 def find_labels(source, layout, ids):
@@ -164,7 +184,10 @@ def find_labels(source, layout, ids):
             ignored = IGNORED
             warn(f'note: {source.data}: label {IGNORED} is taken as unknown; --ignore-label none '
                  'keeps it')
-        n = n or 1 + max((ids | listed.keys()) - {ignored}, default=0)
+        if not n:
+            n = 1 + max((ids | listed.keys()) - {ignored}, default=0)
+            if ids:                             # else no map is usable
+                note_gaps(source.data, (ids | listed.keys()) - {ignored}, n)
         names = [listed.get(label, str(label)) for label in range(n)] if listed else None
     if table is not None:
         void = [table[label] for label in void if label in table]

@@ -212,8 +212,8 @@ def find_own(root, split):
 
 
 def find_a_to_b(root, split):
-    """train_A/ and train_B/, or trainA/ and trainB/."""
-    for form in '{split}_%s/*', '{split}%s/*':
+    """train_A/ and train_B/, trainA/ and trainB/, or A/train/ and B/train/."""
+    for form in '{split}_%s/*', '{split}%s/*', '%s/{split}/*':
         if files := folder_finder(label=form % 'A', image=form % 'B')(root, split):
             return files
     return None
@@ -389,7 +389,7 @@ def find_splits(root, chosen=None):
     named = [folder.name.removesuffix(end) for end in ('_label', '_A', 'A')
              for folder in root.glob('*' + end)]
     splits = {}
-    for split in ['train', 'val', 'test', *sorted(named)]:
+    for split in ['train', 'val', 'test', *filter(None, sorted(named))]:
         with suppress(UserError):                       # of a split that nobody asked for
             files = recognise_layout(root, split, chosen)[1]
             # Without lists, each split is the whole data set.
@@ -398,19 +398,23 @@ def find_splits(root, chosen=None):
     return splits
 
 
-def find_pairs(root, split='train', config=None, chosen=None):
+def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
     """Recognise the layout of a folder and pair its files by name. Return the Layout, [Pair] and
     {scene: message} for scenes that lack a file. Raises UserError if there are no label maps, or
     if the run of `config` takes pictures in their place or the other way round. chosen: the name
-    of the Layout to try first, where it is not that of the run."""
+    of the Layout to try first, where it is not that of the run; refusal: the error if it is not
+    that one."""
     root = Path(root)
     if not root.is_dir() and root.suffix != '.mat':
         raise UserError(f'{root}: {"a file, not a" if root.exists() else "no such"} folder')
     layout, files = recognise_layout(root, split, chosen or config and config.layout)
+    if refusal and (not layout or layout.name != chosen):
+        raise UserError(refusal)
     if not files.get('label'):
         own_folders.refuse_panoptic(root)
         if not (splits := ', '.join(find_splits(root))):
             refuse_other_formats(root, split)
+            own_folders.refuse_shapes(files_below(root) if root.is_dir() else (), split)
         raise UserError(f'{root}: ' + (
             f'no label maps of the split {split!r}, but of {splits}; choose with --split' if splits
             else f'{layout.name}, but there are no label maps' if layout

@@ -72,7 +72,7 @@ class PairReader:
     def decode_instances(self, path, size=None):
         """Return the ids of an instance map, (H, W) of up to 64 bits, and its decoding.Header."""
         to_ids = self.layout.inst_of_colours
-        colours = to_ids and Path(path).suffix.lower() != '.npy'    # arrays hold ids
+        colours = to_ids and decoding.as_path(path).suffix.lower() != '.npy'    # arrays hold ids
         inst, header = decoding.decode_map(
             path, size, colours, jpeg_allowed=self.config.jpeg_labels or self.decoder == 1,
             colours_are_ids=True, decoder=self.decoder)
@@ -124,20 +124,25 @@ def ids_to_labels(ids, table, path):
     return labels
 
 
+def colour_codes(colours):
+    """Return the numbers R << 16 | G << 8 | B of colours (..., 3), integers of 32 or 64 bits."""
+    return colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
+
+
 def colours_to_labels(colours, palette, path, nearest=False):
     """Return the labels (H, W) int32 of colours (H, W, 3) by the rows of read_palette. nearest: a
     colour that they lack has the label of the nearest one. Raises UserError for it otherwise."""
-    codes = np.array([r << 16 | g << 8 | b for r, g, b, *_ in palette])
+    rows = np.array([row[:3] for row in palette])
+    codes, code = colour_codes(rows), colour_codes(colours)
     order = codes.argsort()
-    code = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
     row = order[np.searchsorted(codes[order], code).clip(max=len(codes) - 1)]
     missing = codes[row] != code
     if nearest and missing.any():
-        different, inverse = np.unique(colours[missing], axis=0, return_inverse=True)
-        rows = np.concatenate([
-            np.square(part[:, None] - np.array([row[:3] for row in palette])).sum(2).argmin(1)
+        different, inverse = np.unique(code[missing], return_inverse=True)
+        nearest_rows = np.concatenate([
+            np.square((part[:, None, None] >> [16, 8, 0] & 255) - rows).sum(2).argmin(1)
             for part in np.array_split(different, -(-len(different) // 4096))])
-        row[missing] = rows[inverse.ravel()]
+        row[missing] = nearest_rows[inverse.ravel()]
     elif missing.any():
         y, x = np.argwhere(missing)[0]
         raise UserError(f'{path}: colour {decoding.format_colour(colours[y, x])} at x={x}, y={y} '

@@ -2,28 +2,22 @@
 from pathlib import Path
 
 from app.common.console import warn
-from app.common.errors import UserError
 from app.datasets import decoding, layouts
 
 SAMPLED_MAPS = 4        # label maps that tell whether the labels are those of a data set
 
 
 def layout_by_flag(source):
-    """Return the name of the Layout that --layout chooses, or None. Raises UserError if the files
-    are not there."""
+    """Return the name of the Layout that --layout chooses, and which files it expects; or None and
+    None."""
     root, flag, split = Path(source.data), source.layout, source.split
     if flag == 'auto':
-        return None
+        return None, None
     if flag == 'own':
-        name, expected = layouts.OWN, f'{split}_label/ and the like'
-    else:
-        side = (layouts.side_of_maps(root, split, certain=True) or 'left' if flag == 'side-by-side'
-                else flag.removeprefix('map-'))
-        name, expected = layouts.SIDE_BY_SIDE[side], f'{split}/*'
-    if not layouts.LAYOUTS[name].find(root, split):
-        raise UserError(f'--layout {flag}: {root} has no such pictures of the split {split!r}; '
-                        f'expected {expected}')
-    return name
+        return layouts.OWN, f'{split}_label/ and the like'
+    side = (layouts.side_of_maps(root, split, certain=True) or 'left' if flag == 'side-by-side'
+            else flag.removeprefix('map-'))
+    return layouts.SIDE_BY_SIDE[side], f'{split}/*'
 
 
 def flag_for_own_labels(source, layout):
@@ -55,8 +49,11 @@ def sample_labels(layout, pairs):
 def find_pairs_by_flags(source):
     """Return the Layout of a data set, its pairs and problems, see layouts.find_pairs, and
     {pair: decoding.Header} of the label maps that were read. source: see inspect_dataset."""
-    chosen = layout_by_flag(source)
-    layout, pairs, problems = layouts.find_pairs(source.data, source.split, chosen=chosen)
+    chosen, expected = layout_by_flag(source)
+    layout, pairs, problems = layouts.find_pairs(
+        source.data, source.split, chosen=chosen, refusal=expected and (
+            f'--layout {source.layout}: {source.data} has no such pictures of the split '
+            f'{source.split!r}; expected {expected}'))
     flag = flag_for_own_labels(source, layout)
     beyond, samples = (None, {}) if flag else sample_labels(layout, pairs)
     if layout.name in layouts.SIDE_BY_SIDE.values():

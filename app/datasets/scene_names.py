@@ -6,14 +6,16 @@ from pathlib import Path
 import re
 import unicodedata
 
+from app.common.console import warn_once
 from app.common.errors import UserError
 from app.datasets.decoding import real_path
 
 # What people add to the names of files of one scene.
 ROLE_WORDS = ('masks?|labels?|labelids|gt|seg|segmentation|segm|sat|satellite|images?|img|photo|'
               'rgb|inst|instances?|instanceids|annotations?|anno|maps?|colou?rs?|trimap|real|fake|a|b')
-ADDED = re.compile(rf'[ _.-]+({ROLE_WORDS})$|^({ROLE_WORDS})[ _-]+|'
-                   r'\.(jpe?g|jfif|png|tiff?|bmp|webp|npy|gif)$')
+ENDING = re.compile(rf'[ _.-]+({ROLE_WORDS})$|\.(jpe?g|jfif|png|tiff?|bmp|webp|npy|gif)$',
+                    re.IGNORECASE)
+BEGINNING = re.compile(rf'^({ROLE_WORDS})[ _-]+', re.IGNORECASE)
 MOST_COMPARED = 2000        # names that are compared letter by letter
 
 
@@ -50,8 +52,9 @@ def common_parts(folders):
 
 
 def respell(files, scenes):
-    """Return {scene: path} under the spelling of `scenes` where Unicode has several: macOS writes
-    an accent as a character of its own."""
+    """Return {scene: path} under the names of `scenes`, {scene: path}, where Unicode has several
+    spellings (macOS writes an accent as a character of its own), or else where all names differ in
+    the same ending."""
     if files.keys() == scenes.keys():
         return files
     spelling = {unicodedata.normalize('NFC', name): name for name in scenes if name not in files}
@@ -59,14 +62,42 @@ def respell(files, scenes):
     for name, path in files.items():
         other = spelling.get(unicodedata.normalize('NFC', name)) if name not in scenes else None
         respelled[name if other is None else other] = path
+    if not respelled.keys() & scenes.keys():
+        return pair_by_endings(files, scenes)
     return respelled if len(respelled) == len(files) else files
+
+
+def without_endings(names):
+    """Return {name: what is left of it} without what people add to the names of files of a role,
+    '_mask' or '.jpg', if all names have the same."""
+    left = {name: name for name in names}
+    while True:
+        found = [ENDING.search(text) or BEGINNING.search(text) for text in left.values()]
+        if not all(found) or len({match[0] for match in found}) != 1:
+            return left
+        left = {name: text[:match.start()] + text[match.end():]
+                for (name, text), match in zip(left.items(), found)}
+
+
+def pair_by_endings(files, scenes):
+    """Return what respell does for files none of which has the name of a scene: 1_sat.png belongs
+    to 1_mask.png if all files of each role have that ending. Say so."""
+    scene_of = {left: scene for scene, left in without_endings(scenes).items()}
+    renamed = {scene_of.get(left, name): files[name]
+               for name, left in without_endings(files).items()}
+    common = sorted(renamed.keys() & scenes.keys())
+    if 2 * len(common) <= min(len(files), len(scenes)):
+        return files
+    warn_once('endings', f'note: {scenes[common[0]]} and {renamed[common[0]]} are taken for one '
+              'scene, as all files whose names differ in these words')
+    return renamed
 
 
 def loose_name(name):
     """Return what is left of a name without case, endings for roles and formats, signs, and zeros
     before numbers."""
     name = unicodedata.normalize('NFKC', name).casefold()
-    while (shorter := ADDED.sub('', name)) not in (name, ''):
+    while (shorter := BEGINNING.sub('', ENDING.sub('', name))) not in (name, ''):
         name = shorter
     return re.sub(r'[\W_]+|(?<!\d)0+(?=\d)', '', name)
 

@@ -39,8 +39,9 @@ def read_scene(config, label_path, inst_path=None, size=None, paired=False):
     warn_about_map(config, label_path, label, header)
     inst = None
     if config.instances != 'none' and inst_path:
-        inspection.check_same_view(inst_path, label_path, header.size)
-        w, h = decoding.read_header(inst_path).size
+        inst_header = decoding.read_header(inst_path)
+        inspection.check_same_view(inst_path, label_path, header.size, inst_header)
+        w, h = inst_header.size
         if (w, h) != tuple(header.size) and not paired:
             raise UserError(f'{inst_path} is {w}x{h} and {label_path} is {header.size[0]}x'
                             f'{header.size[1]}: not the instance map of that label map')

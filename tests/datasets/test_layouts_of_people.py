@@ -302,10 +302,10 @@ def test_the_name_that_pairs_is_named(tmp_path, label, image, name, other):
     is_label = label.startswith('train')
     write(tmp_path / label.format(name), label_map(0) if is_label else photo(0))
     write(tmp_path / image.format(other), photo(0) if is_label else label_map(0))
-    if '/' in name:                                 # names of folders matter if files are the same
-        for scene in ('seq1/more', 'seq2/more'):
-            write(tmp_path / label.format(scene), label_map(0) if is_label else photo(0))
-            write(tmp_path / image.format(scene), photo(0) if is_label else label_map(0))
+    # Names of folders matter if files are the same; with a pair, endings alone make none.
+    for scene in ('seq1/more', 'seq2/more') if '/' in name else ('more',):
+        write(tmp_path / label.format(scene), label_map(0) if is_label else photo(0))
+        write(tmp_path / image.format(scene), photo(0) if is_label else label_map(0))
     _, pairs, problems = layouts.find_pairs(tmp_path)
     assert len(problems) == 2, problems
     for problem in problems.values():
@@ -674,7 +674,7 @@ def test_endings_that_are_not_read(tmp_path, suffix, role, how_many):
     except UserError as error:
         problem = str(error)
     assert problem == f'{tmp_path / role / NAMES[0]}{suffix}: ' \
-                      'format not read: convert it to PNG or JPEG'
+                      'format not read: convert it to PNG (photographs: or to JPEG)'
     for name in NAMES[:how_many]:
         (tmp_path / role / f'{name}{suffix}').rename(tmp_path / role / f'{name}.png')
     check_arrays(read(tmp_path)[0])
@@ -696,7 +696,7 @@ def test_formats_under_another_ending(tmp_path, kind, name, role):
         except (KeyError, OSError):
             pytest.skip('this Pillow cannot write it')
     assert examine(tmp_path).problems['x'] == (
-        f'{path}: {name}, format not read: convert it to PNG or JPEG')
+        f'{path}: {name}, format not read: convert it to PNG (photographs: or to JPEG)')
 
 
 @pytest.mark.parametrize('suffix', ['.jfif', '.JFIF', '.jpe', '.JPEG', '.jpg'])

@@ -75,7 +75,7 @@ def test_hosts_that_are_none_are_not_printed(tmp_path, capsys, host):
 
 
 @pytest.mark.parametrize('content, message', [
-    (b'GIF89a', 'holiday: photo.gif: GIF, format not read: convert it to PNG or JPEG'),
+    (b'GIF89a', 'holiday: photo.gif: GIF, format not read: convert it to PNG'),
     (b'\0\0\0\x18ftypheic', 'holiday: photo.gif: HEIC, format not read'),
     (b'hello', 'holiday: photo.gif: cannot be read as a picture'),
     (b'', 'holiday: photo.gif: cannot be read as a picture')])
