@@ -1,5 +1,7 @@
 """What the tests share: the project's folder on the import path, data sets, runs, and ways to run
 the command."""
+import hashlib
+import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -126,11 +128,13 @@ def scenes(shared_folder):
 
 
 @pytest.fixture(scope='session')
-def trained(scenes, shared_folder, tmp_path_factory):
+def trained(scenes, shared_folder, estimates, tmp_path_factory):
     """The folder of a run that was trained for six steps. Tests may add styles and pictures."""
     def fill(folder):
-        subprocess.run([sys.executable, ROOT / 'p2phd.py', 'train', '--data', scenes, '--steps',
-                        '6', *TINY], cwd=folder, check=True)
+        with pytest.MonkeyPatch.context() as patch:
+            remember_estimates(estimates, patch.setattr)
+            assert program.main(['train', '--data', str(scenes), '--steps', '6', *TINY,
+                                 '--run', str(folder / 'runs' / 'street')]) == 0
     run = tmp_path_factory.mktemp('trained') / 'runs' / 'street'
     shutil.copytree(shared_folder('trained', fill) / 'runs' / 'street', run)
     return run
@@ -179,33 +183,42 @@ def normalised_biases(net):
 
 # ------------------------------------------------------------------------------------ the command
 
-@pytest.fixture(scope='session')
-def remembered_estimate():
-    """memory.memory_needed, but the estimate of equal runs is computed only once. In a short
-    training it takes most of the time."""
+def remember_estimates(folder, setattr=setattr):
+    """Let memory.memory_needed estimate the memory of equal runs only once, in all processes: in a
+    short training this takes most of the time. folder: where the estimates are kept."""
     from app.runs import distributed, memory
-    estimate, known = memory.memory_needed, {}
+    estimate = memory.memory_needed
 
     def remember(run):
         c = {name: value for name, value in vars(run.config).items()
-             if name not in ('training', 'label_names', 'label_table', 'palette')}
+             if name not in ('training', 'label_names', 'label_table', 'palette', 'present', 'void',
+                             'layout', 'label_colours')}
         t = {name: getattr(run.config.training, name) for name in (
             'crop augment batch accumulate recompute gan ema lambda_feature lambda_vgg '
             'lambda_l1').split()}
         key = repr((c, t, run.precision, run.device, bool(run.vgg), distributed.WORLD_SIZE,
-                    bool(run.D), len(run.average)))
-        if key not in known:
-            known[key] = estimate(run)
-        return known[key]
-    return remember
+                    distributed.LOCAL_WORLD_SIZE, bool(run.D), len(run.average)))
+        path = Path(folder) / hashlib.sha256(key.encode()).hexdigest()
+        if not path.exists():
+            partial = path.with_suffix(f'.{os.getpid()}')
+            partial.write_text(json.dumps(estimate(run)))
+            partial.replace(path)
+        return json.loads(path.read_text())
+    setattr(memory, 'memory_needed', remember)
+
+
+@pytest.fixture(scope='session')
+def estimates(shared_folder):
+    """The folder of remember_estimates."""
+    return shared_folder('estimates', lambda folder: None)
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys, remembered_estimate):
+def command(tmp_path, monkeypatch, capsys, estimates):
     """Return a function that runs the command in this process, which is faster:
     command('check', ...) -> (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('app.runs.memory.memory_needed', remembered_estimate)
+    remember_estimates(estimates, monkeypatch.setattr)
 
     def run(*words):
         capsys.readouterr()
@@ -257,19 +270,21 @@ def brief_judge(monkeypatch):
     train_judges_briefly(monkeypatch.setattr)
 
 
-def run_command(words, folder, threads, out, environment):
-    """Run the command in this process, which ends with it; append its output to the file `out`.
+def run_command(words, folder, threads, out, err, environment, estimates):
+    """Run the command in this process, which ends with it; append its output to the files `out` and
+    `err`, or both kinds to `out`.
     The variable BRIEF_JUDGE in `environment`: see train_judges_briefly."""
     os.setpgrp()
     os.environ.update(environment)
     if 'BRIEF_JUDGE' in environment:
         train_judges_briefly()
+    remember_estimates(estimates)
     # A process in the background may ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(threads)
     os.chdir(folder)
-    number = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY)
-    os.dup2(number, 1), os.dup2(number, 2)
+    for stream, path in (1, out), (2, err or out):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY), stream)
     sys.exit(program.main([str(word) for word in words]))
 
 
@@ -289,17 +304,18 @@ def fork_server():
 
 
 @pytest.fixture
-def launch(fork_server):
+def launch(fork_server, estimates):
     """Return a function that starts the command in a folder: launch(words, folder) -> a
     multiprocessing.Process, which is killed after the test.
 
-    threads: of torch. out: file that its output is appended to. environment: variables.
+    threads: of torch. out: file that its output is appended to, or only stdout if there is another
+    file for stderr, err. environment: variables.
     """
     processes = []
 
-    def start(words, folder, threads=1, out='out.txt', environment=()):
-        process = fork_server.Process(target=run_command,
-                                      args=(words, folder, threads, out, dict(environment)))
+    def start(words, folder, threads=1, out='out.txt', err=None, environment=()):
+        process = fork_server.Process(target=run_command, args=(
+            words, folder, threads, out, err, dict(environment), estimates))
         processes.append(process)
         process.start()
         return process

@@ -41,12 +41,13 @@ LEAVES = np.array([(84, 134, 50), (58, 116, 66), (132, 148, 50)], 'uint8')
 # Lengths of car, bonnet and boot, heights of bonnet and roof, in metres.
 CAR_SHAPES = [(4.5, 1.15, 0.7, 0.98, 1.44), (4, 0.9, 0.12, 1, 1.5), (4.5, 1.05, 0.15, 1.14, 1.76),
               (4.9, 0.5, 0.06, 1.2, 2.08)]
-GLASS, RUBBER, METAL, HAZE = (48, 58, 72), (30, 30, 32), (84, 88, 94), np.array((206, 214, 224))
+GLASS, RUBBER, METAL, HAZE = (48, 58, 72), (30, 30, 32), (84, 88, 94), (206, 214, 224)
 # The sun is always behind the camera on the left: a point at a height of 1 m throws its shadow this
 # far to the right and away. So the light needs no style, and styles of one picture fit together.
 SUN, SHADED, LIT = (0.62, 0.4), 0.74, 1.06
 FOCAL_LENGTH, CAMERA_HEIGHT = 0.9, 1.7      # in picture widths; in metres
 SUPERSAMPLE = 3                             # odd: the middle sample is the centre of the pixel
+CIRCLE = [(cos(pi * i / 12), sin(pi * i / 12)) for i in range(24)]
 SIZE, N_SAMPLES, CAPTION = (256, 128), 4, 14        # of the demo; CAPTION: height in pixels
 
 StreetScene = namedtuple('StreetScene', 'label inst image colours')
@@ -163,10 +164,13 @@ class Street:
 
     def polygon(self, points, colour, inst=None, light=1):
         """Fill a polygon, with haze if it is far away. Without `inst` the maps do not change."""
+        # Python's floats: numpy takes five times as long for so few numbers.
+        points = [(float(x), float(y), float(z)) for x, y, z in points]
         xy = self.project(points)
-        clear = exp(-min(z for _, _, z in points) / 160)
-        ink = clear * light * np.asarray(colour) + (1 - clear) * HAZE
-        self.pens[0].polygon(xy, tuple(ink.clip(0, 255).astype(int)))
+        clear, light = exp(-min(z for _, _, z in points) / 160), float(light)
+        self.pens[0].polygon(xy, tuple(
+            int(min(max(clear * light * float(c) + (1 - clear) * haze, 0), 255))
+            for c, haze in zip(colour, HAZE)))
         if inst is not None:
             self.pens[1].polygon(xy, int(inst))
 
@@ -178,9 +182,8 @@ class Street:
 
     def ellipse(self, x, y, z, radii, *args, **kwargs):
         """Fill the ellipse around (x, y, z) with `radii` along the three axes, one of them 0."""
-        a, b, c = radii
-        circle = ((cos(pi * i / 12), sin(pi * i / 12)) for i in range(24))
-        self.polygon([(x + a * u, y + b * v, z + c * (u if a == 0 else v)) for u, v in circle],
+        x, y, z, a, b, c = map(float, (x, y, z, *radii))
+        self.polygon([(x + a * u, y + b * v, z + c * (u if a == 0 else v)) for u, v in CIRCLE],
                      *args, **kwargs)
 
     def cast_shadow(self, x, z, height, ink=200):

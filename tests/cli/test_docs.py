@@ -69,28 +69,33 @@ def test_commands_parse(words):
     parser.parse(shlex.split(words), '')
 
 
-@pytest.fixture
-def workspace(command, trained, tmp_path, brief_judge):
-    """A folder with the files that the docs name, in small: data sets, a trained run, a scene,
-    predictions of another network."""
-    shutil.copytree(trained, 'runs/cityscapes')
-    streets.write_dataset('cityscapes', 'train', 4, (64, 32))
-    streets.write_dataset('cityscapes', 'val', 2, (64, 32), seed=1)
-    for pattern, folder in (('gtFine/train/toy/*labelIds.png', 'own/train_label'),
-                            ('leftImg8bit/train/toy/*.png', 'own/train_img'),
-                            ('gtFine/val/toy/*labelIds.png', 'predicted/real'),
-                            ('gtFine/val/toy/*labelIds.png', 'predicted/fake')):
-        os.makedirs(folder)
-        for path in Path('cityscapes').glob(pattern):
-            shutil.copy(path, f'{folder}/{path.name[:len("toy_0000")]}.png')
-    Path('own/labels.csv').write_text('id,name\n' + ''.join(
+def write_workspace(folder):
+    """Write the files that the docs name, in small: data sets, a scene, predictions of another
+    network."""
+    streets.write_dataset(folder / 'cityscapes', 'train', 4, (64, 32))
+    streets.write_dataset(folder / 'cityscapes', 'val', 2, (64, 32), seed=1)
+    for pattern, place in (('gtFine/train/toy/*labelIds.png', 'own/train_label'),
+                           ('leftImg8bit/train/toy/*.png', 'own/train_img'),
+                           ('gtFine/val/toy/*labelIds.png', 'predicted/real'),
+                           ('gtFine/val/toy/*labelIds.png', 'predicted/fake')):
+        (folder / place).mkdir(parents=True)
+        for path in (folder / 'cityscapes').glob(pattern):
+            shutil.copy(path, folder / place / f'{path.name[:len("toy_0000")]}.png')
+    (folder / 'own' / 'labels.csv').write_text('id,name\n' + ''.join(
         f'{i},{name}\n' for i, (name, _) in enumerate(CITYSCAPES)))
     scene = streets.draw_scene(2, (512, 256))                   # which has the object 26003
     for name in ('map', 'label', 'street'):
-        Image.fromarray(scene.label).save(f'{name}.png')
-    Image.fromarray(scene.inst.astype(np.uint16)).save('inst.png')
-    Image.fromarray(scene.image).save('photo.jpg')
-    Path('edits.json').write_text(block('docs/editor.md', 'json', '[{"do"'))
+        Image.fromarray(scene.label).save(folder / f'{name}.png')
+    Image.fromarray(scene.inst.astype(np.uint16)).save(folder / 'inst.png')
+    Image.fromarray(scene.image).save(folder / 'photo.jpg')
+    (folder / 'edits.json').write_text(block('docs/editor.md', 'json', '[{"do"'))
+
+
+@pytest.fixture
+def workspace(command, shared_folder, trained, tmp_path, brief_judge):
+    """The current folder, with the files of write_workspace and a trained run."""
+    shutil.copytree(shared_folder('workspace', write_workspace), tmp_path, dirs_exist_ok=True)
+    shutil.copytree(trained, 'runs/cityscapes')
     return tmp_path
 
 

@@ -22,6 +22,7 @@ import torch
 
 from app.common import files
 from app.datasets import formats
+from conftest import remember_estimates
 import nets
 from odd_files import BARE, LONG_NAME, TINIEST, make_odd_files
 
@@ -925,9 +926,11 @@ def contains(text, fact):
 
 
 @pytest.fixture(scope='module')
-def odd_files(shared_folder, scenes, trained):
+def odd_files(shared_folder, scenes, trained, estimates):
     """Return the folder of all odd files, which must stay as it is."""
-    return shared_folder('odd', lambda root: make_odd_files(root, scenes, trained))
+    with pytest.MonkeyPatch.context() as patch:
+        remember_estimates(estimates, patch.setattr)
+        return shared_folder('odd', lambda root: make_odd_files(root, scenes, trained))
 
 
 @pytest.mark.parametrize('words, code, facts', ROWS, ids=[row[0] for row in ROWS])

@@ -1,6 +1,7 @@
 """However a step is computed, the result is the same: in parts, with recomputed activations,
 compiled, in bfloat16, with the present labels only. Devices, arithmetic and memory."""
 import copy
+import functools
 import math
 from pathlib import Path
 import shutil
@@ -85,6 +86,7 @@ def test_each_process_needs_memory_for_its_share_of_the_batch(monkeypatch):
     run = make_run(CPU, training={'batch': 8}, **SMALL)
     run.config.size = (64, 64)
 
+    @functools.cache
     def needed(batch, processes, here):
         """Of a batch shared by some processes, some of which are on this machine."""
         run.config.training.batch = batch

@@ -19,17 +19,11 @@ TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--np
             '--', PROGRAM]
 
 
-def start_torchrun(words, folder):
-    return subprocess.Popen([*TORCHRUN, *map(str, words)], cwd=folder, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            start_new_session=True)
-
-
 @pytest.fixture
-def run_two(launch, tmp_path):
-    """Return a function that runs a command in two processes: run_two(*words) -> exit codes, output
-    of both. They have the environment that torchrun makes and start faster."""
-    def run(*words):
+def start_two(launch, tmp_path):
+    """Return a function that starts a command in two processes: start_two(*words) -> processes,
+    paths of their outputs. They have the environment that torchrun makes and start faster."""
+    def start(*words):
         with socket.create_server(('127.0.0.1', 0)) as server:
             port = server.getsockname()[1]
         outputs = [tmp_path / f'output{rank}.txt' for rank in (0, 1)]
@@ -40,6 +34,16 @@ def run_two(launch, tmp_path):
                            'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port, 'BRIEF_JUDGE': 1}
             processes.append(launch(words, tmp_path, out=path, environment={
                 name: str(value) for name, value in environment.items()}))
+        return processes, outputs
+    return start
+
+
+@pytest.fixture
+def run_two(start_two):
+    """Return a function that runs a command in two processes to their end: run_two(*words) -> exit
+    codes, output of both."""
+    def run(*words):
+        processes, outputs = start_two(*words)
         for process in processes:
             process.join(60 * MINUTES)
         return ([process.exitcode for process in processes],
@@ -170,10 +174,9 @@ def test_two_processes_cluster_generate_and_evaluate_as_one(p2phd, run_two, trai
             tmp_path / 'by-two' / name).read_bytes()
 
 
-def test_a_batch_that_cannot_be_shared(scenes, tmp_path):
-    process = start_torchrun(['train', '--data', scenes, *TINY, '--steps', 1], tmp_path)
-    out, _ = process.communicate(timeout=60 * MINUTES)
-    assert process.returncode and 'process 0: --batch 1: ' in out and 'a multiple of 2' in out
+def test_a_batch_that_cannot_be_shared(run_two, scenes, tmp_path):
+    codes, out = run_two('train', '--data', scenes, *TINY, '--steps', 1)
+    assert codes == [2, 2] and 'process 0: --batch 1: ' in out and 'a multiple of 2' in out, out
     assert out.count('--batch 1: ') == 1                    # not once for each process
     assert not (tmp_path / 'runs').exists()
 
@@ -191,26 +194,40 @@ def test_an_error_of_all_processes_is_one_line(run_two, words, message):
     assert out.count('\n') == 1
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_to_one_process_ends_all(scenes, tmp_path, number):
-    """After SIGTERM all stop at the same step, and it is saved. After SIGKILL the other process
-    does not wait for the dead one."""
-    process = start_torchrun(['train', '--data', scenes, *TINY, '--batch', 2, '--device', 'cpu',
-                              '--steps', 100000, '--run', 'run'], tmp_path)
-    log = tmp_path / 'run' / 'log.csv'
+TWO = ['--batch', 2, '--device', 'cpu', '--steps', 100000, '--run', 'run']
+
+
+def wait_for_steps(run, is_alive):
+    """Wait until two rows are in the log of a run that is being trained."""
+    log = run / 'log.csv'
+    while not log.exists() or log.read_text().count('\n') < 3:
+        assert is_alive()
+        time.sleep(0.05)
+
+
+def test_torchrun_and_a_signal_to_one_process(scenes, tmp_path):
+    """All stop at the same step, and it is saved."""
+    process = subprocess.Popen(
+        [*TORCHRUN, *map(str, ['train', '--data', scenes, *TINY, *TWO])], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        while not log.exists() or log.read_text().count('\n') < 3:
-            assert process.poll() is None
-            time.sleep(0.1)
+        wait_for_steps(tmp_path / 'run', lambda: process.poll() is None)
         children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True)
-        os.kill(int(children.stdout.split()[-1]), number)
+        os.kill(int(children.stdout.split()[-1]), signal.SIGTERM)
         out, _ = process.communicate(timeout=60 * MINUTES)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    if number == signal.SIGTERM:
-        assert 'all saved; to go on' in out, out
-        assert checkpoints.newest_checkpoint(tmp_path / 'run')[1]['step'] > 2
-    else:
-        assert 'another process of this run has ended' in out or 'Signal 9' in out, out
+    assert 'all saved; to go on' in out, out
+    assert checkpoints.newest_checkpoint(tmp_path / 'run')[1]['step'] > 2
     assert f'File "{PROGRAM}' not in out, out           # torchrun itself prints a traceback
+
+
+def test_the_other_process_does_not_wait_for_a_dead_one(start_two, scenes, tmp_path):
+    (main, other), (output, _) = start_two('train', '--data', scenes, *TINY, *TWO)
+    wait_for_steps(tmp_path / 'run', main.is_alive)
+    other.kill()
+    main.join(60 * MINUTES)
+    out = output.read_text()
+    assert main.exitcode == 2 and 'another process of this run has ended' in out, out
+    assert 'Traceback' not in out

@@ -58,17 +58,12 @@ def assert_same_run(a, b):
 # Crops, and batches that cross epochs; a cache; loader processes, because pictures of native size
 # are not decoded in advance; the step at which the inner generator starts to be trained.
 KINDS = {
-    'crops': ('train', *TINY, '--steps', 24, '--batch', 2, '--crop', '48x32', '--workers', 0,
+    'crops': ('train', *TINY, '--steps', 12, '--batch', 2, '--crop', '48x32', '--workers', 0,
               '--augment'),
-    'cache': ('train', *TINY, '--epochs', 2, '--decay-epochs', 2, '--cache', '--jitter', 1.2),
-    'workers': ('train', *TINY, '--size', 'native', '--steps', 24, '--workers', 2),
-    'finetune': ('finetune', '--steps', 20, '--fix-global', 2, '--n-blocks-local', 1,
+    'cache': ('train', *TINY, '--epochs', 1, '--decay-epochs', 1, '--cache', '--jitter', 1.2),
+    'workers': ('train', *TINY, '--size', 'native', '--steps', 12, '--workers', 2),
+    'finetune': ('finetune', '--steps', 10, '--fix-global', 1, '--n-blocks-local', 1,
                  '--log-every', 3)}
-
-
-def count_threads(words):
-    """Return how many threads of torch the processes of a run have: two for one kind of run."""
-    return 2 if '--crop' in words else 1
 
 
 @pytest.fixture
@@ -84,7 +79,7 @@ def test_killed_at_random_and_resumed_is_never_stopped(words, launch, finish, tm
     """kill -9 at random moments, while saving too: all checkpoints stay readable, and the run ends
     as the one that was not killed."""
     kills = 25 if pytestconfig.getoption('--long') else 3
-    straight, threads = tmp_path / 'straight', count_threads(words)
+    straight, threads = tmp_path / 'straight', 2 if '--crop' in words else 1    # of torch
     started = time.monotonic()
     finish(*words, '--run', straight, threads=threads)
     duration = time.monotonic() - started
@@ -108,24 +103,26 @@ def test_killed_at_random_and_resumed_is_never_stopped(words, launch, finish, tm
     print(f'{killed} kills in {n_runs} runs')
 
 
-@pytest.mark.parametrize('words, number', [
-    ('crops', signal.SIGINT), ('workers', signal.SIGTERM), ('workers', signal.SIGUSR1)],
+@pytest.mark.parametrize('words, signals', [
+    ('crops', [signal.SIGINT]), ('workers', [signal.SIGTERM, signal.SIGUSR1])],
                          indirect=['words'])
-def test_stopped_by_a_signal_and_resumed_is_never_stopped(words, number, launch, finish, tmp_path):
+def test_stopped_by_a_signal_and_resumed_is_never_stopped(words, signals, launch, finish, tmp_path):
     """Ctrl-C; SIGTERM and SIGUSR1 to all processes of the job, as Slurm sends them."""
-    words, threads = [*words, '--steps', 40], count_threads(words)
-    finish(*words, '--run', 'straight', threads=threads)
-    process = launch([*words, '--run', 'stopped'], tmp_path, threads)
-    while '\nstep ' not in read_output(tmp_path).partition('stopped:')[2]:
-        assert process.is_alive()
-        time.sleep(0.01)
-    os.killpg(process.pid, number)
-    process.join(60 * MINUTES)
-    assert process.exitcode == 128 + number
-    assert 'to go on: python p2phd.py train --resume stopped' in read_output(tmp_path)
-    assert 0 < checkpoints.newest_checkpoint(tmp_path / 'stopped')[1]['step'] < 40
-    finish('train', '--resume', 'stopped', '--workers', 1, threads=threads)
-    assert_same_run(tmp_path / 'straight', tmp_path / 'stopped')
+    words = [*words, '--steps', 24]
+    finish(*words, '--run', 'straight')
+    for number in signals:
+        run = number.name
+        process = launch([*words, '--run', run], tmp_path)
+        while '\nstep ' not in read_output(tmp_path).partition(f'{run}:')[2]:
+            assert process.is_alive()
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        process.join(60 * MINUTES)
+        assert process.exitcode == 128 + number
+        assert f'to go on: python p2phd.py train --resume {run}' in read_output(tmp_path)
+        assert 0 < checkpoints.newest_checkpoint(tmp_path / run)[1]['step'] < 24
+        finish('train', '--resume', run, '--workers', 1)
+        assert_same_run(tmp_path / 'straight', tmp_path / run)
 
 
 @pytest.fixture
@@ -150,19 +147,18 @@ def small_disk(tmp_path):
 def test_a_full_disk(words, finish, small_disk, tmp_path):
     """The disk is full after a few checkpoints: a warning says so and training goes on. The last
     checkpoint is whole; with more room the run ends as it would have."""
-    words = [*words, '--steps', 40]
     finish(*words, '--run', 'straight')
     run = small_disk(5) / 'run'
     printed = finish(*words, '--run', run, '--save-every', 2, code=2)
     assert re.search(r'warning: .*checkpoint-\d+.pt: not written, it needs \d.\d MB and \d.\d MB '
                      'are free there; .*; training goes on', printed)
-    assert 'step 40/40' in printed
-    assert re.match('p2phd train: .*0000040.pt: not written', printed.splitlines()[-1])
+    assert 'step 12/12' in printed
+    assert re.match('p2phd train: .*0000012.pt: not written', printed.splitlines()[-1])
     step = runs.load_run(run, CPU).step
-    assert 0 <= step < 40
+    assert 0 <= step < 12
 
     small_disk(40, 'remount')
-    assert f'going on at step {step} of 40' in finish('train', '--resume', run)
+    assert f'going on at step {step} of 12' in finish('train', '--resume', run)
     assert_same_run(tmp_path / 'straight', run)
 
 
