@@ -139,7 +139,7 @@ def edit(args):
 def blank_editor(args, run, clusters):
     """Return an Editor of the scene that --blank and --size describe."""
     from app.common.config import format_value
-    from app.editor import operations, scene_files
+    from app.editor import arguments, scene_files
     from app.runs import memory
     size = args.size or scene_files.default_size(run.config)
     if not size:
@@ -147,7 +147,7 @@ def blank_editor(args, run, clusters):
     memory.check_picture(run, size, f'--size {format_value(size)}')
     scene_files.require_labels(run)
     try:
-        label = operations.label_number(run, args.blank)
+        label = arguments.label_number(run, args.blank)
     except UserError as error:
         raise UserError(f'--blank {error}') from None
     return scene_files.blank_scene(run, clusters, label, size, seed_of(args))

@@ -25,7 +25,7 @@ from app.common.config import ALLOWED_HOST
 from app.common.console import log_info, warn, warn_on_error
 from app.common.errors import UserError, is_out_of_memory, one_line
 from app.editor import scene_files
-from app.editor.operations import parse_arguments
+from app.editor.arguments import parse_arguments
 from app.editor.session import REQUESTS, Refused, Session
 
 MAX_REQUEST_BYTES = 96 << 20            # enough for a scene or a photograph

@@ -21,8 +21,8 @@ from app.datasets.layouts import roles_by_name, scene_name
 from app.datasets.pairs import PairReader
 from app.datasets.scenes import half_for_run, read_photo, warn_about_size
 from app.editor import scene_files
-from app.editor.operations import (boolean, checked, edit_list, label_number, list_between,
-                                   number_between, object_id, string, style_choice)
+from app.editor.arguments import (boolean, checked, edit_list, label_number, list_between,
+                                  number_between, object_id, string, style_choice)
 from app.runs import pictures
 import generate
 

@@ -567,7 +567,7 @@ def test_a_session_repeats_itself(run):
         session = json.loads(json.dumps(editor.session()))
         state, editor = editor.state, make_editor(run, photo=photo)
         if i % 4 < 2:                                       # as if it was stopped and restored
-            editor.push(state, edits=[{'do': 'reset'}, *session])
+            editor.push(state, 'restore', edits=[{'do': 'reset'}, *session])
         else:
             editor.open(state, photo, edits=session)
         editor.separate_moves()
@@ -579,5 +579,5 @@ def test_a_session_repeats_itself(run):
             for edit in json.loads(json.dumps(edits)):
                 again.edit([edit])
             assert_same(again.state, made)
-    editor.push(editor.state, edits=None)
+    editor.push(editor.state, 'restore', edits=None)
     assert editor.session() is None
