@@ -15,6 +15,7 @@ from app.datasets.pairs import DECODER, IGNORED, PairReader
 
 INSTANCES = {'files': 'instance maps', 'components': 'connected components as instances',
              'none': 'no instances'}
+FEW_PICTURES = 200          # up to here --augment helps, see docs/results.md
 
 
 def check_same_view(path, other, other_size, header=None):
@@ -251,6 +252,9 @@ def print_report(source, contents):
         counts = contents.instances_per_picture
         log_info(f'instances per picture: {min(counts)} to {max(counts)}, '
                  f'{sum(counts) / n:.1f} on average')
+    if 0 < n <= FEW_PICTURES and source.split == 'train':
+        log_info(f'{plural(n, "picture")}: with so few, train with --augment; see "few pictures" '
+                 'in docs/results.md')
     for problem in contents.problems.values():
         log_info(problem, sys.stdout)                       # -q does not silence it
     log_info(f'{plural(n_problems, "problem")}: {n} of {n + n_problems} scenes can be used'
