@@ -43,6 +43,7 @@ def test_train_writes_the_run_folder(p2phd, scenes, tmp_path):
     assert 'holds a trained run already' in p2phd('train', '--data', scenes, *TINY, code=2)
 
 
+@pytest.mark.skipif(SIMULATED, reason='test_log_means... makes styles on the simulated device')
 def test_train_and_generate_alone_make_styles(shell, scenes, tmp_path):
     """The two shortest commands; `generate` clusters the styles by itself."""
     (tmp_path / 'street').symlink_to(scenes)

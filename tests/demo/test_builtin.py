@@ -163,7 +163,7 @@ def test_the_built_in_run():
     run = runs.load_run(REAL, CPU, training=False)
     assert run.config.size == (512, 256) and not run.config.training
     clusters = run_styles.load_styles(REAL, run.config)
-    of_styles = paints.paint_of_styles(run, clusters, run.config.size, n_scenes=12)
+    of_styles = paints.paint_of_styles(run, clusters, run.config.size, n_scenes=8)
     assert of_styles.max(1).sum() >= 0.9 * of_styles.sum(), of_styles
-    counts = paints.compare(run, clusters, of_styles.argmax(1), run.config.size, n_scenes=4)
+    counts = paints.compare(run, clusters, of_styles.argmax(1), run.config.size, n_scenes=3)
     assert counts.trace() >= 0.8 * counts.sum(), counts

@@ -1,6 +1,6 @@
 """A simulated CUDA device, to test on a machine without a GPU what the program does on CUDA.
 
-    P2PHD_SIMULATED_CUDA=1 python -m pytest tests/method        # all tests run on it
+    P2PHD_SIMULATED_CUDA=1 python -m pytest tests/method/test_cuda.py       # tests run on it
     with device.record() as events: ...                         # Event(kind, operation, line)
 
 PyTorch's CPU build gets a device cuda:0. Each tensor there wraps a CPU tensor, and every operation
