@@ -186,14 +186,23 @@ class Editor:
             nothing = {'do': 'paint', 'label': label, 'to': object, 'rectangle': [x, y, x, y]}
             self.history[self.now] = entry._replace(edits=[*entry.edits, nothing])
 
-    def in_words(self, name, object=None, objects=(), label=None, copy=False, **others):
+    def in_words(self, name, object=None, objects=(), label=None, **others):
         """Return an edit in few words, as the history lists it: 'relabel car to bus'."""
+        style = others.get('style')
+        if style is not None:
+            name = f'style {"of its own" if isinstance(style, tuple) else style}:'
+        elif name == 'move':
+            moved = {'copy': 'copy', 'flip': 'mirror', 'scale': 'scale'}
+            name = next((moved[key] for key in moved if others.get(key)), 'move')
+        elif name in ('paint', 'erase'):
+            shape = next((key for key in SHAPES if key in others), '')
+            name = shape if name == 'paint' else f'erase {shape}'
         ids = {*([object] if object is not None else objects or ())}
         what = f'{len(ids)} objects' if len(ids) > 1 else ''.join(
             self.label_names[self.label_of(i)] for i in ids)
-        words = ['copy' if copy else name, what]
+        words = [name, what]
         if label is not None:
-            words += ['to' * bool(what), self.label_names[label]]
+            words += ['to' * (name == 'relabel'), self.label_names[label]]
         return ' '.join(filter(None, words))
 
     def undo(self):
@@ -498,5 +507,6 @@ def draw_shape(size, shape, points, width):
 OPERATIONS = {f.__name__: f for f in (
     Editor.style, Editor.like, Editor.relabel, Editor.split, Editor.remove, Editor.move,
     Editor.paint, Editor.erase, Editor.reset)}
+SHAPES = 'brush', 'rectangle', 'polygon', 'fill'
 # They go to another state in the history and return its position.
 STEPS = {f.__name__: f for f in (Editor.undo, Editor.redo, Editor.goto)}

@@ -197,7 +197,7 @@ def require_free_name(folder, name):
     if any((folder / f'{name}{ending}{suffix}').exists()
            for ending in ('', *endings) for suffix in ('.png', '.npy', '.json')):
         raise UserError(f'{name}: {folder} has files of that name; choose another, for example '
-                        f'{free_name(folder, name)}')
+                        f'{free_name(folder, name[:46])}')
 
 
 def write_recovery(path, state, noise, session, **about):
@@ -210,14 +210,15 @@ def write_recovery(path, state, noise, session, **about):
 
 def read_about(path):
     """Return what the page tells of a recovery file: its `file`; the `name` of its scene; the
-    `time` of the last edit, in seconds since 1970; the number of `edits` and the `version` of the
-    editor, None if they are not known."""
+    `time` of the last edit, in seconds since 1970; whether they are `saved` as well; the number of
+    `edits` and the `version` of the editor, None if they are not known."""
     found = {}
     with suppress(Exception), np.load(path, allow_pickle=False) as file:    # it may be damaged
         found = dict(json.loads(str(file['about'])))
     name = re.sub(r'-unsaved(-\d+)?\Z', '', path.stem.removeprefix('.'))
-    about = {'file': path.name, 'name': name, 'time': path.stat().st_mtime}
-    for key, kind in (('name', str), ('edits', int), ('version', int)):
+    about = {'file': path.name, 'name': name, 'saved': False,
+             'time': path.stat().st_mtime}
+    for key, kind in (('name', str), ('edits', int), ('version', int), ('saved', bool)):
         about[key] = found[key] if type(found.get(key)) is kind else about.get(key)
     return about
 

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import io
 import itertools
 import json
+import math
 from pathlib import Path
 import re
 import tempfile
@@ -33,11 +34,16 @@ MAP_WIDTH = 240                         # at most, of the small map of a scene t
 version_number = number_between(0, 1 << 53, whole=True)
 file_role = checked(lambda x: x in ('picture', 'label', 'inst', 'styles', 'edits', 'all'),
                     'picture, label, inst, styles, edits or all')
-# Not one that would give the picture the name of a map.
-file_name = checked(lambda x: isinstance(x, str)
-                    and re.fullmatch(r'[\w(][\w .,()+-]{0,48}[\w)+]|\w', x)
-                    and roles_by_name(x + '.png') is None, 'a name of at most 50 letters, digits, '
-                    'spaces and . , ( ) + - _ that does not end as the name of a map does')
+
+
+def file_name(editor, value):
+    """A name for the files of a scene."""
+    name = checked(lambda x: isinstance(x, str) and re.fullmatch(
+        r'[\w(][\w .,()+-]{0,48}[\w)+]|\w', x), 'a name of 1 to 50 letters, digits, spaces and '
+        '. , ( ) + - _, which begins with a letter or a digit and ends with one')(editor, value)
+    if roles_by_name(name + '.png') is not None:
+        raise UserError(f'{name}: {name}.png would be taken for a map; choose another name')
+    return name
 
 
 def blank_size(editor, value):
@@ -133,8 +139,9 @@ class Session:
                         for i, label, pixels, box in zip(*(x.tolist() for x in e.objects))],
             'undo': e.now, 'redo': len(e.history) - 1 - e.now,
             'edits': len(session) if (session := e.session()) is not None else None,
-            'history': [entry.name for entry in e.history],
-            'unsaved': not e.is_saved(), 'unsaved_found': [*self.unsaved.values()],
+            'history': [f'open {x.opened.name}' if x.name == 'open' else x.name for x in e.history],
+            'unsaved': not e.is_saved(), 'unsaved_found': self.found(saved=False),
+            'saved_found': self.found(saved=True),
             'warnings': e.opened.warnings, 'no_styles': scene_files.labels_without_styles(e),
             'instances': e.config.instances != 'none', 'encoder': e.run.E is not None,
             'photo': e.opened.photo is not None, 'borrowed': len(self.borrowed),
@@ -170,18 +177,19 @@ class Session:
         return self.state()
 
     def keep(self):
-        """Write the recovery file in the background, or delete it if all is saved."""
+        """Write the recovery file in the background, or delete it if nothing has changed. What is
+        saved is kept until the end, too, for a page that outlives this server."""
         e = self.editor
-        version, state, opened, is_saved = e.version, e.state, e.opened, e.is_saved()
-        session = e.session()
+        version, state, opened = e.version, e.state, e.opened
+        session, is_new = e.session(), e.now == opened.position
         about = {'name': opened.name, 'edits': e.now - opened.position + opened.recovered,
-                 'version': version}
+                 'version': version, 'saved': e.is_saved()}
 
         def write():
             if version != e.version and opened is e.opened:
                 return                              # a newer one is written soon
             try:
-                if is_saved:
+                if is_new and about['saved']:
                     opened.recovery.unlink(missing_ok=True)
                 else:
                     scene_files.write_recovery(opened.recovery, state, opened.noise, session,
@@ -211,7 +219,9 @@ class Session:
         e = self.editor
         version, state = e.version, e.style(style, object)
         x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
-        edge = max(16, (x1 - x0) // 4, (y1 - y0) // 4)
+        # A small object needs surroundings: the norms of the network depend on all that it sees.
+        edge = max((x1 - x0) // 4, (y1 - y0) // 4,
+                   (math.isqrt(THUMBNAIL_PIXELS) - max(x1 - x0, y1 - y0)) // 2)
         left, top = max(0, x0 - edge), max(0, y0 - edge)
         step = int(np.ceil(((x1 + edge - left) * (y1 + edge - top) / THUMBNAIL_PIXELS) ** 0.5))
         inputs = e.inputs(state, np.s_[top:y1 + edge:step, left:x1 + edge:step])
@@ -459,6 +469,10 @@ class Session:
         version = e.version
         return lambda: png(self.compute(version, (scene, vectors, noise)))
 
+    def found(self, saved):
+        """Return what read_about says of the recovery files of earlier sessions."""
+        return [about for about in self.unsaved.values() if about['saved'] == saved]
+
     def known(self, file):
         if file not in self.unsaved:
             raise UserError(f'{json.dumps(file)[:60]}: expected one of the files in unsaved_found')
@@ -469,9 +483,10 @@ class Session:
         """Restore the unsaved edits in a recovery file (default: the newest), or forget them: the
         file is then kept as .forgotten. Return the state. version, page: see edit."""
         self.require_seen(version, page)
-        if not self.unsaved and file is None:
+        found = self.found(saved=False)
+        if not found and file is None:
             return self.state()
-        file = [*self.unsaved][-1] if file is None else self.known(file)
+        file = found[-1]['file'] if file is None else self.known(file)
         about, e = self.unsaved[file], self.editor
         path = self.folder / about['file']
         if restore:
@@ -486,6 +501,8 @@ class Session:
                 e.opened.saved.clear()
                 e.opened.recovered = about['edits'] or 1
             e.separate_moves()
+            if about['saved']:
+                e.opened.saved.append(e.history[e.now])
             self.changed(page)
         def put_away():
             if not restore:
@@ -500,6 +517,9 @@ class Session:
     def close(self):
         self.closing = True
         self.keeper.shutdown()
+        for path in {*self.recoveries, *(self.folder / file for file in self.unsaved)}:
+            if path.exists() and scene_files.read_about(path)['saved']:
+                path.unlink()
         self.painter.shutdown()
         for hook in self.hooks:
             hook.remove()

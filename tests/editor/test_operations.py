@@ -302,11 +302,11 @@ def test_history_has_names(editor):
                  {'do': 'move', 'objects': [26001, 26000, [6, 3]], 'by': [0, -1], 'copy': True},
                  {'do': 'paint', 'label': 'road', 'fill': [0, 0]}):
         editor.edit([edit])
-    assert editor.history[-1].name == 'paint road'
+    assert editor.history[-1].name == 'fill road'
     do(editor, 'goto', state=3)
     do(editor, 'reset')
     assert [entry.name for entry in editor.history] == [
-        'open', 'relabel car to bus', 'style car', 'copy 2 objects', 'reset']
+        'open', 'relabel car to bus', 'style 1: car', 'copy 2 objects', 'reset']
 
 
 def test_paint_a_polygon_and_within_objects(editor):

@@ -819,7 +819,7 @@ def test_handles_scale_flip_and_copy(opened, browser):
     assert [x.tolist() for x in page.maps()] == before
     pull(page, 'flip')
     page.settled()
-    assert page.js('return state.history') == ['open', 'move car']
+    assert page.js('return state.history') == ['open scene', 'mirror car']
 
     # Alt-drag copies, Shift keeps a direction; keys do the same as handles.
     with held(page, Keys.ALT, Keys.SHIFT):
@@ -850,7 +850,7 @@ def test_menu_isolation_and_picking(opened, browser):
     for key in ('f', Keys.ENTER):                           # Flip
         page.press(key)
     page.settled()
-    assert page.js('return [state.history[1], $("menu").hidden]') == ['move car', True]
+    assert page.js('return [state.history[1], $("menu").hidden]') == ['mirror car', True]
     page.press('m')
     page.press(Keys.ESCAPE)
     assert page.js('return [selected, $("menu").hidden]') == [26001, True] and focus(page) == 'view'

@@ -126,7 +126,7 @@ async function resume(doing = true) {
     if (doing && !own) throw new Error('Not done: changed in another tab.');
     return true;
   }
-  const kept = next.unsaved_found.find(({version}) => version === state.version);
+  const kept = [...next.unsaved_found, ...next.saved_found].find(({version}) => version === state.version);
   if (kept) next = await (await post('/recover', {restore: true, file: kept.file, page})).json();
   const same = kept || !state.undo && !next.undo && next.name === state.name && `${next.size}` === `${state.size}`;
   mapsVersion = -1;                     // of another server
