@@ -60,8 +60,8 @@ def refuse_known(path):
         if start[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
             refuse_tiff(path, file, start)
     if not start.strip(b'\0'):
-        raise UserError(f'{path}: {"no bytes but 0 are" if start else "nothing is"} in the file; '
-                        'copy it again')
+        raise UserError(f'{path}: cannot be read as a picture (the file '
+                        f'{"begins with zeros" if start else "is empty"}); copy it again')
     if start.startswith(b'version https://git-lfs'):
         raise UserError(f'{path}: only the pointer of Git LFS; git lfs pull fetches the picture')
     if re.match(rb'\s*<(!doctype html|html)', start, re.IGNORECASE):

@@ -100,13 +100,16 @@ def other_formats(folders):
             if path.suffix.lower() in formats.OTHER_SUFFIXES}
 
 
-def refuse_other_formats(root, split):
-    """Raise UserError for a file of a format that is not read in a folder for the split."""
-    for path in other_formats(sorted(
-            path for path in root.glob('*/') if {split, LONG_SPLITS.get(split)} & {
-                path.name, path.name.partition('_')[0]} or path.name in (
-                    'annotations', 'masks', 'labels', 'gtFine', 'images'))).values():
+def refuse_other_files(root, split):
+    """Raise UserError for a file of a format that is not read, and for labels that are no maps, in
+    a folder for the split."""
+    folders = sorted(
+        path for path in root.glob('*/') if {split, LONG_SPLITS.get(split)} & {
+            path.name, path.name.partition('_')[0]} or path.name in (
+                'annotations', 'masks', 'labels', 'gtFine', 'images'))
+    for path in other_formats(folders).values():
         raise UserError(f'{path}: {formats.NOT_READ}')
+    own_folders.refuse_shapes([path for folder in folders for path in files_below(folder)], split)
 
 
 # The functions find_... take the folder of a data set and the name of a split. They return None if
@@ -413,8 +416,7 @@ def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
     if not files.get('label'):
         own_folders.refuse_panoptic(root)
         if not (splits := ', '.join(find_splits(root))):
-            refuse_other_formats(root, split)
-            own_folders.refuse_shapes(files_below(root) if root.is_dir() else (), split)
+            refuse_other_files(root, split)
         raise UserError(f'{root}: ' + (
             f'no label maps of the split {split!r}, but of {splits}; choose with --split' if splits
             else f'{layout.name}, but there are no label maps' if layout

@@ -390,7 +390,7 @@ BAD = {
         'a.png: cannot be read as a picture'),
     'an empty file': (
         lambda r: (r / 'train_inst' / 'a.png').write_bytes(b''),
-        'a.png: nothing is in the file'),
+        'a.png: cannot be read as a picture .the file is empty'),
     'a JPEG label map': (
         lambda r: (write(r / 'train_label' / 'a.jpg', np.zeros((20, 24), np.uint8)),
                    (r / 'train_label' / 'a.png').unlink()),

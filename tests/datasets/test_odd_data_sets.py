@@ -87,7 +87,7 @@ def test_photographs_in_place_of_label_maps_are_noticed(label, noted, tmp_path, 
 @pytest.mark.parametrize('content, text', [
     (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'git lfs pull'),
     (b'<!DOCTYPE html><html>403</html>', 'a web page'), (b'\n <HTML><body>', 'a web page'),
-    (b'', 'nothing is in the file'), (bytes(5000), 'no bytes but 0'),
+    (b'', '(the file is empty); copy it again'), (bytes(5000), 'begins with zeros'),
     (b'hello', 'cannot be read as a picture'), (b'PK\3\4' + bytes(99), 'cannot be read'),
     (b'<?xml version="1.0"?><svg/>', 'cannot be read')])
 @pytest.mark.parametrize('role', ['label', 'img', 'inst'])
