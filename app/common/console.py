@@ -14,7 +14,7 @@ IS_MAIN = os.environ.get('WORLD_SIZE', '1') in ('', '1') or os.environ.get('RANK
 quiet = False                                       # -q: print only warnings
 status_text = ''                                    # what the last line of the terminal shows
 said = set()                                        # by warn_once
-heard = ContextVar('heard', default=None)           # a list of warnings, see collect_warnings
+heard = ContextVar('heard', default=None)           # see collect_warnings
 
 
 def open_closed_streams():
@@ -36,16 +36,19 @@ def log_info(text, file=None):
 
 def warn(text):
     if heard.get() is not None:
-        heard.get().append(text)
+        texts, rewrite = heard.get()
+        text = rewrite(text)
+        texts.append(text)
     print_line(text, sys.stderr)
 
 
 @contextmanager
-def collect_warnings():
-    """Return a list, to which the texts of the warnings that this thread prints are added."""
-    before = heard.set([])
+def collect_warnings(rewrite=str):
+    """Return a list, to which the texts of the warnings that this thread prints are added. rewrite:
+    a function that returns what is to be printed of a text."""
+    before = heard.set(([], rewrite))
     try:
-        yield heard.get()
+        yield heard.get()[0]
     finally:
         heard.reset(before)
 
@@ -128,8 +131,8 @@ def format_duration(seconds):
 def wrap(text, indent=2):
     """Wrap a line at 80 columns, not beside a number, nor between a flag and its value. Further
     lines begin with `indent` spaces."""
-    text = re.sub(r'(?<=\d) (?=[a-z])|(?<=[a-z]) (?=\d)', '\0', text)
     text = re.sub(r'(--\S+) (?!-)', '\\1\0', text)
+    text = re.sub(r'(?<=\d) (?=[a-z])|(?<=[a-z]) (?=\d)', '\0', text)
     return textwrap.fill(text, 80, subsequent_indent=' ' * indent, break_long_words=False,
                          break_on_hyphens=False).replace('\0', ' ')
 

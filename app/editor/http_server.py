@@ -146,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
         token = (parse_qs(query).get('token', [''])[-1] if is_get else
                  self.headers.get('X-Token', ''))
         if not secrets.compare_digest(token.encode(errors='replace'), server.token.encode()):
-            raise Refused(403, 'the token is missing or wrong; open the address that was printed')
+            raise Refused(403, 'The token is missing or wrong. Open the address that was printed.')
         server.waiting.pop(self.connection, None)   # it is no stranger
         if is_get:
             return page

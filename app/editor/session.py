@@ -49,8 +49,10 @@ def file_name(editor, value):
 def blank_size(editor, value):
     """A size [width, height] of a scene that the page can show."""
     pair = list_between(2, 2, number_between(16, 1 << 15, whole=True), 'a size [width, height]')
-    return checked(lambda size: size[0] * size[1] <= MAX_PIXELS,
-                   f'at most {MAX_PIXELS >> 20} million pixels')(editor, pair(editor, value))
+    w, h = pair(editor, value)
+    if w * h > MAX_PIXELS:
+        raise UserError(f'{w} x {h}: expected at most {MAX_PIXELS >> 20} million pixels')
+    return w, h
 
 
 class Refused(Exception):
@@ -406,8 +408,8 @@ class Session:
                         paths[role].write_bytes(content)
                         if role != 'styles_path':
                             require_few_pixels(paths[role])
-                with collect_warnings() as warnings:
-                    return read(**paths), [*map(named, warnings)]
+                with collect_warnings(named) as warnings:
+                    return read(**paths), warnings
             except ValueError as error:
                 raise UserError(named(str(error))) from None
 

@@ -679,8 +679,8 @@ def test_labels_that_were_never_learned(opened, browser):
     Select(browser.find_element(By.ID, 'relabel')).select_by_value(str(TRUCK))
     page.settled()
     assert page.js('return $("random").disabled && $("main").disabled')
-    assert notes(page) == ['No styles for truck, which the training data lacks; they get the mean '
-                           'of all features.']
+    assert notes(page) == ['The run has learned no styles for truck. Objects of this kind get the '
+                           'mean of all styles.']
 
 
 def test_a_slow_server(opened):
@@ -998,9 +998,9 @@ def test_history_and_wipe(opened, browser):
     page.settled()
     states = Select(browser.find_element(By.ID, 'states'))
     assert [option.text for option in states.options] == [
-        'Open', 'Paint bus', 'Relabel sky to bus', 'Remove car']
+        'Open scene', 'Rectangle bus', 'Relabel sky to bus', 'Remove car']
     version = page.js('return state.version')
-    states.select_by_visible_text('Paint bus')
+    states.select_by_visible_text('Rectangle bus')
     page.settled()
     assert page.js('return [state.undo, state.redo, state.version]') == [1, 2, version + 1]
     assert page.js('return $("states").value') == '1'
@@ -1073,7 +1073,7 @@ def test_the_token_leaves_the_address(opened, browser, monkeypatch):
         browser.get(plain)                                  # the storage is that of a tab
         WebDriverWait(browser, 60).until(lambda _: browser.execute_script(
             'return !$("lost").hidden'))
-        assert 'the token is missing or wrong; open the address that was printed' in (
+        assert 'The token is missing or wrong. Open the address that was printed.' in (
             browser.execute_script('return $("lost").textContent'))
         assert browser.execute_script('return state') is None
         assert Page(browser, server.address).js('return location.href') == plain

@@ -111,7 +111,7 @@ async function encoded(files) {
 
 function openScene({label, inst, styles, photo}) {
   return trying(async () => {
-    if (!label) throw new Error('The label map is missing. Choose all files of the scene at once.');
+    if (!label) throw new Error('The label map is missing, or its name does not say what it is. Choose all files of the scene at once.');
     if (await change('/open', await encoded({label, inst, styles}))) {
       fit();
       if (photo) await takePhoto(photo);
@@ -123,7 +123,11 @@ function openScene({label, inst, styles, photo}) {
 function dropped(files) {
   return trying(async () => {
     const scene = await sortFiles(files), {label, photo, edits, ...others} = scene;
-    if (edits && files.length === 1) return change('/edit', {edits: JSON.parse(await edits.text())});
+    if (edits && files.length === 1) {
+      let list;
+      try { list = JSON.parse(await edits.text()); } catch { throw new Error(`${edits.name}: not a list of edits in JSON.`); }
+      return change('/edit', {edits: list});
+    }
     if (!label && photo && !Object.keys(others).length) return takePhoto(photo);
     if (!label) throw new Error(`The label map of ${Object.values(scene)[0].name} is missing. Drop all files of the scene at once.`);
     const single = files.length === 1 && await kindOf(label) === 'map';

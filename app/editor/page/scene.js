@@ -185,7 +185,7 @@ async function take(next) {
 function tellWarnings(previous) {
   if (previous?.opened !== state.opened) for (const text of state.warnings) note(text, false, 20);
   const fresh = state.no_styles.filter(name => !previous?.no_styles.includes(name));
-  if (fresh.length) note(`No styles for ${fresh.join(', ')}, which the training data lacks; they get the mean of all features.`, false, 12);
+  if (fresh.length) note(`The run has learned no styles for ${fresh.join(', ')}. Objects of this kind get the mean of all styles.`, false, 12);
 }
 
 // Returns the label and the instance of every pixel.
