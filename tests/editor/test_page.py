@@ -742,6 +742,7 @@ def test_tools_for_the_selected_object(opened, browser):
     assert set(label[inst >= 26000]) == {24} and page.js('return state.undo') == 1
 
     page.drag(CAR)
+    assert page.js('return $("split").disabled')            # it is in one piece
     page.js('paintLabel = 28')
     Select(browser.find_element(By.ID, 'to')).select_by_value('selected')
     assert page.js('return $("paintname").textContent') == 'person'
@@ -750,6 +751,11 @@ def test_tools_for_the_selected_object(opened, browser):
     page.settled()
     label, inst = page.maps()
     assert (inst[4:13, 12:21] == 26000).all() and (label[4:13, 12:21] == 24).all()
+    page.js('select([26000])')                              # by keys, without a point
+    assert not page.js('return $("split").disabled')
+    page.js('actions.split()')
+    page.settled()
+    assert page.js('return [$("split").disabled, objects.get(selected).pixels]') == [True, 81]
     Select(browser.find_element(By.ID, 'to')).select_by_value('new')
     page.press('g')
     page.drag((40, 4))

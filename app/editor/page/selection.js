@@ -21,6 +21,26 @@ function toggle(id) {
   select(ids.includes(id) ? ids.filter(other => other !== id) : [id, ...ids]);
 }
 
+// Returns whether Split can part the selected object: if the part that was clicked, or the first one
+// of an object that keys have selected, is not all of it.
+function inParts() {
+  const [w, h] = state.size, {pixels, box: [, y0]} = objects.get(selected);
+  if (!onSelected(clicked)) clicked = [insts.indexOf(selected, y0 * w) % w, y0];
+  const start = clicked[1] * w + clicked[0], label = labels[start], seen = new Uint8Array(w * h), stack = [start];
+  let count = 0;
+  const reach = i => { if (!seen[i] && insts[i] === selected && labels[i] === label) { seen[i] = 1; stack.push(i); } };
+  seen[start] = 1;
+  while (stack.length) {
+    const i = stack.pop(), x = i % w;
+    count++;
+    if (x > 0) reach(i - 1);
+    if (x < w - 1) reach(i + 1);
+    if (i >= w) reach(i - w);
+    if (i + w < w * h) reach(i + w);
+  }
+  return count < pixels;
+}
+
 // Selects the next object (by: 1) or the previous one (-1), in the order of labels; or adds it.
 function selectNext(by, add = false) {
   const ids = [...state.objects].sort((a, b) => a.label - b.label || a.id - b.id).map(({id}) => id);
