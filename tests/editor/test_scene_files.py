@@ -219,8 +219,8 @@ def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
     assert_same(state, editor.state)
     assert noise == 5 and session == [{'do': 'remove', 'object': 26000}]
     about = scene_files.read_about(path)
-    assert about.pop('time') > 0 and about == {'file': 'unsaved.npz', 'name': 'a scene', 'edits': 1,
-                                               'version': 2}
+    assert about.pop('time') > 0 and about == {
+        'file': 'unsaved.npz', 'name': 'a scene', 'saved': False, 'edits': 1, 'version': 2}
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for i in range(200):                # either the same state or an error in one line

@@ -196,7 +196,7 @@ def test_components_stay_components_and_a_finetuned_encoder_stays_as_it_is(p2phd
     p2phd('train', '--data', own / 'plain', '--instances', 'components', '--run', 'old', '--steps',
           1, *TINY, *SHORT)
     words = ['train', '--data', own / 'plain', '--match-labels', 'id', '--steps', 1, *SHORT]
-    assert 'connected components as instances, the encoder is trained' in p2phd(
+    assert 'connected components as instances,\n  the encoder is trained' in p2phd(
         *words, '--from', 'old', '--dry-run')
     assert 'no instances' in p2phd(*words, '--from', 'old', '--dry-run', '--instances', 'none')
 
