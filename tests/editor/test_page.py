@@ -704,11 +704,15 @@ def test_a_slow_server(opened):
     assert page.js('return strokes.length') == 0
 
 
-def test_edits_are_sent_again_after_a_restart(browser, started):     # noqa: F811
+@pytest.mark.parametrize('saves', [False, True])
+def test_edits_are_sent_again_after_a_restart(browser, started, saves):     # noqa: F811
     process, address = started()
     page = Page(browser, address)
     page.js(f'edit({BUS})')
     page.settled()
+    if saves:
+        page.js('save()')
+        page.wait('return !state.unsaved')
     page.js('seconds = 0')
     page.wait('return fetch("/progress") && true')
     page.browser.execute_async_script('setTimeout(arguments[0], 1000)')     # until it is kept
