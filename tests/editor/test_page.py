@@ -1142,7 +1142,8 @@ def test_themes_and_contrast(opened, browser):
     """All text has a contrast of 4.5:1 in both themes. A button overrides the system's theme."""
     server, page = opened()
     page.drag(CAR)
-    page.wait('return document.querySelectorAll("#styles img").length > 0')
+    page.wait('return document.querySelectorAll("#styles img").length === '     # no answer is due
+              'document.querySelectorAll("#styles button").length')
     page.js('note("bad", true, 0); ask("question", {Open: () => {}}); setView("labels")')
     page.js('beating = true; for (const id of ["lost", "unkept", "badge", "unsaved", "tip"]) '
             '{ $(id).hidden = false; $(id).append(id); }; $("sheet").show()')
