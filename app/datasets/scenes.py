@@ -13,6 +13,7 @@ from app.datasets.pairs import PairReader
 import data
 import generate
 
+CROSSING = 0.1                          # of the pixels of instances, with other labels than theirs
 OTHER_IDS = 'Does the map use other ids than the training data, as trainIds in place of labelIds?'
 
 
@@ -25,9 +26,6 @@ def half_for_run(config, path, is_map=True):
         return path
     (w, h), (run_w, run_h) = decoding.read_header(path).size, config.size
     return Path(path, sides[0]) if 0.95 < w * run_h / (2 * run_w * h) < 1.05 else path
-
-
-CROSSING = 0.1                          # of the pixels of instances, with other labels than theirs
 
 
 def read_scene(config, label_path, inst_path=None, size=None, paired=False):
@@ -113,8 +111,13 @@ def warn_about_size(folder, config, path, scene):
     h, w = scene.label.shape[-2:]
     if not config.size or 0.7 < (w * h / (config.size[0] * config.size[1])) ** 0.5 < 1.5:
         return False
-    file_w, file_h = scene.size or (w, h)
-    scale = (config.size[0] * config.size[1] / (file_w * file_h)) ** 0.5
     warn(f'note: {path} is read at {w}x{h}, {folder} was trained at {format_value(config.size)}; '
-         f'try --size {max(1, round(file_w * scale))}x{max(1, round(file_h * scale))}')
+         f'try --size {format_value(with_area_of(config.size, scene.size or (w, h)))}')
     return True
+
+
+def with_area_of(other, size):
+    """Return the size (width, height) with the proportions of `size` and the area of another."""
+    w, h = size
+    scale = (other[0] * other[1] / (w * h)) ** 0.5
+    return max(1, round(w * scale)), max(1, round(h * scale))

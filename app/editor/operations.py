@@ -192,8 +192,8 @@ class Editor:
         if style is not None:
             name = f'style {"of its own" if isinstance(style, tuple) else style}:'
         elif name == 'move':
-            moved = {'copy': 'copy', 'flip': 'mirror', 'scale': 'scale'}
-            name = next((moved[key] for key in moved if others.get(key)), 'move')
+            kinds = {'copy': 'copy', 'flip': 'mirror', 'scale': 'scale'}
+            name = next((word for key, word in kinds.items() if others.get(key)), 'move')
         elif name in ('paint', 'erase'):
             shape = next((key for key in SHAPES if key in others), '')
             name = shape if name == 'paint' else f'erase {shape}'
@@ -508,5 +508,5 @@ OPERATIONS = {f.__name__: f for f in (
     Editor.style, Editor.like, Editor.relabel, Editor.split, Editor.remove, Editor.move,
     Editor.paint, Editor.erase, Editor.reset)}
 SHAPES = 'brush', 'rectangle', 'polygon', 'fill'
-# They go to another state in the history and return its position.
+# They return the position of another state in the history, to which `edit` then goes.
 STEPS = {f.__name__: f for f in (Editor.undo, Editor.redo, Editor.goto)}

@@ -16,7 +16,7 @@ from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, read_json, write_atomically
 from app.datasets import decoding, layouts
 from app.datasets.pairs import check_labels
-from app.datasets.scenes import half_for_run, read_photo, read_scene
+from app.datasets.scenes import half_for_run, read_photo, read_scene, with_area_of
 from app.editor.operations import Editor, State, Style, cluster_style, main_styles
 from app.runs.pictures import encode_picture, write_picture
 from app.runs.run_styles import format_scene_styles, picture_seed, read_scene_styles
@@ -25,6 +25,8 @@ import generate
 
 BLANK = 'blank'                         # the name of a blank scene
 MOST_STYLES = 12                        # of a label, that another scene offers
+# How the names of the files of a scene end, before the suffix; that of the picture is the name.
+ENDINGS = {'label': '_labelIds', 'inst': '_instanceIds', 'styles': '_styles', 'edits': '_edits'}
 
 
 # Paths of the files of a scene; all but `label` may be None.
@@ -49,10 +51,10 @@ def find_scenes(label, inst=None, styles=None, photo=None):
     for name, path in labels.items():
         stem, own, own_inst = layouts.scene_name(path), styles, insts.get(name)
         if label.is_dir() and not styles:
-            own = next(iter(path.parent.glob(f'{glob.escape(stem)}_styles.json')), None)
+            own = next(iter(path.parent.glob(f'{glob.escape(stem)}{ENDINGS["styles"]}.json')), None)
             if own:
                 own_inst = own_inst or next(iter(sorted(
-                    path.parent.glob(f'{glob.escape(stem)}_instanceIds.*'))), None)
+                    path.parent.glob(f'{glob.escape(stem)}{ENDINGS["inst"]}.*'))), None)
         scenes[name] = SceneFiles(path, own_inst, own, photos.get(name))
     return scenes
 
@@ -83,8 +85,9 @@ def source_size(config, path):
     """Return the (width, height) to read a scene of any size at, so that its objects are about as
     large as in the training and have comparable styles; None: its own size."""
     (w, h), trained = decoding.read_header(half_for_run(config, path)).size, default_size(config)
-    scale = (trained[0] * trained[1] / (w * h)) ** 0.5 if trained else 1
-    return None if 0.7 < scale < 1.5 else (max(1, round(w * scale)), max(1, round(h * scale)))
+    if not trained or 0.7 < (trained[0] * trained[1] / (w * h)) ** 0.5 < 1.5:
+        return None
+    return with_area_of(trained, (w, h))
 
 
 def styles_of_objects(editor):
@@ -149,12 +152,12 @@ def encode_scene(editor, role, image=None):
         return encode_picture(image)
     if role == 'styles':
         text = format_scene_styles(editor.config, editor.state.styles, editor.opened.noise)
-        return '_styles.json', text.encode()
+        return ENDINGS[role] + '.json', text.encode()
     if role == 'edits':
         edits = ',\n '.join(map(json.dumps, editor.session()))
-        return '_edits.json', f'[{edits}]\n'.encode()
+        return ENDINGS[role] + '.json', f'[{edits}]\n'.encode()
     suffix, content = encode_map(getattr(editor.state, role))
-    return {'label': '_labelIds', 'inst': '_instanceIds'}[role] + suffix, content
+    return ENDINGS[role] + suffix, content
 
 
 def saved_roles(config):
@@ -193,9 +196,9 @@ def encode_map(ids):
 
 def require_free_name(folder, name):
     """Raise UserError if a scene of that name would overwrite a file of the folder."""
-    endings = '_labelIds _instanceIds _styles'.split()
+    endings = ['', *(ENDINGS[role] for role in ('label', 'inst', 'styles'))]
     if any((folder / f'{name}{ending}{suffix}').exists()
-           for ending in ('', *endings) for suffix in ('.png', '.npy', '.json')):
+           for ending in endings for suffix in ('.png', '.npy', '.json')):
         raise UserError(f'{name}: {folder} has files of that name; choose another, for example '
                         f'{free_name(folder, name[:46])}')
 

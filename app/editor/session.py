@@ -222,8 +222,8 @@ class Session:
         version, state = e.version, e.style(style, object)
         x0, y0, x1, y1 = e.objects.boxes[e.objects.ids == object][0].tolist()
         # A small object needs surroundings: the norms of the network depend on all that it sees.
-        edge = max((x1 - x0) // 4, (y1 - y0) // 4,
-                   (math.isqrt(THUMBNAIL_PIXELS) - max(x1 - x0, y1 - y0)) // 2)
+        side = max(x1 - x0, y1 - y0)
+        edge = max(side // 4, (math.isqrt(THUMBNAIL_PIXELS) - side) // 2)
         left, top = max(0, x0 - edge), max(0, y0 - edge)
         step = int(np.ceil(((x1 + edge - left) * (y1 + edge - top) / THUMBNAIL_PIXELS) ** 0.5))
         inputs = e.inputs(state, np.s_[top:y1 + edge:step, left:x1 + edge:step])
@@ -490,7 +490,7 @@ class Session:
             return self.state()
         file = found[-1]['file'] if file is None else self.known(file)
         about, e = self.unsaved[file], self.editor
-        path = self.folder / about['file']
+        path = self.folder / file
         if restore:
             state, noise, edits = scene_files.read_recovery(path, e)
             if (about['name'], noise, state.label.shape) == (
@@ -513,7 +513,7 @@ class Session:
             elif self.keep_error is None:           # else these are the only ones that are kept
                 path.unlink(missing_ok=True)
         self.keeper.submit(warn_on_error, put_away, 'it is offered again').result()
-        del self.unsaved[about['file']]
+        del self.unsaved[file]
         return self.state()
 
     def close(self):

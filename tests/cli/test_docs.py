@@ -70,8 +70,8 @@ def test_commands_parse(words):
 
 
 def write_workspace(folder):
-    """Write the files that the docs name, in small: data sets, a scene, predictions of another
-    network."""
+    """Write small versions of the files that the docs name: data sets, a scene, predictions of
+    another network."""
     streets.write_dataset(folder / 'cityscapes', 'train', 4, (64, 32))
     streets.write_dataset(folder / 'cityscapes', 'val', 2, (64, 32), seed=1)
     for pattern, place in (('gtFine/train/toy/*labelIds.png', 'own/train_label'),

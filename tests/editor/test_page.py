@@ -81,6 +81,13 @@ class Page:
                        'zoom * (arguments[0] + .5), box.top + top_ + zoom * (arguments[1] + .5)]',
                        int(x), int(y))
 
+    def colour(self, x, y):
+        """Return what the canvas shows at a point of the picture."""
+        self.js('paintStage()')
+        return self.js('const box = $("view").getBoundingClientRect(); return [...$("view")'
+                       '.getContext("2d").getImageData(arguments[0] - box.left, arguments[1] - '
+                       'box.top, 1, 1).data].slice(0, 3)', *self.at(x, y))
+
     def drag(self, *points):
         """Press the button at the first point of the picture, move to the others, release it."""
         action = ActionBuilder(self.browser)
@@ -606,23 +613,15 @@ def test_the_scene_before_in_every_view(opened, browser):
     page.wait('return originalOf === state.opened')
     page.js('edit({do: "relabel", object: 23, label: "bus"})')
     page.settled()
-
-    def pixel(x, y):
-        page.js('paintStage()')
-        u, v = page.at(x, y)
-        return page.js('const box = $("view").getBoundingClientRect(); return [...$("view")'
-                       '.getContext("2d").getImageData(arguments[0] - box.left, arguments[1] - '
-                       'box.top, 1, 1).data].slice(0, 3)', u, v)
-
     colours = {label['name']: label['colour'] for label in page.js('return state.labels')}
     for view in ('labels', 'blend'):
         page.js('setView(arguments[0]); $("blend").value = 1', view)
-        assert pixel(40, 4) == colours['bus']
+        assert page.colour(40, 4) == colours['bus']
         page.js('$("view").focus()')
         ActionChains(browser).key_down('c').perform()
-        assert pixel(40, 4) == colours['sky']
+        assert page.colour(40, 4) == colours['sky']
         ActionChains(browser).key_up('c').perform()
-        assert pixel(40, 4) == colours['bus']
+        assert page.colour(40, 4) == colours['bus']
 
 
 def resize(browser, page, w, h):
@@ -1023,23 +1022,18 @@ def test_history_and_wipe(opened, browser):
     page.js('setView("labels")')
     page.click('wipe')
     colours = {label['name']: label['colour'] for label in page.js('return state.labels')}
-
-    def colour(x, y):
-        page.js('paintStage()')
-        u, v = page.at(x, y)
-        return page.js('const box = $("view").getBoundingClientRect(); return [...$("view")'
-                       '.getContext("2d").getImageData(arguments[0] - box.left, arguments[1] - '
-                       'box.top, 1, 1).data].slice(0, 3)', u, v)
-    assert (colour(20, 4), colour(44, 4)) == (colours['sky'], colours['bus'])
+    assert (page.colour(20, 4), page.colour(44, 4)) == (colours['sky'], colours['bus'])
     x, y = page.at(32, 20)
     page.js('setWipe((arguments[0] - $("view").getBoundingClientRect().left) / panes()[0].w)', x)
     page.drag((32, 20), (40, 20), (56, 20))                 # the line is dragged with every tool
-    assert (colour(44, 4), colour(60, 4)) == (colours['sky'], colours['bus'])
+    assert (page.colour(44, 4), page.colour(60, 4)) == (colours['sky'], colours['bus'])
     page.js('$("wipeat").focus()')
     page.press(Keys.HOME)
-    assert colour(20, 4) == colours['bus']
+    assert page.colour(20, 4) == colours['bus']
     page.press('x')
     assert page.js('return [wiping, state.undo]') == [False, 3]
+
+
 def test_values_of_the_curves_of_a_run(trained, browser):
     """On its page index.html, opened from the disk, with the pointer and with keys."""
     browser.get((trained / 'index.html').as_uri())

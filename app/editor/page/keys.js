@@ -31,8 +31,8 @@ const actions = {
   isolated: () => isolate(null),
   isolate: () => isolate(isolated ? null : selection()),
   split: () => {
-    const at = clicked;
-    if (onSelected(at)) edit({do: 'split', at}).then(done => done && selectAt(...at));
+    const at = selected !== null && partToSplit();
+    if (at) edit({do: 'split', at}).then(done => done && selectAt(...at));
   },
   random: () => style('random'), main: () => style('main'), fromphoto: () => style('photo'),
   like: () => {

@@ -37,7 +37,7 @@ function showObject() {
   $('styling').hidden = !state.encoder; $('nostyles').hidden = state.encoder;
   $('fromphoto').disabled = !state.photo;
   $('random').disabled = $('main').disabled = !all.every(({label}) => state.labels[label].styles);
-  $('split').disabled = more.size > 0 || !inParts();
+  $('split').disabled = more.size > 0 || !partToSplit();
   $('all').parentElement.hidden = more.size > 0;
   $('scale').value = 0; $('scaled').value = '100 %'; scaling = null;
   $('like').setAttribute('aria-pressed', liking);

@@ -21,24 +21,32 @@ function toggle(id) {
   select(ids.includes(id) ? ids.filter(other => other !== id) : [id, ...ids]);
 }
 
-// Returns whether Split can part the selected object: if the part that was clicked, or the first one
-// of an object that keys have selected, is not all of it.
-function inParts() {
-  const [w, h] = state.size, {pixels, box: [, y0]} = objects.get(selected);
-  if (!onSelected(clicked)) clicked = [insts.indexOf(selected, y0 * w) % w, y0];
-  const start = clicked[1] * w + clicked[0], label = labels[start], seen = new Uint8Array(w * h), stack = [start];
+// Returns a point of the part that Split makes an object, or null if the selected object is in one piece:
+// the point that was clicked, or the first one of an object that keys have selected.
+let parts = {};                         // what was found last
+function partToSplit() {
+  const [w] = state.size, {box: [, y0]} = objects.get(selected);
+  const at = onSelected(clicked) ? clicked : [insts.indexOf(selected, y0 * w) % w, y0];
+  const of = `${mapsVersion} ${selected} ${at}`;
+  if (parts.of !== of) parts = {of, at: partSize(at) < objects.get(selected).pixels ? at : null};
+  return parts.at;
+}
+
+// Returns the number of pixels of the same object and label that are connected to a point.
+function partSize([x, y]) {
+  const [w, h] = state.size, start = y * w + x, seen = new Uint8Array(w * h), stack = [start];
+  const reach = i => { if (!seen[i] && insts[i] === insts[start] && labels[i] === labels[start]) { seen[i] = 1; stack.push(i); } };
   let count = 0;
-  const reach = i => { if (!seen[i] && insts[i] === selected && labels[i] === label) { seen[i] = 1; stack.push(i); } };
   seen[start] = 1;
   while (stack.length) {
-    const i = stack.pop(), x = i % w;
+    const i = stack.pop(), column = i % w;
     count++;
-    if (x > 0) reach(i - 1);
-    if (x < w - 1) reach(i + 1);
+    if (column > 0) reach(i - 1);
+    if (column < w - 1) reach(i + 1);
     if (i >= w) reach(i - w);
     if (i + w < w * h) reach(i + w);
   }
-  return count < pixels;
+  return count;
 }
 
 // Selects the next object (by: 1) or the previous one (-1), in the order of labels; or adds it.
