@@ -314,6 +314,7 @@ def test_names_and_downloads(server, tmp_path):
     status, _, body = ask(server, '/save', {'name': 'my street (2)'})
     assert status == 400 and 'choose another, for example my street (2)-002' in json.loads(
         body)['error']
+    kept(server)
     before = sorted(tmp_path.iterdir())
     for name in ('', ' ', '.', '..', '../x', 'a/b', '.x', 'x.', 'x' * 51, 'x\n', 'x\0', '\ud800', 7,
                  'a_labelIds', 'a_seg', 'a_gtFine_color', '-x'):
