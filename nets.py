@@ -161,17 +161,33 @@ class ResizeConv(nn.Conv2d):
         return super().forward(self.pad(F.interpolate(x, scale_factor=2, mode=self.mode)))
 
 
+class FilteredConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution, then the filter [1 2 1] / 4 along columns and rows (Karras et al.,
+    2019, section 2), which removes the grid. The parameters are the same as without the filter."""
+
+    def forward(self, x):
+        x = super().forward(x)
+        # Two averages of neighbours are the filter. Pixels at a border have fewer neighbours.
+        return F.avg_pool2d(F.avg_pool2d(x, 2, 1, 1, count_include_pad=False), 2, 1)
+
+
 def conv_block(c_in, c_out, kernel, conv=nn.Conv2d, **kwargs):
     return [conv(c_in, c_out, kernel, **kwargs), InstanceNorm(c_out), nn.ReLU(True)]
 
 
 def up_block(c_in, c_out, up):
-    """Layers that double the size. up: 'transposed' (paper appendix A), 'nearest' or 'bilinear'."""
-    if up == 'transposed':
-        conv = nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=1)
-    else:
-        conv = ResizeConv(c_in, c_out, up)
+    """Layers that double the size, with a convolution of kind `up`, see up_conv."""
+    conv = up_conv(c_in, c_out, 3, up, output_padding=1)
     return [conv, InstanceNorm(c_out), nn.ReLU(True)]
+
+
+def up_conv(c_in, c_out, kernel, up, output_padding=0):
+    """Return a convolution that doubles the size. up: 'transposed' (paper appendix A), 'filtered',
+    'nearest' or 'bilinear'."""
+    if up in ('nearest', 'bilinear'):
+        return ResizeConv(c_in, c_out, up)
+    kind = FilteredConvTranspose2d if up == 'filtered' else nn.ConvTranspose2d
+    return kind(c_in, c_out, kernel, stride=2, padding=1, output_padding=output_padding)
 
 
 def half_size(x):
@@ -225,7 +241,7 @@ class GlobalGenerator(nn.Module):
                  ngf=64,                    # channels of the first layer; each halving doubles them
                  n_down=4,                  # strided convolutions, at least 1
                  n_blocks=9,                # residual blocks at the coarsest size
-                 up='transposed'):          # see up_block
+                 up='transposed'):          # see up_conv
         super().__init__()
         self.multiple, self.recompute = 2 ** n_down, False      # see run_layers
 
@@ -262,7 +278,7 @@ class LocalEnhancer(nn.Module):
                  n_blocks=9,                # residual blocks inside G1
                  n_enhancers=1,             # 1: G2 (2048x1024 in the paper), 2: G3
                  n_blocks_local=3,          # residual blocks of each enhancer
-                 up='transposed'):          # see up_block
+                 up='transposed'):          # see up_conv
         super().__init__()
         self.n_enhancers, self.recompute = n_enhancers, False   # see run_layers
         self.multiple = 2 ** (n_down + n_enhancers)
@@ -330,7 +346,7 @@ class UNet(nn.Module):
     def __init__(self, in_channels, out_channels=3,
                  ngf=64,                    # channels of the first level, doubled up to 8 * ngf
                  n_down=8,                  # levels
-                 up='transposed',           # 'nearest', 'bilinear': see ResizeConv
+                 up='transposed',           # see up_conv
                  dropout=0.5,               # share of features that dropout sets to zero
                  tanh=True):                # False: return the raw map
         super().__init__()
@@ -345,8 +361,7 @@ class UNet(nn.Module):
                 (nn.Conv2d if i else OneHotConv2d)(c_in, c_out, 4, stride=2, padding=1),
                 nn.Identity() if i == 0 or innermost else InstanceNorm(c_out, affine=True)))
             self.up.insert(0, nn.Sequential(
-                nn.ConvTranspose2d(c_back, c_up, 4, stride=2, padding=1) if up == 'transposed'
-                else ResizeConv(c_back, c_up, up),
+                up_conv(c_back, c_up, 4, up),
                 InstanceNorm(c_up, affine=True) if i else nn.Identity()))
         init_weights(self)
 
@@ -429,7 +444,7 @@ class Encoder(nn.Module):
                  feat=3,                    # features per instance
                  nef=16,                    # channels after the first convolution
                  n_down=4,                  # strided convolutions
-                 up='transposed'):          # see up_block
+                 up='transposed'):          # see up_conv
         super().__init__()
         self.multiple = 2 ** n_down
         self.model = GlobalGenerator(in_channels, feat, nef, n_down, 0, up).model

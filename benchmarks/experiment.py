@@ -47,6 +47,7 @@ VARIANTS = {                            # name: (what it is, its flags of train)
     'fm20': ('c, feature matching 20', '--lambda-feature 20'),
     'batch2': ('c, batch of 2', '--batch 2'),
     'batch4': ('c, batch of 4', '--batch 4'),
+    'filtered': ('c, filtered upsampling', '--up filtered'),
     'ema99': ('c, moving average 0.99', '--ema 0.99'),
     'ema9998': ('c, moving average 0.9998', '--ema 0.9998')}
 

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import nets
 from app.runs.memory import free_memory
 
 COPIED = 1 << 23        # numbers that are copied at a time for a matrix product
@@ -34,7 +35,12 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
         return super().forward(x)
 
 
-FASTER = {nn.Conv2d: FastConv2d, nn.ConvTranspose2d: FastConvTranspose2d}
+class FastFilteredConvTranspose2d(nets.FilteredConvTranspose2d, FastConvTranspose2d):
+    pass
+
+
+FASTER = {nn.Conv2d: FastConv2d, nn.ConvTranspose2d: FastConvTranspose2d,
+          nets.FilteredConvTranspose2d: FastFilteredConvTranspose2d}
 
 
 # -------------------------------------------------------------------------------------- training

@@ -67,7 +67,7 @@ LOCAL = {'model': 'local', 'n_enhancers': 1, 'n_blocks_local': 1}
     {'training': {'ema': 0.9}}, {'batch': 2, 'training': {'accumulate': 2, 'batch': 2}},
     {'batch': 2, 'training': {'batch': 2}}, {'training': {'recompute': True}}, {'vgg': True},
     {'model': 'unet', 'n_down': 4}, {**LOCAL, 'training': {'fix_global_steps': 10}}, LOCAL,
-    {'spectral_norm': True}, {'features_of': 'label'}, {'up': 'nearest'},
+    {'spectral_norm': True}, {'features_of': 'label'}, {'up': 'nearest'}, {'up': 'filtered'},
     {'training': {'gan': 'hinge', 'lambda_l1': 1}}, {'training': {'augment': True}}])
 def test_the_host_waits_for_no_step(changes, fail_if_host_waits):
     vgg = changes.pop('vgg', False) if isinstance(changes, dict) else False
@@ -85,6 +85,7 @@ def test_the_host_waits_for_no_step(changes, fail_if_host_waits):
 
 @only_simulated
 @pytest.mark.parametrize('changes', [{}, LOCAL, {'model': 'unet', 'n_down': 4}, {'up': 'nearest'},
+                                     {'up': 'filtered'},
                                      {'batch': 2, 'training': {'batch': 2, 'augment': True}}])
 def test_a_step_is_reproducible_and_keeps_the_memory_layout(changes):
     run, step = make_step(CUDA, **changes)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 import data
 import nets
@@ -189,6 +191,31 @@ def test_resizing_in_place_of_transposed_convolutions(up):
     inst = torch.zeros(1, 1, 16, 16, dtype=torch.int32)
     assert encoder(torch.randn(1, 3, 16, 16), inst).shape == (1, 3, 16, 16)
 
+
+
+def test_filtered_transposed_convolutions():
+    """The filter is [1 2 1] / 4 along columns and rows, and at a border the mean of what is there.
+    It leaves constants as they are, and nothing of a pattern with a period of two pixels."""
+    layer = nets.FilteredConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1)
+    x = torch.randn(2, 2, 5, 7)
+    plain = F.conv_transpose2d(x, layer.weight, layer.bias, 2, 1, 1)
+    kernel = torch.tensor([[1., 2, 1], [2, 4, 2], [1, 2, 1]]).expand(3, 1, 3, 3) / 16
+    expected = F.conv2d(F.pad(plain, (1, 1, 1, 1), 'replicate'), kernel, groups=3)
+    torch.testing.assert_close(layer(x), expected)
+
+    nn.init.zeros_(layer.weight)
+    assert torch.equal(layer(x), layer.bias[:, None, None].expand(2, 3, 10, 14))
+    nn.init.zeros_(layer.bias)
+    layer.weight.data[0, 0, 1, 1] = 1       # the pixels in even rows and columns alone
+    torch.testing.assert_close(layer(torch.ones(1, 2, 4, 4))[0, 0, 1:-1, 1:-1],
+                               torch.full((6, 6), 1 / 4))
+
+    for make in (lambda up: nets.GlobalGenerator(5, 3, 8, 2, 1, up),
+                 lambda up: nets.UNet(5, 3, 8, 3, up)):
+        net, plain = make('filtered'), make('transposed')
+        plain.load_state_dict(net.state_dict())
+        y = net.eval()(torch.randn(1, 5, 24, 40))
+        assert y.shape == (1, 3, 24, 40)
 
 
 def test_spectral_norm_bounds_the_largest_singular_value():

@@ -189,7 +189,7 @@ def test_faster_convolutions_have_the_same_gradients(layer):
 
 @pytest.mark.parametrize('network', [
     {}, {'model': 'local', 'n_enhancers': 1}, {'model': 'unet', 'n_down': 5},
-    {'spectral_norm': True}, {'up': 'bilinear'}], ids=str)
+    {'spectral_norm': True}, {'up': 'bilinear'}, {'up': 'filtered'}], ids=str)
 @pytest.mark.parametrize('recompute', [False, True])
 def test_faster_convolutions_leave_a_step_as_it_is(network, recompute, monkeypatch):
     wide = {**SMALL, 'ngf': 32, 'ndf': 32, 'nef': 32, **network}
