@@ -5,7 +5,7 @@
 Trains the variants below with several seeds each, one core a run, and scores them with one judge.
 Prints a row for each run, and for each variant the mean over its seeds, minimum and maximum. With
 --hours, all variants get the same time in place of the same number of steps. Started again, it
-continues: what is finished is not repeated.
+continues: what is finished is not repeated. Names joined by + are one variant: lr5+hinge.
 """
 import argparse
 from concurrent.futures import ThreadPoolExecutor
@@ -143,20 +143,32 @@ def table_row(title, rows):
 
 # --------------------------------------------------------------------------------- the experiment
 
+def variant(name):
+    """Return what a variant is, and its flags of train. ArgumentTypeError if there is no such."""
+    parts = name.split('+')
+    if not set(parts) <= set(VARIANTS):
+        raise argparse.ArgumentTypeError(f'{name!r}: the variants are {", ".join(VARIANTS)}, and '
+                                         'these joined by +')
+    network = '' if 'a' in parts else NETWORK if 'h' in parts else f'{NETWORK} {ENCODER}'
+    titles, flags = zip(*map(VARIANTS.get, parts))
+    return titles[0] + ''.join(f', {title.removeprefix("c, ")}' for title in titles[1:]), (
+        ' '.join((network, *flags)))
+
+
 def train_variant(name, seed, args):
     """Train one run. f has two stages of half the length: G1 at half the size, then the enhancer
     around it together with it."""
     folder, length, size = args.out / f'{name}-{seed}', args.hours or args.steps, args.size
-    if name == 'f':
+    coarse_to_fine = 'f' in name.split('+')
+    if coarse_to_fine:
         length = length / 2 if args.hours else length // 2
         size = 'x'.join(str(int(side) // 2) for side in size.split('x'))
     words = ['--hours' if args.hours else '--steps', length, '--seed', seed, '--log-every', 100,
              '--workers', 0]
-    network = {'a': '', 'h': NETWORK}.get(name, f'{NETWORK} {ENCODER}').split()
-    first = folder.with_name(f'{folder.name}-inner') if name == 'f' else folder
-    train_to_end(first, ['train', '--data', args.data, '--run', first, '--size', size, *network,
-                         *VARIANTS[name][1].format(vgg=args.vgg).split(), *words])
-    if name == 'f':
+    first = folder.with_name(f'{folder.name}-inner') if coarse_to_fine else folder
+    train_to_end(first, ['train', '--data', args.data, '--run', first, '--size', size,
+                         *variant(name)[1].format(vgg=args.vgg).split(), *words])
+    if coarse_to_fine:
         train_to_end(folder, ['finetune', '--from', first, '--run', folder, '--fix-global', 0,
                               *words])
 
@@ -176,10 +188,11 @@ def main():
         __doc__, 9000, 'steps of each run (default: 9000)', seeds=2,
         hours={'type': float, 'metavar': 'H', 'help': 'train each run for so long instead'},
         size={'default': '256x128', 'metavar': 'WxH', 'help': 'default: 256x128'},
-        only={'nargs': '+', 'choices': VARIANTS, 'metavar': 'NAME', 'default': list('abcdefgh'),
+        only={'nargs': '+', 'type': lambda name: variant(name) and name, 'metavar': 'NAME',
+              'default': list('abcdefgh'),
               'help': f'variants (default: a to h): {", ".join(VARIANTS)}'},
         vgg={'metavar': 'PATH', 'help': 'weights of VGG-19 for d; without them, d is left out'})
-    names = [name for name in VARIANTS if name in args.only and (name != 'd' or args.vgg)]
+    names = [name for name in args.only if 'd' not in name.split('+') or args.vgg]
     runs = [(name, seed) for seed in range(args.seeds) for name in names]
     train_all(train_variant, runs, args)
     folders = {run: args.out / '{}-{}'.format(*run) for run in runs}
@@ -193,7 +206,7 @@ def main():
         for seed, folder in lines:
             steps, hours = read_log(folder)
             print(table_row(f'{name}, seed {seed} | {steps}, {hours:.2f}', [rows[folder.name]]))
-        print(table_row(f'{name}. {VARIANTS[name][0]} | ',
+        print(table_row(f'{name}. {variant(name)[0]} | ',
                         [rows[folder.name] for _, folder in lines]))
     print(table_row('flat mean colours | ', [rows['flat mean colours']]))
 
