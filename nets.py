@@ -515,13 +515,16 @@ class VGG19(nn.Module):
 
     state: torchvision's state dict. Entries past relu5_1 are not needed. Raises RuntimeError where
     a needed entry is missing or has another shape.
+    normalise: convert pictures to ImageNet's mean and deviation, for which the weights were
+    trained. The official code passes [-1, 1].
     forward: (N, 3, H, W) float, at least 16x16, to the list of relu1_1, relu2_1 ... relu5_1."""
     LAYERS = [64, 64, 'M', 128, 128, 'M', 256, 256, 256, 256, 'M', 512, 512, 512, 512, 'M', 512]
     FEATURE_LAYERS = 1, 6, 11, 20, 29       # relu1_1 ... relu5_1
+    MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)      # of RGB in [0, 1]
     # The name ends in the start of the file's SHA-256, which is checked when it is downloaded.
     URL = 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth'
 
-    def __init__(self, state):
+    def __init__(self, state, normalise=False):
         super().__init__()
         layers, channels = [], 3
         for width in self.LAYERS:
@@ -531,10 +534,15 @@ class VGG19(nn.Module):
                 layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
                 channels = width
         self.features = nn.Sequential(*layers)
+        self.normalise = normalise
+        for name, rgb in (('mean', self.MEAN), ('deviation', self.DEVIATION)):
+            self.register_buffer(name, torch.tensor(rgb)[:, None, None], persistent=False)
         self.load_state_dict({name: state[name] for name in self.state_dict() if name in state})
         self.requires_grad_(False)
 
     def forward(self, x):
+        if self.normalise:
+            x = ((x + 1) / 2 - self.mean) / self.deviation
         features, x = [], x.contiguous(memory_format=torch.channels_last)
         for i, layer in enumerate(self.features):
             x = layer(x)

@@ -195,7 +195,6 @@ def forward_backward(run, label, inst, image, present_labels, noise):
         draws = draw_augmentations(len(image), *image.shape[-2:], noise) if t.augment else None
         fake_scales = D(discriminator_input(condition, fake_leaf, draws))
         real_scales = D(discriminator_input(condition, image, draws))
-        # VGG-19 expects ImageNet's normalisation; like the official code, we pass [-1, 1].
         vgg_features = (run.vgg(fake_leaf), run.vgg(image)) if run.vgg else None
         # Eq. 5. The official code runs D once more on a detached fake; one graph gives D the same
         # gradients (docs/differences.md, 5).

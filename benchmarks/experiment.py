@@ -31,6 +31,8 @@ VARIANTS = {                            # name: (what it is, its flags of train)
     'c': ('two scales, feature matching', ''),
     'c3': ('c with three scales', '--n-scales 3'),
     'd': ('c with the perceptual loss', '--vgg {vgg}'),
+    'dn': ('c with the perceptual loss, pictures normalised',
+           '--vgg {vgg} --vgg-input imagenet'),
     'e': ('c with bilinear upsampling', '--up bilinear'),
     'f': ('c from coarse to fine', ''),                 # see train_variant
     'g': ('c without instance boundaries', '--no-boundary'),
@@ -191,8 +193,8 @@ def main():
         only={'nargs': '+', 'type': lambda name: variant(name) and name, 'metavar': 'NAME',
               'default': list('abcdefgh'),
               'help': f'variants (default: a to h): {", ".join(VARIANTS)}'},
-        vgg={'metavar': 'PATH', 'help': 'weights of VGG-19 for d; without them, d is left out'})
-    names = [name for name in args.only if 'd' not in name.split('+') or args.vgg]
+        vgg={'metavar': 'PATH', 'help': 'weights of VGG-19 for d and dn, which are left out without them'})
+    names = [name for name in args.only if '--vgg' not in variant(name)[1] or args.vgg]
     runs = [(name, seed) for seed in range(args.seeds) for name in names]
     train_all(train_variant, runs, args)
     folders = {run: args.out / '{}-{}'.format(*run) for run in runs}

@@ -106,7 +106,8 @@ class Parser(argparse.ArgumentParser):
         self.flag('--hours', 'train for so long, in place of --epochs', config.HOURS)
         self.fields('pictures', 'size crop jitter flip augment hold_out cache workers', **shown)
         self.fields('schedule', 'epochs decay_epochs steps batch accumulate lr ema', **shown)
-        group = self.fields('objective', 'gan lambda_feature vgg lambda_vgg lambda_l1', **shown)
+        group = self.fields('objective', 'gan lambda_feature vgg lambda_vgg vgg_input '
+                            'lambda_l1', **shown)
         group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
                            default=SUPPRESS, help='train without the perceptual loss')
         self.fields('running', 'precision threads compile recompute seed log_every '

@@ -164,6 +164,8 @@ TRAINING = fields(
     lambda_l1=(WEIGHT, 0.0, 'weight of the L1 loss of pix2pix'),
     vgg=(path('PATH'), None, 'add the VGG-19 perceptual loss, with the weights of torchvision in '
          'this file; without PATH they are downloaded'),
+    vgg_input=(choice('official', 'imagenet'), 'official', 'range of the pictures that VGG-19 '
+               'sees: that of the official code, -1 to 1, or that of its weights'),
     ema=(real('a number from 0 to below 1', lambda x: 0 <= x < 1, 'DECAY'), 0.999,
          'decay of the moving average of the weights of G and E, which makes pictures; 0: none'),
     precision=(choice('fp32', 'tf32', 'bf16'), 'fp32',
@@ -212,7 +214,7 @@ PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False,
 # What finetune and train --from take over from the run they start from, unless a flag says
 # otherwise. finetune stays with the data set, so it takes over what concerns its pictures, too.
 OF_TRAINING = ('jitter flip augment workers batch accumulate lr gan vgg ema lambda_feature '
-               'lambda_vgg lambda_l1 precision compile recompute seed').split()
+               'lambda_vgg vgg_input lambda_l1 precision compile recompute seed').split()
 INHERITED = ['split', 'left_out', 'hold_out', 'held', *OF_TRAINING]
 
 # The shapes of the weights depend on these fields, so train --from cannot change them.
@@ -285,7 +287,7 @@ def unused_fields(settings):
         ('feat nef n_down_encoder features_of', s.features, 'no encoder without --features'),
         ('boundary', s.instances != 'none', 'there are no instances'),
         ('epochs decay_epochs', not s.steps, '--steps says how long to train'),
-        ('lambda_vgg', s.vgg, 'there is no --vgg')) if not is_used for name in names.split()}
+        ('lambda_vgg vgg_input', s.vgg, 'there is no --vgg')) if not is_used for name in names.split()}
 
 
 def check_flags_used(given, config):

@@ -67,14 +67,16 @@ def init_from_base(run, path, weights):
              'run: only the new enhancer will be trained')
 
 
-def load_vgg(source):
+def load_vgg(source, vgg_input='official'):
     """Load nets.VGG19 from the file `source`; 'fetch' downloads it and checks its hash."""
     try:
         if source == 'fetch':
-            return nets.VGG19(torch.hub.load_state_dict_from_url(
-                nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True))
-        require_regular_file(source)
-        return nets.VGG19(torch.load(source, map_location='cpu', weights_only=True))
+            state = torch.hub.load_state_dict_from_url(
+                nets.VGG19.URL, map_location='cpu', check_hash=True, weights_only=True)
+        else:
+            require_regular_file(source)
+            state = torch.load(source, map_location='cpu', weights_only=True)
+        return nets.VGG19(state, normalise=vgg_input == 'imagenet')
     except Exception as error:
         named = f'--vgg {source}'.removesuffix(' fetch')
         raise UserError(f"{named}: {one_line(error)}; give the path of torchvision's "

@@ -31,7 +31,7 @@ def load_training_data(config, folder, pairs):
     if t.batch % shares:
         raise UserError(f'--batch {t.batch}: {distributed.WORLD_SIZE} processes share a batch; '
                         f'take a multiple of {shares}')
-    vgg = runs.load_vgg(t.vgg) if t.vgg else None
+    vgg = runs.load_vgg(t.vgg, t.vgg_input) if t.vgg else None
     cache = folders.sibling_folder(folder, '-cache') if t.cache == '' else t.cache
     pairs, heldout = inspection.train_and_heldout(config, pairs)
     heldout = heldout or inspection.other_split_pairs(config, MOST_SHOWN,

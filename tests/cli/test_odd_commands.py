@@ -806,6 +806,8 @@ ROWS = [
     ('train --data pairs TINY --features-of label', 2, '--features-of, label maps, pictures'),
     ('TRAIN --no-features --features-of label', 2, '--nef 4, --features'),
     ('TRAIN --lambda-vgg 3', 2, '--lambda-vgg 3.0, --vgg'),
+    ('TRAIN --vgg-input imagenet', 2, '--vgg-input imagenet, --vgg'),
+    ('TRAIN --vgg w.pth --vgg-input caffe', 2, '--vgg-input, caffe, imagenet'),
     ('TRAIN --lambda-feature -1', 2, "--lambda-feature, '-1', 0, 1e6"),
     ('TRAIN --lambda-l1 nan', 2, "--lambda-l1, 'nan', 0, 1e6"),
     *each('TRAIN --ema {}', 2, "--ema, '{}', 0, 1", '1 -0.1'),

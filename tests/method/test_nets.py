@@ -154,6 +154,9 @@ def test_vgg19_taps_and_strict_weights():
     first = torch.nn.functional.conv2d(x, weight, bias, padding=1).relu()
     torch.testing.assert_close(taps[0], first)
     assert not any(p.requires_grad for p in net.parameters())
+    mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+    normalised = ((x + 1) / 2 - mean[:, None, None]) / deviation[:, None, None]
+    assert torch.equal(nets.VGG19(state, normalise=True)(x)[4], net(normalised)[4])
     del state['features.28.bias']           # of the layer of relu5_1
     with pytest.raises(RuntimeError, match='features.28.bias'):
         nets.VGG19(state)
