@@ -86,12 +86,14 @@ def make_config_from(base, given, found):
 
 def require_same_networks(config, base):
     """Raise UserError unless the networks of a configuration are those whose weights `base` has,
-    see transfer.read_base, but for their first convolutions."""
+    see transfer.read_base, but for their first convolutions. Transposed convolutions have the same
+    weights with and without a filter."""
     for network, names in configuration.ARCHITECTURE.items():
         is_loaded = network in base.weights and (network != 'E' or config.features)
         for name in names if is_loaded else ():
             value, expected = getattr(config, name), getattr(base.config, name)
-            if value != expected:
+            fits = value == expected or {value, expected} == {'transposed', 'filtered'}
+            if not fits:
                 raise UserError(f'{as_flag(name, value)}: {base.folder} has '
                                 f'{as_flag(name, expected)}, and its weights fit nothing else; '
                                 'leave it out, or the --preset that sets it')

@@ -125,6 +125,13 @@ def test_the_new_networks_do_what_the_old_ones_did(flags, p2phd, scenes, own, tm
         assert getattr(config.training, name) == getattr(before, name)
     assert config.training.flags['base'] == 'old'
 
+    if not flags:
+        p2phd('train', '--data', scenes, '--from', 'old', '--run', 'filtered', '--steps', 1,
+              '--up', 'filtered', *SHORT)
+        assert runs.read_run(tmp_path / 'filtered')[1]['config'].up == 'filtered'
+        assert '--up nearest' in p2phd('train', '--data', scenes, '--from', 'old', '--steps', 1,
+                                       '--up', 'nearest', *SHORT, code=2)
+
     # What is drawn anew is what a run from nothing begins with.
     drawn = runs.build_run(config, CPU)
     first = {'unet': 'down.0.0.weight', 'pix2pix': 'down.0.0.weight'}.get(
