@@ -193,7 +193,7 @@ def main():
         only={'nargs': '+', 'type': lambda name: variant(name) and name, 'metavar': 'NAME',
               'default': list('abcdefgh'),
               'help': f'variants (default: a to h): {", ".join(VARIANTS)}'},
-        vgg={'metavar': 'PATH', 'help': 'weights of VGG-19 for d and dn, which are left out without them'})
+        vgg={'metavar': 'PATH', 'help': 'weights of VGG-19; without them d and dn are left out'})
     names = [name for name in args.only if '--vgg' not in variant(name)[1] or args.vgg]
     runs = [(name, seed) for seed in range(args.seeds) for name in names]
     train_all(train_variant, runs, args)

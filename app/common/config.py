@@ -287,7 +287,8 @@ def unused_fields(settings):
         ('feat nef n_down_encoder features_of', s.features, 'no encoder without --features'),
         ('boundary', s.instances != 'none', 'there are no instances'),
         ('epochs decay_epochs', not s.steps, '--steps says how long to train'),
-        ('lambda_vgg vgg_input', s.vgg, 'there is no --vgg')) if not is_used for name in names.split()}
+        ('lambda_vgg vgg_input', s.vgg, 'there is no --vgg'))
+        if not is_used for name in names.split()}
 
 
 def check_flags_used(given, config):

@@ -85,16 +85,19 @@ def set_threads(run, loaded, clock=time.perf_counter):
     torch.set_num_threads(t.threads)
 
 
-def measure_step(run, loaded):
-    """Return the mean seconds of a step, with loading. The run cannot be used afterwards."""
+def measure_step(run, loaded, budget=0, n=4):
+    """Return the mean seconds of a step, with loading, over n - 1 steps, or so many as fit into
+    `budget` seconds. The run cannot be used afterwards."""
     t, times = run.config.training, []
-    for batch in load_batches(run, loaded, 0, 4):           # the first one is slower
+    for batch in load_batches(run, loaded, 0, n):           # the first one is slower
         run.step = min(t.fix_global_steps, t.total_steps - 1)       # when everything is trained
         terms = train.train_step(run, *data.to_device(batch, run.device), distributed.all_reduce,
                                  distributed.RANK)
         float(terms['d_real'])                              # waits for the device
         times.append(time.monotonic())
-    return (times[-1] - times[0]) / 3
+    seconds = (times[-1] - times[0]) / (n - 1)
+    fitting = distributed.all_gather(int(budget / seconds))[0]
+    return seconds if fitting <= n else measure_step(run, loaded, n=fitting)
 
 
 def set_steps_for_hours(hours, config, device, loaded):
@@ -103,7 +106,7 @@ def set_steps_for_hours(hours, config, device, loaded):
     run = runs.build_run(config, device)
     run.vgg = loaded.vgg and loaded.vgg.to(device)
     set_threads(run, loaded)
-    seconds = measure_step(run, loaded)
+    seconds = measure_step(run, loaded, budget=min(30, 36 * hours))     # one per cent of the time
     t.steps = distributed.all_gather(max(1, int(hours * 3600 / seconds)))[0]
     t.flags['steps'] = t.steps
     log_info(f'--hours {hours:g}: {t.steps} steps of {seconds:.3g} s')

@@ -1,7 +1,9 @@
 """Flags: presets, --dry-run, --hours, -q, and words that are nearly right."""
+import itertools
 from pathlib import Path
 import re
 import shutil
+from types import SimpleNamespace
 
 from PIL import Image
 import pytest
@@ -9,10 +11,11 @@ import torch
 
 from app.cli import parser, settings
 from app.common import config
-from app.runs import memory, runs
+from app.runs import memory, runs, training
 from conftest import TINY
 import nets
 from test_info import assert_fits_80_columns
+import train
 
 
 @pytest.mark.parametrize('name', settings.PRESETS)
@@ -71,6 +74,15 @@ def test_dry_run_and_hours(command, scenes, tmp_path):
     assert code == 2 and '--hours and --steps' in err
     code, _, err = command('train', '--resume', 'run', '--hours', 1)
     assert code == 2 and '--hours' in err and 'only to new runs' in err
+
+
+def test_a_step_is_measured_for_one_per_cent_of_the_hours(command, scenes, monkeypatch):
+    step, taken, clock = train.train_step, [], itertools.count(0, 0.5)
+    monkeypatch.setattr(train, 'train_step', lambda *args: taken.append(1) or step(*args))
+    monkeypatch.setattr(training, 'time', SimpleNamespace(monotonic=clock.__next__))
+    code, out, err = command('train', '--data', scenes, *TINY, '--device', 'cpu', '--hours', 0.1,
+                             '--dry-run')
+    assert code == 0 and len(taken) == 4 + 7 + 4, err   # at first; in 3.6 s; for the summary
 
 
 def test_a_dry_run_beside_a_run_and_flags_that_only_new_runs_take(command, scenes, trained):
