@@ -17,7 +17,8 @@ SHORT = ['--steps', '4', '--save-every', '2', '--keep', '3', '--sample-every', '
          '0', '--device', 'cpu']
 ABLATIONS = ['--model pix2pix', '--model unet --n-down 3', '--model local --n-blocks-local 1',
              '--gan hinge --spectral-norm', '--gan vanilla --up bilinear', '--up nearest',
-             '--up filtered', '--no-boundary', '--features-of label', '--instances none --features-of label',
+             '--up filtered', '--no-boundary', '--features-of label',
+             '--instances none --features-of label',
              '--lambda-feature 0 --n-scales 1', '--lambda-feature 3 --lambda-l1 5 --ema 0.5',
              '--ema 0', '--hold-out 2']
 
