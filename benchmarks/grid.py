@@ -4,7 +4,9 @@
 
 For each sheet that the training wrote: the pattern of 2x2, 4x4 and 8x8 pixels that repeats within
 blocks of 32x32 pixels, as its standard deviation in levels of 255. Median of the quarter of blocks
-in which the photograph is the smoothest, such as road and sky, for there the eye sees it.
+in which the photograph is the smoothest, such as road and sky, for there the eye sees it. The last
+column is the energy at the highest frequencies, those of a period of two pixels in one direction,
+divided by that of the photograph: median of the pictures.
 """
 import argparse
 from pathlib import Path
@@ -36,6 +38,14 @@ def grid_levels(blocks, period):
     return np.median(blocks.reshape(-1, n, period, n, period).mean((1, 3)).std((1, 2)))
 
 
+def nyquist_energy(image):
+    """Return the energy of an image (H, W, 3), of even height and width, at a period of two pixels
+    along rows or columns."""
+    grey = image.astype(float).mean(2)
+    energy, (h, w) = np.abs(np.fft.fft2(grey)) ** 2, grey.shape
+    return energy[h // 2].sum() + energy[:, w // 2].sum()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,17 +53,19 @@ def main():
     run = parser.parse_args().run
     config = runs.read_run(run)[1]['config']
     width, height = config.training.crop or config.size
-    print('| steps | ' + ' | '.join(f'period {p} | of photographs' for p in PERIODS) + ' |')
-    print('|---' * (1 + 2 * len(PERIODS)) + '|')
+    print('| steps | ' + ' | '.join(f'period {p} | of photographs' for p in PERIODS)
+          + ' | Nyquist |')
+    print('|---' * (2 + 2 * len(PERIODS)) + '|')
     for path in sorted((run / 'samples').glob('*.png')):
         sheet = np.asarray(Image.open(path).convert('RGB'))
         rows = [sheet[y:y + height] for y in range(0, len(sheet), height)]
-        made, photo = (np.concatenate([flat_blocks(row[:, x:x + width]) for row in rows])
-                       for x in (width, sheet.shape[1] - width))
+        images = [[row[:, x:x + width] for row in rows] for x in (width, sheet.shape[1] - width)]
+        made, photo = (np.concatenate([*map(flat_blocks, column)]) for column in images)
+        nyquist = np.median([nyquist_energy(a) / nyquist_energy(b) for a, b in zip(*images)])
         smooth = photo.std(1) <= np.quantile(photo.std(1), 0.25)
         print(f'| {int(path.stem)} | ' + ' | '.join(
             f'{grid_levels(blocks[smooth], p):.2f}' for p in PERIODS for blocks in (made, photo))
-            + ' |')
+            + f' | {nyquist:.2f} |')
 
 
 if __name__ == '__main__':
