@@ -7,13 +7,15 @@ training. It lies in folders.BUILT_IN and holds, in float16, only what makes pic
         --steps 3000
     python p2phd.py train --data streets/ --from runs/half --run runs/streets --size 512x256 \\
         --crop 256x128 --no-flip --lr 4e-4 --steps 3500
-    python p2phd.py cluster --run runs/streets --k 7    # as many styles as cars have paints
-    python -m app.demo.builtin pack runs/streets        # into folders.BUILT_IN
+    python p2phd.py train --data streets/ --from runs/streets --run runs/filtered --up filtered \\
+        --no-flip --lr 4e-4 --steps 1500
+    python p2phd.py cluster --run runs/filtered --k 7   # as many styles as cars have paints
+    python -m app.demo.builtin pack runs/filtered       # into folders.BUILT_IN
     python -m app.demo.builtin show docs/street.png     # draw a sheet of its pictures
 
-The two trainings take two hours and a quarter on one core. The run that is built in saw 600 other
-scenes in the first one. The sun always shines from the same side, so the second training does not
-mirror them.
+The three trainings take two hours and three quarters on one core. The run that is built in saw 600
+other scenes in the first one. The sun always shines from the same side, so the other trainings do
+not mirror them. The last one removes the grid of the transposed convolutions.
 """
 from functools import partial
 from pathlib import Path
