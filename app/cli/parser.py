@@ -137,7 +137,8 @@ class Parser(argparse.ArgumentParser):
         self.fields('data', 'data', data='the data of --from')
         shown = dict.fromkeys(config.INHERITED, 'as in --from')
         self.add_training('runs/<name of --from>-<size>', **shown, size='twice the size of --from')
-        self.fields('enhancer', 'fix_global n_blocks_local', n_blocks_local='3, or as in --from')
+        self.fields('enhancer', 'fix_global n_blocks_local up', n_blocks_local='3, or as in --from',
+                    up='as in --from')
 
     def add_cluster(self):
         self.add_trained_run()

@@ -521,6 +521,8 @@ ROWS = [
      'runs/run-32x32: 32x32, 1 steps, warning: , --fix-global 10, 30 steps'),
     ('finetune --from run --steps 1 --fix-global 0', 0, 'step 0, runs/run-32x32/'),
     ('finetune --from odd_ngf --steps 1', 2, 'odd_ngf: , --ngf 9, half'),
+    ('finetune --from run --steps 1 --up filtered', 0, 'runs/run-32x32/checkpoint-0000001.pt'),
+    ('finetune --from run --steps 1 --up nearest', 2, '--up nearest: run, --up transposed'),
     ('finetune --from native --steps 1', 2, 'native , native size, --size WxH'),
     ('finetune --from native --steps 1 --size native', 0, 'runs/native-native: native size'),
     ('finetune --from native --steps 1 --size 32x32', 0, 'runs/native-32x32: 32x32'),
