@@ -393,9 +393,9 @@ def run_demo(folder, seed, device, run_words):
     generate = f'generate --run {fine} --label {label} --inst {inst}'
     stages = [
         f'train --data {data} --run {run} --size 128x64 --steps 1200 --ngf 24 --n-down 3 '
-        '--n-blocks 3 --up filtered --ndf 24 --n-scales 2 --n-down-encoder 2 --lr 5e-4 '
+        '--n-blocks 3 --ndf 24 --n-scales 2 --n-down-encoder 2 --lr 5e-4 --log-every 100',
+        f'finetune --from {run} --run {fine} --up filtered --steps 550 --fix-global 1 --lr 5e-4 '
         '--log-every 100',
-        f'finetune --from {run} --run {fine} --steps 550 --fix-global 1 --lr 5e-4 --log-every 100',
         f'cluster --run {fine} --data {data}', generate,
         f'{generate} --sample --n {N_SAMPLES}']
     for number, stage in enumerate(stages, 1):
