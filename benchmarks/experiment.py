@@ -31,8 +31,7 @@ VARIANTS = {                            # name: (what it is, its flags of train)
     'c': ('two scales, feature matching', ''),
     'c3': ('c with three scales', '--n-scales 3'),
     'd': ('c with the perceptual loss', '--vgg {vgg}'),
-    'dn': ('c with the perceptual loss, pictures normalised',
-           '--vgg {vgg} --vgg-input imagenet'),
+    'dn': ('c with the perceptual loss of normalised pictures', '--vgg {vgg} --vgg-input imagenet'),
     'e': ('c with bilinear upsampling', '--up bilinear'),
     'f': ('c from coarse to fine', ''),                 # see train_variant
     'g': ('c without instance boundaries', '--no-boundary'),
@@ -146,15 +145,16 @@ def table_row(title, rows):
 # --------------------------------------------------------------------------------- the experiment
 
 def variant(name):
-    """Return what a variant is, and its flags of train. ArgumentTypeError if there is no such."""
+    """Return what a variant is, and its flags of train. Raises ArgumentTypeError for an unknown
+    name."""
     parts = name.split('+')
     if not set(parts) <= set(VARIANTS):
         raise argparse.ArgumentTypeError(f'{name!r}: the variants are {", ".join(VARIANTS)}, and '
                                          'these joined by +')
     network = '' if 'a' in parts else NETWORK if 'h' in parts else f'{NETWORK} {ENCODER}'
-    titles, flags = zip(*map(VARIANTS.get, parts))
-    return titles[0] + ''.join(f', {title.removeprefix("c, ")}' for title in titles[1:]), (
-        ' '.join((network, *flags)))
+    first, *others = (VARIANTS[part][0] for part in parts)
+    title = ', '.join([first, *(other.removeprefix('c, ') for other in others)])
+    return title, ' '.join([network, *(VARIANTS[part][1] for part in parts)])
 
 
 def train_variant(name, seed, args):
@@ -194,7 +194,8 @@ def main():
               'default': list('abcdefgh'),
               'help': f'variants (default: a to h): {", ".join(VARIANTS)}'},
         vgg={'metavar': 'PATH', 'help': 'weights of VGG-19; without them d and dn are left out'})
-    names = [name for name in args.only if '--vgg' not in variant(name)[1] or args.vgg]
+    names = [name for name in dict.fromkeys(args.only)
+             if args.vgg or '--vgg' not in variant(name)[1]]
     runs = [(name, seed) for seed in range(args.seeds) for name in names]
     train_all(train_variant, runs, args)
     folders = {run: args.out / '{}-{}'.format(*run) for run in runs}

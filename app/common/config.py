@@ -105,7 +105,8 @@ NETWORK = fields(
     n_layers=(DEPTH, 3, 'strided layers of each discriminator'),
     n_scales=(DEPTH, 3, 'discriminators; each sees half the size of the one before'),
     spectral_norm=(BOOL, False, 'spectral normalisation in the discriminators'),
-    up=(choice('transposed', 'filtered', 'nearest', 'bilinear'), 'transposed', 'upsampling in G'),
+    up=(choice('transposed', 'filtered', 'nearest', 'bilinear'), 'transposed',
+        'upsampling in G and E; filtered: transposed, with a filter against the grid'),
     boundary=(BOOL, True, 'give the networks the instance boundary map'),   # paper section 3.3
     features=(BOOL, REQUIRED, 'train the encoder as well', 'yes, if there are instances'),
     features_of=(choice('instance', 'label'), 'instance', 'what has a style of its own'),
@@ -164,8 +165,8 @@ TRAINING = fields(
     lambda_l1=(WEIGHT, 0.0, 'weight of the L1 loss of pix2pix'),
     vgg=(path('PATH'), None, 'add the VGG-19 perceptual loss, with the weights of torchvision in '
          'this file; without PATH they are downloaded'),
-    vgg_input=(choice('official', 'imagenet'), 'official', 'range of the pictures that VGG-19 '
-               'sees: that of the official code, -1 to 1, or that of its weights'),
+    vgg_input=(choice('official', 'imagenet'), 'official', 'pictures for VGG-19; official: from -1 '
+               'to 1, as in the official code; imagenet: normalised as in its own training'),
     ema=(real('a number from 0 to below 1', lambda x: 0 <= x < 1, 'DECAY'), 0.999,
          'decay of the moving average of the weights of G and E, which makes pictures; 0: none'),
     precision=(choice('fp32', 'tf32', 'bf16'), 'fp32',
@@ -217,7 +218,7 @@ OF_TRAINING = ('jitter flip augment workers batch accumulate lr gan vgg ema lamb
                'lambda_vgg vgg_input lambda_l1 precision compile recompute seed').split()
 INHERITED = ['split', 'left_out', 'hold_out', 'held', *OF_TRAINING]
 
-# The shapes of the weights depend on these fields, so train --from cannot change them.
+# The weights depend on these fields, so train --from cannot change them; but see has_same_weights.
 ARCHITECTURE = {'G': 'model ngf n_down n_blocks n_enhancers n_blocks_local up'.split(),
                 'E': 'feat nef n_down_encoder'.split(),
                 'D': 'ndf n_layers n_scales spectral_norm'.split()}
@@ -225,6 +226,12 @@ ARCHITECTURE = {'G': 'model ngf n_down n_blocks n_enhancers n_blocks_local up'.s
 # What --resume may change: the result stays as it is, or the run gets longer, or files have moved.
 MAY_CHANGE = ('epochs decay_epochs steps workers threads cache save_every keep max_bad_steps data '
               'vgg recompute compile').split()
+
+
+def has_same_weights(name, value, other):
+    """Whether networks with these two values of a field of ARCHITECTURE have weights of the same
+    meaning. Transposed convolutions have, with and without the filter."""
+    return value == other or name == 'up' and {value, other} == {'transposed', 'filtered'}
 
 
 def default_values(table):

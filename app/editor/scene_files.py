@@ -219,8 +219,7 @@ def read_about(path):
     with suppress(Exception), np.load(path, allow_pickle=False) as file:    # it may be damaged
         found = dict(json.loads(str(file['about'])))
     name = re.sub(r'-unsaved(-\d+)?\Z', '', path.stem.removeprefix('.'))
-    about = {'file': path.name, 'name': name, 'saved': False,
-             'time': path.stat().st_mtime}
+    about = {'file': path.name, 'name': name, 'saved': False, 'time': path.stat().st_mtime}
     for key, kind in (('name', str), ('edits', int), ('version', int), ('saved', bool)):
         about[key] = found[key] if type(found.get(key)) is kind else about.get(key)
     return about

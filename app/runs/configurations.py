@@ -91,16 +91,10 @@ def require_same_networks(config, base):
         is_loaded = network in base.weights and (network != 'E' or config.features)
         for name in names if is_loaded else ():
             value, expected = getattr(config, name), getattr(base.config, name)
-            if not has_same_weights(value, expected):
+            if not configuration.has_same_weights(name, value, expected):
                 raise UserError(f'{as_flag(name, value)}: {base.folder} has '
                                 f'{as_flag(name, expected)}, and its weights fit nothing else; '
                                 'leave it out, or the --preset that sets it')
-
-
-def has_same_weights(value, expected):
-    """Whether networks with these two values of a field have the same weights. Transposed
-    convolutions have, with and without a filter."""
-    return value == expected or {value, expected} == {'transposed', 'filtered'}
 
 
 def make_finetune_config(base, path, given):
@@ -114,7 +108,6 @@ def make_finetune_config(base, path, given):
                **select(given, NETWORK), 'model': 'local', 'ngf': base.ngf // 2,
                'n_enhancers': base.n_enhancers + 1, 'encoder_scale': 2 * base.encoder_scale}
     hold_out, n_blocks = given.get('hold_out', held_out), network['n_blocks_local']
-    up = network['up']
     for is_wrong, problem in (
             (not root or not Path(root).exists(),
              f'{root or path}: the data set of {path} is not there; name it with --data DIR'),
@@ -126,8 +119,8 @@ def make_finetune_config(base, path, given):
              f'{path} was trained at native size; add --size WxH (or native)'),
             (base.model == 'local' and n_blocks != base.n_blocks_local,
              f'--n-blocks-local {n_blocks}: {path} has {base.n_blocks_local}; leave it out'),
-            (not has_same_weights(up, base.up),
-             f'--up {up}: {path} has --up {base.up}; leave it out')):
+            (not configuration.has_same_weights('up', network['up'], base.up),
+             f'--up {network["up"]}: {path} has --up {base.up}; leave it out')):
         if is_wrong:
             raise UserError(problem)
     return configuration.with_defaults(network, {
