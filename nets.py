@@ -162,8 +162,9 @@ class ResizeConv(nn.Conv2d):
 
 
 class FilteredConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution, then the filter [1 2 1] / 4 along columns and rows (Karras et al.,
-    2019, section 2), which removes the grid. The parameters are the same as without the filter."""
+    """A transposed convolution, then the filter [1 2 1] / 4 along columns and rows, which removes
+    the grid. StyleGAN has this filter after each upsampling (Karras et al., 2019). The parameters
+    are the same as without the filter."""
 
     def forward(self, x):
         x = super().forward(x)

@@ -5,8 +5,9 @@
 For each sheet that the training wrote: the pattern of 2x2, 4x4 and 8x8 pixels that repeats within
 blocks of 32x32 pixels, as its standard deviation in levels of 255. Median of the quarter of blocks
 in which the photograph is the smoothest, such as road and sky, for there the eye sees it. The last
-column is the energy at the highest frequencies, those of a period of two pixels in one direction,
-divided by that of the photograph: median of the pictures.
+column compares the highest frequencies, with a period of two pixels along rows or columns: their
+energy in the picture, divided by their energy in the photograph, is given as the median of the
+pictures.
 """
 import argparse
 from pathlib import Path

@@ -13,7 +13,7 @@ from app.datasets.pairs import PairReader
 import data
 import generate
 
-CROSSING = 0.1                          # of the pixels of instances, with other labels than theirs
+CROSSING = 0.1          # a larger share of pixels with another label than their instance is suspect
 OTHER_IDS = 'Does the map use other ids than the training data, as trainIds in place of labelIds?'
 
 
