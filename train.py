@@ -3,6 +3,7 @@
 A configuration c is a namespace of what the networks are (`n_labels`, `n_enhancers` ...), with a
 namespace t = c.training of how they are trained (`lr`, `batch` ...). app/common/config.py lists all
 fields and their defaults."""
+from collections.abc import Callable
 import copy
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -40,6 +41,7 @@ class Run:
     bad_steps: torch.Tensor | None = None   # () float on the device: steps skipped in a row
     last_map: tuple = ()                    # minimum and maximum of G's last feature map
     log: object | None = None               # for the hooks of the loop
+    forward_backward: Callable | None = None    # in place of the function of this name, and faster
 
 
 def make_run(config, device, training=True, make=lambda name, constructor: constructor()):
@@ -137,9 +139,9 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
     the losses; `map_min` and `map_max`, the range of G's last feature map before its ReLU;
     `skipped`, 1 if a loss or a gradient was not finite and the weights stay as they were, else 0.
     """
-    t = run.config.training
+    t, compute = run.config.training, run.forward_backward or forward_backward
     for optimizer in (run.opt_G, run.opt_D):
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=compute is forward_backward)
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(run.step, t)
     freeze_inner(run)
@@ -150,7 +152,7 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
              for maps in (label, inst, image)]
     for i, part in enumerate(zip(*parts)):
         noise = data.derive_seed(t.seed, run.step, rank * t.accumulate + i)
-        part_terms = forward_backward(run, *part, present_labels, noise)
+        part_terms = compute(run, *part, present_labels, noise)
         terms = {name: merge_term(name, terms.get(name), value)
                  for name, value in part_terms.items()}
     terms = {name: value if name in MIN_MAX_TERMS else value / t.accumulate

@@ -2,10 +2,11 @@
 
     python benchmarks/bench.py [--rounds 3] [--only step] [--large] [--json bench.json]
 
-Both are measured in turns; networks run in a process of their own each time. A ratio is the median
-over the rounds, with its minimum and maximum. The plain implementation trains and generates as the
-official code does: in float32, with all label channels, without keeping memory, with three passes
-of the discriminators, with gradients of everything, and with a loop over the instances.
+Both are measured in turns; on a CPU, networks run in a process of their own each time. A ratio is
+the median over the rounds, with its minimum and maximum. The plain implementation trains and
+generates as the official code does: in float32 (on CUDA with convolutions in tf32, PyTorch's
+default), with all label channels, without keeping memory, with three passes of the discriminators,
+with gradients of everything, and with a loop over the instances.
 """
 import argparse
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from torch import nn
 from app.datasets.pairs import PairReader, open_dataset
 from app.demo import streets
 from app.editor import operations
-from app.runs import convolutions, devices, memory, runs
+from app.runs import convolutions, cuda_graphs, devices, memory, runs
 import data
 import generate
 from kmeans import kmeans
@@ -131,14 +132,22 @@ def measure(task, way, size, ngf, n_labels, repeat=3):
     the peak of its memory in bytes.
 
     task: 'step' of training or 'picture'.
-    way: 'plain', 'fp32' or 'bf16'.
+    way: 'plain', or a precision.
     """
     cuda = torch.cuda.is_available()
     device = torch.device('cuda' if cuda else 'cpu')
-    if way != 'plain' and not cuda:
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        nets.arithmetic(device, 'tf32')                     # PyTorch's default, for the plain way
+    elif way != 'plain':
         memory.keep_memory()
     network = dict(model='local', n_enhancers=1, ngf=ngf // 2) if size[0] > 1024 else dict(ngf=ngf)
-    run = make_run(device, 'fp32' if way == 'plain' else way, n_labels=n_labels, ndf=ngf, **network)
+    run = make_run(device, 'fp32' if way == 'plain' else way, n_labels=n_labels, ndf=ngf, size=size,
+                   **network)
+    if way != 'plain':
+        run.tune = True                                     # as in training of one size
+        cuda_graphs.use_graphs(run)
     if task == 'picture':
         run = runs.build_run(run.config, device, training=False)
     if way == 'plain':
@@ -182,23 +191,30 @@ def row(results, name, numbers, unit='s'):
         ratios = [a / b for a, b in zip(numbers[first], numbers[way])]
         cells.append(f'{statistics.median(numbers[way]):.3g} {unit}, '
                      f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})')
-    print('| ' + ' | '.join(cells + [''] * (4 - len(cells))) + ' |', flush=True)
+    print('| ' + ' | '.join(cells + [''] * (5 - len(cells))) + ' |', flush=True)
     results.append({'name': name, 'unit': unit, **numbers})
 
 
 def networks(results, task, rounds, large):
     """Measure steps or pictures, and the peak of their memory."""
-    ways = ['plain', 'fp32'] + ['bf16'] * devices.has_bf16(devices.pick_device('auto'))
+    device = devices.pick_device('auto')
+    ways = ['plain', 'fp32'] + ['bf16'] * devices.has_bf16(device)
+    if device.type == 'cuda':
+        ways.insert(2, 'tf32')
     sizes = {(1024, 512): 64, (2048, 1024): 64} if large else {(256, 128): 32, (512, 256): 32}
     for size, ngf in sizes.items():
         for n_labels in (35, 151):
             durations, peaks = {}, {}
             for _ in range(rounds):
                 for way in ways:
-                    words = [task, way, *map(str, (*size, ngf, n_labels))]
-                    done = subprocess.run([sys.executable, __file__, '--measure', *words],
-                                          check=True, stdout=subprocess.PIPE, text=True)
-                    for table, value in zip((durations, peaks), json.loads(done.stdout)):
+                    if device.type == 'cuda':
+                        measured = measure(task, way, size, ngf, n_labels, 10)
+                    else:
+                        words = [task, way, *map(str, (*size, ngf, n_labels))]
+                        done = subprocess.run([sys.executable, __file__, '--measure', *words],
+                                              check=True, stdout=subprocess.PIPE, text=True)
+                        measured = json.loads(done.stdout)
+                    for table, value in zip((durations, peaks), measured):
                         table.setdefault(way, []).append(value)
             name = f'{task}, {size[0]}x{size[1]}, {n_labels} labels'
             row(results, name, durations)
@@ -335,7 +351,8 @@ def main():
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--only', choices=['step', 'picture', 'parts', 'loading', 'commands',
                                            'editor'])
-    parser.add_argument('--large', action='store_true', default=torch.cuda.is_available(),
+    parser.add_argument('--large', action=argparse.BooleanOptionalAction,
+                        default=torch.cuda.is_available(),
                         help='1024x512 and 2048x1024 at full width, in place of smaller ones '
                              '(default: on CUDA)')
     parser.add_argument('--json', type=Path, metavar='FILE')
@@ -352,7 +369,8 @@ def main():
     if device.type == 'cuda':
         where = torch.cuda.get_device_name()
     print(f'PyTorch {torch.__version__} on {where}\n')
-    print('| what | plain | this, in float32: times better | in bfloat16 |\n|---|---|---|---|')
+    print('| what | plain | this, in float32: times better | on CUDA in tf32, else bfloat16 | '
+          'on CUDA in bfloat16 |\n|---|---|---|---|---|')
     for name, run_part in (('step', lambda: networks(results, 'step', n, args.large)),
                            ('picture', lambda: networks(results, 'picture', n, args.large)),
                            ('parts', lambda: parts(results, n, device)),

@@ -67,6 +67,8 @@ def parse_arguments(description, steps, steps_help, seeds=3, **more):
     parser.add_argument('--steps', type=int, default=steps, help=steps_help)
     parser.add_argument('--jobs', type=int, default=os.cpu_count(),
                         help='runs to train at the same time (default: one per core)')
+    parser.add_argument('--precision', default='fp32', choices=('fp32', 'tf32', 'bf16'),
+                        help='arithmetic of all runs (default: fp32)')
     for name, settings in more.items():
         parser.add_argument(f'--{name}', **settings)
     args = parser.parse_args()
@@ -166,7 +168,7 @@ def train_variant(name, seed, args):
         length = length / 2 if args.hours else length // 2
         size = 'x'.join(str(int(side) // 2) for side in size.split('x'))
     words = ['--hours' if args.hours else '--steps', length, '--seed', seed, '--log-every', 100,
-             '--workers', 0]
+             '--workers', 0, '--precision', args.precision]
     first = folder.with_name(f'{folder.name}-inner') if coarse_to_fine else folder
     train_to_end(first, ['train', '--data', args.data, '--run', first, '--size', size,
                          *variant(name)[1].format(vgg=args.vgg).split(), *words])

@@ -3,16 +3,15 @@
     python benchmarks/few_pictures.py --data camvid/ --out few/
 
 Trains small runs on 20, 100 and 367 pictures of CamVid in the flat layout, with three seeds and
-equal steps. With --base RUN, a run with the same NETWORK on other pictures, also runs that begin
+equal steps. With --base RUN, a run with the same networks on other pictures, also runs that begin
 with its weights (train --from). Scores them on the whole split val, with a judge that was trained
 on all training pictures, and prints a table: mean over the seeds, minimum and maximum. The sheets
 are in few/scores-*. Started again, it continues: what is finished is not repeated.
 """
-from experiment import (copy_few_pictures, parse_arguments, print_head, score_runs, table_row,
-                        train_all, train_to_end)
+from experiment import (NETWORK, copy_few_pictures, parse_arguments, print_head, score_runs,
+                        table_row, train_all, train_to_end)
 
 N_LABELS, VOID = 12, 11
-NETWORK = '--ngf 24 --ndf 24 --n-down 3 --n-blocks 6 --n-scales 2'
 FLAGS = {                                   # name of a run: its flags of train
     'plain': '--no-flip',                   # the default is to flip
     'jitter': '--flip --jitter 1.3',
@@ -27,7 +26,7 @@ def train_run(name, n, seed, args):
     folder = args.out / f'{name}-{n}-{seed}'
     train_to_end(folder, [
         'train', '--data', args.out / f'camvid-{n}', '--run', folder, '--n-labels', N_LABELS,
-        '--size', '128x96', '--precision', 'fp32', '--steps', args.steps, '--seed', seed,
+        '--size', '128x96', '--precision', args.precision, '--steps', args.steps, '--seed', seed,
         '--log-every', 50, '--workers', 0, *([] if '--from' in FLAGS[name] else NETWORK.split()),
         *FLAGS[name].format(base=args.base).split()])
 
@@ -36,8 +35,10 @@ def main():
     args = parse_arguments(__doc__, 1000, 'steps of each run (default: 1000)', pictures={
         'type': int, 'nargs': '+', 'default': [20, 100, 367],
         'help': 'how many pictures to train on (default: 20 100 367)'},
+        only={'nargs': '+', 'choices': FLAGS, 'default': list(FLAGS), 'metavar': 'NAME',
+              'help': f'which runs (default: {" ".join(FLAGS)})'},
         base={'metavar': 'RUN', 'help': 'run for train --from; without it, this is left out'})
-    names = [name for name in FLAGS if args.base or 'base' not in FLAGS[name]]
+    names = [name for name in args.only if args.base or 'base' not in FLAGS[name]]
     for n in args.pictures:                 # spread over all, for neighbours are nearly the same
         copy_few_pictures(args.data, args.out / f'camvid-{n}', lambda paths: [
             paths[i * len(paths) // n] for i in range(n)])

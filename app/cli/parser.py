@@ -110,7 +110,7 @@ class Parser(argparse.ArgumentParser):
                             'lambda_l1', **shown)
         group.add_argument('--no-vgg', dest='vgg', action='store_const', const=None,
                            default=SUPPRESS, help='train without the perceptual loss')
-        self.fields('running', 'precision threads compile recompute seed log_every '
+        self.fields('running', 'precision threads compile cuda_graphs recompute seed log_every '
                     'sample_every evaluate_every save_every keep max_bad_steps', **shown)
 
     def add_check(self, more=''):

@@ -175,6 +175,8 @@ TRAINING = fields(
              'OMP_NUM_THREADS, or the number that proves fastest'),
     recompute=(BOOL, False, 'compute the activations of G twice: less memory, more time'),
     compile=(BOOL, False, 'compile G with torch.compile, which takes a minute or more'),
+    cuda_graphs=(BOOL, True, 'on one GPU, launch all kernels of a step at once: faster, twice the '
+                 'memory'),
     accumulate=(integer(1, 1 << 16), 1, 'split a batch into so many parts, to save memory'),
     seed=(integer(0, (1 << 32) - 1), 0, 'seed of all random numbers'),
     log_every=(STEPS, 50, 'steps between rows of log.csv'),
@@ -215,7 +217,8 @@ PIX2PIX = {'model': 'unet', 'n_scales': 1, 'boundary': False, 'features': False,
 # What finetune and train --from take over from the run they start from, unless a flag says
 # otherwise. finetune stays with the data set, so it takes over what concerns its pictures, too.
 OF_TRAINING = ('jitter flip augment workers batch accumulate lr gan vgg ema lambda_feature '
-               'lambda_vgg vgg_input lambda_l1 precision compile recompute seed').split()
+               'lambda_vgg vgg_input lambda_l1 precision compile cuda_graphs recompute '
+               'seed').split()
 INHERITED = ['split', 'left_out', 'hold_out', 'held', *OF_TRAINING]
 
 # The weights depend on these fields, so train --from cannot change them; but see has_same_weights.
@@ -225,7 +228,7 @@ ARCHITECTURE = {'G': 'model ngf n_down n_blocks n_enhancers n_blocks_local up'.s
 
 # What --resume may change: the result stays as it is, or the run gets longer, or files have moved.
 MAY_CHANGE = ('epochs decay_epochs steps workers threads cache save_every keep max_bad_steps data '
-              'vgg recompute compile').split()
+              'vgg recompute compile cuda_graphs').split()
 
 
 def has_same_weights(name, value, other):

@@ -14,8 +14,8 @@ from app.common.errors import UserError
 from app.common.files import lock_folder, make_folder
 from app.datasets import inspection
 from app.datasets.pairs import PairReader, open_dataset
-from app.runs import (checkpoints, configurations, devices, distributed, folders, memory, report,
-                      runs)
+from app.runs import (checkpoints, configurations, cuda_graphs, devices, distributed, folders,
+                      memory, report, runs)
 from app.runs.hooks import MOST_SHOWN, make_hook, prepare_run_folder
 import data
 import generate
@@ -56,6 +56,13 @@ def load_batches(run, loaded, start, stop):
         len(loaded.dataset), t.batch, start, stop, t.seed, distributed.shard))
 
 
+def prepare_steps(run, loaded):
+    """Make a run ready for training steps: VGG-19, what makes them fast."""
+    run.vgg = loaded.vgg and loaded.vgg.to(run.device)
+    run.tune = bool(run.config.training.crop or run.config.size)
+    set_threads(run, loaded)
+
+
 def set_threads(run, loaded, clock=time.perf_counter):
     """Set the number of threads on the CPU: that of --threads, of OMP_NUM_THREADS, of a run that
     goes on, or the one with which this run's forward and backward pass are fastest."""
@@ -85,17 +92,20 @@ def set_threads(run, loaded, clock=time.perf_counter):
     torch.set_num_threads(t.threads)
 
 
-def measure_step(run, loaded, budget=0, n=4):
-    """Return the mean seconds of a step, with loading, over n - 1 steps, or so many as fit into
-    `budget` seconds. The run cannot be used afterwards."""
-    t, times = run.config.training, []
-    for batch in load_batches(run, loaded, 0, n):           # the first one is slower
+def measure_step(run, loaded, budget=0, n=None):
+    """Return the mean seconds of a step, with loading, over the later ones of n steps, or of so
+    many as fit into `budget` seconds. The run cannot be used afterwards."""
+    on_gpu = run.device.type == 'cuda'
+    t, n, times = run.config.training, n or (40 if on_gpu else 4), []
+    cuda_graphs.use_graphs(run)
+    for batch in load_batches(run, loaded, 0, n):
         run.step = min(t.fix_global_steps, t.total_steps - 1)       # when everything is trained
         terms = train.train_step(run, *data.to_device(batch, run.device), distributed.all_reduce,
                                  distributed.RANK)
         float(terms['d_real'])                              # waits for the device
         times.append(time.monotonic())
-    seconds = (times[-1] - times[0]) / (n - 1)
+    skipped = n // 2 if on_gpu else 1       # the first ones are slower, on a GPU many of the first
+    seconds = (times[-1] - times[skipped - 1]) / (n - skipped)
     fitting = distributed.all_gather(int(budget / seconds))[0]
     return seconds if fitting <= n else measure_step(run, loaded, n=fitting)
 
@@ -104,8 +114,7 @@ def set_steps_for_hours(hours, config, device, loaded):
     """Set the schedule of a configuration to as many steps as fit into some hours."""
     t = config.training
     run = runs.build_run(config, device)
-    run.vgg = loaded.vgg and loaded.vgg.to(device)
-    set_threads(run, loaded)
+    prepare_steps(run, loaded)
     seconds = measure_step(run, loaded, budget=min(30, 36 * hours))     # one per cent of the time
     t.steps = distributed.all_gather(max(1, int(hours * 3600 / seconds)))[0]
     t.flags['steps'] = t.steps
@@ -118,8 +127,7 @@ def start(run, folder, loaded, make_score, dry_run=False):
     """Print a summary, make the folder of a new run and train. Returns the exit code. make_score:
     makes `score`, see fit, or returns None. dry_run: only estimate memory and time."""
     c, t, n = run.config, run.config.training, len(loaded.dataset)
-    run.vgg = loaded.vgg and loaded.vgg.to(run.device)
-    set_threads(run, loaded)
+    prepare_steps(run, loaded)
     where = run.device if run.device.type == 'cuda' else plural(t.threads, 'CPU thread')
     weights = ', '.join(
         f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
@@ -155,8 +163,8 @@ def start(run, folder, loaded, make_score, dry_run=False):
 def continue_run(run, folder, loaded, make_score):
     """Continue to train a loaded run. make_score: see start. Returns the exit code."""
     log_info(f'{folder}: going on at step {run.step} of {run.config.training.total_steps}')
-    run.vgg, score = loaded.vgg and loaded.vgg.to(run.device), None
-    set_threads(run, loaded)
+    score = None
+    prepare_steps(run, loaded)
     try:
         score = distributed.IS_MAIN and make_score()
     except UserError as error:                              # its pictures may be gone
@@ -194,9 +202,9 @@ def fit(run, folder, loaded, score=None):
     t.evaluate_every steps. The checkpoint with the largest first number is kept."""
     t, started, is_main = run.config.training, run.step, distributed.IS_MAIN
     memory.compare_memory(run)
+    cuda_graphs.use_graphs(run)
     if is_main:
         prepare_run_folder(run, folder)
-    run.tune = bool(t.crop or run.config.size)
     distributed.broadcast(train.trainable_parameters(run) + [
         p for net in run.average.values() for p in net.parameters()])
     if t.compile:

@@ -11,6 +11,7 @@ import nets
 import styles
 import train
 from app.demo import streets
+from app.runs import cuda_graphs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
@@ -81,6 +82,32 @@ def test_the_host_waits_for_no_step(changes, fail_if_host_waits):
     fail_if_host_waits(False)
     assert terms['skipped'] == 1
     assert all(map(torch.equal, before, (*run.G.parameters(), *run.D.parameters())))
+
+
+@pytest.mark.parametrize('changes', [
+    {}, {'precision': 'bf16'}, {'spectral_norm': True}, {'vgg': True},
+    {'batch': 2, 'training': {'accumulate': 2, 'batch': 2}},
+    {**LOCAL, 'training': {'fix_global_steps': 2}}])
+def test_steps_are_the_same_with_graphs(changes, capsys):
+    changes, losses = dict(changes), []
+    vgg, batch = VGG() if changes.pop('vgg', False) else None, changes.pop('batch', 1)
+    changes['training'] = {'lr': 0.002, **changes.get('training', {})}
+    for graphs in (False, True):
+        run = make_run(CUDA, **{**SMALL, 'size': (64, 64), **changes})
+        run.vgg = vgg
+        if graphs:
+            cuda_graphs.use_graphs(run)
+        for i in range(5):                      # the second one has fewer labels
+            label, inst, image = (tensor.to(CUDA) for tensor in scene_tensors(batch=batch))
+            label = label.clamp(max=3) if i == 1 else label
+            present = data.find_present_labels(label.cpu(), 35).to(CUDA)
+            terms = train.train_step(run, label, inst, data.to_float(image), present)
+            losses.append({name: value.item() for name, value in terms.items()})
+    for plain, graphed in zip(losses[:5], losses[5:]):      # in fp32, two plain runs differ too
+        assert plain == pytest.approx(graphed, rel=1e-3, abs=1e-4)
+    # Nothing can be captured on the simulated device.
+    assert ('without CUDA graphs' in capsys.readouterr().err) == SIMULATED
+    assert SIMULATED or len(run.forward_backward.graphs) == 2 + ('model' in changes)
 
 
 @only_simulated

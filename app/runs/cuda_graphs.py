@@ -1,0 +1,92 @@
+"""CUDA graphs: launch all kernels of a step's forward and backward pass at once.
+
+A step has more than a thousand kernels. A fast GPU computes them sooner than Python launches them
+one by one. The results are the same with and without graphs."""
+import torch
+
+from app.common.console import warn
+from app.common.errors import one_line
+from app.runs import distributed
+import train
+
+
+def use_graphs(run):
+    """Let the training steps of a run use CUDA graphs, where they can: on one GPU, for pictures of
+    one size, with nothing that the CPU draws or decides within a pass."""
+    t = run.config.training
+    if (run.device.type == 'cuda' and distributed.WORLD_SIZE == 1 and t.cuda_graphs
+            and (t.crop or run.config.size) and run.config.model != 'unet'
+            and not (t.augment or t.recompute or t.compile)):
+        run.forward_backward = GraphedPass()
+
+
+class GraphedPass:
+    """train.forward_backward, with a graph for each shape of its inputs. Gradients are added to
+    those that the parameters have, whose memory stays the same."""
+
+    def __init__(self):
+        self.graphs, self.pool = {}, None
+
+    def __call__(self, run, label, inst, image, present_labels, noise):
+        inputs = label, inst, image, present_labels
+        if run.forward_backward is not self:        # it failed for the first part of this batch
+            return train.forward_backward(run, *inputs, noise)
+        trained = train.trainable_parameters(run)           # fewer while a part of G is frozen
+        key = (len(trained), *(None if x is None else (x.shape, x.dtype) for x in inputs))
+        if key not in self.graphs:
+            try:
+                self.graphs[key] = self.capture(run, inputs, trained)
+            except RuntimeError as error:
+                warn('note: training goes on without CUDA graphs, which is slower '
+                     f'({one_line(error)})')
+                run.forward_backward = None
+                for p in trained:                   # a pass that failed may have left some
+                    p.grad = None
+                return train.forward_backward(run, *inputs, noise)
+        graph, copies, names, values = self.graphs[key]
+        for copy, x in zip(copies, inputs):
+            if x is not None:
+                copy.copy_(x, non_blocking=True)
+        graph.replay()
+        return dict(zip(names, values.clone().unbind()))
+
+    def capture(self, run, inputs, trained):
+        """Return the graph of a pass, its inputs, and its terms: their names and one tensor. Raises
+        RuntimeError where that is not possible."""
+        graph = torch.cuda.CUDAGraph()
+        copies = [None if x is None else x.clone() for x in inputs]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        gradients = [p.grad for p in trained]
+        run.D.eval()                                # spectral norm keeps its state
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(2):                  # the first pass tunes cuDNN, in more memory
+                    torch.cuda.reset_peak_memory_stats()
+                    for p in trained:
+                        p.grad = None
+                    train.forward_backward(run, *copies, 0)
+        finally:
+            run.D.train()
+        torch.cuda.current_stream().wait_stream(stream)
+        for p, gradient in zip(trained, gradients):
+            p.grad = torch.zeros_like(p) if gradient is None else gradient
+        self.require_memory(run)
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        # Threads that load pictures and write checkpoints may go on meanwhile.
+        with torch.cuda.graph(graph, self.pool, capture_error_mode='thread_local'):
+            terms = train.forward_backward(run, *copies, 0)
+            values = torch.stack(list(terms.values()))
+        run.last_map = ()
+        return graph, copies, list(terms), values
+
+    def require_memory(self, run):
+        """Raise RuntimeError if there is not enough memory for the first graph, beside a pass
+        without a graph and the state of Adam."""
+        torch.cuda.synchronize()
+        needed = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+        torch.cuda.empty_cache()
+        needed = 2 * needed + 8 * sum(p.numel() for p in train.trainable_parameters(run))
+        if not self.graphs and needed > (free := torch.cuda.mem_get_info(run.device)[0]):
+            raise RuntimeError(f'{needed / 2 ** 30:.1f} GiB more would be needed, '
+                               f'{free / 2 ** 30:.1f} GiB are free')
