@@ -99,8 +99,8 @@ def workspace(command, shared_folder, trained, tmp_path, brief_judge):
     return tmp_path
 
 
-# Long ones, which other tests run in small, and a server, which does not end.
-NOT_RUN = r'demo|train .*--preset|edit(?!.*--script)|export .*--(size|format)'
+# Long ones, which other tests run in small, one that needs weights, and a server, which never ends.
+NOT_RUN = r'demo|train .*--(preset|vgg)|edit(?!.*--script)|export .*--(size|format)'
 
 
 def in_small(words):
