@@ -571,7 +571,8 @@ def constructors(config):
                          c.n_enhancers, c.n_blocks_local, c.up),
         'unet': partial(UNet, c_in, c.out_channels, c.ngf, c.n_down, c.up)}[c.model]}
     if c.features:
-        networks['E'] = partial(Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder, c.up)
+        networks['E'] = partial(Encoder, c.out_channels, c.feat, c.nef, c.n_down_encoder,
+                                c.up_encoder or c.up)
     networks['D'] = partial(MultiscaleDiscriminator, c_condition + c.out_channels, c.ndf,
                             c.n_layers, c.n_scales, c.spectral_norm)
     return networks

@@ -107,6 +107,8 @@ NETWORK = fields(
     spectral_norm=(BOOL, False, 'spectral normalisation in the discriminators'),
     up=(choice('transposed', 'filtered', 'nearest', 'bilinear'), 'transposed',
         'upsampling in G and E; filtered: transposed, with a filter against the grid'),
+    # Of E, where it is not `up`: finetune may change the generator, but E stays as it was trained.
+    up_encoder=(choice('transposed', 'filtered', 'nearest', 'bilinear'), None),
     boundary=(BOOL, True, 'give the networks the instance boundary map'),   # paper section 3.3
     features=(BOOL, REQUIRED, 'train the encoder as well', 'yes, if there are instances'),
     features_of=(choice('instance', 'label'), 'instance', 'what has a style of its own'),

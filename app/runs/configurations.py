@@ -70,6 +70,7 @@ def make_config_from(base, given, found):
     regions = found.instances != 'none' or given.get('features_of', b.features_of) == 'label'
     inherited = {**select(vars(b), NETWORK), 'features': b.features and regions,
                  'encoder_scale': b.encoder_scale if b.features else 1,     # 1: E is trained
+                 'up_encoder': b.up_encoder or (b.up if b.encoder_scale > 1 else None),
                  **select(before, configuration.OF_TRAINING)}
     if not before:                                  # the official code does not save its size
         del inherited['size']
@@ -106,7 +107,8 @@ def make_finetune_config(base, path, given):
     network = {**select(vars(base), NETWORK),
                'size': base.size and tuple(2 * side for side in base.size),
                **select(given, NETWORK), 'model': 'local', 'ngf': base.ngf // 2,
-               'n_enhancers': base.n_enhancers + 1, 'encoder_scale': 2 * base.encoder_scale}
+               'n_enhancers': base.n_enhancers + 1, 'encoder_scale': 2 * base.encoder_scale,
+               'up_encoder': base.up_encoder or base.up}
     hold_out, n_blocks = given.get('hold_out', held_out), network['n_blocks_local']
     for is_wrong, problem in (
             (not root or not Path(root).exists(),

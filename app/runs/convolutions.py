@@ -1,4 +1,4 @@
-"""Convolutions that are faster than PyTorch's on the CPU in float32."""
+"""Convolutions that are faster than PyTorch's on the CPU."""
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -7,6 +7,7 @@ import nets
 from app.runs.memory import free_memory
 
 COPIED = 1 << 23        # numbers that are copied at a time for a matrix product
+SMALL_MAP = 1024        # pixels; on larger ones, PyTorch's convolutions in bfloat16 are fast
 
 
 def speed_up(*networks, weights_change):
@@ -21,8 +22,8 @@ class FastConv2d(nn.Conv2d):
     used, kept = False, None                        # see kept_weight
 
     def forward(self, x):
-        if trains(self):
-            return FastTraining.apply(x, self.weight, self.bias, self)
+        if trains(self, x):
+            return FastTraining.apply(*autocast(x, self.weight, self.bias), self)
         if suits_winograd(self, x, 512) and not torch.is_grad_enabled():
             return winograd_convolution(x, kept_weight(self), self.bias)
         return super().forward(x)
@@ -30,8 +31,8 @@ class FastConv2d(nn.Conv2d):
 
 class FastConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, x):
-        if trains(self):
-            return FastTraining.apply(x, self.weight, self.bias, self)
+        if trains(self, x):
+            return FastTraining.apply(*autocast(x, self.weight, self.bias), self)
         return super().forward(x)
 
 
@@ -45,8 +46,18 @@ FASTER = {nn.Conv2d: FastConv2d, nn.ConvTranspose2d: FastConvTranspose2d,
 
 # -------------------------------------------------------------------------------------- training
 
-def trains(layer):
-    return torch.is_grad_enabled() and layer.weight.requires_grad and layer.kernel_size[0] <= 4
+def trains(layer, x):
+    """Whether FastTraining is faster for a layer and its input."""
+    pixels = x.shape[2] * x.shape[3] // layer.stride[0] ** 2
+    return (torch.is_grad_enabled() and layer.weight.requires_grad and layer.kernel_size[0] <= 4
+            and (layer.transposed or pixels <= SMALL_MAP or not torch.is_autocast_enabled('cpu')))
+
+
+def autocast(*tensors):
+    """Convert the tensors of a layer as autocast does where it is on."""
+    if not torch.is_autocast_enabled('cpu'):
+        return tensors
+    return [tensor.to(torch.get_autocast_dtype('cpu')) for tensor in tensors]
 
 
 class FastTraining(torch.autograd.Function):
@@ -56,20 +67,20 @@ class FastTraining(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, layer):
         ctx.layer, ctx.winograd = layer, suits_winograd(layer, x, 2048)
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, weight)
         if ctx.winograd:
             return winograd_convolution(x, winograd_weight(weight), bias)
         return torch.convolution(x, weight, bias, *options(layer))
 
     @staticmethod
     def backward(ctx, gradient):
-        (x,), layer = ctx.saved_tensors, ctx.layer
+        (x, weight), layer = ctx.saved_tensors, ctx.layer
         if ctx.winograd and ctx.needs_input_grad[0]:
-            flipped = layer.weight.flip(2, 3).transpose(0, 1)
+            flipped = weight.flip(2, 3).transpose(0, 1)
             grad_x = winograd_convolution(F.pad(gradient, 4 * [2]), winograd_weight(flipped))
         else:
             grad_x = torch.ops.aten.convolution_backward(
-                gradient, x, layer.weight, None, *options(layer),
+                gradient, x, weight, None, *options(layer),
                 (ctx.needs_input_grad[0], False, False))[0]
         if not layer.weight.requires_grad:          # see train.forward_backward
             return grad_x, None, None, None
@@ -79,9 +90,10 @@ class FastTraining(torch.autograd.Function):
         # What the kernel sees from each pixel of `small`: (N, h, w, k, k, C), a view of `large`.
         seen = padded.unfold(2, k, stride).unfold(3, k, stride).permute(0, 2, 3, 4, 5, 1)
         rows = max(1, COPIED // seen[:, :1, :w].numel())
-        product = gradient.new_zeros(small.shape[1], k * k * large.shape[1])
+        product = None
         for a, b in zip(small.split(rows, 2), seen[:, :h, :w].split(rows, 1)):
-            product.addmm_(a.movedim(1, 0).flatten(1), b.flatten(3).flatten(0, 2))
+            part = a.movedim(1, 0).flatten(1) @ b.flatten(3).flatten(0, 2)
+            product = part if product is None else part.float().add_(product)
         grad_weight = product.unflatten(1, (k, k, -1)).permute(0, 3, 1, 2)
         return grad_x, grad_weight, gradient.sum((0, 2, 3)), None
 
@@ -106,6 +118,7 @@ def suits_winograd(layer, x, pixels):
     """Whether Winograd's algorithm is faster. pixels: how large a map makes up for the time that
     the transformation of the weights takes."""
     return (layer.kernel_size == (3, 3) and layer.stride == (1, 1) and layer.padding == (0, 0)
+            and not torch.is_autocast_enabled('cpu')
             and min(layer.in_channels, layer.out_channels) >= 128
             and x.shape[2] * x.shape[3] >= pixels and not torch.compiler.is_compiling())
 

@@ -40,7 +40,7 @@ def build_run(config, device, training=True, weights=None, average=None):
 
     run = train.make_run(config, device, training, make)
     t = config.training
-    if device.type == 'cpu' and run.precision == 'fp32' and not (training and t and t.compile):
+    if device.type == 'cpu' and not (training and t and t.compile):
         convolutions.speed_up(*filter(None, (run.G, run.D, run.E, *run.average.values())),
                               weights_change=training)
     run.log = Log()

@@ -82,6 +82,30 @@ def visible(hole, h, w):
     return 1 - (near[0].T & near[1]).float()
 
 
+def test_adam_is_torchs():
+    """Also for tensors in the channels-last layout, which it sees in another order."""
+    torch.manual_seed(0)
+    shapes, results = ((6, 5, 3, 3), (5,), (4, 3, 1, 1)), []
+    values = [torch.randn(shape) for shape in shapes]
+    gradients = [[torch.randn(shape) for shape in shapes] for _ in range(4)]
+    for make in (torch.optim.Adam, train.Adam):
+        weights = [torch.nn.Parameter(value.clone(
+            memory_format=torch.channels_last if value.ndim == 4 and make is train.Adam
+            else torch.contiguous_format)) for value in values]
+        optimizer = make(weights, lr=0.1, betas=(0.5, 0.999), fused=True)
+        for row in gradients:
+            for weight, gradient in zip(weights, row):
+                weight.grad = gradient.clone().contiguous(memory_format=(
+                    torch.channels_last if weight.ndim == 4 and make is train.Adam
+                    else torch.contiguous_format))
+            optimizer.found_inf = torch.zeros(())
+            optimizer.step()
+        results.append([*weights, *(optimizer.state[weight][name] for weight in weights
+                                    for name in ('exp_avg', 'exp_avg_sq', 'step'))])
+    torch.testing.assert_close(*results)
+    assert all(a.shape == b.shape for a, b in zip(*results))
+
+
 def test_augmentation_by_hand():
     """The condition and the picture move alike and have the same hole; only the picture changes its
     colours."""

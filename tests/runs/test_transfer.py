@@ -14,6 +14,7 @@ from app.runs import checkpoints, configurations, runs, transfer
 from conftest import TINY, equal, examine
 import data
 import generate
+import nets
 
 CPU = torch.device('cpu')
 SHORT = ['--workers', 0, '--device', 'cpu']
@@ -308,3 +309,18 @@ def test_a_label_map_without_a_known_name_is_noticed(command, trained, own, tmp_
     code, out, err = command('train', '--data', 'other', '--from', trained, '--dry-run', *SHORT)
     assert code == 0 and '0 of 5 matched by name; new: Auto, Drache, 2, 3, 4\n' in out
     assert f'warning: no label of {tmp_path / "other"} has the name of one of {trained}\n' in err
+
+
+def test_finetune_keeps_the_encoder_as_it_was_trained(p2phd, trained, scenes, tmp_path):
+    """Its features are those of the run before, also where the generator gets the filter; and so
+    they stay in train --from, which does not train it either."""
+    p2phd('finetune', '--from', trained, '--run', 'fine', '--up', 'filtered', '--steps', 1, *SHORT)
+    p2phd('train', '--data', scenes, '--from', 'fine', '--run', 'more', '--up', 'transposed',
+          '--steps', 1, *SHORT)
+    loaded = [runs.load_run(tmp_path / folder, CPU, training=False)
+              for folder in (trained, 'fine', 'more')]
+    image, inst = torch.rand(1, 3, 32, 64), torch.arange(2048).view(1, 1, 32, 64) // 512
+    features = [run.E(image, inst) for run in loaded]
+    assert equal(features, features[:1] * 3)
+    assert [any(isinstance(module, nets.FilteredConvTranspose2d) for module in run.G.modules())
+            for run in loaded] == [False, True, False]
