@@ -41,7 +41,7 @@ class Run:
     bad_steps: torch.Tensor | None = None   # () float on the device: steps skipped in a row
     last_map: tuple = ()                    # minimum and maximum of G's last feature map
     log: object | None = None               # for the hooks of the loop
-    forward_backward: Callable | None = None    # in place of the function of this name, and faster
+    forward_backward: Callable | None = None    # with CUDA graphs; None: the function below
 
 
 def make_run(config, device, training=True, make=lambda name, constructor: constructor()):
@@ -154,7 +154,7 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
     `skipped`, 1 if a loss or a gradient was not finite and the weights stay as they were, else 0.
     """
     t, compute = run.config.training, run.forward_backward or forward_backward
-    for optimizer in (run.opt_G, run.opt_D):
+    for optimizer in (run.opt_G, run.opt_D):    # graphs add to gradients that stay where they are
         optimizer.zero_grad(set_to_none=compute is forward_backward)
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(run.step, t)

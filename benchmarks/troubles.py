@@ -40,7 +40,7 @@ def train_run(name, seed, args):
     train_to_end(folder, [
         'train', '--data', source, '--run', folder, '--size', SIZE, '--n-labels', 12,
         '--instances', 'components', '--steps', args.steps, '--seed', seed, '--log-every', 50,
-        '--workers', 0, '--precision', 'fp32', *NETWORK.split(), *RUNS[name].split()])
+        '--workers', 0, '--precision', args.precision, *NETWORK.split(), *RUNS[name].split()])
 
 
 def evaluate(names, args, *flags):

@@ -79,7 +79,7 @@ Preset = namedtuple('Preset', 'text fields')
 STAGE = {'epochs': 50, 'decay_epochs': 50, 'fix_global': 10,    # as the official train_1024p_24G.sh
          'model': 'local'}
 PRESETS = {
-    'small': Preset('a first look, minutes on a CPU', {
+    'small': Preset('a first look, minutes on a CPU or GPU', {
         'size': (256, 128), 'ngf': 32, 'n_down': 3, 'n_blocks': 6, 'ndf': 32}),
     'city512': Preset('half as large, two discriminators', {'size': (512, 256), 'n_scales': 2}),
     'city1024': Preset('the first stage of the paper', {'size': (1024, 512)}),

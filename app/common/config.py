@@ -107,7 +107,7 @@ NETWORK = fields(
     spectral_norm=(BOOL, False, 'spectral normalisation in the discriminators'),
     up=(choice('transposed', 'filtered', 'nearest', 'bilinear'), 'transposed',
         'upsampling in G and E; filtered: transposed, with a filter against the grid'),
-    # Of E, where it is not `up`: finetune may change the generator, but E stays as it was trained.
+    # Upsampling of E where it differs from `up`: finetune may change G's, but does not train E.
     up_encoder=(choice('transposed', 'filtered', 'nearest', 'bilinear'), None),
     boundary=(BOOL, True, 'give the networks the instance boundary map'),   # paper section 3.3
     features=(BOOL, REQUIRED, 'train the encoder as well', 'yes, if there are instances'),
@@ -172,13 +172,14 @@ TRAINING = fields(
     ema=(real('a number from 0 to below 1', lambda x: 0 <= x < 1, 'DECAY'), 0.999,
          'decay of the moving average of the weights of G and E, which makes pictures; 0: none'),
     precision=(choice('fp32', 'tf32', 'bf16'), 'fp32',
-               'arithmetic of the networks; auto: bf16 if it proves faster, else fp32', 'auto'),
+               'arithmetic of the networks; auto: bf16 if it proves faster, else tf32 on CUDA, '
+               'fp32 on a CPU', 'auto'),
     threads=(integer(1, 1024), None, 'threads that compute on the CPU',
              'OMP_NUM_THREADS, or the number that proves fastest'),
     recompute=(BOOL, False, 'compute the activations of G twice: less memory, more time'),
     compile=(BOOL, False, 'compile G with torch.compile, which takes a minute or more'),
-    cuda_graphs=(BOOL, True, 'on one GPU, launch all kernels of a step at once: faster, twice the '
-                 'memory'),
+    cuda_graphs=(BOOL, True, 'on one GPU, launch all kernels of a step at once: faster, but '
+                 'activations take twice the memory'),
     accumulate=(integer(1, 1 << 16), 1, 'split a batch into so many parts, to save memory'),
     seed=(integer(0, (1 << 32) - 1), 0, 'seed of all random numbers'),
     log_every=(STEPS, 50, 'steps between rows of log.csv'),

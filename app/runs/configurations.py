@@ -67,10 +67,11 @@ def make_config_from(base, given, found):
     if (found.n_labels and found.instances == 'none' and b.instances == 'components'
             and given.get('instances') != 'none'):
         found.instances = 'components'
+    frozen = b.features and b.encoder_scale > 1         # E, after finetune
     regions = found.instances != 'none' or given.get('features_of', b.features_of) == 'label'
     inherited = {**select(vars(b), NETWORK), 'features': b.features and regions,
                  'encoder_scale': b.encoder_scale if b.features else 1,     # 1: E is trained
-                 'up_encoder': b.up_encoder or (b.up if b.encoder_scale > 1 else None),
+                 'up_encoder': (b.up_encoder or b.up) if frozen else None,
                  **select(before, configuration.OF_TRAINING)}
     if not before:                                  # the official code does not save its size
         del inherited['size']

@@ -108,10 +108,11 @@ def export_official(folder, run, D, clusters, out):
     options that it needs. Returns the paths. UserError if the official code has no such network.
     D: the discriminators' state dict, or None. clusters: as in export_program."""
     c, out = run.config, Path(out)
-    up = c.up if c.up != 'transposed' else c.up_encoder or c.up
     boundary, of_instances = nets.has_boundary(c), c.features_of == 'instance'
     for lacks, what in (
-            (c.model == 'unet', 'U-Net'), (up != 'transposed', f'--up {up}'),
+            (c.model == 'unet', 'U-Net'), (c.up != 'transposed', f'--up {c.up}'),
+            (c.features and c.up_encoder not in (None, 'transposed'),
+             f'encoder with --up {c.up_encoder}'),
             (c.spectral_norm, '--spectral-norm'),
             (not c.n_labels and c.in_channels != 3, f'maps of {c.in_channels} channels'),
             (c.features and of_instances and not boundary, 'instances without boundary map')):

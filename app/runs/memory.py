@@ -41,7 +41,7 @@ def free_memory(device):
 def peak_memory(device):
     """Return the most bytes that this process has had so far; None if the system does not say."""
     if device.type == 'cuda':
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)     # with the memory of CUDA graphs
     with suppress(ImportError):
         import resource                             # not on Windows
         unit = 1 if sys.platform == 'darwin' else 1024

@@ -1,6 +1,7 @@
 """Train a run: load its data, print a summary, call the loop, handle signals."""
 from collections import namedtuple
 from contextlib import contextmanager, suppress
+import gc
 import os
 import signal
 import time
@@ -119,6 +120,10 @@ def set_steps_for_hours(hours, config, device, loaded):
     t.steps = distributed.all_gather(max(1, int(hours * 3600 / seconds)))[0]
     t.flags['steps'] = t.steps
     log_info(f'--hours {hours:g}: {t.steps} steps of {seconds:.3g} s')
+    del run
+    gc.collect()                                # the run is in a cycle with a hook of its G
+    if device.type == 'cuda':
+        torch.cuda.empty_cache()
     train.set_schedule(config, len(loaded.dataset))
     configuration.check_config(config)
 
@@ -203,6 +208,8 @@ def fit(run, folder, loaded, score=None):
     t, started, is_main = run.config.training, run.step, distributed.IS_MAIN
     memory.compare_memory(run)
     cuda_graphs.use_graphs(run)
+    if run.forward_backward:
+        log_info('  graphs    CUDA graphs, if there is memory for them')
     if is_main:
         prepare_run_folder(run, folder)
     distributed.broadcast(train.trainable_parameters(run) + [

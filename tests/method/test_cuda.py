@@ -87,14 +87,14 @@ def test_the_host_waits_for_no_step(changes, fail_if_host_waits):
 @pytest.mark.parametrize('changes', [
     {}, {'precision': 'bf16'}, {'spectral_norm': True}, {'vgg': True},
     {'batch': 2, 'training': {'accumulate': 2, 'batch': 2}},
-    {**LOCAL, 'training': {'fix_global_steps': 2}}])
+    {**LOCAL, 'encoder_scale': 2, 'training': {'fix_global_steps': 2}}])
 def test_steps_are_the_same_with_graphs(changes, capsys):
     changes, losses = dict(changes), []
     vgg, batch = VGG() if changes.pop('vgg', False) else None, changes.pop('batch', 1)
     changes['training'] = {'lr': 0.002, **changes.get('training', {})}
     for graphs in (False, True):
         run = make_run(CUDA, **{**SMALL, 'size': (64, 64), **changes})
-        run.vgg = vgg
+        run.vgg, run.tune = vgg, True
         if graphs:
             cuda_graphs.use_graphs(run)
         for i in range(5):                      # the second one has fewer labels

@@ -312,8 +312,7 @@ def test_a_label_map_without_a_known_name_is_noticed(command, trained, own, tmp_
 
 
 def test_finetune_keeps_the_encoder_as_it_was_trained(p2phd, trained, scenes, tmp_path):
-    """Its features are those of the run before, also where the generator gets the filter; and so
-    they stay in train --from, which does not train it either."""
+    """E gives the same features before finetune --up filtered, after it, and after train --from."""
     p2phd('finetune', '--from', trained, '--run', 'fine', '--up', 'filtered', '--steps', 1, *SHORT)
     p2phd('train', '--data', scenes, '--from', 'fine', '--run', 'more', '--up', 'transposed',
           '--steps', 1, *SHORT)

@@ -230,7 +230,7 @@ def start():
             (torch.cuda, dict(
                 is_available=True, device_count=1, current_device=0, is_bf16_supported=True,
                 set_device=None, init=None, device=nullcontext(), mem_get_info=(80 << 30,) * 2,
-                max_memory_allocated=1 << 30, memory_allocated=1 << 30, synchronize=None,
+                max_memory_reserved=1 << 30, synchronize=None, current_stream=None, set_stream=None,
                 reset_peak_memory_stats=None, empty_cache=None, manual_seed_all=None,
                 get_device_name='simulated', get_device_capability=(9, 0))),
             (torch.accelerator, dict(is_available=True, current_accelerator=CUDA,
