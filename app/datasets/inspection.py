@@ -15,7 +15,7 @@ from app.datasets.pairs import DECODER, IGNORED, PairReader
 
 INSTANCES = {'files': 'instance maps', 'components': 'connected components as instances',
              'none': 'no instances'}
-FEW_PICTURES = 200          # up to here --augment helps, see docs/results.md
+FEW_PICTURES = 200          # up to here --from and --augment help, see docs/results.md
 
 
 def check_same_view(path, other, other_size, header=None):
@@ -253,8 +253,8 @@ def print_report(source, contents):
         log_info(f'instances per picture: {min(counts)} to {max(counts)}, '
                  f'{sum(counts) / n:.1f} on average')
     if 0 < n <= FEW_PICTURES and source.split == 'train':
-        log_info(f'{plural(n, "picture")}: with so few, train with --augment; see "few pictures" '
-                 'in docs/results.md')
+        log_info(f'{plural(n, "picture")}: with so few, begin with a trained run if you have one, '
+                 'as train --from RUN --augment; see "few pictures" in docs/results.md')
     for problem in contents.problems.values():
         log_info(problem, sys.stdout)                       # -q does not silence it
     log_info(f'{plural(n_problems, "problem")}: {n} of {n + n_problems} scenes can be used'

@@ -85,7 +85,7 @@ def test_cityscapes_layout(command, scenes):
     assert 'sizes: 64x32 (6)' in out
     assert re.search(r'labels: .*car \d', out)
     assert re.search(r'instances per picture: \d+ to \d+', out)
-    assert '6 pictures: with so few, train with --augment' in out
+    assert '6 pictures: with so few, begin with a trained run' in out
     assert '--augment' not in command('check', '--data', scenes, '--split', 'val')[1]
 
 
