@@ -29,8 +29,8 @@ training = SimpleNamespace(
     augment=False, max_bad_steps=20)
 config = SimpleNamespace(
     model='global', ngf=8, n_down=2, n_blocks=1, n_enhancers=0, n_blocks_local=3,
-    up='transposed', ndf=8, n_layers=3, n_scales=2, spectral_norm=False, n_labels=4,
-    in_channels=3, out_channels=3, instances='files', boundary=True, features=True,
+    up='transposed', up_encoder=None, ndf=8, n_layers=3, n_scales=2, spectral_norm=False,
+    n_labels=4, in_channels=3, out_channels=3, instances='files', boundary=True, features=True,
     features_of='instance', feat=3, nef=4, n_down_encoder=2, encoder_scale=1, training=training)
 
 device = torch.device('cpu')
