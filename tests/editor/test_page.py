@@ -721,7 +721,7 @@ def test_edits_are_sent_again_after_a_restart(browser, started, saves):     # no
     page.wait('return !$("lost").hidden && $("lost").offsetHeight > 10')
     process, again = started()
     assert again == address
-    page.click('retry')
+    page.js('$("retry").click()')                # the page may have noticed and hidden the button
     page.wait('return $("lost").hidden && !pending')
     page.settled()
     labels, _ = page.maps()
