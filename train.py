@@ -69,9 +69,9 @@ def make_run(config, device, training=True, make=lambda name, constructor: const
 
 
 class Adam(torch.optim.Adam):
-    """torch.optim.Adam. On the CPU, its fused kernel copies tensors in the channels-last layout,
-    which takes longer than Adam itself. Seen as (c_out, height, width, c_in) they are contiguous.
-    """
+    """torch.optim.Adam without copies. Its fused kernel for the CPU copies tensors that are not
+    contiguous, as those in the channels-last layout. Seen as (c_out, height, width, c_in) they are
+    contiguous."""
 
     def _init_group(self, group, *lists):       # of parameters, gradients, moments, steps
         result = super()._init_group(group, *lists)

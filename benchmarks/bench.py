@@ -4,9 +4,9 @@
 
 Both are measured in turns; on a CPU, networks run in a process of their own each time. A ratio is
 the median over the rounds, with its minimum and maximum. The plain implementation trains and
-generates as the official code does: in float32 (on CUDA with convolutions in tf32, PyTorch's
-default, and cuDNN tuned), with all label channels, without keeping memory, with three passes of the
-discriminators, with gradients of everything, and with a loop over the instances.
+generates as the official code does: in float32, with all label channels, without keeping memory,
+with three passes of the discriminators, with gradients of everything, and with a loop over the
+instances. On CUDA it tunes cuDNN, and its convolutions compute in tf32, which is PyTorch's default.
 """
 import argparse
 from concurrent.futures import ThreadPoolExecutor
@@ -200,16 +200,15 @@ def row(results, name, numbers, unit='s'):
 def networks(results, task, rounds, large):
     """Measure steps or pictures, and the peak of their memory."""
     device = devices.pick_device('auto')
-    ways = ['plain', 'fp32'] + ['bf16'] * devices.has_bf16(device)
-    if device.type == 'cuda':
-        ways.insert(2, 'tf32')
+    cuda = device.type == 'cuda'
+    ways = ['plain', 'fp32'] + ['tf32'] * cuda + ['bf16'] * devices.has_bf16(device)
     sizes = {(1024, 512): 64, (2048, 1024): 64} if large else {(256, 128): 32, (512, 256): 32}
     for size, ngf in sizes.items():
         for n_labels in (35, 151):
             durations, peaks = {}, {}
             for _ in range(rounds):
                 for way in ways:
-                    if device.type == 'cuda':
+                    if cuda:
                         measured = measure(task, way, size, ngf, n_labels, 10)
                     else:
                         words = [task, way, *map(str, (*size, ngf, n_labels))]

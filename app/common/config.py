@@ -57,6 +57,7 @@ path = partial(string, expected='a path', pattern=r'[^\0]+')
 BOOL = choice(True, False)
 CHANNELS, DEPTH, BLOCKS, SCALE = integer(1, 4096), integer(1, 12), integer(0, 256), integer(1, 256)
 COUNT, POSITIVE = integer(0), integer(1)
+UPSAMPLING = choice('transposed', 'filtered', 'nearest', 'bilinear')
 STEPS, EPOCHS = integer(1, metavar='STEPS'), integer(0, 10 ** 6, 'EPOCHS')
 WEIGHT = real('a number from 0 to 1e6', lambda x: 0 <= x <= 1e6, 'WEIGHT')
 HOURS = real('a number of hours above 0', lambda x: 0 < x < 1e5, 'H')
@@ -105,10 +106,10 @@ NETWORK = fields(
     n_layers=(DEPTH, 3, 'strided layers of each discriminator'),
     n_scales=(DEPTH, 3, 'discriminators; each sees half the size of the one before'),
     spectral_norm=(BOOL, False, 'spectral normalisation in the discriminators'),
-    up=(choice('transposed', 'filtered', 'nearest', 'bilinear'), 'transposed',
+    up=(UPSAMPLING, 'transposed',
         'upsampling in G and E; filtered: transposed, with a filter against the grid'),
     # Upsampling of E where it differs from `up`: finetune may change G's, but does not train E.
-    up_encoder=(choice('transposed', 'filtered', 'nearest', 'bilinear'), None),
+    up_encoder=(UPSAMPLING, None),
     boundary=(BOOL, True, 'give the networks the instance boundary map'),   # paper section 3.3
     features=(BOOL, REQUIRED, 'train the encoder as well', 'yes, if there are instances'),
     features_of=(choice('instance', 'label'), 'instance', 'what has a style of its own'),

@@ -86,18 +86,17 @@ def test_adam_is_torchs():
     """Also for tensors in the channels-last layout, which it sees in another order."""
     torch.manual_seed(0)
     shapes, results = ((6, 5, 3, 3), (5,), (4, 3, 1, 1)), []
-    values = [torch.randn(shape) for shape in shapes]
-    gradients = [[torch.randn(shape) for shape in shapes] for _ in range(4)]
-    for make in (torch.optim.Adam, train.Adam):
-        weights = [torch.nn.Parameter(value.clone(
-            memory_format=torch.channels_last if value.ndim == 4 and make is train.Adam
-            else torch.contiguous_format)) for value in values]
+    values, *gradients = [[torch.randn(shape) for shape in shapes] for _ in range(5)]
+    for make, layout in ((torch.optim.Adam, torch.contiguous_format),
+                         (train.Adam, torch.channels_last)):
+        def copy(x):
+            return x.clone(memory_format=layout if x.ndim == 4 else torch.contiguous_format)
+
+        weights = [torch.nn.Parameter(copy(value)) for value in values]
         optimizer = make(weights, lr=0.1, betas=(0.5, 0.999), fused=True)
         for row in gradients:
             for weight, gradient in zip(weights, row):
-                weight.grad = gradient.clone().contiguous(memory_format=(
-                    torch.channels_last if weight.ndim == 4 and make is train.Adam
-                    else torch.contiguous_format))
+                weight.grad = copy(gradient)
             optimizer.found_inf = torch.zeros(())
             optimizer.step()
         results.append([*weights, *(optimizer.state[weight][name] for weight in weights

@@ -279,7 +279,6 @@ def test_convolutions_are_faster_on_the_cpu_unless_they_are_compiled():
     assert not is_fast(compiled.G) and not is_fast(compiled.D)
 
 
-
 def test_the_number_of_threads_that_is_fastest_is_chosen():
     for best in (1, 2, 4, 8, 16):
         asked = []
