@@ -33,6 +33,7 @@ def initialise(device):
         timeout = timedelta(hours=12)
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', timeout=timeout)
         cpu_group = dist.new_group(backend='gloo', timeout=timeout)
+        dist.barrier(cpu_group)         # none may end with an error while another one connects
         if not IS_MAIN:
             sys.stdout = sys.stderr = open(os.devnull, 'w')
     return device
