@@ -19,14 +19,12 @@ import sys
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
 from app.cli import commands, parser
 from app.cli.settings import check_flags, dataset_fields, given_fields, seed_of
-from app.common import config as configuration
+from app.common import config as configuration, threads
 from app.common.console import log_info, warn, wrap
 from app.common.errors import UserError
 from app.common.files import lock_folder, make_folder, require_folder, resolve_path
 
-# Let waiting OpenMP threads sleep early, so that loader processes and other programs get the CPU.
-# Set before torch is imported.
-os.environ.setdefault('GOMP_SPINCOUNT', '1000')
+threads.set_waiting()                               # before torch is imported
 
 
 def train(args):

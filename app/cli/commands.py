@@ -1,4 +1,5 @@
 """The subcommands around the method, and what all subcommands share."""
+import gc
 import json
 import os
 from pathlib import Path
@@ -15,10 +16,15 @@ from app.common.files import lock_folder, make_folder
 def check_versions():
     if sys.version_info < (3, 11):                          # noqa: UP036
         raise UserError(f'Python {sys.version.split()[0]}: this program needs 3.11 or newer')
+    if 'torch' not in sys.modules:
+        gc.disable()
     try:
         import numpy, PIL, torch                            # noqa: E401, F401
     except ImportError as error:
         raise UserError(f'{error}; pip install -r requirements.txt installs it') from None
+    if not gc.isenabled():          # Python does not look for garbage in these packages, neither
+        gc.freeze()                 # now nor at its end, which saves half a second
+        gc.enable()
     if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
         raise UserError(f'PyTorch {torch.__version__}: this program needs 2.6 or newer')
 

@@ -49,6 +49,7 @@ FOCAL_LENGTH, CAMERA_HEIGHT = 0.9, 1.7      # in picture widths; in metres
 SUPERSAMPLE = 3                             # odd: the middle sample is the centre of the pixel
 CIRCLE = [(cos(pi * i / 12), sin(pi * i / 12)) for i in range(24)]
 SIZE, N_SAMPLES, CAPTION = (256, 128), 4, 14        # of the demo; CAPTION: height in pixels
+HOURS = 0.035               # of each of the demo's two trainings
 
 StreetScene = namedtuple('StreetScene', 'label inst image colours')
 
@@ -385,17 +386,17 @@ def run_demo(folder, seed, device, run_words):
         if path.exists():
             raise UserError(f'{path}: already exists; use --run DIR to put the demo elsewhere')
     make_folder(scenes)
-    log_info(f'drawing street scenes into {scenes}; the demo takes 5 to 8 minutes on two cores')
+    log_info(f'drawing street scenes into {scenes}; the demo takes about five minutes')
     write_dataset(scenes, 'train', 80, SIZE, seed=seed)
     write_dataset(scenes, 'val', 1, SIZE, seed=seed + 1)
     pair = find_pairs(scenes, 'val')[1][0]
     data, run, fine, label, inst = map(quote, (scenes, folder, finetuned, pair.label, pair.inst))
     generate = f'generate --run {fine} --label {label} --inst {inst}'
     stages = [
-        f'train --data {data} --run {run} --size 128x64 --steps 1200 --ngf 24 --n-down 3 '
-        '--n-blocks 3 --ndf 24 --n-scales 2 --n-down-encoder 2 --lr 5e-4 --log-every 100',
-        f'finetune --from {run} --run {fine} --up filtered --steps 550 --fix-global 1 --lr 5e-4 '
-        '--log-every 100',
+        f'train --data {data} --run {run} --size 128x64 --hours {HOURS} --ngf 24 --n-down 3 '
+        '--n-blocks 3 --ndf 24 --n-scales 2 --n-down-encoder 2 --lr 5e-4 --log-every 200',
+        f'finetune --from {run} --run {fine} --up filtered --hours {HOURS} --fix-global 1 '
+        '--lr 5e-4 --log-every 200',
         f'cluster --run {fine} --data {data}', generate,
         f'{generate} --sample --n {N_SAMPLES}']
     for number, stage in enumerate(stages, 1):

@@ -106,10 +106,9 @@ def test_gradients_are_finite_after_a_step():
 
 
 @pytest.mark.parametrize('turns, faster', [
-    ([(1, 0.5)] * 3, 'bf16'), ([(1, 0.9)] * 3, 'fp32'), ([(1, 2)] * 3, 'fp32'),
-    ([(9, 1), (1, 9), (1, 0.7)], 'bf16'),           # other programs ran in between
-    ([(9, 1), (9, 1), (1, 1)], 'fp32'),
-    ([(0.03, 0.03)] * 6 + [(0.03, 0.02)] * 3, 'bf16')])     # short ones are measured for longer
+    ([(1, 0.5)], 'bf16'), ([(1, 0.95)], 'fp32'), ([(1, 2)], 'fp32'),
+    ([(0.3, 0.1), (0.1, 0.3), (0.1, 0.2)], 'fp32'),         # other programs ran in between
+    ([(0.2, 0.1), (0.1, 0.3), (0.1, 0.09), (0.1, 0.1)], 'bf16')])
 def test_the_precision_with_the_least_seconds_is_chosen(turns, faster, monkeypatch):
     """turns: the seconds that fp32 and bf16 take in each turn, by a fake clock."""
     def times():
