@@ -275,6 +275,7 @@ def commands(results, rounds):
     """Measure two processes against one, two programs at once, and the time from a command to its
     picture."""
     program = str(ROOT / 'p2phd.py')
+    os.environ.pop('GOMP_SPINCOUNT', None)      # set by the import of p2phd; each command sets it
 
     def run(*words, many=False, cwd, **environment):
         torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '--']
@@ -300,15 +301,17 @@ def commands(results, rounds):
         if not torch.cuda.is_available():
             words = ('train --data street --ngf 16 --ndf 16 --n-down 2 --n-blocks 2 --n-scales 2 '
                      '--size 128x64 --precision fp32 --steps').split()
-            numbers = {'plain': [], 'ours': []}
-            for i in range(rounds):
-                for way, more in (('plain', {'GOMP_SPINCOUNT': '300000'}), ('ours', {})):
-                    with ThreadPoolExecutor(2) as pool:
-                        numbers[way].append(sum(pool.map(lambda k: run(
-                            *words, '40', '--run', f'both-{way}{i}-{k}', cwd=folder,
-                            **more), range(2))) / 2)
-            row(results, '40 steps at 128x64 beside a second training; threads that wait less',
-                numbers)
+            for count, name, other in ((1, 'alone; threads that wait briefly', '1000'),
+                                       (2, 'beside a second training; threads that wait long',
+                                        '300000')):
+                numbers = {'plain': [], 'ours': []}
+                for i in range(rounds):
+                    for way, more in (('plain', {'GOMP_SPINCOUNT': other}), ('ours', {})):
+                        with ThreadPoolExecutor(count) as pool:
+                            numbers[way].append(sum(pool.map(lambda k: run(
+                                *words, '200', '--run', f'{count}-{way}{i}-{k}', cwd=folder,
+                                **more), range(count))) / count)
+                row(results, f'200 steps at 128x64 {name}', numbers)
 
         label = next((Path(folder) / 'street').rglob('*labelIds.png'))
         run('cluster', '--run', 'plain0-1', cwd=folder)
