@@ -79,83 +79,13 @@ def set_present_labels(labels, *networks):
                 module.present = labels
 
 
-class InstanceNorm(nn.InstanceNorm2d):
-    """nn.InstanceNorm2d, computed as a batch norm of one picture at a time, which is faster in the
-    channels-last layout."""
-
-    def forward(self, x):
-        if x.dtype == torch.float32 and x.device.type == 'cpu':
-            y = CPUInstanceNorm.apply(x, self.eps)
-            return y * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else y
-        if len(x) > 1:
-            return torch.cat([self(picture) for picture in x.split(1)])
-        return F.batch_norm(x, None, None, self.weight, self.bias, True, eps=self.eps)
-
-
-class CPUInstanceNorm(torch.autograd.Function):
-    """The norm of (N, C, H, W) float32 on the CPU. F.batch_norm is 1000 times less accurate there
-    in the channels-last layout."""
-
-    @staticmethod
-    def forward(ctx, x, eps):
-        mean = x.mean((2, 3), keepdim=True)
-        y = x - mean
-        scale = (y.mul_(y).mean((2, 3), keepdim=True) + eps).rsqrt()
-        ctx.save_for_backward(x, mean, scale)
-        return torch.sub(x, mean, out=y).mul_(scale)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        x, mean, scale = ctx.saved_tensors
-        centred = x - mean
-        slope = (gradient * centred).mean((2, 3), keepdim=True) * scale ** 2
-        # scale * (g - mean(g) - y * mean(g * y)), with y = centred * scale; mostly in place.
-        centred.mul_(-slope).add_(gradient).sub_(gradient.mean((2, 3), keepdim=True))
-        return centred.mul_(scale), None
-
-
-class ReflectionPad(nn.ReflectionPad2d):
-    """nn.ReflectionPad2d. On CUDA, PyTorch's version converts the memory layout twice and sums
-    gradients in no fixed order, so MirrorPad replaces it."""
-
-    def forward(self, x):
-        return MirrorPad.apply(x, self.padding[0]) if x.is_cuda else super().forward(x)
-
-
-class MirrorPad(torch.autograd.Function):
-    """Reflection padding of (N, C, H, W) by p pixels, in the channels-last layout: copy the map
-    into the middle, then mirror columns and rows. The backward pass adds them in reverse."""
-
-    @staticmethod
-    def forward(ctx, x, p):
-        ctx.p, (n, c, h, w) = p, x.shape
-        y = x.new_empty(n, h + 2 * p, w + 2 * p, c).movedim(-1, 1)
-        y[..., p:-p, p:-p] = x
-        for dim, border, inside in mirrored_strips(y, p)[::-1]:     # rows last, with the corners
-            border.copy_(inside.flip(dim) if p > 1 else inside)
-        return y
-
-    @staticmethod
-    def backward(ctx, gradient):
-        p, gradient = ctx.p, gradient.clone(memory_format=torch.channels_last)
-        for dim, border, inside in mirrored_strips(gradient, p):
-            inside.add_(border.flip(dim) if p > 1 else border)
-        return gradient[..., p:-p, p:-p], None
-
-
-def mirrored_strips(x, p):
-    """Return [(dimension, border, what it mirrors)]: views of the borders of x, p pixels wide."""
-    return [(dim, x.narrow(dim, start, p), x.narrow(dim, inside, p)) for dim in (-2, -1)
-            for start, inside in ((0, p + 1), (x.shape[dim] - p, x.shape[dim] - 2 * p - 1))]
-
-
 class ResizeConv(nn.Conv2d):
     """Double the size of a map, then apply a 3x3 convolution. In a transposed convolution, output
     pixels depend on different numbers of weights, which can show as a grid (Odena et al., 2016)."""
 
     def __init__(self, c_in, c_out, mode):
         super().__init__(c_in, c_out, 3)
-        self.mode, self.pad = mode, ReflectionPad(1)    # mode: 'nearest' or 'bilinear'
+        self.mode, self.pad = mode, nn.ReflectionPad2d(1)   # mode: 'nearest' or 'bilinear'
 
     def forward(self, x):
         return super().forward(self.pad(F.interpolate(x, scale_factor=2, mode=self.mode)))
@@ -173,13 +103,13 @@ class FilteredConvTranspose2d(nn.ConvTranspose2d):
 
 
 def conv_block(c_in, c_out, kernel, conv=nn.Conv2d, **kwargs):
-    return [conv(c_in, c_out, kernel, **kwargs), InstanceNorm(c_out), nn.ReLU(True)]
+    return [conv(c_in, c_out, kernel, **kwargs), nn.InstanceNorm2d(c_out), nn.ReLU(True)]
 
 
 def up_block(c_in, c_out, up):
     """Layers that double the size, with a convolution of kind `up`, see up_conv."""
     conv = up_conv(c_in, c_out, 3, up, output_padding=1)
-    return [conv, InstanceNorm(c_out), nn.ReLU(True)]
+    return [conv, nn.InstanceNorm2d(c_out), nn.ReLU(True)]
 
 
 def up_conv(c_in, c_out, kernel, up, output_padding=0):
@@ -203,8 +133,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.conv_block = nn.Sequential(
-            ReflectionPad(1), *conv_block(channels, channels, 3),
-            ReflectionPad(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels))
+            nn.ReflectionPad2d(1), *conv_block(channels, channels, 3),
+            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels))
 
     def forward(self, x):
         return x + self.conv_block(x)
@@ -246,13 +176,13 @@ class GlobalGenerator(nn.Module):
         super().__init__()
         self.multiple, self.recompute = 2 ** n_down, False      # see run_layers
 
-        layers = [ReflectionPad(3), *conv_block(in_channels, ngf, 7, OneHotConv2d)]
+        layers = [nn.ReflectionPad2d(3), *conv_block(in_channels, ngf, 7, OneHotConv2d)]
         for i in range(n_down):
             layers += conv_block(ngf << i, ngf << i + 1, 3, stride=2, padding=1)
         layers += [ResidualBlock(ngf << n_down) for _ in range(n_blocks)]
         for i in reversed(range(n_down)):
             layers += up_block(ngf << i + 1, ngf << i, up)
-        layers += [ReflectionPad(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh()]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh()]
 
         self.model = nn.Sequential(*layers)
         init_weights(self)
@@ -288,12 +218,12 @@ class LocalEnhancer(nn.Module):
 
         for n in range(1, n_enhancers + 1):
             width = ngf << n_enhancers - n
-            before = [ReflectionPad(3), *conv_block(in_channels, width, 7, OneHotConv2d),
+            before = [nn.ReflectionPad2d(3), *conv_block(in_channels, width, 7, OneHotConv2d),
                       *conv_block(width, 2 * width, 3, stride=2, padding=1)]
             after = [ResidualBlock(2 * width) for _ in range(n_blocks_local)]
             after += up_block(2 * width, width, up)
             if n == n_enhancers:
-                after += [ReflectionPad(3), nn.Conv2d(width, out_channels, 7), nn.Tanh()]
+                after += [nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7), nn.Tanh()]
             self.add_module(f'model{n}_1', nn.Sequential(*before))
             self.add_module(f'model{n}_2', nn.Sequential(*after))
         init_weights(self)
@@ -360,10 +290,10 @@ class UNet(nn.Module):
             c_up = widths[i] if i else out_channels
             self.down.append(nn.Sequential(
                 (nn.Conv2d if i else OneHotConv2d)(c_in, c_out, 4, stride=2, padding=1),
-                nn.Identity() if i == 0 or innermost else InstanceNorm(c_out, affine=True)))
+                nn.Identity() if i == 0 or innermost else nn.InstanceNorm2d(c_out, affine=True)))
             self.up.insert(0, nn.Sequential(
                 up_conv(c_back, c_up, 4, up),
-                InstanceNorm(c_up, affine=True) if i else nn.Identity()))
+                nn.InstanceNorm2d(c_up, affine=True) if i else nn.Identity()))
         init_weights(self)
 
     def forward(self, x):
@@ -487,7 +417,7 @@ class MultiscaleDiscriminator(nn.Module):
                 stride = 2 if i < n_layers else 1
                 layers.append([
                     nn.Conv2d(widths[i - 1], widths[i], 4, stride=stride, padding=2),
-                    InstanceNorm(widths[i]), nn.LeakyReLU(0.2, True)])
+                    nn.InstanceNorm2d(widths[i]), nn.LeakyReLU(0.2, True)])
             layers.append([nn.Conv2d(widths[-1], 1, 4, padding=2)])
             for j, layer in enumerate(layers):
                 self.add_module(f'scale{scale}_layer{j}', nn.Sequential(*layer))

@@ -27,12 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests'))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import REAL, ROOT, examine, make_run                          # imports p2phd first
 import torch
-from torch import nn
 
 from app.datasets.pairs import PairReader, open_dataset
 from app.demo import streets
 from app.editor import operations
-from app.runs import convolutions, cuda_graphs, devices, memory, runs
+from app.runs import cuda_graphs, devices, fast_layers, memory, runs
 import data
 import generate
 from kmeans import kmeans
@@ -67,13 +66,10 @@ def plain_boundary_map(inst):
 
 
 def make_plain(net):
-    """Give a network torch's own convolutions, norm and memory layout."""
+    """Give a network torch's own layers and memory layout."""
     for module in net.modules():
-        if type(module) in convolutions.FASTER.values():
+        if type(module) in fast_layers.FASTER.values():
             module.__class__ = type(module).__base__
-        for name, child in module.named_children():
-            if isinstance(child, nets.InstanceNorm):
-                setattr(module, name, nn.InstanceNorm2d(child.num_features))
     return net.to(memory_format=torch.contiguous_format)
 
 

@@ -9,7 +9,7 @@ from app.common.console import log_info, warn
 from app.common.errors import UserError, as_user_error, one_line
 from app.common.files import require_regular_file
 from app.datasets import layouts
-from app.runs import checkpoints, convolutions, official
+from app.runs import checkpoints, fast_layers, official
 import nets
 import train
 
@@ -40,9 +40,10 @@ def build_run(config, device, training=True, weights=None, average=None):
 
     run = train.make_run(config, device, training, make)
     t = config.training
-    if device.type == 'cpu' and not (training and t and t.compile):
-        convolutions.speed_up(*filter(None, (run.G, run.D, run.E, *run.average.values())),
-                              weights_change=training)
+    compiles = training and t and t.compile
+    fast_layers.speed_up(*filter(None, (run.G, run.D, run.E, *run.average.values())),
+                         weights_change=training,
+                         convolutions=device.type == 'cpu' and not compiles)
     run.log = Log()
     for name, state in (average or {}).items() if run.average else ():
         run.average[name].load_state_dict(state)

@@ -12,7 +12,7 @@ from torch import nn
 import torch.nn.functional as F
 
 from app.demo import streets
-from app.runs import convolutions, devices, memory, runs
+from app.runs import devices, fast_layers, memory, runs
 from conftest import SIMULATED, TINY, equal, make_run
 import data
 import nets
@@ -173,9 +173,9 @@ def test_faster_convolutions_have_the_same_gradients(layer):
     gradient = torch.randn_like(expected)
     inputs = [x, *layer.parameters()]
     usual = torch.autograd.grad(expected, inputs, gradient)
-    convolutions.speed_up(layer, weights_change=True)
+    fast_layers.speed_up(layer, weights_change=True)
     y = layer(x)
-    faster = convolutions.FastTraining._backward_cls
+    faster = fast_layers.FastTraining._backward_cls
     torch.testing.assert_close(y, expected)
     assert torch.equal(y, expected) != large and isinstance(y.grad_fn, faster)
     for a, b in zip(torch.autograd.grad(y, inputs, gradient), usual):
@@ -197,10 +197,10 @@ def test_faster_gradients_in_bfloat16_are_as_accurate(layer):
     errors = []
     for faster in (False, True):
         if faster:
-            convolutions.speed_up(layer, weights_change=True)
+            fast_layers.speed_up(layer, weights_change=True)
         with torch.autocast('cpu', torch.bfloat16):
             y = layer(x)
-        assert isinstance(y.grad_fn, convolutions.FastTraining._backward_cls) == faster
+        assert isinstance(y.grad_fn, fast_layers.FastTraining._backward_cls) == faster
         found = torch.autograd.grad(y, layer.parameters(), gradient.bfloat16())
         assert all(a.dtype == torch.float32 for a in found)
         errors.append([(a - b).norm().item() / b.norm().item() for a, b in zip(found, expected)])
@@ -215,7 +215,9 @@ def test_faster_gradients_in_bfloat16_are_as_accurate(layer):
 def test_faster_convolutions_leave_a_step_as_it_is(network, recompute, monkeypatch):
     wide = {**SMALL, 'ngf': 32, 'ndf': 32, 'nef': 32, **network}
     faster = make_run(CPU, **wide)
-    monkeypatch.setattr(convolutions, 'speed_up', lambda *networks, weights_change: None)
+    monkeypatch.setattr(fast_layers, 'CONVOLUTIONS', {})
+    for kind in (nn.Conv2d, nn.ConvTranspose2d, nets.FilteredConvTranspose2d):
+        monkeypatch.delitem(fast_layers.FASTER, kind)
     usual = make_run(CPU, **wide)
     faster.G.recompute = usual.G.recompute = recompute
     tolerance = 1e-2 if faster.precision == 'bf16' else 1e-4
@@ -229,7 +231,7 @@ def test_winograd_convolution(size, n):
     layer = nn.Conv2d(130, 128, 3)
     x = torch.randn(n, 130, size[0] + 2, size[1] + 2)
     exact = F.conv2d(x.double(), layer.weight.double(), layer.bias.double())
-    convolutions.speed_up(layer, weights_change=True)
+    fast_layers.speed_up(layer, weights_change=True)
     with torch.no_grad():
         y = layer(x)
         assert y.shape == exact.shape and y.is_contiguous(memory_format=torch.channels_last)
@@ -248,7 +250,7 @@ def test_transformed_weights_are_kept_only_where_they_stay_as_they_are(monkeypat
                                        rtol=0, atol=1e-4)
 
     for layer, weights_change in zip(layers, (False, True, False)):
-        convolutions.speed_up(layer, weights_change=weights_change)
+        fast_layers.speed_up(layer, weights_change=weights_change)
     generating, training, large = layers
     for kept in (False, True, True):
         check(generating)
@@ -260,7 +262,7 @@ def test_transformed_weights_are_kept_only_where_they_stay_as_they_are(monkeypat
         training(x).square().mean().backward()
         optimizer.step()
         check(training)
-    monkeypatch.setattr(convolutions, 'free_memory', lambda device: 1000)
+    monkeypatch.setattr(fast_layers, 'free_memory', lambda device: 1000)
     for _ in range(3):
         check(large)
     assert training.kept is large.kept is None
@@ -268,7 +270,7 @@ def test_transformed_weights_are_kept_only_where_they_stay_as_they_are(monkeypat
 
 def test_convolutions_are_faster_on_the_cpu_unless_they_are_compiled():
     def is_fast(net):
-        return any(type(layer) in convolutions.FASTER.values() for layer in net.modules())
+        return any(type(layer) in fast_layers.CONVOLUTIONS.values() for layer in net.modules())
 
     wide = {**SMALL, 'ngf': 32, 'ndf': 32}
     for precision in ('fp32', 'bf16'):
@@ -366,7 +368,8 @@ def test_bfloat16_follows_float32():
 def test_norm_in_channels_last(affine):
     """Values and gradients equal those of torch's norm, also where the mean is far from zero."""
     x = torch.randn(2, 6, 128, 256) * 2 + 20
-    theirs, ours = torch.nn.InstanceNorm2d(6, affine=affine), nets.InstanceNorm(6, affine=affine)
+    theirs, ours = [torch.nn.InstanceNorm2d(6, affine=affine) for _ in range(2)]
+    fast_layers.speed_up(ours, weights_change=True)
     results = []
     for norm, layout in ((theirs, torch.contiguous_format), (ours, torch.channels_last)):
         leaf = x.clone(memory_format=layout).requires_grad_()

@@ -1,22 +1,98 @@
-"""Convolutions that are faster than PyTorch's on the CPU."""
+"""Layers that are faster than PyTorch's, with the same parameters and results."""
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import nets
 from app.runs.memory import free_memory
+import nets
 
 COPIED = 1 << 23        # numbers that are copied at a time for a matrix product
 SMALL_MAP = 1024        # pixels; on larger ones, PyTorch's convolutions in bfloat16 are fast
 
 
-def speed_up(*networks, weights_change):
+def speed_up(*networks, weights_change, convolutions=True):
     """Give the layers of networks the faster methods where these pay. weights_change: whether the
-    networks may be trained further."""
+    networks may be trained further. convolutions: whether those of the CPU are used."""
     for layer in [layer for net in networks for layer in net.modules()]:
-        if type(layer) in FASTER and min(layer.in_channels, layer.out_channels) >= 32:
-            layer.__class__, layer.weights_change = FASTER[type(layer)], weights_change
+        kind = type(layer)
+        if kind in FASTER and (kind not in CONVOLUTIONS or convolutions and min(
+                layer.in_channels, layer.out_channels) >= 32):
+            layer.__class__, layer.weights_change = FASTER[kind], weights_change
 
+
+# ------------------------------------------------------------------------------ norm and padding
+
+class FastInstanceNorm(nn.InstanceNorm2d):
+    """nn.InstanceNorm2d, computed as a batch norm of one picture at a time, which is faster in the
+    channels-last layout."""
+
+    def forward(self, x):
+        if x.dtype == torch.float32 and x.device.type == 'cpu':
+            y = CPUInstanceNorm.apply(x, self.eps)
+            return y * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else y
+        if len(x) > 1:
+            return torch.cat([self(picture) for picture in x.split(1)])
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, eps=self.eps)
+
+
+class CPUInstanceNorm(torch.autograd.Function):
+    """The norm of (N, C, H, W) float32 on the CPU. F.batch_norm is 1000 times less accurate there
+    in the channels-last layout."""
+
+    @staticmethod
+    def forward(ctx, x, eps):
+        mean = x.mean((2, 3), keepdim=True)
+        y = x - mean
+        scale = (y.mul_(y).mean((2, 3), keepdim=True) + eps).rsqrt()
+        ctx.save_for_backward(x, mean, scale)
+        return torch.sub(x, mean, out=y).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, mean, scale = ctx.saved_tensors
+        centred = x - mean
+        slope = (gradient * centred).mean((2, 3), keepdim=True) * scale ** 2
+        # scale * (g - mean(g) - y * mean(g * y)), with y = centred * scale; mostly in place.
+        centred.mul_(-slope).add_(gradient).sub_(gradient.mean((2, 3), keepdim=True))
+        return centred.mul_(scale), None
+
+
+class FastReflectionPad(nn.ReflectionPad2d):
+    """nn.ReflectionPad2d. On CUDA, PyTorch's version converts the memory layout twice and sums
+    gradients in no fixed order, so MirrorPad replaces it."""
+
+    def forward(self, x):
+        return MirrorPad.apply(x, self.padding[0]) if x.is_cuda else super().forward(x)
+
+
+class MirrorPad(torch.autograd.Function):
+    """Reflection padding of (N, C, H, W) by p pixels, in the channels-last layout: copy the map
+    into the middle, then mirror columns and rows. The backward pass adds them in reverse."""
+
+    @staticmethod
+    def forward(ctx, x, p):
+        ctx.p, (n, c, h, w) = p, x.shape
+        y = x.new_empty(n, h + 2 * p, w + 2 * p, c).movedim(-1, 1)
+        y[..., p:-p, p:-p] = x
+        for dim, border, inside in mirrored_strips(y, p)[::-1]:     # rows last, with the corners
+            border.copy_(inside.flip(dim) if p > 1 else inside)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient):
+        p, gradient = ctx.p, gradient.clone(memory_format=torch.channels_last)
+        for dim, border, inside in mirrored_strips(gradient, p):
+            inside.add_(border.flip(dim) if p > 1 else border)
+        return gradient[..., p:-p, p:-p], None
+
+
+def mirrored_strips(x, p):
+    """Return [(dimension, border, what it mirrors)]: views of the borders of x, p pixels wide."""
+    return [(dim, x.narrow(dim, start, p), x.narrow(dim, inside, p)) for dim in (-2, -1)
+            for start, inside in ((0, p + 1), (x.shape[dim] - p, x.shape[dim] - 2 * p - 1))]
+
+
+# ------------------------------------------------------------------------ convolutions on the CPU
 
 class FastConv2d(nn.Conv2d):
     used, kept = False, None                        # see kept_weight
@@ -40,8 +116,10 @@ class FastFilteredConvTranspose2d(nets.FilteredConvTranspose2d, FastConvTranspos
     pass
 
 
-FASTER = {nn.Conv2d: FastConv2d, nn.ConvTranspose2d: FastConvTranspose2d,
-          nets.FilteredConvTranspose2d: FastFilteredConvTranspose2d}
+CONVOLUTIONS = {nn.Conv2d: FastConv2d, nn.ConvTranspose2d: FastConvTranspose2d,
+                nets.FilteredConvTranspose2d: FastFilteredConvTranspose2d}
+FASTER = {nn.InstanceNorm2d: FastInstanceNorm, nn.ReflectionPad2d: FastReflectionPad,
+          **CONVOLUTIONS}
 
 
 # -------------------------------------------------------------------------------------- training
