@@ -15,7 +15,7 @@ from app.datasets.pairs import DECODER, IGNORED, PairReader
 
 INSTANCES = {'files': 'instance maps', 'components': 'connected components as instances',
              'none': 'no instances'}
-FEW_PICTURES = 200          # up to here --from and --augment help, see docs/results.md
+FEW_PICTURES = 400          # up to here --from and --augment help, see docs/results.md
 
 
 def check_same_view(path, other, other_size, header=None):
