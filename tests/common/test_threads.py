@@ -9,7 +9,7 @@ from app.common import threads
 
 
 @pytest.mark.parametrize('looks, processes, expected', [
-    ('111', '1', '30000'), ('121', '', '30000'), ('232', '', '1000'), ('111', '2', '1000'),
+    ('111', '1', '5000'), ('121', '', '5000'), ('232', '', '1000'), ('111', '2', '1000'),
     ('x', '', '1000')])
 def test_threads_wait_longer_where_nothing_else_computes(looks, processes, expected, monkeypatch):
     """looks: how many threads of the machine compute, at each look."""
