@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from app.runs import report
 
 ROOT = Path(__file__).resolve().parent.parent
-MEASURES = {name: report.MEASURES[name]
-            for name in ('pixel_accuracy', 'class_accuracy', 'mean_iou', 'l1', 'ssim')}
+MEASURES = {name: report.MEASURES[name] for name in (
+    'pixel_accuracy', 'class_accuracy', 'mean_iou', 'l1', 'ssim', 'frechet')}
 NETWORK = '--ngf 32 --n-down 3 --n-blocks 6 --ndf 32 --n-scales 2'     # of all but a
 ENCODER = '--n-down-encoder 3'                                          # of all but a and h
 VARIANTS = {                            # name: (what it is, its flags of train)
@@ -69,6 +69,8 @@ def parse_arguments(description, steps, steps_help, seeds=3, **more):
                         help='runs to train at the same time (default: one per core)')
     parser.add_argument('--precision', default='fp32', choices=('fp32', 'tf32', 'bf16'),
                         help='arithmetic of all runs (default: fp32)')
+    parser.add_argument('--vgg', metavar='PATH',
+                        help='weights of VGG-19, to measure the Fréchet distance as well')
     for name, settings in more.items():
         parser.add_argument(f'--{name}', **settings)
     args = parser.parse_args()
@@ -115,10 +117,10 @@ def train_all(train_one, jobs, args):
         list(pool.map(lambda job: train_one(*job, args), jobs))
 
 
-def score_runs(words, out, threads=1):
+def score_runs(words, out, vgg=None, threads=1):
     """Evaluate runs into the folder `out`, unless that is done. Return {name of a run: its row of
-    scores.json}, and the protocol."""
-    log = out.with_name('evaluate.log')
+    scores.json}, and the protocol. vgg: path of the weights of VGG-19, or None."""
+    log, words = out.with_name('evaluate.log'), [*words, *(['--vgg', vgg] if vgg else [])]
     if not (out / 'scores.json').exists() and run_program(
             ['evaluate', *words, '--out', out], log, threads):
         sys.exit(f'{out}: evaluation failed; see {log}')
@@ -194,15 +196,15 @@ def main():
         size={'default': '256x128', 'metavar': 'WxH', 'help': 'default: 256x128'},
         only={'nargs': '+', 'type': lambda name: variant(name) and name, 'metavar': 'NAME',
               'default': list('abcdefgh'),
-              'help': f'variants (default: a to h): {", ".join(VARIANTS)}'},
-        vgg={'metavar': 'PATH', 'help': 'weights of VGG-19; without them d and dn are left out'})
+              'help': f'variants (default: a to h; without --vgg, d and dn are left out): '
+                      f'{", ".join(VARIANTS)}'})
     names = [name for name in dict.fromkeys(args.only)
              if args.vgg or '--vgg' not in variant(name)[1]]
     runs = [(name, seed) for seed in range(args.seeds) for name in names]
     train_all(train_variant, runs, args)
     folders = {run: args.out / '{}-{}'.format(*run) for run in runs}
     rows, protocol = score_runs(['--run', *folders.values()],
-                                args.out / f'scores-{"-".join(names)}-{args.seeds}')
+                                args.out / f'scores-{"-".join(names)}-{args.seeds}', args.vgg)
     print(f'\n{protocol}\n')
     print_head('', 'steps, hours')
     print(table_row('real photographs | ', [rows['real photographs']]))

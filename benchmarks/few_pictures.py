@@ -49,7 +49,7 @@ def main():
     for n in args.pictures:
         folders = [args.out / f'{name}-{n}-{seed}' for name in names for seed in seeds]
         rows, _ = score_runs(['--run', *folders, '--data', args.data, '--void', VOID],
-                             args.out / f'scores-{n}-{"-".join(names)}-{args.seeds}')
+                             args.out / f'scores-{n}-{"-".join(names)}-{args.seeds}', args.vgg)
         if n == args.pictures[0]:
             print(table_row('real photographs', [rows['real photographs']]))
         for name in names:

@@ -49,7 +49,7 @@ def evaluate(names, args, *flags):
     folders = [args.out / f'{name}{seed}' for name in names for seed in range(args.seeds)]
     out = args.out / '-'.join(['scores', *(str(flag).strip('-') for flag in flags[:2])])
     rows, _ = score_runs(['--run', *folders, '--data', args.data, '--void', VOID, '--write',
-                          out / 'pictures', *flags], out, threads=None)
+                          out / 'pictures', *flags], out, args.vgg, threads=None)
     return ({name: [rows[f'{name}{seed}'] for seed in range(args.seeds)] for name in names},
             out / 'pictures')
 

@@ -181,6 +181,21 @@ def normalised_biases(net):
     return names
 
 
+def random_vgg_weights():
+    """Return random weights for nets.VGG19, {name: tensor}, and one that it does not need."""
+    generator, layers = torch.Generator().manual_seed(0), [64, 64, 'M', 128, 128, 'M']
+    layers += [*[256] * 4, 'M', *[512] * 4, 'M', *[512] * 4]
+    channels, index, state = 3, 0, {'classifier.0.weight': torch.zeros(1)}
+    for width in layers:
+        if width != 'M':
+            weight = torch.randn(width, channels, 3, 3, generator=generator)
+            state[f'features.{index}.weight'] = weight * (2 / channels / 9) ** 0.5
+            state[f'features.{index}.bias'] = torch.randn(width, generator=generator) * 0.1
+            channels, index = width, index + 1
+        index += 1
+    return state
+
+
 # ------------------------------------------------------------------------------------ the command
 
 def remember_estimates(folder, setattr=setattr):

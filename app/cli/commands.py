@@ -164,7 +164,7 @@ def evaluate(args):
     from app.evaluation.scoring import evaluate_runs
     from app.runs import devices, folders, runs
     device = devices.pick_device(args.device)
-    vgg = runs.load_vgg(args.vgg).to(device) if args.vgg else None
+    vgg = runs.load_vgg(args.vgg, 'imagenet').to(device) if args.vgg else None
     evaluate_runs([Path(folder) for folder in args.run or [folders.newest_run()]], args, device,
                   seed_of(args), vgg)
 

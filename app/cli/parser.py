@@ -195,7 +195,7 @@ class Parser(argparse.ArgumentParser):
                   '--write, under the same names', FOLDER)
         self.flag('--write', 'folder for the pictures: real/ and fake/, paired by name', FOLDER)
         self.flag('--out', 'for scores.json and sheet.png', FOLDER, shown='<first run>/evaluation')
-        self.flag('--vgg', 'measure diversity with VGG-19 features, too; PATH as for train --vgg',
+        self.flag('--vgg', 'compare the features of VGG-19 as well; PATH as for train --vgg',
                   string('PATH'), **WITHOUT_VALUE['vgg'])
         self.fields('running', 'seed')
 

@@ -48,6 +48,25 @@ def diversity(samples, regions, vgg=None):
     return {name: float(torch.stack(values).mean()) for name, values in distances.items() if values}
 
 
+def vgg_features(vgg, picture):
+    """Return the means over positions of the last layer of a nets.VGG19, a tensor (512,) on the
+    CPU, for a picture (C, H, W), uint8 or float in [-1, 1]."""
+    image = data.to_float(picture[None]).to(next(vgg.parameters()).device)
+    return vgg(image)[-1].mean((0, 2, 3)).cpu()
+
+
+def frechet_distance(x, y):
+    """Return the Fréchet distance of normal distributions with the means and covariances of two
+    sets of feature vectors, (N, C) and (M, C) float (Heusel et al., 2017, section 2):
+    |mean x - mean y|^2 + trace(cov x + cov y - 2 (cov x cov y)^(1/2))."""
+    x, y = x.double(), y.double()
+    # With cov = A^T A, the trace of the root is the sum of the singular values of A_x A_y^T.
+    a, b = (torch.linalg.qr(z - z.mean(0), mode='r').R / max(1, len(z) - 1) ** 0.5 for z in (x, y))
+    distance = ((x.mean(0) - y.mean(0)).square().sum() + a.square().sum() + b.square().sum()
+                - 2 * torch.linalg.matrix_norm(a @ b.T, 'nuc'))
+    return max(0.0, float(distance))                        # rounding can make it negative
+
+
 def count_pixels(predicted, label, void, n_labels):
     """Compare two label maps, (H, W) integer tensors. Return the correct, true and predicted pixels
     of each label, without those whose true label is in the set `void`; in the last row the correct

@@ -1,7 +1,7 @@
 """Scores of runs side by side, and of one run during its training (paper section 4.1)."""
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 import json
 from pathlib import Path
@@ -45,7 +45,8 @@ class Evaluation:
     style_source: str = 'main'              # 'main', 'sampled' or 'encoded' (from the photograph)
     seed: int = 0
     n_samples: int = 0                      # of each map, to measure diversity
-    vgg: torch.nn.Module | None = None      # to measure it in the features of VGG-19, too
+    vgg: torch.nn.Module | None = None      # to compare the features of VGG-19, too
+    photo_features: dict = field(default_factory=dict)      # {name: those of a photograph}
     write: Path | None = None               # folder that receives the pictures
     recognise: Callable | None = None       # (picture, its name) -> label map (H, W)
     recogniser: str = 'none'                # what that is
@@ -88,7 +89,11 @@ def score_pictures(evaluation, title, folder, render):
         picture, values = render(pair, label, photo)
         counts = e.recognise and measures.count_pixels(
             e.recognise(picture, f'{folder}/{pair.name}'), label, e.void, e.config.n_labels)
-        results.append((values, counts, pair.name, picture if pair.name in e.shown else None))
+        if e.vgg and pair.name not in e.photo_features:
+            e.photo_features[pair.name] = measures.vgg_features(e.vgg, photo)
+        features = e.vgg and (measures.vgg_features(e.vgg, picture), e.photo_features[pair.name])
+        results.append((values, counts, features, pair.name,
+                        picture if pair.name in e.shown else None))
         if e.write and folder:
             path = e.write / folder / f'{pair.name}.png'
             make_folder(path.parent)
@@ -96,10 +101,12 @@ def score_pictures(evaluation, title, folder, render):
         progress(done)
     if e.shared:
         results = sum(distributed.all_gather(results), [])
-    values, counts, names, shown = zip(*results)
+    values, counts, features, names, shown = zip(*results)
     row = {'name': title, **{key: float(np.mean([x[key] for x in values])) for key in values[0]}}
     if e.recognise:
         row |= measures.segmentation_scores(counts, e.label_names)
+    if e.vgg:
+        row['frechet'] = measures.frechet_distance(*map(torch.stack, zip(*features)))
     return row, dict(zip(names, shown))
 
 

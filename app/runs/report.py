@@ -32,7 +32,8 @@ MEASURES = {'pixel_accuracy': ('pixel accuracy %', 100, '.1f'),
             'mean_iou': ('mean IoU %', 100, '.1f'),
             'pixel_accuracy_with_void': ('with void', 100, '.1f'),
             'l1': ('L1', 1, '.1f'), 'psnr': ('PSNR', 1, '.2f'), 'ssim': ('SSIM', 1, '.3f'),
-            'diversity': ('diversity', 1, '.1f'), 'vgg_diversity': ('in VGG-19', 1, '.3f')}
+            'frechet': ('Fréchet', 1, '.1f'), 'diversity': ('diversity', 1, '.1f'),
+            'vgg_diversity': ('in VGG-19', 1, '.3f')}
 
 
 def read_csv_columns(path):

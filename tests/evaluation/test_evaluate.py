@@ -12,7 +12,9 @@ import torch
 from app.datasets import inspection, layouts
 from app.evaluation import measures
 from app.runs import checkpoints, runs
-from conftest import BARE, TINY
+from conftest import BARE, TINY, random_vgg_weights
+import data
+import nets
 
 
 # --------------------------------------------------------------------------------------- by hand
@@ -87,6 +89,20 @@ def test_diversity_by_hand():
         {'diversity': 10}, abs=1e-3)
 
 
+@pytest.mark.parametrize('n, m', [(40, 30), (3, 2)])        # more and fewer vectors than features
+def test_frechet_distance_by_hand(n, m):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(n, 5)) * rng.random(5), rng.normal(size=(m, 5)) + 0.3
+    cov_x, cov_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    roots = np.sqrt(np.linalg.eigvals(cov_x @ cov_y).astype(complex)).real
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cov_x + cov_y) - 2 * roots.sum()
+    x, y = torch.from_numpy(x), torch.from_numpy(y)
+    assert measures.frechet_distance(x, y) == pytest.approx(expected, rel=1e-5)
+    assert measures.frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert measures.frechet_distance(x[:1], y[:1]) == pytest.approx(
+        float((x[0] - y[0]).square().sum()))                # one picture has no covariance
+
+
 def test_held_out_pictures_are_spread():
     seen, held = inspection.hold_out(list(range(10)), 2)
     assert held == [2, 7] and sorted(seen + held) == list(range(10))
@@ -147,6 +163,21 @@ def test_evaluate(brief_judge, command, run, scenes, tmp_path):
                              'none', '--size', '32x16')
     assert code == 0 and 'void none' in out and 'other, step 6' in out, err
     assert (tmp_path / 'more' / 'fake-other' / 'toy_0001.png').exists()
+
+
+def test_frechet_distance_of_pictures(brief_judge, command, run, tmp_path):
+    """It is that of the features of the pictures which --write writes."""
+    state = random_vgg_weights()
+    torch.save(state, 'vgg.pth')
+    code, out, err = command('evaluate', '--run', run, '--vgg', 'vgg.pth', '--write', 'pictures')
+    assert code == 0 and 'Fréchet' in out, err
+    rows = json.loads((run / 'evaluation' / 'scores.json').read_text())['rows']
+    assert rows[0]['frechet'] == pytest.approx(0, abs=1e-6) and rows[2]['frechet'] > 0
+    vgg = nets.VGG19(state, normalise=True)
+    real, fake = (torch.stack([
+        measures.vgg_features(vgg, data.to_tensor(np.asarray(Image.open(path))))
+        for path in sorted(Path('pictures', place).iterdir())]) for place in ('real', 'fake'))
+    assert rows[1]['frechet'] == pytest.approx(measures.frechet_distance(fake, real), rel=1e-3)
 
 
 def test_size_may_change_the_proportions(brief_judge, command, scenes, tmp_path):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from conftest import random_vgg_weights
 import data
 import nets
 
@@ -133,18 +134,7 @@ def test_a_score_sees_70x70_pixels():
 
 
 def test_vgg19_taps_and_strict_weights():
-    torch.manual_seed(0)
-    layers = [64, 64, 'M', 128, 128, 'M', *[256] * 4, 'M', *[512] * 4, 'M', *[512] * 4]
-    channels, index, state = 3, 0, {}
-    for width in layers:
-        if width != 'M':
-            weight = torch.randn(width, channels, 3, 3) * (2 / channels / 9) ** 0.5
-            state[f'features.{index}.weight'] = weight
-            state[f'features.{index}.bias'] = torch.randn(width) * 0.1
-            channels, index = width, index + 1
-        index += 1
-    state['classifier.0.weight'] = torch.zeros(1)
-
+    state = random_vgg_weights()
     net = nets.VGG19(state)
     x = torch.randn(1, 3, 32, 48)
     taps = net(x)
