@@ -72,7 +72,7 @@ def parse_arguments(description, steps, steps_help, seeds=3, **more):
     parser.add_argument('--vgg', metavar='PATH',
                         help='weights of VGG-19, to measure the Fréchet distance as well')
     for name, settings in more.items():
-        parser.add_argument(f'--{name}', **settings)
+        parser.add_argument(f'--{name.replace("_", "-")}', **settings)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     return args
@@ -81,7 +81,9 @@ def parse_arguments(description, steps, steps_help, seeds=3, **more):
 def copy_few_pictures(source, folder, choose):
     """Make the data set `folder` of the training pictures that choose(list of paths) returns and
     the whole split val of the data set `source`."""
-    for role in ('img', 'label'):
+    for role in ('img', 'label', 'inst'):
+        if not (source / f'train_{role}').exists():     # instance maps are not needed
+            continue
         (folder / f'train_{role}').mkdir(parents=True, exist_ok=True)
         for path in choose(sorted((source / f'train_{role}').iterdir())):
             shutil.copy(path, folder / f'train_{role}')
