@@ -38,14 +38,16 @@ def diversity(samples, regions, vgg=None):
     levels}, with a nets.VGG19 also 'vgg_diversity', by losses.vgg_loss. samples: at least two
     pictures (C, H, W), uint8 or float in [-1, 1]. regions: (H, W) ids, of equal weight each."""
     _, index, pixels = regions.unique(return_inverse=True, return_counts=True)
-    distances = {'diversity': [], 'vgg_diversity': []}
-    for a, b in combinations([data.to_float(sample)[None] for sample in samples], 2):
-        difference = (a - b).abs().mean((0, 1)).cpu().flatten() * 127.5
-        distances['diversity'].append((index.flatten().bincount(difference) / pixels).mean())
-        if vgg:
-            device = next(vgg.parameters()).device
-            distances['vgg_diversity'].append(losses.vgg_loss(vgg(a.to(device)), vgg(b.to(device))))
-    return {name: float(torch.stack(values).mean()) for name, values in distances.items() if values}
+    images = [data.to_float(sample)[None] for sample in samples]
+    differences = [(a - b).abs().mean((0, 1)).cpu().flatten() * 127.5
+                   for a, b in combinations(images, 2)]
+    distances = {'diversity': [(index.flatten().bincount(difference) / pixels).mean()
+                               for difference in differences]}
+    if vgg:
+        device = next(vgg.parameters()).device
+        distances['vgg_diversity'] = [losses.vgg_loss(a, b) for a, b in combinations(
+            [vgg(image.to(device)) for image in images], 2)]
+    return {name: float(torch.stack(values).mean()) for name, values in distances.items()}
 
 
 def vgg_features(vgg, picture):
