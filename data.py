@@ -34,7 +34,7 @@ class InputError(ValueError):
 
 def derive_seed(*numbers):
     """Derive one seed from whole numbers >= 0, for example from (seed, step). All random draws
-    depend on such numbers alone, so a resumed run repeats them."""
+    depend on such numbers alone, so a resumed run repeats them. Zeros at the end change nothing."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
@@ -64,7 +64,7 @@ def connected_components(label):
 
 def resize(array, size, nearest=False):
     """Resize an (H, W) or (H, W, C) ndarray to `size` (width, height): by nearest neighbour, or
-    bicubic with antialiasing to (H, W, C). None, or the size that it has: it stays as it is."""
+    bicubic with antialiasing to (H, W, C). `size` None is that of the array."""
     if size is None or tuple(size) == array.shape[1::-1]:
         return array
     if nearest:
@@ -186,9 +186,9 @@ class ResumableBatchSampler(torch.utils.data.Sampler):
 
 
 def find_present_labels(label, n_labels):
-    """Find the labels whose one-hot channels a batch needs: all that occur, and absent ones
-    up to a number of 4, 12, 20 ... Then few different tensor shapes occur. With a boundary map
-    and 3 features or colours these are 8, 16, 24 ... channels, as GPUs prefer them.
+    """Choose the labels whose one-hot channels a batch gets: all that occur, filled up with absent
+    ones to 4, 12, 20 ... labels. Then few different tensor shapes occur. With a boundary map and
+    3 features or colours these are 8, 16, 24 ... channels, as GPUs prefer them.
 
     label: integer tensor of any shape on the CPU. Returns (L,) int64, or None for all labels."""
     counts = label.flatten().bincount(minlength=n_labels)

@@ -2,7 +2,6 @@
 
 A run is any object with `config`, `G`, `E` (or None), `device` and `precision`, as train.Run."""
 from collections import namedtuple
-import math
 
 import torch
 
@@ -62,28 +61,15 @@ def scene_styles(run, scene, clusters=None, photo=None, seed=None, chosen=None):
     return vectors
 
 
-def min_input_side(config):
-    """The smallest width and height that G and E take."""
-    encoder = 2 * (config.encoder_scale << config.n_down_encoder) if config.features else 1
-    generator = 1 << config.n_down + config.n_enhancers
-    return max(generator if config.model == 'unet' else 2 * generator, encoder)
-
-
-def network_multiple(config):
-    """The number that width and height must be multiples of for G and E."""
-    encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
-    return math.lcm(1 << config.n_down + config.n_enhancers, encoder)
-
-
 def pad(run, *maps):
     """Move (1, C, H, W) tensors (or None) to the run's device, and pad them to a size that its
     networks take (docs/differences.md, 13)."""
-    multiple, smallest = network_multiple(run.config), min_input_side(run.config)
+    multiple, smallest = nets.network_multiple(run.config), nets.min_input_side(run.config)
     return [x if x is None else data.pad_to_multiple(data.upload(x, run.device), multiple, smallest)
             for x in maps]
 
 
-def run_generator(run, label, inst, features, noise=0, present_labels=None):
+def run_generator(run, label, inst, features, noise_seed=0, present_labels=None):
     """Make pictures with G. Its input is built only here: one-hot label map, boundary map and
     features (paper sections 3.3 and 3.4).
 
@@ -91,7 +77,7 @@ def run_generator(run, label, inst, features, noise=0, present_labels=None):
         (see pad).
     inst: (N, 1, H, W) integer, or None.
     features: (N, feat, H, W), or None.
-    noise: seed of the U-Net's dropout.
+    noise_seed: of the U-Net's dropout.
     present_labels: (L,), see data.find_present_labels, or None for all labels.
     Returns the pictures (N, C, H, W) in [-1, 1] and what data.condition returns, for D."""
     c = run.config
@@ -101,17 +87,17 @@ def run_generator(run, label, inst, features, noise=0, present_labels=None):
         generator_input = data.concat_channels(condition, features)
         condition = generator_input[:, :condition.shape[1]].detach()        # a view: no second copy
     if c.model == 'unet':
-        torch.manual_seed(noise)
+        torch.manual_seed(noise_seed)
     nets.set_present_labels(present_labels, run.G)
     return run.G(generator_input), condition
 
 
 @torch.inference_mode()
-def synthesise(run, scene, vectors=None, noise=0):
+def synthesise(run, scene, vectors=None, noise_seed=0):
     """Make one picture of a scene of any size.
 
     vectors: (I, feat), the style of each region, or None without an encoder.
-    noise: seed of the U-Net's dropout.
+    noise_seed: of the U-Net's dropout.
     Returns (1, C, H, W) float32 in [-1, 1]."""
     h, w = scene.label.shape[-2:]
     label, inst, region_index = pad(run, scene.label, scene.inst,
@@ -121,5 +107,5 @@ def synthesise(run, scene, vectors=None, noise=0):
     present = scene.present_labels
     present = present if present is None else data.upload(present, run.device)
     with nets.arithmetic(run.device, run.precision):
-        picture, _ = run_generator(run, label, inst, features, noise, present)
+        picture, _ = run_generator(run, label, inst, features, noise_seed, present)
     return picture[..., :h, :w].float()

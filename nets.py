@@ -6,6 +6,7 @@ G1, G2, G3, E and D use the official parameter names, so official checkpoints lo
 uses torchvision's. Networks behave the same in training and in use: InstanceNorm keeps no
 statistics. The pictures of a batch are independent."""
 from functools import partial
+import math
 import re
 
 import torch
@@ -52,7 +53,8 @@ def arithmetic(device, precision, tune=False):
 # ------------------------------------------------------------------------------------ the layers
 
 class OneHotConv2d(nn.Conv2d):
-    """The first convolution of a network. Its first input channels are one-hot labels.
+    """The first convolution of a network. Its first input channels are one-hot labels, except in E
+    and where label maps are pictures; then nothing is omitted.
 
     If a label does not occur in a batch, its channel is zero, so the input may omit it. Then
     `present`, (L,) int64, lists the labels of the first L channels (see set_present_labels), and
@@ -108,8 +110,7 @@ def conv_block(c_in, c_out, kernel, conv=nn.Conv2d, **kwargs):
 
 def up_block(c_in, c_out, up):
     """Layers that double the size, with a convolution of kind `up`, see up_conv."""
-    conv = up_conv(c_in, c_out, 3, up, output_padding=1)
-    return [conv, nn.InstanceNorm2d(c_out), nn.ReLU(True)]
+    return conv_block(c_in, c_out, 3, up_conv, up=up, output_padding=1)
 
 
 def up_conv(c_in, c_out, kernel, up, output_padding=0):
@@ -269,8 +270,8 @@ class UNet(nn.Module):
     6.1.1): 4x4 convolutions of stride 2 down to a few pixels and up again (C64, C128, C256,
     C512 ...), with a skip connection at every level.
 
-    Its noise z is dropout in the three innermost layers of the way up, also when generating. Its
-    batch norm sees batches of one picture, which equals instance norm.
+    Its noise z is dropout in the three innermost layers of the way up, also when generating.
+    pix2pix has batch norm with batches of one picture. That equals instance norm, which is here.
 
     forward: as GlobalGenerator's, but H and W may be 2 ** n_down."""
 
@@ -487,6 +488,19 @@ class VGG19(nn.Module):
 def has_boundary(config):
     """Whether G and D see the instance boundary map (paper section 3.3)."""
     return config.boundary and config.instances != 'none'
+
+
+def min_input_side(config):
+    """The smallest width and height that G and E take."""
+    encoder = 2 * (config.encoder_scale << config.n_down_encoder) if config.features else 1
+    generator = 1 << config.n_down + config.n_enhancers
+    return max(generator if config.model == 'unet' else 2 * generator, encoder)
+
+
+def network_multiple(config):
+    """The number that width and height must be multiples of for G and E."""
+    encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
+    return math.lcm(1 << config.n_down + config.n_enhancers, encoder)
 
 
 def constructors(config):

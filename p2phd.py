@@ -33,6 +33,7 @@ def train(args):
     they begin with the weights of another run."""
     from app.datasets import inspection
     from app.runs import configurations, devices, folders, transfer
+    from train import encoder_is_trained
     source = dataset_fields(args)
     base = transfer.read_base(args.base, args.official_labels) if hasattr(args, 'base') else None
     found = inspection.inspect_dataset(source, thorough=source.skip_bad)
@@ -47,9 +48,8 @@ def train(args):
         config, load_weights = configurations.make_config(given, found), None
     configurations.complete_config(config, found.pairs, found.sizes)
     devices.set_precision(config, device, given.get('precision'), base.training if base else ())
-    trains_encoder = config.features and config.encoder_scale == 1
     log_info(wrap(inspection.summarise(found, source.split)
-                  + ', the encoder is trained as well' * trains_encoder))
+                  + ', the encoder is trained as well' * encoder_is_trained(config)))
     return start(args, config, folder, device, found.pairs, load_weights)
 
 
@@ -100,8 +100,8 @@ def start(args, config, folder, device, pairs, load_weights=None):
 
 
 def resume(args):
-    """Continue a run with its own settings. The result is identical to that of an uninterrupted
-    run, to the bit."""
+    """Continue a run with its own settings. On the CPU, with the same number of threads, the result
+    is identical to that of an uninterrupted run, to the bit."""
     from app.datasets import inspection
     from app.evaluation.scoring import training_scorer
     from app.runs import configurations, devices, distributed, folders, runs, training
@@ -152,8 +152,8 @@ def cluster(args):
 
 
 def generate(args):
-    """Turn label maps into pictures (paper section 3.4). The style of an instance is the most
-    frequent one of its label, drawn (--sample), chosen (--style), or of a photograph (--encode)."""
+    """Turn label maps into pictures (paper section 3.4). An instance has the most frequent style of
+    its label. --sample draws it, --style chooses it, --encode takes it from a photograph."""
     from app.runs import devices, folders, generation, memory, run_styles
     folder, run = commands.load_trained_run(args, built_in=True)
     draws_styles = args.sample and run.config.model != 'unet'   # a U-Net draws dropout masks
@@ -194,7 +194,7 @@ def main(words):
     """Run a command line, a list of words. Return the exit code; 2 is a user error, which one line
     on stderr explains. Exit with code 2 where the parser refuses the words."""
     args = parser.parse(words, __doc__)
-    several = os.environ.get('WORLD_SIZE', '') not in ('', '1')     # see app/runs/distributed.py
+    several_processes = os.environ.get('WORLD_SIZE', '') not in ('', '1')
     try:
         commands.check_versions()
         check_flags(args)
@@ -208,17 +208,17 @@ def main(words):
         warn(f'p2phd {args.command}: interrupted')
         return 130
     except (OSError, MemoryError, RuntimeError, ValueError) as error:
-        message = commands.explain(error, several)
+        message = commands.explain(error, several_processes)
         if message is None:
             raise
-        if several:
-            sys.stderr = sys.__stderr__
+        if several_processes:
+            sys.stderr = sys.__stderr__     # app/runs/distributed.py silences all but one process
             message = f'process {os.environ.get("RANK")}: {message}'
-        if several and commands.is_common(error):
+        if several_processes and commands.is_common(error):
             parser.wait_for_main_process()
         else:
             warn(f'p2phd {args.command}: {message}')
-        if several:                                         # a normal exit could hang
+        if several_processes:                               # a normal exit could hang
             os._exit(2)
         return 2
 

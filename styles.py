@@ -29,7 +29,7 @@ def encode(E, image, regions, scale=1):
         return E(image, regions)
     with torch.no_grad():
         small = F.interpolate(image, scale_factor=1 / scale, mode='bicubic', antialias=True)
-        return E(small, regions)
+        return E(small.clamp(-1, 1), regions)
 
 
 def broadcast_to_pixels(vectors, region_index):
@@ -50,7 +50,7 @@ def gather_instances(features, region_index, n):
 def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
     """Encode every instance of a data.PairedDataset with an area of at least `min_pixels`.
 
-    dataset: without augmentation; E takes the sizes of its pictures.
+    dataset: without augmentation, with `multiple` as in nets.network_multiple.
     indices: of the pictures to encode, or None for all.
     progress: called with the number of pictures done.
     Returns vectors (T, feat) float32 and labels (T,) int64, on the CPU."""

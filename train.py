@@ -154,7 +154,7 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
     `skipped`, 1 if a loss or a gradient was not finite and the weights stay as they were, else 0.
     """
     t, compute = run.config.training, run.forward_backward or forward_backward
-    for optimizer in (run.opt_G, run.opt_D):    # graphs add to gradients that stay where they are
+    for optimizer in (run.opt_G, run.opt_D):    # CUDA graphs need the gradients at fixed addresses
         optimizer.zero_grad(set_to_none=compute is forward_backward)
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(run.step, t)
@@ -165,8 +165,8 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
     parts = [(None,) * t.accumulate if maps is None else maps.chunk(t.accumulate)
              for maps in (label, inst, image)]
     for i, part in enumerate(zip(*parts)):
-        noise = data.derive_seed(t.seed, run.step, rank * t.accumulate + i)
-        part_terms = compute(run, *part, present_labels, noise)
+        noise_seed = data.derive_seed(t.seed, run.step, rank * t.accumulate + i)
+        part_terms = compute(run, *part, present_labels, noise_seed)
         terms = {name: merge_term(name, terms.get(name), value)
                  for name, value in part_terms.items()}
     terms = {name: value if name in MIN_MAX_TERMS else value / t.accumulate
@@ -192,11 +192,11 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
     return {**terms, 'skipped': skipped}
 
 
-def forward_backward(run, label, inst, image, present_labels, noise):
+def forward_backward(run, label, inst, image, present_labels, noise_seed):
     """Compute the losses of G and D, paper eq. 5, for a part of a batch, and add their gradients,
     times 1 / t.accumulate, to the parameters. See train_step for arguments and terms.
 
-    noise: seed of the U-Net's dropout and of augmentation."""
+    noise_seed: seed of the U-Net's dropout and of augmentation."""
     c, t, D = run.config, run.config.training, run.D
     with nets.arithmetic(run.device, run.precision, run.tune):
         # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
@@ -204,11 +204,12 @@ def forward_backward(run, label, inst, image, present_labels, noise):
         if c.features:
             regions = styles.style_regions(c, label, inst)
             features = styles.encode(run.E, image, regions, c.encoder_scale)
-        fake, condition = generate.run_generator(run, label, inst, features, noise, present_labels)
+        fake, condition = generate.run_generator(run, label, inst, features, noise_seed,
+                                                 present_labels)
         # D1, D2 and D3 score (s, G(s)) and (s, x).
         fake_leaf = fake.detach().requires_grad_()      # separates the graphs of G and D
         nets.set_present_labels(present_labels, D)
-        draws = draw_augmentations(len(image), *image.shape[-2:], noise) if t.augment else None
+        draws = draw_augmentations(len(image), *image.shape[-2:], noise_seed) if t.augment else None
         fake_scales = D(discriminator_input(condition, fake_leaf, draws))
         real_scales = D(discriminator_input(condition, image, draws))
         vgg_features = (run.vgg(fake_leaf), run.vgg(image)) if run.vgg else None
@@ -220,7 +221,8 @@ def forward_backward(run, label, inst, image, present_labels, noise):
         d_terms = losses.discriminator_loss(fake_scales, real_scales, t.gan)
 
     # G's loss needs only the gradient of the fake, D's loss only those of D's weights. The graphs
-    # of VGG and D are freed before G's backward pass.
+    # of VGG and D are freed before G's backward pass. requires_grad tells app/runs/fast_layers.py,
+    # whose autograd functions cannot see it, that D's weights need no gradient.
     g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 3
     terms = {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
     D.requires_grad_(False)

@@ -69,7 +69,8 @@ def main_styles(clusters, labels):
 
 class Editor:
     """A State that is edited, its history, and the run that makes its picture. photo: (1, C, H, W)
-    in [-1, 1]. clusters, noise, size: see styles.cluster, generate.synthesise, generate.Scene."""
+    in [-1, 1]. clusters, size: see styles.cluster and generate.Scene. noise: the noise_seed of
+    generate.synthesise."""
 
     def __init__(self, run, clusters, state, photo=None, noise=0, size=None):
         self.run, self.config, self.clusters = run, run.config, clusters

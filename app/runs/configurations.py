@@ -7,7 +7,7 @@ from app.common.console import warn
 from app.common.errors import UserError
 from app.common.files import resolve_path
 from app.datasets import inspection
-from generate import min_input_side, network_multiple
+from nets import min_input_side, network_multiple
 import train
 
 

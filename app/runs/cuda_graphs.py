@@ -30,14 +30,14 @@ class GraphedPass:
     def __init__(self):
         self.graphs, self.pool, self.largest = {}, None, 0
 
-    def __call__(self, run, label, inst, image, present_labels, noise):
+    def __call__(self, run, label, inst, image, present_labels, noise_seed):
         inputs = label, inst, image, present_labels
         if run.forward_backward is not self:        # it failed for the first part of this batch
-            return train.forward_backward(run, *inputs, noise)
+            return train.forward_backward(run, *inputs, noise_seed)
         trained = train.trainable_parameters(run)           # fewer while a part of G is frozen
         key = (len(trained), *(None if x is None else (x.shape, x.dtype) for x in inputs))
         if key not in self.graphs and not self.try_capture(key, run, inputs, trained):
-            return train.forward_backward(run, *inputs, noise)
+            return train.forward_backward(run, *inputs, noise_seed)
         graph, copies, names, values = self.graphs[key]
         for copy, x in zip(copies, inputs):
             if x is not None:

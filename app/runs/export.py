@@ -15,7 +15,7 @@ from app.datasets.pairs import lookup_array
 from app.runs import configurations, folders
 from app.runs.checkpoints import copy_tree, list_checkpoints
 import data
-from generate import min_input_side, network_multiple
+from nets import min_input_side, network_multiple
 import nets
 
 

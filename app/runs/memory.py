@@ -113,7 +113,7 @@ def check_picture(run, size, name):
     if w * h <= LARGE_PIXELS or free is None:
         return
     from torch._subclasses.fake_tensor import FakeTensorMode     # takes long to import
-    multiple = generate.network_multiple(c)
+    multiple = nets.network_multiple(c)
     shape = -(-h // multiple) * multiple, -(-w // multiple) * multiple
     with (torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory,
           nets.arithmetic(run.device, run.precision)):

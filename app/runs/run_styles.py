@@ -18,7 +18,7 @@ from app.datasets import inspection
 from app.datasets.pairs import PairReader, open_dataset
 from app.runs import configurations, distributed, official
 import data
-import generate
+import nets
 import styles
 
 
@@ -53,7 +53,7 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
         configurations.require_large_pictures(c, root, sizes)
     dataset = open_dataset(inspection.train_and_heldout(c, pairs)[0],
                            PairReader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size),
-                           multiple=generate.network_multiple(c), workers=t.workers)
+                           multiple=nets.network_multiple(c), workers=t.workers)
     clusters = cluster_dataset(run, dataset, k, min_pixels, seed, shared=shared)
     counts = clusters['counts']
     log_info(f'{folder}: {(counts > 0).sum()} styles of {counts.any(1).sum()} labels from '
@@ -154,7 +154,7 @@ def parse_style_flags(choices, clusters):
 
 
 def format_scene_styles(config, region_styles, noise):
-    """Return the styles of a scene as JSON. noise: see generate.synthesise.
+    """Return the styles of a scene as JSON. noise: noise_seed of generate.synthesise.
     region_styles: {id of a region: (index among its label's styles or None, features)}."""
     return json.dumps({
         'format': 1, 'styles_of': config.features_of, 'noise': noise, 'styles': {

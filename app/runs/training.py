@@ -19,7 +19,7 @@ from app.runs import (checkpoints, configurations, cuda_graphs, devices, distrib
                       memory, report, runs)
 from app.runs.hooks import MOST_SHOWN, make_hook, prepare_run_folder
 import data
-import generate
+import nets
 import train
 
 # A data.PairedDataset, items that are not trained on for sheets, and nets.VGG19 or None.
@@ -38,7 +38,7 @@ def load_training_data(config, folder, pairs):
     heldout = heldout or inspection.other_split_pairs(config, MOST_SHOWN,
                                                       configurations.min_training_side(config))
     read = PairReader(config, config.size)
-    same = {'crop': t.crop, 'multiple': generate.network_multiple(config)}
+    same = {'crop': t.crop, 'multiple': nets.network_multiple(config)}
     dataset = open_dataset(pairs, read, cache, flip=t.flip, jitter=t.jitter, seed=t.seed,
                            workers=t.workers, **same)
     dataset[0, 0]                           # an error now, not after networks are built

@@ -12,6 +12,7 @@ from torch import nn
 from conftest import random_vgg_weights
 import data
 import nets
+import styles
 
 
 @pytest.mark.parametrize('net, shape', [
@@ -131,6 +132,17 @@ def test_a_score_sees_70x70_pixels():
     net(x)[0][-1][0, 0, 10, 10].backward()
     seen = x.grad[0, 0].nonzero()
     assert (seen.amax(0) - seen.amin(0) + 1).tolist() == [70, 70]
+
+
+def test_the_encoder_gets_reduced_pictures_in_their_range():
+    """Bicubic resizing overshoots at edges."""
+    ranges = []
+    image = torch.ones(1, 3, 32, 32)
+    image[..., :16] = -1
+    styles.encode(lambda small, regions: ranges.append((small.shape, small.aminmax())), image,
+                  None, scale=2)
+    (shape, (low, high)), = ranges
+    assert shape == (1, 3, 16, 16) and low >= -1 and high <= 1
 
 
 def test_vgg19_taps_and_strict_weights():
