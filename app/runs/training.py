@@ -142,11 +142,14 @@ def start(run, folder, loaded, make_score, dry_run=False):
     frozen = f'; only the new enhancer until step {t.fix_global_steps}' * bool(t.fix_global_steps)
     saved, drawn = ('at the end' if often >= t.total_steps else f'every {often} steps'
                     for often in (t.save_every, t.sample_every))
+    advice = ['  losses    without the perceptual loss; with --vgg, pictures are clearer after the '
+              'same time'] if not t.vgg and c.out_channels == 3 and c.model != 'unet' else []
     for line in (f'{folder}: {size}, {t.total_steps} steps of {t.batch} on {where} in '
                  f'{t.precision}, weights {weights}',
                  f'  pictures  {n} to train on, {plural(len(loaded.shown), "other")} to look at',
                  f'  schedule  {t.total_steps * t.batch / n:.1f} epochs; learning rate {t.lr:g} '
                  f'until step {t.decay_start}{decay}{frozen}',
+                 *advice,
                  f'  writes    a checkpoint of {memory.checkpoint_bytes(run) / 1e9:.2g} GB {saved} '
                  f'(the newest {t.keep} stay); a sheet of pictures {drawn}; index.html'):
         log_info(wrap(line, 12))
