@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from app.common.errors import UserError
 import data
 import losses
+import nets
 
 RESAMPLES = 1000                            # of the bootstrap
 
@@ -44,17 +45,22 @@ def diversity(samples, regions, vgg=None):
     distances = {'diversity': [(index.flatten().bincount(difference) / pixels).mean()
                                for difference in differences]}
     if vgg:
-        device = next(vgg.parameters()).device
-        distances['vgg_diversity'] = [losses.vgg_loss(a, b) for a, b in combinations(
-            [vgg(image.to(device)) for image in images], 2)]
+        features = [vgg_features(vgg, image) for image in images]
+        distances['vgg_diversity'] = [losses.vgg_loss(a, b) for a, b in combinations(features, 2)]
     return {name: float(torch.stack(values).mean()) for name, values in distances.items()}
 
 
-def vgg_features(vgg, picture):
+def vgg_features(vgg, image):
+    """Return what a nets.VGG19 returns for a picture (1, 3, H, W), float in [-1, 1]."""
+    device = next(vgg.parameters()).device
+    with nets.arithmetic(device, 'fp32'):                   # in whatever arithmetic the run is
+        return vgg(image.to(device))
+
+
+def mean_features(vgg, picture):
     """Return the means over positions of the last layer of a nets.VGG19, a tensor (512,) on the
-    CPU, for a picture (C, H, W), uint8 or float in [-1, 1]."""
-    image = data.to_float(picture[None]).to(next(vgg.parameters()).device)
-    return vgg(image)[-1].mean((0, 2, 3)).cpu()
+    CPU, for a picture (3, H, W), uint8 or float in [-1, 1]."""
+    return vgg_features(vgg, data.to_float(picture[None]))[-1].mean((0, 2, 3)).cpu()
 
 
 def frechet_distance(x, y):

@@ -175,7 +175,7 @@ def test_frechet_distance_of_pictures(brief_judge, command, run, tmp_path):
     assert rows[0]['frechet'] == pytest.approx(0, abs=1e-6) and rows[2]['frechet'] > 0
     vgg = nets.VGG19(state, normalise=True)
     real, fake = (torch.stack([
-        measures.vgg_features(vgg, data.to_tensor(np.asarray(Image.open(path))))
+        measures.mean_features(vgg, data.to_tensor(np.asarray(Image.open(path))))
         for path in sorted(Path('pictures', place).iterdir())]) for place in ('real', 'fake'))
     assert rows[1]['frechet'] == pytest.approx(measures.frechet_distance(fake, real), rel=1e-3)
 
