@@ -271,7 +271,7 @@ class UNet(nn.Module):
     C512 ...), with a skip connection at every level.
 
     Its noise z is dropout in the three innermost layers of the way up, also when generating.
-    pix2pix has batch norm with batches of one picture. That equals instance norm, which is here.
+    pix2pix has batch norm with batches of one picture. That equals instance norm, used here.
 
     forward: as GlobalGenerator's, but H and W may be 2 ** n_down."""
 

@@ -119,10 +119,15 @@ def train_all(train_one, jobs, args):
         list(pool.map(lambda job: train_one(*job, args), jobs))
 
 
+def given(flag, value):
+    """Return the words of a flag, none without a value."""
+    return [] if value is None else [flag, value]
+
+
 def score_runs(words, out, vgg=None, threads=1):
     """Evaluate runs into the folder `out`, unless that is done. Return {name of a run: its row of
     scores.json}, and the protocol. vgg: path of the weights of VGG-19, or None."""
-    log, words = out.with_name('evaluate.log'), [*words, *(['--vgg', vgg] if vgg else [])]
+    log, words = out.with_name('evaluate.log'), [*words, *given('--vgg', vgg)]
     if not (out / 'scores.json').exists() and run_program(
             ['evaluate', *words, '--out', out], log, threads):
         sys.exit(f'{out}: evaluation failed; see {log}')
@@ -198,7 +203,7 @@ def main():
         size={'default': '256x128', 'metavar': 'WxH', 'help': 'default: 256x128'},
         only={'nargs': '+', 'type': lambda name: variant(name) and name, 'metavar': 'NAME',
               'default': list('abcdefgh'),
-              'help': f'variants (default: a to h; without --vgg, d and dn are left out): '
+              'help': 'variants (default: a to h; without --vgg, d and dn are left out): '
                       f'{", ".join(VARIANTS)}'})
     names = [name for name in dict.fromkeys(args.only)
              if args.vgg or '--vgg' not in variant(name)[1]]

@@ -9,8 +9,8 @@ judge that was trained on all training pictures, and prints a table: mean over t
 and maximum. The sheets are in few/scores-*. Started again, it continues: what is finished is not
 repeated.
 """
-from experiment import (NETWORK, copy_few_pictures, parse_arguments, print_head, score_runs,
-                        table_row, train_all, train_to_end)
+from experiment import (NETWORK, copy_few_pictures, given, parse_arguments, print_head,
+                        score_runs, table_row, train_all, train_to_end)
 
 FLAGS = {                                   # name of a run: its flags of train
     'plain': '--no-flip',                   # the default is to flip
@@ -19,11 +19,6 @@ FLAGS = {                                   # name of a run: its flags of train
     'both': '--flip --jitter 1.3 --augment',
     'from': '--no-flip --from {base}',      # with --base
     'from-augment': '--no-flip --augment --from {base}'}
-
-
-def given(flag, value):
-    """Return the words of a flag, none without a value."""
-    return [] if value is None else [flag, value]
 
 
 def train_run(name, n, seed, args):

@@ -91,7 +91,8 @@ def score_pictures(evaluation, title, folder, render):
             e.recognise(picture, f'{folder}/{pair.name}'), label, e.void, e.config.n_labels)
         if e.vgg and pair.name not in e.photo_features:
             e.photo_features[pair.name] = measures.mean_features(e.vgg, photo)
-        features = e.vgg and (measures.mean_features(e.vgg, picture), e.photo_features[pair.name])
+        features = e.vgg and (e.photo_features[pair.name] if picture is photo else
+                              measures.mean_features(e.vgg, picture), e.photo_features[pair.name])
         results.append((values, counts, features, pair.name,
                         picture if pair.name in e.shown else None))
         if e.write and folder:
