@@ -1,6 +1,7 @@
 """Scores of runs side by side, and of one run during its training (paper section 4.1)."""
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 import json
@@ -165,9 +166,9 @@ def score_flat_colours(evaluation, training_pairs):
 
 
 def training_scorer(config, pairs, folder, device):
-    """Return score(run, clusters), which returns {measure: number} during training; the highest
-    first number is of the best checkpoint. None without --evaluate-every. pairs: all of the
-    training split. folder: the run's. UserError if there are no pictures to score."""
+    """Return score(run, clusters), which returns {measure: number} during training, the measure that
+    chooses best.pt first. None without --evaluate-every. pairs: all of the training split. folder:
+    the run's. UserError if there are no pictures to score."""
     if not config.training.evaluate_every:
         return None
     trained, held = inspection.train_and_heldout(config, pairs)
@@ -184,8 +185,11 @@ def training_scorer(config, pairs, folder, device):
         evaluation.recognise, _ = load_or_train_judge(evaluation, trained, device, folder.parent)
 
     def score(run, clusters):
+        if run.vgg:
+            evaluation.vgg = copy(run.vgg)                  # of the perceptual loss
+            evaluation.vgg.normalise = True                 # as in `evaluate`
         row, _ = score_run(evaluation, run, '', '', clusters)
-        return {name: row[name] for name in names}
+        return {name: row[name] for name in ('frechet', *names) if name in row}
     return score
 
 

@@ -146,12 +146,14 @@ def add_csv_row(path, text, values):
 
 
 def add_scores(run, folder, scores):
-    """Write a row of scores.csv, and best.pt where its first score is the largest so far."""
+    """Write a row of scores.csv, and best.pt if its first score is the best so far."""
     run.log.scores = add_csv_row(folder / 'scores.csv', run.log.scores,
                                  {'step': run.step, **scores})
     log_info(f'step {run.step}: '
              + '  '.join(f'{name} {value:.4g}' for name, value in scores.items()))
-    score = float(next(iter(scores.values())))
+    names = run.log.scores.splitlines()[0].split(',')       # of the first row, which may be older
+    first = min(scores.keys() & names, key=names.index)
+    score = -scores[first] if first == 'frechet' else scores[first]
     if run.log.best is None or math.isnan(run.log.best) or score > run.log.best:
         run.log.best = score
         best = runs.checkpoint_dict(run)

@@ -207,7 +207,7 @@ def catch_signals():
 def fit(run, folder, loaded, score=None):
     """Train from run.step to the end, to a signal, or to an error, in a folder that the caller has
     locked. Returns the exit code. score: score(run, clusters) returns {name: number} every
-    t.evaluate_every steps. The checkpoint with the largest first number is kept."""
+    t.evaluate_every steps. The checkpoint with the best first number is kept."""
     t, started, is_main = run.config.training, run.step, distributed.IS_MAIN
     memory.compare_memory(run)
     cuda_graphs.use_graphs(run)

@@ -311,6 +311,16 @@ def test_scores_while_training(brief_judge, command, scenes, tmp_path):
     assert code == 0 and 'going on at step 2' in out, err
     assert open('runs/b/scores.csv').read() == open('runs/a/scores.csv').read()
 
+    torch.save(random_vgg_weights(), 'vgg.pth')
+    code, out, err = command(*words, '--vgg', 'vgg.pth', '--run', 'runs/vgg')
+    rows = list(csv.DictReader(open('runs/vgg/scores.csv')))
+    assert code == 0 and 'mean_iou' in rows[0], err
+    best = min(rows, key=lambda row: (float(row['frechet']), int(row['step'])))
+    assert runs.read_run('runs/vgg', which='best')[1]['step'] == int(best['step'])
+    code, out, err = command('evaluate', '--run', 'runs/vgg', '--vgg', 'vgg.pth', '--out', 'out')
+    last = json.loads(Path('out/scores.json').read_text())['rows'][1]
+    assert code == 0 and last['frechet'] == pytest.approx(float(rows[-1]['frechet']), rel=1e-3)
+
     assert '--hold-out 6: there are 6 pictures' in refused(
         command, *words, '--hold-out', 6, '--run', 'runs/c')
     shutil.copytree(scenes, 'alone')
