@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from app.runs import report
 
 ROOT = Path(__file__).resolve().parent.parent
+JUDGE = {'help': 'as for evaluate; none: no segmentation scores'}
 MEASURES = {name: report.MEASURES[name] for name in (
     'pixel_accuracy', 'class_accuracy', 'mean_iou', 'l1', 'ssim', 'frechet')}
 NETWORK = '--ngf 32 --n-down 3 --n-blocks 6 --ndf 32 --n-scales 2'     # of all but a
@@ -204,13 +205,14 @@ def main():
         only={'nargs': '+', 'type': lambda name: variant(name) and name, 'metavar': 'NAME',
               'default': list('abcdefgh'),
               'help': 'variants (default: a to h; without --vgg, d and dn are left out): '
-                      f'{", ".join(VARIANTS)}'})
+                      f'{", ".join(VARIANTS)}'},
+        judge=JUDGE)
     names = [name for name in dict.fromkeys(args.only)
              if args.vgg or '--vgg' not in variant(name)[1]]
     runs = [(name, seed) for seed in range(args.seeds) for name in names]
     train_all(train_variant, runs, args)
     folders = {run: args.out / '{}-{}'.format(*run) for run in runs}
-    rows, protocol = score_runs(['--run', *folders.values()],
+    rows, protocol = score_runs(['--run', *folders.values(), *given('--judge', args.judge)],
                                 args.out / f'scores-{"-".join(names)}-{args.seeds}', args.vgg)
     print(f'\n{protocol}\n')
     print_head('', 'steps, hours')

@@ -9,7 +9,7 @@ judge that was trained on all training pictures, and prints a table: mean over t
 and maximum. The sheets are in few/scores-*. Started again, it continues: what is finished is not
 repeated.
 """
-from experiment import (NETWORK, copy_few_pictures, given, parse_arguments, print_head,
+from experiment import (JUDGE, NETWORK, copy_few_pictures, given, parse_arguments, print_head,
                         score_runs, table_row, train_all, train_to_end)
 
 FLAGS = {                                   # name of a run: its flags of train
@@ -41,6 +41,7 @@ def main():
         size={'default': '128x96', 'metavar': 'WxH', 'help': 'default: 128x96'},
         n_labels={'type': int, 'help': 'as for train'},
         void={'type': int, 'help': 'label that does not count'},
+        judge=JUDGE,
         base={'metavar': 'RUN', 'help': 'run for train --from; without it, this is left out'})
     names = [name for name in args.only if args.base or 'base' not in FLAGS[name]]
     for n in args.pictures:                 # spread over all, for neighbours are nearly the same
@@ -52,7 +53,8 @@ def main():
     print_head('')
     for n in args.pictures:
         folders = [args.out / f'{name}-{n}-{seed}' for name in names for seed in seeds]
-        rows, _ = score_runs(['--run', *folders, '--data', args.data, *given('--void', args.void)],
+        rows, _ = score_runs(['--run', *folders, '--data', args.data, *given('--void', args.void),
+                              *given('--judge', args.judge)],
                              args.out / f'scores-{n}-{"-".join(names)}-{args.seeds}', args.vgg)
         if n == args.pictures[0]:
             print(table_row('real photographs', [rows['real photographs']]))

@@ -190,7 +190,8 @@ class Parser(argparse.ArgumentParser):
         self.flag('--void', 'labels (names or numbers) that do not count, or none', string('LABEL'),
                   shown='those of the data set and --ignore-label', **SEVERAL)
         self.flag('--judge', 'segmentation network that recognises the pictures; trained and saved '
-                  'there if it does not exist', FILE, shown='a file beside the run')
+                  'there if it does not exist; none: no segmentation scores', FILE,
+                  shown='a file beside the run')
         self.flag('--predictions', 'label maps that another network predicted for the pictures of '
                   '--write, under the same names', FOLDER)
         self.flag('--write', 'folder for the pictures: real/ and fake/, paired by name', FOLDER)

@@ -166,9 +166,9 @@ def score_flat_colours(evaluation, training_pairs):
 
 
 def training_scorer(config, pairs, folder, device):
-    """Return score(run, clusters), which returns {measure: number} during training, the measure that
-    chooses best.pt first. None without --evaluate-every. pairs: all of the training split. folder:
-    the run's. UserError if there are no pictures to score."""
+    """Return score(run, clusters), which returns {measure: number} during training; the first
+    measure chooses best.pt. None without --evaluate-every. pairs: all of the training split.
+    folder: the run's. UserError if there are no pictures to score."""
     if not config.training.evaluate_every:
         return None
     trained, held = inspection.train_and_heldout(config, pairs)
@@ -230,7 +230,7 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     if flags.predictions:
         evaluation.recogniser = flags.predictions
         evaluation.recognise = partial(read_prediction, Path(flags.predictions), config)
-    elif config.n_labels:
+    elif config.n_labels and flags.judge != 'none':
         beside = Path() if is_built_in(folders[0]) else folders[0].absolute().parent
         with distributed.main_process_first():
             evaluation.recognise, evaluation.recogniser = load_or_train_judge(
@@ -325,10 +325,11 @@ def write_results(out, evaluation, results, which):
     widths = [max(map(len, column)) for column in zip(*table)]
     for title, *cells in table:
         log_info('  '.join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))
-    if n_labels := e.config.n_labels:
+    if e.recognise:
         log_info(f'in brackets: 95 % interval of {measures.RESAMPLES} resamples of the pictures; '
-                 f'{n_labels - len(rows[0]["iou"])} labels, void or in no map, do not count; L1, '
-                 'PSNR and SSIM: in the styles of the photographs if a run has an encoder')
+                 f'{e.config.n_labels - len(rows[0]["iou"])} labels, void or in no map, do not '
+                 'count')
+    log_info('L1, PSNR and SSIM: in the styles of the photographs if a run has an encoder')
     make_folder(out)
     write_text(out / 'scores.json', json.dumps({'protocol': description, 'rows': rows}, indent=1))
     write_png(out / 'sheet.png', np.concatenate([

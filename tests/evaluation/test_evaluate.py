@@ -178,6 +178,10 @@ def test_frechet_distance_of_pictures(brief_judge, command, run, tmp_path):
         measures.mean_features(vgg, data.to_tensor(np.asarray(Image.open(path))))
         for path in sorted(Path('pictures', place).iterdir())]) for place in ('real', 'fake'))
     assert rows[1]['frechet'] == pytest.approx(measures.frechet_distance(fake, real), rel=1e-3)
+    code, out, err = command('evaluate', '--run', run, '--vgg', 'vgg.pth', '--judge', 'none')
+    assert code == 0 and 'judge none' in out and 'mean IoU' not in out, err
+    again = json.loads((run / 'evaluation' / 'scores.json').read_text())['rows']
+    assert again[1]['frechet'] == rows[1]['frechet'] and 'mean_iou' not in again[1]
 
 
 def test_size_may_change_the_proportions(brief_judge, command, scenes, tmp_path):
