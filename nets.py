@@ -43,7 +43,8 @@ def arithmetic(device, precision, tune=False):
     """Return the autocast context in which the networks compute, and set cuDNN's global flags. The
     flags hold until the next call, so also in the backward pass.
 
-    precision: 'fp32'; 'tf32' or 'bf16' for convolutions alone (norms and losses stay float32).
+    precision: 'fp32'; 'tf32' for convolutions; 'bf16' for convolutions and the maps between them.
+        Weights and sums of losses are float32.
     tune: time cuDNN's algorithms at the first input of each size, which pays where sizes recur."""
     torch.backends.cudnn.allow_tf32 = precision == 'tf32'
     torch.backends.cudnn.benchmark = tune

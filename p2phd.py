@@ -113,10 +113,10 @@ def resume(args):
     if folders.is_built_in(folder):                         # it may be read-only: no lock
         runs.require_discriminators(*runs.read_run(folder))
     with lock_folder(folder) if distributed.IS_MAIN else nullcontext():
-        with distributed.main_process_first():
-            run = runs.load_run(folder, device, set_aside=True)
         given = given_fields(args)
-        configuration.apply_resume_overrides(run.config, given.pop('flags') | given, folder)
+        with distributed.main_process_first():
+            run = runs.load_run(folder, device, set_aside=True,
+                                overrides=given.pop('flags') | given)
         cache = run.config.training.cache
         if cache and not hasattr(args, 'cache') and not Path(cache, 'index.json').is_file():
             # A checkpoint of a stranger must not choose the folder that is written to.
@@ -144,8 +144,9 @@ def cluster(args):
                         'the copy')
     if not run.E:
         raise UserError(f'{folder}: trained without --features, so there are no styles to cluster')
-    clusters = run_styles.cluster_run(run, folder, args.data, args.k, args.min_pixels,
-                                      seed_of(args), shared=True)
+    seed = getattr(args, 'seed', run_styles.default_seed(run))
+    clusters = run_styles.cluster_run(run, folder, args.data, args.k, args.min_pixels, seed,
+                                      shared=True)
     if distributed.IS_MAIN:
         log_info(run_styles.save_styles(clusters, folder, run))
         report.try_write_run_page(folder, run.config)
@@ -213,7 +214,7 @@ def main(words):
             raise
         if several_processes:
             sys.stderr = sys.__stderr__     # app/runs/distributed.py silences all but one process
-            message = f'process {os.environ.get("RANK")}: {message}'
+            message = f'process {os.environ.get("RANK", "?")}: {message}'
         if several_processes and commands.is_common(error):
             parser.wait_for_main_process()
         else:

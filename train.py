@@ -221,8 +221,8 @@ def forward_backward(run, label, inst, image, present_labels, noise_seed):
         d_terms = losses.discriminator_loss(fake_scales, real_scales, t.gan)
 
     # G's loss needs only the gradient of the fake, D's loss only those of D's weights. The graphs
-    # of VGG and D are freed before G's backward pass. The first backward
-    # pass needs no gradient of D's weights. app/runs/fast_layers.py reads this in requires_grad.
+    # of VGG and D are freed before G's backward pass. The first backward pass needs no gradient of
+    # D's weights; where requires_grad is off, app/runs/fast_layers.py does not compute it.
     g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 3
     terms = {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
     D.requires_grad_(False)

@@ -145,7 +145,7 @@ class Parser(argparse.ArgumentParser):
         self.flag('--data', 'data set to cluster', FOLDER, shown='the training data of the run')
         self.flag('--k', 'styles per label', integer(1, 1000), config.STYLES)
         self.flag('--min-pixels', 'leave out instances with fewer pixels', config.POSITIVE, 1)
-        self.fields('running', 'seed')
+        self.fields('running', 'seed', seed='that of the run')
 
     def add_generate(self):
         self.flag('--label', 'label maps, or folders of them', PATH, shown=BUILT_IN_SCENE,

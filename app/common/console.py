@@ -18,7 +18,8 @@ heard = ContextVar('heard', default=None)           # see collect_warnings
 
 
 def open_closed_streams():
-    """Open /dev/null as the closed standard streams, or the next file would get their text."""
+    """Open /dev/null in place of each closed standard stream, or the next file that is opened would
+    get its text."""
     for number, name in enumerate(('stdin', 'stdout', 'stderr')):
         try:
             os.fstat(number)

@@ -86,7 +86,7 @@ def write_text(path, text):
 
 
 def append_text(path, text):
-    """Append to a file, which holds the beginning of `text`, the rest of it."""
+    """Append the rest of `text` to a file, which holds its beginning."""
     with open(path, 'ab') as file:
         file.write(text.encode()[file.tell():])
 
@@ -120,7 +120,7 @@ def lock_folder(folder, wait=False, flag='--run', name='.lock'):
             warn(f'warning: {folder}: cannot be locked against a second process ({error})')
         with suppress(OSError):                     # a full disk; the lock works without the name
             os.truncate(number, 0)
-            os.pwrite(number, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0)
+            os.write(number, f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
         yield
     finally:
         os.close(number)
@@ -129,7 +129,8 @@ def lock_folder(folder, wait=False, flag='--run', name='.lock'):
 def lock_holder(number):
     """Return the process that holds a lock, as its open file names it, perhaps in a moment."""
     for _ in range(20):
-        if name := os.pread(number, 300, 0).decode(errors='replace').strip():
+        os.lseek(number, 0, os.SEEK_SET)
+        if name := os.read(number, 300).decode(errors='replace').strip():
             return name
         time.sleep(0.05)
     return 'another process'

@@ -47,7 +47,7 @@ def add_findings(source, contents, facts, borders, shared):
 
 def look_at_pictures(root, headers, what):
     """Say once that pictures are transparent, and return what find_ranges does. headers: {path:
-    decoding.Header}. what: they are called so."""
+    decoding.Header}. what: what messages call them, such as 'photographs'."""
     white = find_ranges(root, [path for path in headers if headers[path].is_deep], what)
     note_half_range(root, [path for path in headers if path.suffix.lower() == '.npy'], what)
     alpha = [path for path in headers if headers[path].has_alpha]
@@ -71,7 +71,7 @@ def note_half_range(root, paths, what):
 
 def find_ranges(root, paths, what):
     """Return what is white in pictures of 16 bits: their maximum, or None where all bits count.
-    paths: of those pictures. what: they are called so."""
+    paths: of those pictures. what: as for look_at_pictures."""
     def maxima(path):
         values = decoding.read_deep(path)
         return int(values.max()), int(np.where(values == 65535, 0, values).max())

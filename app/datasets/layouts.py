@@ -405,8 +405,8 @@ def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
     """Recognise the layout of a folder and pair its files by name. Return the Layout, [Pair] and
     {scene: message} for scenes that lack a file. Raises UserError if there are no label maps, or
     if the run of `config` takes pictures in their place or the other way round. chosen: the name
-    of the Layout to try first, where it is not that of the run; refusal: the error if it is not
-    that one."""
+    of the Layout to try first (default: that of the run). refusal: the message of the UserError if
+    the folder has another layout."""
     root = Path(root)
     if not root.is_dir() and root.suffix != '.mat':
         raise UserError(f'{root}: {"a file, not a" if root.exists() else "no such"} folder')

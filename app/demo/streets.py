@@ -9,6 +9,7 @@ import shlex
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from app.common import console
 from app.common.console import log_info, quote
 from app.common.errors import UserError
 from app.common.files import make_folder
@@ -400,7 +401,7 @@ def run_demo(folder, seed, device, run_words):
         f'cluster --run {fine} --data {data}', generate,
         f'{generate} --sample --n {N_SAMPLES}']
     for number, stage in enumerate(stages, 1):
-        stage = f'{stage} --seed {seed} --device {device}'
+        stage = f'{stage} --seed {seed} --device {device}' + ' --quiet' * console.quiet
         log_info(f'\nstage {number} of {len(stages)}\n$ python p2phd.py {stage}')
         if code := run_words(shlex.split(stage)):
             return code

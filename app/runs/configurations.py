@@ -1,4 +1,5 @@
 """The configuration of a new run: flags, what the data set holds, and what follows from both."""
+from collections import Counter
 from pathlib import Path
 
 from app.common import config as configuration
@@ -73,10 +74,10 @@ def make_config_from(base, given, found):
                  'encoder_scale': b.encoder_scale if b.features else 1,     # 1: E is trained
                  'up_encoder': (b.up_encoder or b.up) if frozen else None,
                  **select(before, configuration.OF_TRAINING)}
-    if not before:                                  # the official code does not save its size
+    if not (before or b.size):                      # the official code does not save its size
         del inherited['size']
     elif 'size' not in given:
-        inherited['crop'] = before['crop']
+        inherited['crop'] = before.get('crop')
     config = make_config(given, found, inherited)
     require_same_networks(config, base)
     t = config.training
@@ -198,7 +199,7 @@ def round_size(size, multiple, least):
 
 def default_size(config, sizes):
     """Return the most frequent of `sizes`, at most 1024 pixels wide, as the networks take it."""
-    frequent = max(dict.fromkeys(sizes), key=sizes.count)
+    (frequent, _), = Counter(sizes).most_common(1)
     shrink = min(1, 1024 / frequent[0])
     return round_size([side * shrink for side in frequent], network_multiple(config),
                       min_training_side(config))

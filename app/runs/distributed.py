@@ -12,14 +12,14 @@ import torch.distributed as dist
 from app.common.errors import UserError
 
 WORLD_SIZE = int(os.environ.get('WORLD_SIZE') or 1)     # number of processes
+if WORLD_SIZE > 1 and not {'RANK', 'LOCAL_RANK', 'MASTER_ADDR'} <= os.environ.keys():
+    raise UserError(f'WORLD_SIZE is {WORLD_SIZE}, and RANK, LOCAL_RANK or MASTER_ADDR is not set: '
+                    'start the command with torchrun, which sets them, or unset WORLD_SIZE')
 RANK = int(os.environ['RANK']) if WORLD_SIZE > 1 else 0     # number of this process
 LOCAL_WORLD_SIZE = int(os.environ.get('LOCAL_WORLD_SIZE') or WORLD_SIZE)    # on this machine
 IS_MAIN = RANK == 0
 cpu_group = None                                        # for numbers and objects
 works_apart = False     # before that, all processes do the same, and so fail with the same error
-if WORLD_SIZE > 1 and 'MASTER_ADDR' not in os.environ:
-    raise UserError(f'WORLD_SIZE is {WORLD_SIZE}, and MASTER_ADDR is not set: start the command '
-                    'with torchrun, which sets both, or unset WORLD_SIZE')
 
 
 def initialise(device):

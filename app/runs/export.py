@@ -130,6 +130,7 @@ def export_official(folder, run, D, clusters, out):
         'netG': c.model, 'ngf': c.ngf, 'n_downsample_global': c.n_down,
         'n_blocks_global': c.n_blocks, 'n_local_enhancers': c.n_enhancers,
         'n_blocks_local': c.n_blocks_local, 'nef': c.nef, 'n_downsample_E': c.n_down_encoder,
+        'encoder_scale': c.encoder_scale,               # not of the official code; see infer_config
         'ndf': c.ndf, 'num_D': c.n_scales, 'n_layers_D': c.n_layers}
     write_text(out / 'opt.txt', ''.join(f'{name}: {value}\n' for name, value in options.items()))
     paths = [out / 'opt.txt']

@@ -21,7 +21,7 @@ import train
 
 MOST_SHOWN = 32                             # pictures on sheets that are not trained on
 MOST_CLUSTERED = 200                        # training pictures whose styles are clustered for them
-SATURATED_STEPS = 1000                      # after so many steps a warning says so
+SATURATED_STEPS = 1000                      # so long D may be right before a warning
 
 
 def prepare_run_folder(run, folder):
@@ -71,6 +71,8 @@ def make_hook(run, folder, loaded, writer, score=None):
         run.log.sums = accumulate_terms(run.log.sums, terms)
         if is_row:
             log_row(run, folder, n, state)
+        if is_last:                         # what follows may fail; its scores are saved after it
+            writer.save(runs.checkpoint_dict(run))
         draw = is_last or run.step % t.sample_every == 0
         evaluate = score and (is_last or run.step % t.evaluate_every == 0)
         if draw or evaluate:

@@ -8,7 +8,6 @@ import weakref
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from app.common.console import log_info, warn
 from app.common.errors import UserError
 from app.runs import distributed
 import generate
@@ -100,7 +99,6 @@ def memory_needed(run):
     kept = checkpoint_bytes(run)
     needed = memory.peak + kept + sum(p.nbytes for p in (run.vgg.parameters() if run.vgg else ()))
     run.step, run.last_map = step, ()
-    train.freeze_inner(run)
     if run.device.type == 'cpu':                    # and the main process copies each checkpoint
         needed = distributed.LOCAL_WORLD_SIZE * needed + kept
     return needed
@@ -130,11 +128,12 @@ def check_picture(run, size, name):
 
 
 def compare_memory(run):
-    """Print how much memory a run needs, and warn if less is free. A new run that lacks memory
-    recomputes activations, unless the command line decides that. Return whether it is enough."""
+    """Return whether the memory that a run needs is free, and a line that says so, None where that
+    is not known. A new run that lacks memory recomputes activations, unless the command line
+    decides that."""
     t, needed, free = run.config.training, memory_needed(run), free_memory(run.device)
     if needed is None or free is None:
-        return True
+        return True, None
     enough = all(distributed.all_gather(needed < free))
     if not (enough or run.step or t.recompute or 'recompute' in t.flags
             or run.config.model == 'unet'):
@@ -142,9 +141,6 @@ def compare_memory(run):
         return compare_memory(run)
     message = (f'about {needed / 2 ** 30:.1f} GiB needed{" with --recompute" * t.recompute}, '
                f'{free / 2 ** 30:.1f} GiB free')
-    if enough:
-        log_info(f'  memory    {message}')
-    else:
-        warn(f'warning: memory: {message}; --precision bf16, --recompute, --accumulate (of a '
-             'larger --batch), --crop, a smaller --size or --ngf take less')
-    return enough
+    return enough, f'  memory    {message}' if enough else (
+        f'warning: memory: {message}; --precision bf16, --recompute, --accumulate (of a larger '
+        '--batch), --crop, a smaller --size or --ngf take less')

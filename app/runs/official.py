@@ -33,7 +33,8 @@ def read_checkpoint(folder, n_labels=None):
 
 def infer_config(folder, G, D=None, E=None, n_labels=None):
     """Return the network fields of a configuration, {field: value}, from the shapes of state dicts
-    and from opt.txt. As in the official scripts, the encoder gets pictures at the size of G1.
+    and from opt.txt. As in the official scripts, the encoder gets pictures at the size of G1,
+    unless opt.txt, written by export_official, has another `encoder_scale`.
     n_labels: as the user says, 0 for a picture; if None, label_nc of opt.txt decides, then the
     defaults of the official scripts: 36 channels are Cityscapes' labels and a boundary map, 3 are a
     picture. UserError if the number is not known or does not fit G's channels."""
@@ -70,7 +71,8 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
               'ngf': len(stem), 'n_down': (count(r'model\.\d+\.weight', G) - 1) // 2,
               'n_blocks': count(r'model\.\d+\.conv_block', G),
               'n_blocks_local': count(r'model1_2\.\d+\.conv_block', G),
-              'out_channels': out_channels, 'encoder_scale': 1 << n_enhancers,
+              'out_channels': out_channels,
+              'encoder_scale': int(options.get('encoder_scale', 1 << n_enhancers)),
               'features_of': 'label' if options.get('label_feat') == 'True' else 'instance',
               'features': E is not None, 'n_labels': n_labels, 'layout': layout,
               'instances': 'files' if boundary[n_labels] else 'none',

@@ -61,6 +61,10 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
     return clusters
 
 
+def default_seed(run):
+    return run.config.training.seed if run.config.training else 0
+
+
 @distributed.main_process_first()
 def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, config: None):
     """Load the styles of the run in `folder`; None without an encoder. Where there are none, or
@@ -68,7 +72,7 @@ def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, con
     if not run.E:
         return None
     t = run.config.training
-    k, min_pixels, seed = configuration.STYLES, 1, t.seed if t else 0
+    k, min_pixels, seed = configuration.STYLES, 1, default_seed(run)
     data_is_there = t and Path(t.data).exists()
     if clusters := load_styles(folder, run.config, run.log.variant):
         if clusters.get('step', run.step) == run.step:

@@ -148,12 +148,14 @@ def require_discriminators(path, checkpoint):
 
 
 def load_run(folder, device, training=True, set_aside=False, which='newest', average=True,
-             n_labels=None):
-    """Load a train.Run. The arguments are those of read_run and run_from_checkpoint."""
+             n_labels=None, overrides=None):
+    """Load a train.Run. overrides: {field: value} of the command line, for the configuration. The
+    other arguments are those of read_run and run_from_checkpoint."""
     path, checkpoint = read_run(folder, set_aside, which, n_labels,
                                 generator_only=average and not training)
     if training:
         require_discriminators(path, checkpoint)
+        configuration.apply_resume_overrides(checkpoint['config'], overrides or {}, folder)
     return run_from_checkpoint(path, checkpoint, device, training, which, average)
 
 

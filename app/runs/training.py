@@ -58,10 +58,19 @@ def load_batches(run, loaded, start, stop):
 
 
 def prepare_steps(run, loaded):
-    """Make a run ready for training steps: VGG-19, what makes them fast."""
+    """Make a run ready for training steps: VGG-19, what saves memory, what makes them fast. Returns
+    what memory.compare_memory does."""
     run.vgg = loaded.vgg and loaded.vgg.to(run.device)
     run.tune = bool(run.config.training.crop or run.config.size)
+    compared = memory.compare_memory(run)           # before the first step takes memory
     set_threads(run, loaded)
+    return compared
+
+
+def print_memory(enough, message):
+    """Print what memory.compare_memory returned."""
+    if message:
+        (log_info if enough else warn)(message)
 
 
 def set_threads(run, loaded, clock=time.perf_counter):
@@ -132,7 +141,7 @@ def start(run, folder, loaded, make_score, dry_run=False):
     """Print a summary, make the folder of a new run and train. Returns the exit code. make_score:
     makes `score`, see fit, or returns None. dry_run: only estimate memory and time."""
     c, t, n = run.config, run.config.training, len(loaded.dataset)
-    prepare_steps(run, loaded)
+    enough, message = prepare_steps(run, loaded)
     where = run.device if run.device.type == 'cuda' else plural(t.threads, 'CPU thread')
     weights = ', '.join(
         f'{name} {sum(p.numel() for p in getattr(run, name).parameters()) / 1e6:.1f}M'
@@ -153,8 +162,9 @@ def start(run, folder, loaded, make_score, dry_run=False):
                  f'  writes    a checkpoint of {memory.checkpoint_bytes(run) / 1e9:.2g} GB {saved} '
                  f'(the newest {t.keep} stay); a sheet of pictures {drawn}; index.html'):
         log_info(wrap(line, 12))
+    print_memory(enough, message)
     if dry_run:
-        if memory.compare_memory(run):              # otherwise steps may not fit
+        if enough:                                  # otherwise steps may not fit
             seconds = measure_step(run, loaded)
             log_info(f'  time      {seconds:.3g} s a step, '
                      f'{format_duration(t.total_steps * seconds)} for {t.total_steps}')
@@ -172,7 +182,7 @@ def continue_run(run, folder, loaded, make_score):
     """Continue to train a loaded run. make_score: see start. Returns the exit code."""
     log_info(f'{folder}: going on at step {run.step} of {run.config.training.total_steps}')
     score = None
-    prepare_steps(run, loaded)
+    print_memory(*prepare_steps(run, loaded))
     try:
         score = distributed.IS_MAIN and make_score()
     except UserError as error:                              # its pictures may be gone
@@ -209,7 +219,6 @@ def fit(run, folder, loaded, score=None):
     locked. Returns the exit code. score: score(run, clusters) returns {name: number} every
     t.evaluate_every steps. The checkpoint with the best first number is kept."""
     t, started, is_main = run.config.training, run.step, distributed.IS_MAIN
-    memory.compare_memory(run)
     cuda_graphs.use_graphs(run)
     if run.forward_backward:
         log_info('  graphs    CUDA graphs, if there is memory for them')

@@ -150,6 +150,6 @@ def describe(run, base, labels, by):
                  '--instances components, keeps it')
     if run.E and c.encoder_scale > 1:
         log_info(f'  encoder   not trained, as in {base.folder}')
-    if b.training and b.size != c.size:
+    if (b.training or b.size) and b.size != c.size:
         log_info(f'  size      {format_value(c.size or "native")}; {base.folder} has '
                  f'{format_value(b.size or "native")}')

@@ -71,6 +71,14 @@ def test_cluster_counts_every_instance(p2phd, trained, scenes):
                                     '--min-pixels', 10 ** 6, code=2)
 
 
+def test_cluster_has_the_seed_of_the_run(command, scenes):
+    for words in (['train', '--data', scenes, *TINY, '--steps', 1, '--seed', 5, '--run', 'run'],
+                  ['cluster', '--run', 'run']):
+        code, _, err = command(*words)
+        assert code == 0, err
+    assert np.load('run/styles.npz')['seed'] == 5
+
+
 def test_generate(p2phd, trained, scenes, tmp_path):
     maps = scenes / 'gtFine' / 'val'
 

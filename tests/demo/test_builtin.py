@@ -126,6 +126,14 @@ def test_errors(built_in, p2phd, command, scenes):
         assert 'no trained run there' in p2phd(*words, code=2)
 
 
+def test_a_run_begins_with_its_weights_and_size(built_in, command, scenes):
+    code, out, err = command('train', '--data', scenes, '--from', built_in, '--size', '32x32',
+                             '--dry-run')
+    assert code == 0 and f'size      32x32; {built_in} has 64x32' in out, err
+    code, out, err = command('train', '--data', scenes, '--from', built_in, '--dry-run')
+    assert code == 0 and ': 64x32, ' in out, err
+
+
 def test_a_trained_run_comes_first(built_in, trained, command):
     os.makedirs('runs')
     os.symlink(trained, 'runs/street')

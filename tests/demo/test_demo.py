@@ -5,6 +5,7 @@ from PIL import Image
 import pytest
 
 from app.cli import parser
+from app.common import console
 from app.common.errors import UserError
 from app.demo import streets
 
@@ -18,8 +19,13 @@ def test_demo(tmp_path, monkeypatch):
     commands = []
 
     def run_words(words):
-        commands.append(parser.parse(words, '').command)
+        args = parser.parse(words, '')
+        assert args.quiet == is_quiet
+        commands.append(args.command)
         return 0
+
+    is_quiet = True
+    monkeypatch.setattr(console, 'quiet', True)
 
     generated = tmp_path / 'demo-256x128' / 'generated'
     endings = ['generated', *(f'seed3_{i}' for i in range(1, 5))]
@@ -33,6 +39,8 @@ def test_demo(tmp_path, monkeypatch):
     run_demo = partial(streets.run_demo, seed=3, device='cpu')
     assert run_demo(tmp_path / 'failed', run_words=lambda words: run_words(words) or 2) == 2
     assert commands == ['train']
+    is_quiet = False
+    monkeypatch.setattr(console, 'quiet', False)
     assert run_demo(tmp_path / 'demo', run_words=run_and_generate) == 0
     assert commands[1:] == ['train', 'finetune', 'cluster', 'generate', 'generate']
     assert Image.open(tmp_path / 'demo' / 'demo.png').size == (4 * 256, 2 * (128 + 14))

@@ -131,8 +131,31 @@ def test_the_precision_with_the_least_seconds_is_chosen(turns, faster, monkeypat
 def test_activations_are_recomputed_where_memory_lacks(given, free, recomputes, monkeypatch):
     run = make_run(CPU, **SMALL, size=(64, 32), training={'flags': given})
     monkeypatch.setattr(memory, 'free_memory', lambda device: free)
-    memory.compare_memory(run)
+    enough, message = memory.compare_memory(run)
+    assert enough == (free > 1 << 30) and ' GiB free' in message
     assert run.config.training.recompute == run.G.recompute == recomputes
+
+
+def test_memory_is_compared_before_it_is_used(command, scenes, monkeypatch):
+    """--hours and the number of threads are measured with steps that recompute, too."""
+    seen, forward_backward = [], train.forward_backward
+    monkeypatch.setattr(memory, 'free_memory', lambda device: 1 << 20)
+    monkeypatch.setattr(train, 'forward_backward', lambda run, *args: (
+        seen.append(run.G.recompute), forward_backward(run, *args))[1])
+    monkeypatch.delenv('OMP_NUM_THREADS')
+    code, out, err = command('train', '--data', scenes, *TINY, '--hours', 0.0001)
+    assert code == 0 and err.count('GiB needed with --recompute, ') == 1, err
+    memory_needed = 1                               # it estimates without --recompute first
+    assert len(seen) > 4 and seen.count(False) <= memory_needed
+
+
+def test_a_resumed_run_recomputes_from_its_first_step_on(command, trained, monkeypatch, tmp_path):
+    shutil.copytree(trained, 'run')
+    seen, forward_backward = [], train.forward_backward
+    monkeypatch.setattr(train, 'forward_backward', lambda run, *args: (
+        seen.append(run.G.recompute), forward_backward(run, *args))[1])
+    code, _, err = command('train', '--resume', 'run', '--steps', 8, '--recompute')
+    assert code == 0 and seen and all(seen), err
 
 
 def test_training_uses_the_precision_that_was_picked(monkeypatch):

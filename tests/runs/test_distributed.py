@@ -93,10 +93,21 @@ def test_two_processes_begin_with_the_weights_of_another_run(p2phd, run_two, tra
     assert_same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
 
 
+def test_two_processes_finetune_as_one(p2phd, run_two, trained, tmp_path):
+    """The inner generator is frozen in the first steps."""
+    words = ['finetune', '--from', trained, '--batch', 2, '--device', 'cpu', '--steps', 5,
+             '--fix-global', 1, '--n-blocks-local', 1]
+    p2phd(*words, '--run', 'one')
+    codes, out = run_two(*words, '--run', 'two')
+    assert codes == [0, 0] and '; only the new enhancer until step 3' in out, out
+    assert_same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
+
+
 def record_reductions(rank, port, folder):
     """Compute gradients in one of two processes, by GradientReducer and plainly. Write to a file of
     the folder: how many gradients were complete when each all-reduce began, whether both agree."""
-    os.environ.update(WORLD_SIZE='2', RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    os.environ.update(WORLD_SIZE='2', RANK=str(rank), LOCAL_RANK=str(rank),
+                      MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
     from app.runs import distributed
     importlib.reload(distributed)                           # it reads the environment
     import torch.distributed as dist
@@ -192,6 +203,13 @@ def test_an_error_of_all_processes_is_one_line(run_two, words, message):
     codes, out = run_two(*words)
     assert codes == [2, 2] and out.count(message) == 1, out
     assert out.count('\n') == 1
+
+
+def test_several_processes_without_torchrun(tmp_path):
+    done = subprocess.run([sys.executable, PROGRAM, 'info'], cwd=tmp_path, text=True,
+                          capture_output=True, env={**os.environ, 'WORLD_SIZE': '2'})
+    assert done.returncode == 2 and 'WORLD_SIZE is 2, and RANK, LOCAL_RANK' in done.stderr
+    assert done.stderr.count('\n') == 1
 
 
 TWO = ['--batch', 2, '--device', 'cpu', '--steps', 100000, '--run', 'run']

@@ -124,7 +124,7 @@ def test_grey_pictures_to_the_official_code_and_back(tmp_path, more):
     run = make_run(CPU, **SMALL, **more, out_channels=1)
     export.export_official(tmp_path, run, run.D.state_dict(), None, tmp_path / 'there')
     back = runs.load_run(tmp_path / 'there', CPU, False)
-    assert back.config.out_channels == 1
+    assert back.config.out_channels == 1 and back.config.encoder_scale == 1
     a, b = run.G.state_dict(), back.G.state_dict()
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 

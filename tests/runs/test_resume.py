@@ -16,7 +16,7 @@ import torch
 
 from app.common import files
 from app.common.errors import UserError
-from app.runs import checkpoints, runs
+from app.runs import checkpoints, hooks, runs
 from app.runs.folders import list_checkpoints
 from conftest import MINUTES, TINY, equal
 
@@ -188,6 +188,15 @@ def test_a_disk_that_fills_while_it_is_written_to(trained, small_disk, monkeypat
 def test_without_room_for_the_first_checkpoint_training_does_not_start(p2phd, scenes, small_disk):
     assert 'checkpoint-0000000.pt: not written, it needs' in p2phd(
         'train', '--data', scenes, '--run', small_disk(1) / 'run', *TINY, '--ngf', 64, code=2)
+
+
+def test_the_last_step_is_saved_before_its_pictures_are_made(command, scenes, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+    monkeypatch.setattr(hooks, 'report_distances', fail)
+    code, _, err = command('train', '--data', scenes, *TINY, '--steps', 3, '--run', 'run')
+    assert code == 2 and 'not enough memory' in err
+    assert checkpoints.newest_checkpoint('run')[1]['step'] == 3
 
 
 def test_flags_that_contradict_the_run(p2phd, trained, scenes, tmp_path):

@@ -19,7 +19,8 @@ def test_without_fork_the_training_process_loads_the_pictures(command, scenes, m
     monkeypatch.setattr(data.multiprocessing, 'get_all_start_methods', lambda: ['spawn'])
     monkeypatch.setattr(files, 'fcntl', None)
     monkeypatch.setattr(pairs, 'IN_MEMORY_BYTES', 0)
-    monkeypatch.delattr('signal.SIGHUP')
+    for name in ('signal.SIGHUP', 'os.pread', 'os.pwrite', 'os.fork'):
+        monkeypatch.delattr(name)
     real, workers = torch.utils.data.DataLoader, []
     monkeypatch.setattr(torch.utils.data, 'DataLoader', lambda *args, num_workers, **more: (
         workers.append(num_workers), real(*args, num_workers=num_workers, **more))[1])
