@@ -40,10 +40,12 @@ def check_flags(args):
     given = {name for name, value in vars(args).items()
              if value is not None and value is not False and value != []}
     if 'resume' in given:
-        if {'hours', 'dry_run', 'preset', 'official_labels'} & given:
-            n_labels = '--from-n-labels' if args.command == 'train' else '--n-labels'
-            raise UserError(f'--hours, --dry-run, --preset and {n_labels} apply only to new runs; '
-                            'use --steps or --epochs to extend this one')
+        for name in 'hours', 'dry_run', 'preset', 'official_labels':
+            if name in given:
+                flag = flag_name(name) if name != 'official_labels' else (
+                    '--from-n-labels' if args.command == 'train' else '--n-labels')
+                raise UserError(f'{flag}: applies only to new runs; leave it out. --steps or '
+                                '--epochs extends this one')
     elif args.command == 'finetune' and 'base' not in given:
         raise UserError('finetune needs --from RUN, the folder of the run to start from')
     elif args.command == 'train' and 'base' not in given and (
@@ -51,7 +53,8 @@ def check_flags(args):
         raise UserError('--match-labels and --from-n-labels: apply only with --from RUN; add it, '
                         'or leave them out')
     if args.command == 'generate' and args.n > 1 and not args.sample:
-        raise UserError(f'--n {args.n}: the pictures would all be the same; add --sample')
+        remedy = 'leave it out' if {'encode', 'styles'} & given else 'add --sample'
+        raise UserError(f'--n {args.n}: the pictures would all be the same; {remedy}')
     if args.command == 'edit' and args.final_only and not args.script:
         raise UserError('--final-only: applies only to --script FILE; add it, or leave this out')
     if args.command in ('generate', 'edit') and not args.label:

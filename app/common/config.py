@@ -60,7 +60,7 @@ COUNT, POSITIVE = integer(0), integer(1)
 UPSAMPLING = choice('transposed', 'filtered', 'nearest', 'bilinear')
 STEPS, EPOCHS = integer(1, metavar='STEPS'), integer(0, 10 ** 6, 'EPOCHS')
 WEIGHT = real('a number from 0 to 1e6', lambda x: 0 <= x <= 1e6, 'WEIGHT')
-HOURS = real('a number of hours above 0', lambda x: 0 < x < 1e5, 'H')
+HOURS = real('a number of hours above 0 and below 100000', lambda x: 0 < x < 1e5, 'H')
 FOLDER, FILE = path('DIR'), path('FILE')
 SIZE = Kind('WIDTHxHEIGHT, each from 1 to 32768', list_of(integer(1, 1 << 15).is_valid, 2),
             lambda word: tuple(map(int, word.lower().split('x'))), 'WxH')

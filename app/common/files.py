@@ -97,6 +97,14 @@ def require_folder(path):
         raise UserError(f'{path}: is a file, not a folder; choose another')
 
 
+def require_own(path, mark, flag):
+    """Raise a UserError if a file that will be written exists without the text `mark`, which is in
+    those of this program. flag: what chooses another folder."""
+    if path.is_file() and mark.encode() not in path.read_bytes():
+        raise UserError(f'{path}: would be overwritten, and was not made by this program; remove '
+                        f'it, or choose another folder with {flag}')
+
+
 def make_folder(path):
     require_folder(path)
     with as_user_error(path, 'cannot be made'):

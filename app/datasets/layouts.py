@@ -417,12 +417,15 @@ def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
         own_folders.refuse_panoptic(root)
         if not (splits := ', '.join(find_splits(root))):
             refuse_other_files(root, split)
+        folders = sorted(root.glob('*/'))
+        inner = not layout and len(folders) < 4 and next(filter(find_splits, folders), None)
         raise UserError(f'{root}: ' + (
             f'no label maps of the split {split!r}, but of {splits}; choose with --split' if splits
             else f'{layout.name}, but there are no label maps' if layout
             else f'expected {split}_label/ and {split}_img/, or {split}_A/ and {split}_B/, or '
             'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; it has '
-            + (', '.join(sorted(p.name + '/' for p in root.glob('*/'))[:6]) or 'no folders')))
+            + (', '.join(folder.name + '/' for folder in folders[:6]) or 'no folders')
+            + (f'; did you mean {inner}?' if inner else '')))
     if config and layout.name not in SIDE_BY_SIDE.values() and (
             (layout.n_labels == 0) != (config.n_labels == 0)):
         raise UserError(f'{root}: its layout is {layout.name}, the run was trained on '

@@ -151,7 +151,7 @@ def encode_scene(editor, role, image=None):
     if role == 'picture':
         return encode_picture(image)
     if role == 'styles':
-        text = format_scene_styles(editor.config, editor.state.styles, editor.opened.noise)
+        text = format_scene_styles(editor.run, editor.state.styles, editor.opened.noise)
         return ENDINGS[role] + '.json', text.encode()
     if role == 'edits':
         edits = ',\n '.join(map(json.dumps, editor.session()))

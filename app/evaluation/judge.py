@@ -56,9 +56,11 @@ class Judge:
         return total / (target >= 0).sum().clamp(min=1)
 
 
-def load_or_train_judge(evaluation, pairs, device, folder, path=None):
+def load_or_train_judge(evaluation, pairs, device, folder, path=None,
+                        remedy='use --judge FILE, --judge none or --predictions DIR'):
     """Return the Judge of a scoring.Evaluation and a description of it. If its file (`path`, or one
-    in `folder`) is missing, train it on `pairs`. UserError for too few pairs or a bad file."""
+    in `folder`) is missing, train it on `pairs`. UserError for a bad file, or for too few pairs,
+    with a remedy."""
     config, size, void = evaluation.config, evaluation.size, evaluation.void
     # All that a judge depends on. A checksum of it names the file, so keys and order must stay.
     files = [(pair.name, pair.image.is_file() and pair.image.stat().st_size) for pair in pairs]
@@ -76,7 +78,7 @@ def load_or_train_judge(evaluation, pairs, device, folder, path=None):
                 warn(f'note: {path}: this judge was trained with {what}')
     elif len(pairs) < 2:
         raise UserError(f'{evaluation.root}: {plural(len(pairs), "training photograph")}, a judge '
-                        'needs 2; use --judge FILE or --predictions DIR')
+                        f'needs 2; {remedy}')
     else:
         make_folder(path.parent)
         log_info(f'training a judge on {len(pairs)} photographs, once, for {path}')
@@ -93,7 +95,8 @@ def load_or_train_judge(evaluation, pairs, device, folder, path=None):
 def read_judge(path, config, void, device):
     """Return the Judge in a file. UserError if it is none for the labels of `config`."""
     require_regular_file(path)
-    with as_user_error(path, 'not a judge written by evaluate; delete it, or name another'):
+    remedy = 'delete it' if path.match('judge-*.pt') else 'name another'
+    with as_user_error(path, f'not a judge written by evaluate; {remedy}'):
         stored = torch.load(path, map_location='cpu', weights_only=True)
         checkpoints.check_tensors(stored, path)
         about = stored['about']
@@ -161,7 +164,8 @@ def read_prediction(folder, config, picture, name):
     paths = [folder / f'{name}{ending}' for ending in ('.png', '.npy')]
     path = next(filter(Path.exists, paths), None)
     if path is None:
-        raise UserError(f'{paths[0]}: no such prediction; name it as its picture')
+        raise UserError(f'{paths[0]}: no such prediction; --predictions needs the folders and the '
+                        'names of the pictures that --write makes')
     label, (h, w) = decoding.read_map(path), picture.shape[-2:]
     if config.label_table:
         label = ids_to_labels(label, config.label_table, path)

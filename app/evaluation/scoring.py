@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from app.common.config import format_value, parse_label
 from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError, did_you_mean
-from app.common.files import make_folder, require_folder, resolve_path, write_text
+from app.common.files import make_folder, require_folder, require_own, resolve_path, write_text
 from app.datasets import inspection, layouts, scenes
 from app.datasets.pairs import PairReader
 from app.evaluation import measures
@@ -182,7 +182,9 @@ def training_scorer(config, pairs, folder, device):
     names = 'psnr', 'l1', 'ssim'
     if config.n_labels:
         names = 'mean_iou', 'pixel_accuracy', 'class_accuracy', 'l1', 'psnr', 'ssim'
-        evaluation.recognise, _ = load_or_train_judge(evaluation, trained, device, folder.parent)
+        evaluation.recognise, _ = load_or_train_judge(
+            evaluation, trained, device, folder.parent,
+            remedy='leave --evaluate-every out, or hold fewer out')
 
     def score(run, clusters):
         if run.vgg:
@@ -200,6 +202,9 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     which, average = flags.checkpoint, flags.average
     out = Path(flags.out or output_folder(folders[0]) / 'evaluation')
     require_folder(out)
+    require_own(out / 'scores.json', '"protocol"', '--out')
+    if flags.size and max(flags.size) < 2:
+        raise UserError('--size 1x1: too small to compare pictures; take a larger one')
     paths = [resolve_path(folder) for folder in folders]
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise UserError(f'--run: {twice[0]} is named twice; name it once')
@@ -214,6 +219,9 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     root = flags.data or (config.training and config.training.data)
     if not root:
         raise UserError(f'{folders[0]}: its data set is not known; name it with --data DIR')
+    if not (flags.data or Path(root).exists()):
+        raise UserError(f'{root}: the data set of {folders[0]} is not there; name it with --data '
+                        'DIR')
     for flag, path in ('--out', flags.out), ('--write', flags.write):
         if path:
             layouts.check_outside(path, flag, root, config.layout)

@@ -38,7 +38,8 @@ def pick_precision(config, device, clock=time.perf_counter):
     exact = 'tf32' if device.type == 'cuda' else 'fp32'
     down = 3 if config.model == 'unet' else config.n_enhancers + config.n_down
     w, h = config.training.crop or config.size or (512, 256)
-    x = torch.zeros(1, config.ngf << down, max(2, h >> down), max(2, w >> down), device=device)
+    h, w = (min(max(2, side >> down), 128) for side in (h, w))      # large maps take minutes
+    x = torch.zeros(1, config.ngf << down, h, w, device=device)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     block = nets.ResidualBlock(x.shape[1]).to(device, memory_format=torch.channels_last)
     speed_up(block, weights_change=True, convolutions=device.type == 'cpu')

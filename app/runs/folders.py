@@ -6,11 +6,13 @@ import re
 
 from app.common.console import quote, warn
 from app.common.errors import UserError
-from app.common.files import lock_folder, require_folder, resolve_path
+from app.common.files import lock_folder, require_folder, require_own, resolve_path
 
 
 # The run that comes with the program, if it does, see app/demo/builtin.py. Nothing writes there.
 BUILT_IN = Path(__file__).resolve().parents[1] / 'demo' / 'built-in'
+# The page of a run or gallery, and a colour of its style, which pages of other programs lack.
+PAGE = 'index.html', '--back'
 
 
 def list_checkpoints(folder):
@@ -68,6 +70,8 @@ def check_new(folder):
     if (folder / 'latest_net_G.pth').exists():
         raise UserError(f'{folder}: holds a run of the official code; --run DIR makes another, '
                         f'finetune --from {quote(folder)} starts from it')
+    for name, mark in (('config.json', '"training"'), ('log.csv', 'step,'), PAGE):
+        require_own(folder / name, mark, '--run')
 
 
 def resumed_folder(resume, folder, data):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from app.common.console import Progress, log_info, status_line, warn, warn_on_error
 from app.common.errors import UserError
-from app.common.files import make_folder, read_ahead, resolve_path
+from app.common.files import make_folder, read_ahead, require_own, resolve_path
 from app.datasets import layouts
 from app.datasets.scenes import (OTHER_IDS, name_labels, read_photo, read_scene,
                                  warn_about_size)
-from app.runs import distributed, memory, pictures, report, run_styles
+from app.runs import distributed, folders, memory, pictures, report, run_styles
 import generate
 
 # {scene: path} of label maps, instance maps ({}: connected components), photographs ({}: none).
@@ -39,6 +39,8 @@ def make_pictures(run, folder, files, out, choice, size=None):
     Scenes that cannot be used are reported and skipped. folder: of the run. choice: StyleChoice.
     size: resize maps to (width, height). Returns the number of scenes that failed."""
     c, names, several = run.config, distributed.shard(list(files.labels)), len(files.labels) > 1
+    if several:
+        require_own(out / folders.PAGE[0], folders.PAGE[1], '--out')
     failed, messages, unstyled, rows, size_noted, done = set(), [], set(), {}, False, 0
 
     def report_problem(text):

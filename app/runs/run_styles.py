@@ -157,11 +157,17 @@ def parse_style_flags(choices, clusters):
     return chosen
 
 
-def format_scene_styles(config, region_styles, noise):
+def encoder_checksum(run):
+    """Return a checksum of the encoder's first weights, None without an encoder."""
+    return zlib.crc32(next(run.E.parameters()).detach().cpu().numpy().tobytes()) if run.E else None
+
+
+def format_scene_styles(run, region_styles, noise):
     """Return the styles of a scene as JSON. noise: noise_seed of generate.synthesise.
     region_styles: {id of a region: (index among its label's styles or None, features)}."""
     return json.dumps({
-        'format': 1, 'styles_of': config.features_of, 'noise': noise, 'styles': {
+        'format': 1, 'styles_of': run.config.features_of, 'noise': noise,
+        'encoder': encoder_checksum(run), 'styles': {
             str(i): {'style': k, 'features': list(features)}
             for i, (k, features) in region_styles.items()}}, indent=1)
 
@@ -182,4 +188,7 @@ def read_scene_styles(path, run, scene):
     if vectors.keys() != set(ids) or ids and features_of != run.config.features_of:
         raise UserError(f'{path}: the styles of another scene or run; take the maps that were '
                         'saved with it, and its run')
+    if stored.get('encoder') not in (None, encoder_checksum(run)):
+        warn(f'warning: {path}: styles of another encoder than that of this run, so they may look '
+             'different; take the run that they were saved with')
     return torch.stack([vectors[i] for i in ids]) if run.E else None, noise

@@ -92,7 +92,7 @@ def test_a_dry_run_beside_a_run_and_flags_that_only_new_runs_take(command, scene
     code, _, err = command(*words, '--run', trained, '--steps', 1)
     assert code == 2 and 'holds a trained run already' in err
     code, _, err = command('finetune', '--resume', trained, '--n-labels', 5)
-    assert code == 2 and '--n-labels apply only to new runs' in err
+    assert code == 2 and '--n-labels: applies only to new runs' in err
     code, _, err = command('train', '--resume', trained, '--preset', 'small')
     assert code == 2 and '--preset' in err and err.count('\n') == 1
 

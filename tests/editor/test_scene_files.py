@@ -1,6 +1,7 @@
 """Scenes that are opened, saved for `generate`, recovered, and edited by a script."""
 import json
 from pathlib import Path
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,6 +70,20 @@ def test_generate_makes_the_same_picture_of_a_saved_scene(command, trained, scen
     assert code == 0, err
     assert all(path.read_bytes() == content for path, content in before.items())
     assert len(list((tmp_path / 'out').iterdir())) == len(before) + 4
+
+
+def test_styles_of_another_encoder_are_noticed(command, trained, scenes, tmp_path):
+    label, inst = first_scene(scenes)
+    (tmp_path / 'edits.json').write_text('[{"do": "style", "label": "road", "style": 0}]')
+    shutil.copytree(trained, 'older')
+    command('edit', '--run', 'older', '--label', label, '--inst', inst, '--script', 'edits.json',
+            '--out', 'out')
+    command('train', '--resume', 'older', '--steps', 9, '--device', 'cpu')
+    styles, = (tmp_path / 'out').glob('*styles.json')
+    for folder, is_other in ((trained, False), ('older', True)):
+        code, _, err = command('generate', '--run', folder, '--label', label, '--inst', inst,
+                               '--styles', styles)
+        assert code == 0 and (f'{styles}: styles of another encoder' in err) == is_other, err
 
 
 def test_styles_of_another_scene_are_refused(command, trained, scenes, tmp_path):

@@ -327,6 +327,8 @@ def test_scores_while_training(brief_judge, command, scenes, tmp_path):
 
     assert '--hold-out 6: there are 6 pictures' in refused(
         command, *words, '--hold-out', 6, '--run', 'runs/c')
+    assert '1 training photograph, a judge needs 2; leave --evaluate-every out' in refused(
+        command, *words, '--hold-out', 5, '--run', 'runs/c')
     shutil.copytree(scenes, 'alone')
     shutil.rmtree('alone/gtFine/val')
     words[2] = 'alone'

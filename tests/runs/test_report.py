@@ -1,9 +1,11 @@
 """The pages of a run and of its pictures."""
 import os
+from pathlib import Path
 import re
 import shutil
 
 import numpy as np
+import pytest
 import torch
 
 from app.runs import report, run_styles, runs
@@ -89,6 +91,21 @@ def test_gallery(command, trained, scenes, tmp_path):
                            '--out', trained)
     assert code == 0 and 'is the folder of a run, whose page stays' in err
     assert (trained / 'index.html').read_bytes() == page
+
+
+@pytest.mark.parametrize('words, name', [
+    ('generate --run RUN --label MAPS --out mine', 'index.html'),
+    ('evaluate --run RUN --judge none --out mine', 'scores.json'),
+    *(('train --data DATA --run mine --steps 1', name) for name in (
+        'index.html', 'config.json', 'log.csv'))])
+def test_files_of_other_programs_stay(command, trained, scenes, words, name):
+    places = {'RUN': trained, 'DATA': scenes, 'MAPS': scenes / 'gtFine' / 'val'}
+    mine = Path('mine', name)
+    mine.parent.mkdir()
+    mine.write_text('{"mine": 1}')
+    code, _, err = command(*(places.get(word, word) for word in words.split()))
+    assert code == 2 and f'{mine}: would be overwritten' in err and err.count('\n') == 1
+    assert [*mine.parent.iterdir()] == [mine] and mine.read_text() == '{"mine": 1}'
 
 
 def test_pages_of_odd_names(tmp_path):
