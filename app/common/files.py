@@ -77,8 +77,9 @@ def write_atomically(path, write):
             partial.unlink()
         if not isinstance(error, Exception) or is_out_of_memory(error):
             raise
-        raise UserError(f'{path}: cannot be written ({one_line(error)}); what was there before is '
-                        'untouched') from None
+        reason = getattr(error, 'strerror', None) or one_line(error)    # without its partial file
+        raise UserError(f'{path}: cannot be written ({reason}); what was there before is untouched'
+                        ) from None
 
 
 def write_text(path, text):
