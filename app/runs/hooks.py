@@ -21,7 +21,7 @@ import train
 
 MOST_SHOWN = 32                             # pictures on sheets that are not trained on
 MOST_CLUSTERED = 200                        # training pictures whose styles are clustered for them
-SATURATED_STEPS = 1000                      # so long D may be right before a warning
+SATURATED_STEPS = 1000                      # steps of a D that wins, before a warning
 
 
 def prepare_run_folder(run, folder):
