@@ -203,8 +203,6 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     out = Path(flags.out or output_folder(folders[0]) / 'evaluation')
     require_folder(out)
     require_own(out / 'scores.json', '"protocol"', '--out')
-    if flags.size and max(flags.size) < 2:
-        raise UserError('--size 1x1: too small to compare pictures; take a larger one')
     paths = [resolve_path(folder) for folder in folders]
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise UserError(f'--run: {twice[0]} is named twice; name it once')
@@ -217,11 +215,9 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     config = configs[0]
     check_flags(folders, configs, flags)
     root = flags.data or (config.training and config.training.data)
-    if not root:
-        raise UserError(f'{folders[0]}: its data set is not known; name it with --data DIR')
-    if not (flags.data or Path(root).exists()):
-        raise UserError(f'{root}: the data set of {folders[0]} is not there; name it with --data '
-                        'DIR')
+    if not root or not (flags.data or Path(root).exists()):
+        missing = f'{root} is not there' if root else 'is not known'
+        raise UserError(f'{folders[0]}: its data set {missing}; name it with --data DIR')
     for flag, path in ('--out', flags.out), ('--write', flags.write):
         if path:
             layouts.check_outside(path, flag, root, config.layout)
@@ -271,6 +267,8 @@ def check_flags(folders, configs, flags):
     if not configs[0].n_labels and (flags.void or flags.judge or flags.predictions):
         raise UserError(f'{folders[0]}: turns pictures into pictures and has no labels; leave '
                         '--void, --judge and --predictions out')
+    if flags.size and max(flags.size) < 2:
+        raise UserError('--size 1x1: too small to compare pictures; take a larger one')
     if flags.styles != 'main' and not any(config.features for config in configs):
         raise UserError(f'--styles {flags.styles}: {folders[0]} was trained without --features and '
                         'has one style only; leave it out')

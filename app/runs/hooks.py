@@ -71,8 +71,6 @@ def make_hook(run, folder, loaded, writer, score=None):
         run.log.sums = accumulate_terms(run.log.sums, terms)
         if is_row:
             log_row(run, folder, n, state)
-        if is_last:                         # what follows may fail; its scores are saved after it
-            writer.save(runs.checkpoint_dict(run))
         draw = is_last or run.step % t.sample_every == 0
         evaluate = score and (is_last or run.step % t.evaluate_every == 0)
         if draw or evaluate:

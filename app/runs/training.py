@@ -247,8 +247,11 @@ def fit(run, folder, loaded, score=None):
                 distributed.RANK)
             if is_main:
                 save()
-        except ValueError:                          # of a picture; the step before it is whole
-            if is_main and started < run.step and int(run.bad_steps) < t.max_bad_steps:
+        except (ValueError, RuntimeError) as error:
+            # The step is whole before a picture that cannot be read, and where the last sheet or
+            # score fails for lack of memory.
+            whole = isinstance(error, ValueError) or run.step == t.total_steps
+            if is_main and whole and started < run.step and int(run.bad_steps) < t.max_bad_steps:
                 warn_on_error(save, 'nothing later than the last checkpoint is kept')
             raise
         finally:

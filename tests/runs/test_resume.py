@@ -190,7 +190,7 @@ def test_without_room_for_the_first_checkpoint_training_does_not_start(p2phd, sc
         'train', '--data', scenes, '--run', small_disk(1) / 'run', *TINY, '--ngf', 64, code=2)
 
 
-def test_the_last_step_is_saved_before_its_pictures_are_made(command, scenes, monkeypatch):
+def test_the_last_step_is_saved_where_its_pictures_fail(command, scenes, monkeypatch):
     def fail(*_):
         raise torch.OutOfMemoryError('CUDA out of memory')
     monkeypatch.setattr(hooks, 'report_distances', fail)
