@@ -844,7 +844,6 @@ ROWS = [
     ('PICTURE maps/fine.png --styles x.json --n 3', 2, '--n 3: , leave it out'),
     ('cluster --run run --checkpoint best', 2, 'run/best.pt: , train --evaluate-every N'),
     ('evaluate --run official', 2, 'official: , --data DIR'),
-    ('$ mv own gone && evaluate --run run', 2, 'run: , own is not there, --data DIR'),
 
     # ---- the demo
     ("demo --run ''", 2, "--run, '', path"),

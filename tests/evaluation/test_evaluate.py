@@ -1,6 +1,7 @@
 """Measures computed by hand, and the command that writes them."""
 import csv
 import json
+import os
 from pathlib import Path
 import shutil
 
@@ -349,6 +350,9 @@ def test_scores_while_training(brief_judge, command, scenes, tmp_path):
             path.unlink()                                   # they make no difference
     code, out, err = command('cluster', '--run', 'runs/d')
     assert code == 0 and np.load('runs/d/styles.npz')['counts'].sum() == counted, err
+    os.rename('alone', 'elsewhere')
+    assert 'runs/d: its data set' in (err := refused(command, 'evaluate', '--run', 'runs/d'))
+    assert 'alone is not there; name it with --data DIR' in err
 
 
 def test_pictures_to_pictures_are_only_compared(command, tmp_path):
