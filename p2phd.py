@@ -144,7 +144,7 @@ def cluster(args):
                         'the copy')
     if not run.E:
         raise UserError(f'{folder}: trained without --features, so there are no styles to cluster')
-    seed = getattr(args, 'seed', run_styles.default_seed(run))
+    seed = seed_of(args, run_styles.default_seed(run))
     clusters = run_styles.cluster_run(run, folder, args.data, args.k, args.min_pixels, seed,
                                       shared=True)
     if distributed.IS_MAIN:

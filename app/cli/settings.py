@@ -24,8 +24,8 @@ def given_fields(args):
     return {**values, 'flags': flags}
 
 
-def seed_of(args):
-    return getattr(args, 'seed', TRAINING['seed'].default)
+def seed_of(args, default=TRAINING['seed'].default):
+    return getattr(args, 'seed', default)
 
 
 def dataset_fields(args):
@@ -40,10 +40,11 @@ def check_flags(args):
     given = {name for name, value in vars(args).items()
              if value is not None and value is not False and value != []}
     if 'resume' in given:
-        for name in 'hours', 'dry_run', 'preset', 'official_labels':
+        of_new_runs = {'hours': '--hours', 'dry_run': '--dry-run', 'preset': '--preset',
+                       'official_labels': '--from-n-labels' if args.command == 'train' else
+                       '--n-labels'}
+        for name, flag in of_new_runs.items():
             if name in given:
-                flag = flag_name(name) if name != 'official_labels' else (
-                    '--from-n-labels' if args.command == 'train' else '--n-labels')
                 raise UserError(f'{flag}: applies only to new runs; leave it out. --steps or '
                                 '--epochs extends this one')
     elif args.command == 'finetune' and 'base' not in given:

@@ -418,7 +418,8 @@ def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
         if not (splits := ', '.join(find_splits(root))):
             refuse_other_files(root, split)
         folders = sorted(root.glob('*/'))
-        inner = not layout and len(folders) < 4 and next(filter(find_splits, folders), None)
+        inner = not (splits or layout) and len(folders) < 4 and next(
+            filter(find_splits, folders), None)
         raise UserError(f'{root}: ' + (
             f'no label maps of the split {split!r}, but of {splits}; choose with --split' if splits
             else f'{layout.name}, but there are no label maps' if layout

@@ -21,7 +21,7 @@ import train
 
 MOST_SHOWN = 32                             # pictures on sheets that are not trained on
 MOST_CLUSTERED = 200                        # training pictures whose styles are clustered for them
-SATURATED_STEPS = 1000                      # steps of a D that wins, before a warning
+SATURATED_STEPS = 1000                      # D wins for so many steps before a warning
 
 
 def prepare_run_folder(run, folder):
