@@ -224,3 +224,22 @@ def warn_of_nearest(source, contents):
         warn(f'note: {source.data}: {100 * np.mean(off):.3g} % of the pixels in '
              f'{plural(len(off), "map")} have colours beside those of {source.palette}, and take '
              'the label of the nearest')
+
+
+def find_colours(pairs, palette):
+    """Return the colours [R, G, B] that label maps hold and a palette lacks, the most frequent
+    first. pairs: of unusable maps; some of them are read. palette: rows [R, G, B, label, name]."""
+    def count(pair):
+        colours, _ = decoding.decode_map(pair.label, colours=True)
+        if (colours == colours[..., :1]).all():     # grey: it is another problem
+            return None
+        return np.unique(colour_codes(colours), return_counts=True)
+
+    counted = decoding.map_usable(count, decoding.spread(pairs, LOOKED_AT), 'colours')
+    if not counted:
+        return []
+    codes, counts = map(np.concatenate, zip(*counted))
+    codes, place = np.unique(codes, return_inverse=True)
+    codes = codes[(-np.bincount(place, counts)).argsort(kind='stable')]
+    codes = codes[~np.isin(codes, [colour_codes(np.array(row[:3])) for row in palette])]
+    return (codes[:, None] >> np.array([16, 8, 0]) & 255).tolist()

@@ -15,6 +15,7 @@ from app.datasets.pairs import DECODER, IGNORED, PairReader
 
 INSTANCES = {'files': 'instance maps', 'components': 'connected components as instances',
              'none': 'no instances'}
+MOST_COLOURS = 256          # that check prints
 FEW_PICTURES = 400          # up to here --from and --augment help, see docs/results.md
 
 
@@ -62,7 +63,8 @@ def inspect_dataset(source, thorough=False):
     Returns a namespace with the fields of config.NETWORK that depend on the data, and
         pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
         sizes: {scene: (width, height)}
-        histogram, instances_per_picture: if thorough, the pixels of each label, and a list"""
+        histogram, instances_per_picture: if thorough, the pixels of each label, and a list
+        colours: if thorough, the [R, G, B] that label maps lack in their palette"""
     layout, pairs, problems, headers = recognition.find_pairs_by_flags(source)
     instances = source.instances if source.instances != 'auto' else (
         'files' if pairs and pairs[0].inst else 'none')
@@ -108,6 +110,9 @@ def inspect_dataset(source, thorough=False):
         findings.add_findings(source, contents, facts, borders, shared)
     if thorough:
         count_pixels(contents)
+        unusable = [pair for pair in pairs if pair.name in problems]
+        contents.colours = findings.find_colours(
+            unusable if reads_values or source.palette else [], contents.palette or [])
     return contents
 
 
@@ -229,8 +234,19 @@ def other_split_pairs(config, count, min_side):
 
 def summarise(contents, split):
     """Return a line like 'Cityscapes: 2975 pairs of the split train, 35 labels, instance maps'."""
-    return (f'{contents.layout}: {plural(len(contents.pairs), "pair")} of the split {split}, '
-            f'{contents.n_labels or "no"} labels, {INSTANCES[contents.instances]}')
+    pairs, n = contents.pairs, contents.n_labels
+    labels = f'{plural(n, "label") if n else "no labels"}, ' * bool(pairs)
+    return (f'{contents.layout}: {plural(len(pairs), "pair")} of the split {split}, {labels}'
+            f'{INSTANCES[contents.instances]}')
+
+
+def print_palette(colours, first):
+    """Print the colours [R, G, B] of label maps as lines of a palette, with ids from `first` on."""
+    log_info(f'{plural(len(colours), "colour")} for a file for --palette, the most frequent first: '
+             'copy these lines, change the ids as you like, and add names. Leave out what JPEG or '
+             'blending made, and give --palette-nearest', sys.stdout)
+    for i, (r, g, b) in enumerate(colours[:MOST_COLOURS], first):
+        log_info(f'{r},{g},{b},{i}', sys.stdout)
 
 
 def print_report(source, contents):
@@ -241,8 +257,9 @@ def print_report(source, contents):
                                     for name, files in splits.items())
              + f'; only {source.split} was read; use --split for another' * (len(splits) > 1))
     sizes = Counter(f'{w}x{h}' for w, h in contents.sizes.values())
-    log_info('sizes: ' + ', '.join(f'{size} ({count})' for size, count in sizes.most_common(5))
-             + f' and {len(sizes) - 5} more' * (len(sizes) > 5))
+    if n:
+        log_info('sizes: ' + ', '.join(f'{size} ({count})' for size, count in sizes.most_common(5))
+                 + f' and {len(sizes) - 5} more' * (len(sizes) > 5))
     if contents.n_labels and n:
         names = contents.label_names or range(contents.n_labels)
         share = contents.histogram / contents.histogram.sum()
@@ -257,5 +274,7 @@ def print_report(source, contents):
                  'as train --from RUN --augment; see "few pictures" in docs/results.md')
     for problem in contents.problems.values():
         log_info(problem, sys.stdout)                       # -q does not silence it
+    if contents.colours:
+        print_palette(contents.colours, contents.n_labels if source.palette else 0)
     log_info(f'{plural(n_problems, "problem")}: {n} of {n + n_problems} scenes can be used'
              if n_problems else 'no problems')

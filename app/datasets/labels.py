@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.common.config import COLOURS
 from app.common.console import warn
-from app.common.errors import UserError
+from app.common.errors import UserError, as_user_error
 from app.common.files import read_text
 from app.datasets.pairs import IGNORED
 
@@ -33,26 +33,48 @@ def check_range(path, ids, source):
                         + ''.join(f'; {way}' for way in ways))
 
 
+def split_table(path):
+    """Return (number, cells) of the lines of a table. Commas separate the cells, or semicolons or
+    tabs, if the first line has more of them. # begins a comment."""
+    lines = [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1)
+             if line.strip() and not line.startswith('#')]
+    delimiter = max(',;\t', key=lines[0][1].count) if lines else ','
+    with as_user_error(path):
+        return [(number, [cell.strip() for cell in cells]) for number, line in lines
+                for cells in csv.reader([line], delimiter=delimiter, skipinitialspace=True)]
+
+
+def is_void(name, mark):
+    """Whether scores leave a label out. mark: text of the column void; None without it."""
+    return mark == '1' if mark is not None else name.lower() in VOID_NAMES
+
+
 def read_palette(path):
-    """Return the rows [R, G, B, label, name] of lines R,G,B,id[,name]; # begins a comment."""
-    rows, labels = [], {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip() or line.startswith('#'):
-            continue
+    """Return the rows [R, G, B, label, name] of lines R,G,B,id[,name], and the void labels. If the
+    first line names other columns, these are read, as in labels.csv; without the column id, the
+    labels are 0, 1, 2 ..."""
+    lines, columns, expected = split_table(path), [*'rgb', 'id', 'name'], 'R,G,B,id[,name]'
+    if lines and {*'rgb'} <= set(header := [cell.lower() for cell in lines[0][1]]):
+        lines, columns, expected = lines[1:], header, ','.join(header)
+    rows, void, labels = [], [], {}
+    for number, cells in lines:
+        last = len(columns) - 1                             # a name may have commas
+        row = dict(zip(columns, [*cells[:last], ', '.join(cells[last:])]))
         try:
-            *values, name = [*line.split(',', 4), ''][:5]
-            r, g, b, label = map(int, values)
-            rows.append([r, g, b, label, name.strip() or str(label)])
+            r, g, b, label = (int(row[column]) if column in columns else len(rows)
+                              for column in (*'rgb', 'id'))
+            rows.append([r, g, b, label, row.get('name') or str(label)])
             if not COLOURS.is_valid(rows[-1:]):
                 raise ValueError
-        except ValueError:
-            raise UserError(f'{path}, line {number}: expected R,G,B,id[,name], got '
-                            f'{line[:80]!r}') from None
+        except (KeyError, ValueError):
+            raise UserError(f'{path}, line {number}: expected {expected}, got '
+                            f'{",".join(cells)[:80]!r}') from None
         if label != (above := labels.setdefault((r, g, b), label)):
             raise UserError(f'{path}, line {number}: {r},{g},{b} is {label}, but {above} above')
+        void += [label] * is_void(rows[-1][-1], row.get('void'))
     if not rows:
-        raise UserError(f'{path}: no colours in it; expected lines R,G,B,id[,name]')
-    return rows
+        raise UserError(f'{path}: no colours in it; expected lines {expected}')
+    return rows, sorted(set(void))
 
 
 def read_label_list(path):
@@ -62,47 +84,44 @@ def read_label_list(path):
     names, colours, void = {}, [], []
     if not path.exists():
         return names, colours, void
-    text = read_text(path)
-    lines = csv.reader(text.splitlines(), delimiter=';' if ';' in text.partition('\n')[0] else ',',
-                       skipinitialspace=True)
-    header = [column.strip().lower() for column in next(lines, [])]
+    (_, header), *lines = split_table(path) or [(1, [])]
+    header = [column.lower() for column in header]
     if 'id' not in header or not set(header) <= set(LISTED) or len({*'rgb'} & {*header}) in (1, 2):
         raise UserError(f'{path}, line 1: expected the columns {",".join(LISTED)}, or some of them '
                         f'with id; got {",".join(header)[:80]!r}')
-    for number, texts in enumerate(lines, 2):
-        row = dict(zip(header, map(str.strip, texts)))
+    for number, cells in lines:
+        row = dict(zip(header, cells))
         if not any(row.values()):
             continue
         try:
             label, *rgb = (int(row[column]) for column in ('id', *'rgb') if row.get(column))
-            name, is_void = row.get('name') or str(label), row.get('void')
-            if not (len(texts) == len(header) and 0 <= label < MAX_LABELS and is_void in (
+            name, mark = row.get('name') or str(label), row.get('void')
+            if not (len(cells) == len(header) and 0 <= label < MAX_LABELS and mark in (
                     None, '', '0', '1') and (not rgb or COLOURS.is_valid([[*rgb, label, name]]))):
                 raise ValueError
         except ValueError:
             raise UserError(f'{path}, line {number}: expected {",".join(header)}, ids below '
                             f'{MAX_LABELS}, colours up to 255, void 0 or 1; got '
-                            f'{",".join(texts)[:80]!r}') from None
+                            f'{",".join(cells)[:80]!r}') from None
         if label in names or name in names.values():
-            raise UserError(f'{path}, line {number}: {label} or {name!r} is on a line above, too')
+            what = f'the id {label}' if label in names else f'the name {name!r}'
+            raise UserError(f'{path}, line {number}: {what} is on a line above, too')
         names[label] = name
         colours += [[*rgb, label, name]] if rgb else []
-        if is_void == '1' or is_void is None and name.lower() in VOID_NAMES:
-            void.append(label)
+        void += [label] * is_void(name, mark)
     return names, colours, void
 
 
 def labels_of_palette(source):
     """Return the number of labels, their names, those that are void, and the rows of --palette."""
-    palette, n = read_palette(source.palette), source.n_labels
+    (palette, void), n = read_palette(source.palette), source.n_labels
     name_of = {label: name for *_, label, name in palette}
     if n and n <= max(name_of):
         raise UserError(f'--n-labels {n}: {source.palette} has the label {max(name_of)}')
-    n = n or 1 + max(name_of)
-    if (path := Path(source.data) / 'labels.csv').exists():
+    n, path = n or 1 + max(name_of), Path(source.data) / 'labels.csv'
+    if path.exists() and not path.samefile(source.palette):
         warn(f'note: {path}: not read; names and colours are those of {source.palette}')
-    return (n, [name_of.get(label, str(label)) for label in range(n)],
-            sorted(label for label, name in name_of.items() if name.lower() in VOID_NAMES), palette)
+    return n, [name_of.get(label, str(label)) for label in range(n)], void, palette
 
 
 def holds_two_values(ids, listed):

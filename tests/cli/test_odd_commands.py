@@ -261,7 +261,7 @@ ROWS = [
     ('train --data unit BARE', 0, 'runs/unit/checkpoint-0000001.pt'),
     ('check --data beyond_inst', 0,
      'note: beyond_inst: 7, 7 in 1, label and one id, instances per picture: 29 to 29'),
-    ('check --data one_label', 0, '1 labels, 0 100%'),
+    ('check --data one_label', 0, '1 label, 0 100%'),
     ('check --data rare', 0, '0 99.8%, 1 0.208%'),
     ('check --data one_pixel', 0, 'flat: 1, 1x1, no problems'),
 

@@ -20,7 +20,7 @@ import scipy.io
 import torch
 
 from app.common.errors import UserError
-from app.datasets import decoding, layouts
+from app.datasets import decoding, labels, layouts
 from app.datasets.pairs import PairReader, open_dataset
 from app.runs import runs
 from app.runs.pictures import label_colours
@@ -249,6 +249,9 @@ def test_palette_of_colours(command, flat, tmp_path):
     code, out, err = command('check', '--data', flat)
     assert code == 2
     assert 'RGB; if its colours stand for labels, train with --palette FILE' in err + out
+    (tmp_path / 'printed.txt').write_text(''.join(      # check prints a palette of these maps
+        f'{line}\n' for line in out.splitlines() if re.fullmatch(r'\d+,\d+,\d+,\d+', line)))
+    assert command('check', '--data', flat, '--palette', 'printed.txt')[0] == 0
 
     (tmp_path / 'palette.txt').write_text('# my colours\n' + '\n'.join(
         f'{r},{g},{b},{i},thing {i}' for i, (r, g, b) in enumerate(colours)))
@@ -266,6 +269,32 @@ def test_palette_of_colours(command, flat, tmp_path):
     (tmp_path / 'palette.txt').write_text('1,2,3\n')
     assert "palette.txt, line 1: expected R,G,B,id[,name], got '1,2,3'" in command(
         'check', '--data', flat, '--palette', 'palette.txt')[2]
+    (tmp_path / 'palette.txt').write_text('0,0,0,0\n255,0,0,1\n')         # what it lacks
+    out = command('check', '--data', flat, '--palette', 'palette.txt')[1]
+    assert '4 colours for a file for --palette' in out and '9,9,9,5\n' in out
+
+
+@pytest.mark.parametrize('text, rows, void', [
+    ('1,2,3,7,road, wide\n4,5,6,7\n', [[1, 2, 3, 7, 'road, wide'], [4, 5, 6, 7, '7']], []),
+    ('# ours\nname,r,g,b\nroad,1,2,3\nVoid,4,5,6\n', [[1, 2, 3, 0, 'road'],
+                                                     [4, 5, 6, 1, 'Void']], [1]),
+    ('ID;Name;R;G;B;void\n5;"a, b";1;2;3;1\n3;void;4;5;6;0\n', [[1, 2, 3, 5, 'a, b'],
+                                                              [4, 5, 6, 3, 'void']], [5]),
+    ('1\t2\t3\t4\n', [[1, 2, 3, 4, '4']], [])])
+def test_the_tables_that_a_palette_may_be(tmp_path, text, rows, void):
+    (tmp_path / 'palette.csv').write_text(text)
+    assert labels.read_palette(tmp_path / 'palette.csv') == (rows, void)
+
+
+@pytest.mark.parametrize('text, words', [
+    ('name,r,g,b\nroad,1,2\n', "line 2: expected name,r,g,b, got 'road,1,2'"),
+    ('id,r,g,b\n1,2,3,400\n', 'line 2'), ('id,r,g,b\n', 'no colours in it; expected lines id,r'),
+    ('1,2,3,4\n1,2,3,5\n', 'line 2: 1,2,3 is 5, but 4 above'), ('1,2,3,-1\n', 'line 1'),
+    ('id,name\n1,a\n', "line 1: expected R,G,B,id[,name], got 'id,name'"), ('', 'no colours')])
+def test_what_is_no_palette(tmp_path, text, words):
+    (tmp_path / 'palette.csv').write_text(text)
+    with pytest.raises(UserError, match=re.escape(words)):
+        labels.read_palette(tmp_path / 'palette.csv')
 
 
 def test_labels_csv_names_colours_and_leaves_out(command, flat):
@@ -294,8 +323,8 @@ def test_labels_csv_names_colours_and_leaves_out(command, flat):
 @pytest.mark.parametrize('text, message', [
     ('', "line 1: expected the columns id,name,r,g,b,void, or some of them with id; got ''"),
     ('name,r\n', 'line 1'), ('id,name,x\n', 'line 1'), ('id,r,g\n', 'line 1'),
-    ('id,name\n1,a\n1,b\n', "line 3: 1 or 'b' is on a line above, too"),
-    ('id,name\n\n1,a\n2,a\n', "line 4: 2 or 'a' is on a line above, too"),
+    ('id,name\n1,a\n1,b\n', "line 3: the id 1 is on a line above, too"),
+    ('id,name\n\n1,a\n2,a\n', "line 4: the name 'a' is on a line above, too"),
     ('id,r,g,b\n1,2,3,400\n', "colours up to 255, void 0 or 1; got '1,2,3,400'"),
     ('id,r,g,b\n1,2,,4\n', 'line 2'), ('id,void\n3,x\n', 'line 2'), ('id\n-1\n', 'line 2'),
     ('id\n5000\n', 'line 2'), ('id\nroad\n', 'line 2'), ('id,name\n1\n', 'line 2'),
