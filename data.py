@@ -1,8 +1,9 @@
 """From label maps and photographs to batches on the device: augmentation, one-hot labels, instance
 boundary maps.
 
-Maps and photographs are loaded and transferred as integers. On the device they become one-hot
-channels and pictures in [-1, 1]. Sizes are (width, height) as in Pillow; tensors are (N, C, H, W).
+Maps and photographs of 8 bits are loaded and transferred as integers. On the device they become
+one-hot channels and pictures in [-1, 1]. Sizes are (width, height) as in Pillow; tensors are
+(N, C, H, W).
 """
 import atexit
 from collections import namedtuple
@@ -34,7 +35,7 @@ class InputError(ValueError):
 
 def derive_seed(*numbers):
     """Derive one seed from whole numbers >= 0, for example from (seed, step). All random draws
-    depend on such numbers alone, so a resumed run repeats them. Zeros at the end change nothing."""
+    depend on such numbers alone, so a resumed run repeats them."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
@@ -64,7 +65,7 @@ def connected_components(label):
 
 def resize(array, size, nearest=False):
     """Resize an (H, W) or (H, W, C) ndarray to `size` (width, height): by nearest neighbour, or
-    bicubic with antialiasing to (H, W, C). `size` None is that of the array."""
+    bicubic with antialiasing to (H, W, C). size: None keeps it."""
     if size is None or tuple(size) == array.shape[1::-1]:
         return array
     if nearest:
@@ -307,7 +308,7 @@ def condition(label, inst, n_labels, boundary=True, present_labels=None):
     label: (N, 1, H, W) integer; where n_labels is 0, a picture (N, C, H, W) uint8 or float.
     inst: (N, 1, H, W) integer, or None for no boundary map.
     present_labels: (L,), see find_present_labels, or None for all labels.
-    Returns (N, n_labels, L or C [+ 1], H, W) float32."""
+    Returns (N, K, H, W) float32. K is n_labels, L or C; one more with a boundary map."""
     channels = one_hot(label, n_labels, present_labels) if n_labels else to_float(label)
     if inst is None or not boundary:
         return channels

@@ -35,7 +35,7 @@ def encode_image(run, image, scene):
     regions = styles.style_regions(run.config, scene.label, scene.inst).long()
     image, regions = pad(run, image, regions)
     regions[..., h:, :] = regions[..., w:] = regions.max() + 1      # the padding: a separate region
-    with nets.arithmetic(run.device, 'fp32'):
+    with nets.autocast(run.device, 'fp32'):
         features = styles.encode(run.E, image, regions, run.config.encoder_scale)
     region_index = data.upload(scene.region_index, run.device)
     return styles.gather_instances(features[..., :h, :w], region_index, len(scene.labels)).cpu()
@@ -70,8 +70,8 @@ def pad(run, *maps):
 
 
 def run_generator(run, label, inst, features, noise_seed=0, present_labels=None):
-    """Make pictures with G. Its input is built only here: one-hot label map, boundary map and
-    features (paper sections 3.3 and 3.4).
+    """Make pictures with G. Its input is built here, in training too: one-hot label map,
+    boundary map and features (paper sections 3.3 and 3.4).
 
     label: (N, 1, H, W) integer, or (N, C, H, W) where n_labels is 0; on the run's device, padded
         (see pad).
@@ -106,6 +106,6 @@ def synthesise(run, scene, vectors=None, noise_seed=0):
         data.upload(vectors, run.device), region_index)
     present = scene.present_labels
     present = present if present is None else data.upload(present, run.device)
-    with nets.arithmetic(run.device, run.precision):
+    with nets.autocast(run.device, run.precision):
         picture, _ = run_generator(run, label, inst, features, noise_seed, present)
     return picture[..., :h, :w].float()

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)     # official VGGLoss, relu1_1 ... relu5_1
 
 
+# Each compares raw scores of any shape with the target `real` (bool), and returns their mean loss.
+
 def lsgan(scores, real):
     return F.mse_loss(scores, torch.full_like(scores, float(real)))
 
@@ -48,8 +50,8 @@ def feature_matching(fake_scales, real_scales, n_layers=3):
     """Feature matching, paper eq. 4: the mean absolute difference (1 / N_i) of D's features for the
     fake and the real picture, summed over layers i and scales k.
 
-    The weights are the official ones: 1 / n_scales for a scale (not in the paper:
-    docs/differences.md, 3) and 4 / (n_layers + 1) for a layer. n_layers: strided layers of a
+    The weights are the official ones, which the paper lacks (docs/differences.md, 3): 1 / n_scales
+    for a scale, and 4 / (n_layers + 1) for a layer, so 1 by default. n_layers: strided layers of a
     discriminator. No gradient reaches the real features."""
     weight = 4 / (n_layers + 1) / len(fake_scales)
     total = 0
@@ -61,7 +63,7 @@ def feature_matching(fake_scales, real_scales, n_layers=3):
 
 def vgg_loss(fake_features, real_features):
     """Weighted mean absolute difference of VGG-19 features (Johnson et al., 2016): the optional
-    term of paper section 4."""
+    term of paper section 4. The layers have the official weights (docs/differences.md, 3)."""
     return sum(weight * mean_difference(fake, real.detach())
                for weight, fake, real in zip(VGG_WEIGHTS, fake_features, real_features))
 
@@ -89,9 +91,3 @@ def discriminator_loss(fake_scales, real_scales, mode='lsgan'):
     minimises half their sum, as the official code does."""
     return {'d_fake': gan_loss(fake_scales, False, mode),
             'd_real': gan_loss(real_scales, True, mode)}
-
-
-def chance_level_loss(n_scales, mode='lsgan'):
-    """The sum of the terms of discriminator_loss where D cannot tell real from fake (float)."""
-    score = torch.full((1,), 0.5 if mode == 'lsgan' else 0.0)
-    return n_scales * float(GAN_LOSSES[mode](score, True) + GAN_LOSSES[mode](score, False))

@@ -39,7 +39,7 @@ def prepare_input(x, multiple, smallest, network):
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def arithmetic(device, precision, tune=False):
+def autocast(device, precision, tune=False):
     """Return the autocast context in which the networks compute, and set cuDNN's global flags. The
     flags hold until the next call, so also in the backward pass.
 
@@ -180,10 +180,10 @@ class GlobalGenerator(nn.Module):
 
         layers = [nn.ReflectionPad2d(3), *conv_block(in_channels, ngf, 7, OneHotConv2d)]
         for i in range(n_down):
-            layers += conv_block(ngf << i, ngf << i + 1, 3, stride=2, padding=1)
-        layers += [ResidualBlock(ngf << n_down) for _ in range(n_blocks)]
+            layers += conv_block(ngf * 2 ** i, ngf * 2 ** (i + 1), 3, stride=2, padding=1)
+        layers += [ResidualBlock(ngf * 2 ** n_down) for _ in range(n_blocks)]
         for i in reversed(range(n_down)):
-            layers += up_block(ngf << i + 1, ngf << i, up)
+            layers += up_block(ngf * 2 ** (i + 1), ngf * 2 ** i, up)
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh()]
 
         self.model = nn.Sequential(*layers)
@@ -198,7 +198,8 @@ class LocalEnhancer(nn.Module):
     """G2 (and G3): `n_enhancers` local enhancers around G1. Each works at twice the resolution of
     the network inside it; paper section 3.2.
 
-    Each adds its downsampled features to the last feature map of the network inside (figure 3).
+    Each adds its downsampled features to the last feature map of the network inside (figure 3). In
+    appendix A's notation, G2 is c7s1-32, d64, this sum, R64 three times, u32, c7s1-3.
     Enhancer 1 is the innermost; only the outermost has an output layer. Submodules: `model` (G1
     without its output layer), with ngf * 2 ** n_enhancers channels; `model{n}_1` and `model{n}_2`,
     the layers of enhancer n before and after the sum (the paper's G2^(F); G2^(R) and G2^(B)).
@@ -215,11 +216,11 @@ class LocalEnhancer(nn.Module):
         super().__init__()
         self.n_enhancers, self.recompute = n_enhancers, False   # see run_layers
         self.multiple = 2 ** (n_down + n_enhancers)
-        self.model = GlobalGenerator(in_channels, out_channels, ngf << n_enhancers, n_down,
-                                     n_blocks, up).model[:-3]
+        self.model = GlobalGenerator(in_channels, out_channels, ngf * 2 ** n_enhancers,
+                                     n_down, n_blocks, up).model[:-3]
 
         for n in range(1, n_enhancers + 1):
-            width = ngf << n_enhancers - n
+            width = ngf * 2 ** (n_enhancers - n)
             before = [nn.ReflectionPad2d(3), *conv_block(in_channels, width, 7, OneHotConv2d),
                       *conv_block(width, 2 * width, 3, stride=2, padding=1)]
             after = [ResidualBlock(2 * width) for _ in range(n_blocks_local)]
@@ -284,7 +285,7 @@ class UNet(nn.Module):
                  tanh=True):                # False: return the raw map
         super().__init__()
         self.multiple, self.dropout, self.tanh = 2 ** n_down, dropout, tanh
-        widths = [in_channels] + [ngf << min(i, 3) for i in range(n_down)]
+        widths = [in_channels] + [ngf * 2 ** min(i, 3) for i in range(n_down)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()   # in the order of the forward pass
         for i in range(n_down):
             c_in, c_out, innermost = widths[i], widths[i + 1], i == n_down - 1
@@ -366,10 +367,12 @@ class Encoder(nn.Module):
     """E, the feature encoder: paper section 3.4. A small encoder-decoder, then instance-wise
     average pooling.
 
+    The paper does not give its layers; these are the official ones.
     forward: image (N, in_channels, H, W) float in [-1, 1] and inst (N, 1, H, W) integer to
-    (N, feat, H, W) float, constant over each instance. The instance map may be larger than the
-    image; features are then upsampled before pooling. So an encoder trained at 1024x512 serves a
-    generator at 2048x1024, and thin instances are not lost. Raises ValueError as GlobalGenerator.
+    (N, feat, H, W) float in [-1, 1], constant over each instance. The instance map may be larger
+    than the image; features are then upsampled before pooling. So an encoder trained at 1024x512
+    serves a generator at 2048x1024, and thin instances are not lost. Raises ValueError as
+    GlobalGenerator.
     """
 
     def __init__(self,
@@ -394,7 +397,8 @@ class Encoder(nn.Module):
 
 class MultiscaleDiscriminator(nn.Module):
     """D1, D2, D3: identical 70x70 PatchGANs on the picture at full, half and quarter size; paper
-    section 3.2 and appendix A (C64, C128, C256, C512).
+    section 3.2 and appendix A: C64, C128, C256, C512, of which the last has stride 1 (official
+    code), or its receptive field would be larger.
 
     forward: (N, in_channels, H, W) float, condition and picture concatenated along the channels.
     Returns result[scale][layer], full size first: feature maps (N, c, h, w), which feature matching
@@ -410,7 +414,7 @@ class MultiscaleDiscriminator(nn.Module):
                  spectral_norm=False):      # divide weights by their largest singular value
         super().__init__()
         self.n_scales, self.n_layers = n_scales, n_layers
-        widths = [min(ndf << i, 512) for i in range(n_layers + 1)]
+        widths = [min(ndf * 2 ** i, 512) for i in range(n_layers + 1)]
 
         for scale in range(n_scales):
             layers = [[OneHotConv2d(in_channels, ndf, 4, stride=2, padding=2),
@@ -484,7 +488,7 @@ class VGG19(nn.Module):
         return features
 
 
-# -------------------------------------------------------------------------------- all of a run
+# --------------------------------------------------------------- the networks of a configuration
 
 def has_boundary(config):
     """Whether G and D see the instance boundary map (paper section 3.3)."""
@@ -493,20 +497,20 @@ def has_boundary(config):
 
 def min_input_side(config):
     """The smallest width and height that G and E take."""
-    encoder = 2 * (config.encoder_scale << config.n_down_encoder) if config.features else 1
-    generator = 1 << config.n_down + config.n_enhancers
+    encoder = 2 * config.encoder_scale * 2 ** config.n_down_encoder if config.features else 1
+    generator = 2 ** (config.n_down + config.n_enhancers)
     return max(generator if config.model == 'unet' else 2 * generator, encoder)
 
 
 def network_multiple(config):
     """The number that width and height must be multiples of for G and E."""
-    encoder = config.encoder_scale << config.n_down_encoder if config.features else 1
-    return math.lcm(1 << config.n_down + config.n_enhancers, encoder)
+    encoder = config.encoder_scale * 2 ** config.n_down_encoder if config.features else 1
+    return math.lcm(2 ** (config.n_down + config.n_enhancers), encoder)
 
 
 def constructors(config):
-    """Return {'G', 'E', 'D': a function without arguments that makes this network}. The order G, E,
-    D matters for the seed. E only where the configuration has features."""
+    """Return a dict of functions without arguments that make the networks 'G', 'E' (only with
+    features) and 'D'. They draw their weights in this order."""
     c = config
     c_condition = (c.n_labels or c.in_channels) + has_boundary(c)
     c_in = c_condition + c.feat * c.features

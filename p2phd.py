@@ -55,7 +55,7 @@ def train(args):
 
 def finetune(args):
     """Coarse to fine (paper section 3.2, figure 3): put a local enhancer around a trained generator
-    at twice the size, train it alone for --fix-global epochs, then everything together."""
+    at twice the size, train it and D for --fix-global epochs, then all of G and D together."""
     from app.datasets import inspection
     from app.runs import configurations, devices, folders, runs
     device = devices.pick_device(args.device)

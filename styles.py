@@ -61,7 +61,7 @@ def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
         regions = style_regions(run.config, label, inst)
         _, region_index, region_labels, pixels = data.describe_instances(
             label, regions, run.config.n_labels)
-        with nets.arithmetic(run.device, 'fp32'):
+        with nets.autocast(run.device, 'fp32'):
             features = encode(run.E, image, regions, run.config.encoder_scale)
         large = pixels >= min_pixels
         vectors.append(gather_instances(features, region_index, len(pixels))[large].cpu())

@@ -1,8 +1,8 @@
 """Training, paper sections 3.2 to 3.4: what is trained, what happens when, one step, the loop.
 
 A configuration c is a namespace of what the networks are (`n_labels`, `n_enhancers` ...), with a
-namespace t = c.training of how they are trained (`lr`, `batch` ...). app/common/config.py lists all
-fields and their defaults."""
+namespace t = c.training of how they are trained (`lr`, `batch` ...), None for a run of the official
+code, which only makes pictures. app/common/config.py lists all fields and their defaults."""
 from collections.abc import Callable
 import copy
 from dataclasses import dataclass, field, replace
@@ -29,16 +29,17 @@ class Run:
     device: torch.device
     G: nn.Module                            # GlobalGenerator, LocalEnhancer or UNet
     E: nn.Module | None = None              # Encoder, where there are features
-    precision: str = 'fp32'                 # see nets.arithmetic
+    precision: str = 'fp32'                 # see nets.autocast
     average: dict = field(default_factory=dict)     # {'G': module, 'E': module}, see init_averages
     # The rest is used only in training.
     D: nn.Module | None = None              # MultiscaleDiscriminator
     vgg: nn.Module | None = None            # VGG19, for the perceptual loss
     opt_G: torch.optim.Optimizer | None = None      # of G, and of E if that is trained
     opt_D: torch.optim.Optimizer | None = None
-    tune: bool = False                      # see nets.arithmetic
+    tune: bool = False                      # see nets.autocast
     step: int = 0                           # steps done
-    bad_steps: torch.Tensor | None = None   # () float on the device: steps skipped in a row
+    bad_steps: torch.Tensor | None = None   # () float on the device: steps skipped in a row;
+    #                                         t.max_bad_steps stays, because hooks look seldom
     last_map: tuple = ()                    # minimum and maximum of G's last feature map
     log: object | None = None               # for the hooks of the loop
     forward_backward: Callable | None = None    # with CUDA graphs; None: the function below
@@ -59,7 +60,8 @@ def make_run(config, device, training=True, make=lambda name, constructor: const
         run.G.recompute = t.recompute
     if training:
         trained = [*run.G.parameters(), *(run.E.parameters() if encoder_is_trained(config) else ())]
-        adam = dict(lr=t.lr if t else 0, betas=(0.5, 0.999), fused=True)    # paper appendix A
+        # Paper appendix A; the betas are those of the official code.
+        adam = dict(lr=t.lr if t else 0, betas=(0.5, 0.999), fused=True)
         run.opt_G = Adam(trained, **adam)
         run.opt_D = Adam(run.D.parameters(), **adam)
         watch_last_map(run)
@@ -198,7 +200,7 @@ def forward_backward(run, label, inst, image, present_labels, noise_seed):
 
     noise_seed: seed of the U-Net's dropout and of augmentation."""
     c, t, D = run.config, run.config.training, run.D
-    with nets.arithmetic(run.device, run.precision, run.tune):
+    with nets.autocast(run.device, run.precision, run.tune):
         # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
         features = None
         if c.features:
@@ -222,7 +224,7 @@ def forward_backward(run, label, inst, image, present_labels, noise_seed):
 
     # G's loss needs only the gradient of the fake, D's loss only those of D's weights. The graphs
     # of VGG and D are freed before G's backward pass. The first backward pass needs no gradient of
-    # D's weights; where requires_grad is off, app/runs/fast_layers.py does not compute it.
+    # D's weights. PyTorch's layers see that, those of app/runs/fast_layers.py see requires_grad.
     g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 3
     terms = {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
     D.requires_grad_(False)

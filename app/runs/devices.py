@@ -46,7 +46,7 @@ def pick_precision(config, device, clock=time.perf_counter):
 
     def measure(precision, clock=clock):
         started = clock()
-        with nets.arithmetic(device, precision, tune=bool(config.size or config.training.crop)):
+        with nets.autocast(device, precision, tune=bool(config.size or config.training.crop)):
             y = block(x)
         torch.autograd.grad(y.float().sum(), x)[0].flatten()[0].item()      # waits for the device
         return clock() - started

@@ -127,12 +127,18 @@ def log_row(run, folder, n, state):
              + (f'  skipped {extremes["skipped"]:.0f}' if extremes['skipped'] else '')
              + f'  {rate:.2f} steps/s  {format_duration((t.total_steps - run.step) / rate)} left')
 
-    chance = losses.chance_level_loss(run.config.n_scales, t.gan)
-    saturated = means['d_fake'] + means['d_real'] < 0.05 * chance
+    saturated = means['d_fake'] + means['d_real'] < 0.05 * chance_level_loss(
+        run.config.n_scales, t.gan)
     log.won_since = (log.won_since or run.step) if saturated else None
     if saturated and last_step - log.won_since < SATURATED_STEPS <= run.step - log.won_since:
         warn(f'warning: {folder}: for {SATURATED_STEPS} steps the discriminator has been right '
              'about nearly everything; more data or a smaller --ndf help the generator')
+
+
+def chance_level_loss(n_scales, mode):
+    """Return what d_fake + d_real is where the discriminators cannot tell real from fake."""
+    scales = [[torch.full((1,), 0.5 if mode == 'lsgan' else 0.0)]] * n_scales
+    return float(sum(losses.discriminator_loss(scales, scales, mode).values()))
 
 
 def add_csv_row(path, text, values):

@@ -114,7 +114,7 @@ def check_picture(run, size, name):
     multiple = nets.network_multiple(c)
     shape = -(-h // multiple) * multiple, -(-w // multiple) * multiple
     with (torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory,
-          nets.arithmetic(run.device, run.precision)):
+          nets.autocast(run.device, run.precision)):
         label, inst, features = (
             torch.empty(1, channels, *shape, dtype=dtype, device=run.device)
             for channels, dtype in ((1 if c.n_labels else c.in_channels, torch.uint8),

@@ -1,4 +1,5 @@
 """Training that goes wrong: losses that are not finite, a discriminator that has won."""
+import math
 from pathlib import Path
 import re
 
@@ -9,7 +10,6 @@ import torch
 from app.runs import hooks, runs
 from conftest import TINY
 import data
-import losses
 
 CPU = torch.device('cpu')
 
@@ -78,7 +78,9 @@ def test_one_warning_of_a_discriminator_that_has_won(spoiled, monkeypatch):
     code, out, err = spoiled((), '--steps', 12, '--run', 'fair')
     assert code == 0 and err == ''
 
-    monkeypatch.setattr(losses, 'chance_level_loss', lambda n_scales, mode: 1e6)
+    levels = [hooks.chance_level_loss(2, mode) for mode in ('lsgan', 'vanilla', 'hinge')]
+    assert levels == pytest.approx([1, 4 * math.log(2), 4])
+    monkeypatch.setattr(hooks, 'chance_level_loss', lambda n_scales, mode: 1e6)
     code, out, err = spoiled((), '--steps', 12, '--run', 'won')
     assert code == 0
     assert err.count('warning: won: for 4 steps the discriminator has been right about') == 1
