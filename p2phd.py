@@ -20,7 +20,7 @@ import sys
 from app.cli import commands, parser
 from app.cli.settings import check_flags, dataset_fields, given_fields, seed_of
 from app.common import config as configuration, threads
-from app.common.console import log_info, warn, wrap
+from app.common.console import SEVERAL_PROCESSES, log_info, warn, wrap
 from app.common.errors import UserError
 from app.common.files import lock_folder, make_folder, require_folder, resolve_path
 
@@ -47,7 +47,7 @@ def train(args):
     else:
         config, load_weights = configurations.make_config(given, found), None
     configurations.complete_config(config, found.pairs, found.sizes)
-    devices.set_precision(config, device, given.get('precision'), base.training if base else ())
+    devices.set_precision(config, device, args, base and base.training)
     log_info(wrap(inspection.summarise(found, source.split)
                   + ', the encoder is trained as well' * encoder_is_trained(config)))
     return start(args, config, folder, device, found.pairs, load_weights)
@@ -68,7 +68,7 @@ def finetune(args):
     t.pictures = inspection.fingerprint(pairs)
     configurations.complete_config(config, pairs, sizes)
     configuration.check_flags_used(given, config)
-    devices.set_precision(config, device, given.get('precision'), vars(before) if before else {})
+    devices.set_precision(config, device, args, before and vars(before))
     name = re.sub(r'-(\d+x\d+|native)$', '', resolve_path(args.base).name) or 'root'
     size = configuration.format_value(config.size or 'native')
     folder = folders.new_folder(args.run, f'{name}-{size}', args.dry_run)
@@ -195,7 +195,6 @@ def main(words):
     """Run a command line, a list of words. Return the exit code; 2 is a user error, which one line
     on stderr explains. Exit with code 2 where the parser refuses the words."""
     args = parser.parse(words, __doc__)
-    several_processes = os.environ.get('WORLD_SIZE', '') not in ('', '1')
     try:
         commands.check_versions()
         check_flags(args)
@@ -209,17 +208,17 @@ def main(words):
         warn(f'p2phd {args.command}: interrupted')
         return 130
     except (OSError, MemoryError, RuntimeError, ValueError) as error:
-        message = commands.explain(error, several_processes)
+        message = commands.explain(error, args)
         if message is None:
             raise
-        if several_processes:
+        if SEVERAL_PROCESSES:
             sys.stderr = sys.__stderr__     # app/runs/distributed.py silences all but one process
             message = f'process {os.environ.get("RANK", "?")}: {message}'
-        if several_processes and commands.is_common(error):
+        if SEVERAL_PROCESSES and commands.main_process_reports(error):
             parser.wait_for_main_process()
         else:
             warn(f'p2phd {args.command}: {message}')
-        if several_processes:                               # a normal exit could hang
+        if SEVERAL_PROCESSES:                               # a normal exit could hang
             os._exit(2)
         return 2
 

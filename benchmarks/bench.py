@@ -2,6 +2,7 @@
 
     python benchmarks/bench.py [--rounds 3] [--only step] [--large] [--json bench.json]
 
+It needs what the tests need: pip install -r tests/requirements.txt.
 Both are measured in turns; on a CPU, networks run in a process of their own each time. A ratio is
 the median over the rounds, with its minimum and maximum. The plain implementation trains and
 generates as the official code does: in float32, with all label channels, without keeping memory,
@@ -182,9 +183,9 @@ def seconds(function, repeat=3):
 
 def row(results, name, numbers, unit='s'):
     """Print a row of the table and add it to the results. numbers: {way: [number of each round]},
-    the plain way first."""
+    the plain way first, if there is one."""
     first, *others = numbers
-    cells = [name, f'{statistics.median(numbers[first]):.3g} {unit}']
+    cells = [name, *[''] * (first != 'plain'), f'{statistics.median(numbers[first]):.3g} {unit}']
     for way in others:
         ratios = [a / b for a, b in zip(numbers[first], numbers[way])]
         cells.append(f'{statistics.median(numbers[way]):.3g} {unit}, '

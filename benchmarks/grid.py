@@ -53,11 +53,15 @@ def main():
     parser.add_argument('--run', type=Path, required=True)
     run = parser.parse_args().run
     config = runs.read_run(run)[1]['config']
-    width, height = config.training.crop or config.size
+    sheets = sorted((run / 'samples').glob('*.png'))
+    size = config.training and (config.training.crop or config.size)
+    if not (sheets and size):
+        sys.exit(f'{run}: has no sheets of pictures of one size')
+    width, height = size
     print('| steps | ' + ' | '.join(f'period {p} | of photographs' for p in PERIODS)
           + ' | Nyquist |')
     print('|---' * (2 + 2 * len(PERIODS)) + '|')
-    for path in sorted((run / 'samples').glob('*.png')):
+    for path in sheets:
         sheet = np.asarray(Image.open(path).convert('RGB'))
         rows = [sheet[y:y + height] for y in range(0, len(sheet), height)]
         images = [[row[:, x:x + width] for row in rows] for x in (width, sheet.shape[1] - width)]

@@ -89,7 +89,8 @@ def grid_strength(folder):
 def distances_in_logs(args):
     """Return the distances from the photographs that the logs of `plain` report for pictures that
     were not trained on: in main styles, and in the styles of the photographs, one for each seed."""
-    pattern = r'not trained on.* ([\d.]+) styles of the photograph, ([\d.]+) main'
+    pattern = (r'other pictures: ([\d.]+) with the styles of the photograph, ([\d.]+) with the '
+               'most frequent')
     matches = [re.search(pattern, (args.out / f'plain{seed}.log').read_text())
                for seed in range(args.seeds)]
     return [float(match[2]) for match in matches], [float(match[1]) for match in matches]

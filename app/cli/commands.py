@@ -8,7 +8,7 @@ import traceback
 
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
 from app.cli.settings import dataset_fields, seed_of
-from app.common.console import collect_warnings, log_info, wrap
+from app.common.console import SEVERAL_PROCESSES, collect_warnings, log_info, wrap
 from app.common.errors import UserError, is_out_of_memory, one_line
 from app.common.files import lock_folder, make_folder
 
@@ -36,7 +36,8 @@ def load_trained_run(args, built_in=False):
     folder = Path(args.run) if args.run else folders.newest_run(built_in)
     run = runs.load_run(folder, devices.pick_device(args.device), False, which=args.checkpoint,
                         average=args.average, n_labels=args.official_labels)
-    run.precision = getattr(args, 'precision', run.precision)
+    if (given := getattr(args, 'precision', 'auto')) != 'auto':
+        run.precision = given
     return folder, run
 
 
@@ -56,11 +57,15 @@ def built_in_scene(folder, run, out):
     return builtin.write_scene(out, run.config.size)
 
 
-def explain(error, several_processes):
-    """Return the line that tells a user what went wrong, or None for a fault of the program."""
+def explain(error, args):
+    """Return the line that tells a user what went wrong, or None for a fault of the program. args:
+    of the command."""
     text = str(error)
     if is_out_of_memory(error):
-        return 'not enough memory; try a smaller --size, or in training --precision bf16 or --crop'
+        return 'not enough memory; try ' + (
+            '--recompute' if hasattr(args, 'resume') else
+            'a smaller --size' if args.command not in ('train', 'finetune') else
+            '--precision bf16, --recompute, --crop or a smaller --size')
     if isinstance(error, UserError):
         return text
     if isinstance(error, OSError) and error.filename is not None:
@@ -68,11 +73,11 @@ def explain(error, several_processes):
         return f'{name}: {error.strerror}; check that it exists and may be used'
     if 'DataLoader worker' in text:
         return ('a process that loads pictures has died, perhaps of too little (shared) memory; '
-                'train --resume RUN --workers 0 loads them in the trainer')
+                'start it again with --workers 0, which needs no such process')
     from data import InputError
     if isinstance(error, (OSError, InputError)):
         return one_line(error)
-    if not several_processes:
+    if not SEVERAL_PROCESSES:
         return None
     # That another process has ended, gloo only says in words.
     if type(error).__name__.startswith('Dist') or any(
@@ -81,7 +86,7 @@ def explain(error, several_processes):
     return traceback.format_exc()
 
 
-def is_common(error):
+def main_process_reports(error):
     """Whether the first process on this machine reports the same error: all do the same until they
     take their parts of the work."""
     distributed = sys.modules.get('app.runs.distributed')

@@ -263,6 +263,4 @@ def parse(words, description):
             did_you_mean(unknown[0], flags)))
     console.quiet = args.quiet
     settings.apply_preset(args, {action.dest for action in sub._actions})
-    if getattr(args, 'precision', None) == 'auto':
-        del args.precision                          # as if it were not given
     return args

@@ -10,11 +10,12 @@ from app.common.files import resolve_path
 
 
 def given_fields(args):
-    """Return {field: value} of those fields of a configuration that the command line gives. The
-    last one is `flags`, what was given word for word and the run remembers."""
+    """Return {field: value} of the fields of a configuration that the command line gives. The last
+    one, `flags`, has all that the run stores of the command line."""
     fields = {*NETWORK, *TRAINING}
     remembered = {*fields, *DATA, 'base', 'match_labels'}
-    flags = {name: value for name, value in vars(args).items() if name in remembered}
+    flags = {name: value for name, value in vars(args).items()
+             if name in remembered and (name, value) != ('precision', 'auto')}
     values = {name: value for name, value in flags.items() if name in fields}
     for name in ('data', 'vgg', 'cache'):               # the run may go on in another folder
         if values.get(name) and values[name] != 'fetch':

@@ -173,8 +173,8 @@ TRAINING = fields(
     ema=(real('a number from 0 to below 1', lambda x: 0 <= x < 1, 'DECAY'), 0.999,
          'decay of the moving average of the weights of G and E, which makes pictures; 0: none'),
     precision=(choice('fp32', 'tf32', 'bf16'), 'fp32',
-               'arithmetic of the networks; auto: bf16 if it proves faster, else tf32 on CUDA, '
-               'fp32 on a CPU', 'auto'),
+               'arithmetic of the networks; auto: bf16 if the device has it and it proves '
+               'faster, else tf32 on CUDA, fp32 on a CPU', 'auto'),
     threads=(integer(1, 1024), None, 'threads that compute on the CPU',
              'OMP_NUM_THREADS, or the number that proves fastest'),
     recompute=(BOOL, False, 'compute the activations of G twice: less memory, more time'),

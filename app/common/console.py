@@ -5,16 +5,18 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import textwrap
 import time
 
 # Of the processes that torchrun starts, only the first one prints, except for warnings.
-IS_MAIN = os.environ.get('WORLD_SIZE', '1') in ('', '1') or os.environ.get('RANK') == '0'
+SEVERAL_PROCESSES = os.environ.get('WORLD_SIZE', '') not in ('', '1')
+IS_MAIN = not SEVERAL_PROCESSES or os.environ.get('RANK') == '0'
 quiet = False                                       # -q: print only warnings
 status_text = ''                                    # what the last line of the terminal shows
-said = set()                                        # by warn_once
-heard = ContextVar('heard', default=None)           # see collect_warnings
+warned_subjects = set()                             # by warn_once
+warning_collector = ContextVar('warning_collector', default=None)   # see collect_warnings
 
 
 def open_closed_streams():
@@ -36,8 +38,8 @@ def log_info(text, file=None):
 
 
 def warn(text):
-    if heard.get() is not None:
-        texts, rewrite = heard.get()
+    if warning_collector.get() is not None:
+        texts, rewrite = warning_collector.get()
         text = rewrite(text)
         texts.append(text)
     print_line(text, sys.stderr)
@@ -47,18 +49,18 @@ def warn(text):
 def collect_warnings(rewrite=str):
     """Return a list, to which the texts of the warnings that this thread prints are added. rewrite:
     a function that returns what is to be printed of a text."""
-    before = heard.set(([], rewrite))
+    before = warning_collector.set(([], rewrite))
     try:
-        yield heard.get()[0]
+        yield warning_collector.get()[0]
     finally:
-        heard.reset(before)
+        warning_collector.reset(before)
 
 
 def warn_once(subject, text):
     """Print a warning unless this process, or the one that it was forked off, has printed one on
     this subject."""
-    if subject not in said:
-        said.add(subject)
+    if subject not in warned_subjects:
+        warned_subjects.add(subject)
         warn(text)
 
 
@@ -139,7 +141,8 @@ def wrap(text, indent=2):
 
 
 def quote(path):
-    return shlex.quote(str(path))
+    """Return a path as it is typed in a command line."""
+    return subprocess.list2cmdline([str(path)]) if os.name == 'nt' else shlex.quote(str(path))
 
 
 def plural(n, noun):

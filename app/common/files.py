@@ -116,7 +116,8 @@ def make_folder(path):
 def lock_folder(folder, wait=False, flag='--run', name='.lock'):
     """Hold the lock of a folder. The system releases it when the process ends, however it ends.
     Forked processes do not hold it. If this process opens and closes its file, it is lost, too.
-    wait: for the process that holds it; else a UserError names it, and the flag to go elsewhere."""
+    wait: whether to wait for a process that holds it. If not, a UserError names that process, and
+    the flag that chooses another folder."""
     number = os.open(folder / name, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666)
     try:
         try:

@@ -28,7 +28,7 @@ def add_findings(source, contents, facts, borders, shared):
                                                   'maps')
         look_at_conditions(root, [pair.label for pair in looked_at], PairReader(contents))
         return
-    contents.index_colours = compare_tables(root, [
+    contents.index_colours = compare_tables([
         (path, ids, header) for (ids, *_), (path, header) in zip(facts.values(), labels.items())
         if not header.is_saved_map])
     look_for_smoothed_maps(root, borders)
@@ -114,7 +114,7 @@ def look_at_conditions(root, paths, reader):
              'from A and B to train_label and train_img')
 
 
-def compare_tables(root, maps):
+def compare_tables(maps):
     """Return the colours of indices as rows [R, G, B, id, ''], or None without colour tables. Warn
     if maps show one index in different colours, and of ids that are transparent. maps: (path, ids,
     decoding.Header)."""

@@ -18,6 +18,7 @@ other scenes in the first one. The sun always shines from the same side, so the 
 not mirror them. The last one removes the grid of the transposed convolutions.
 """
 from functools import partial
+import io
 from pathlib import Path
 import sys
 
@@ -66,13 +67,19 @@ def pack(source, folder=folders.BUILT_IN):
 
 def write_scene(folder, size):
     """Draw the built-in scene at `size` (width, height). Write its maps, street_labelIds.png and
-    street_instanceIds.png, into `folder` and return both paths."""
+    street_instanceIds.png, into `folder` and return both paths. UserError where other maps have
+    these names."""
     scene = draw_scene(SCENE, size, SCENE_SEED)
     make_folder(folder)
     paths = []
     for name, ids in (('label', scene.label), ('instance', scene.inst.astype(np.uint16))):
         paths.append(folder / f'street_{name}Ids.png')
-        write_atomically(paths[-1], partial(Image.fromarray(ids).save, format='PNG'))
+        Image.fromarray(ids).save(png := io.BytesIO(), format='PNG')
+        if not paths[-1].exists():
+            write_atomically(paths[-1], lambda file, png=png: file.write(png.getvalue()))
+        elif paths[-1].read_bytes() != png.getvalue():
+            raise UserError(f'{paths[-1]}: is another map than that of the built-in scene, which '
+                            'would overwrite it; name it with --label, or choose another --out')
     return paths
 
 

@@ -51,6 +51,7 @@ class Server(ThreadingHTTPServer):
     """Serves a Session to clients that know `token`; names: the Host headers that are accepted.
     allowed: further ones, of a tunnel or a proxy."""
     request_queue_size = 128
+    allow_reuse_address = os.name == 'posix'    # on Windows two servers would share a port
 
     def __init__(self, session, host, port, allowed=(), token=None):
         self.session, self.page = session, read_page()
@@ -232,7 +233,8 @@ def serve(editor, folder, name, run_name, host='127.0.0.1', port=0, browser=True
         warn_on_error(lambda: write_address(folder / '.address', server),
                       'pages that are open now cannot go on after a restart')
         scene_files.warn_about_styles(editor)
-        log_info(f'{server.address}\nCtrl-C ends it; scenes are saved in {folder}')
+        log_info(server.address, sys.stdout)                    # with -q, too
+        log_info(f'Ctrl-C ends it; scenes are saved in {folder}')
         has_window = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')
         if browser and (sys.platform != 'linux' or has_window):
             with suppress(webbrowser.Error, OSError):           # never one in the terminal

@@ -177,8 +177,8 @@ class Editor:
         return edits
 
     def separate_moves(self):
-        """Let a script that repeats the session not add later moves to its last one: here they
-        begin with this State, because it is not known what the last move began with."""
+        """If the last edit is a move, add an edit that changes nothing. Otherwise a script that
+        repeats the session would join the next move to it."""
         entry, (ids, labels, *_) = self.history[self.now], self.objects
         if entry.edits and entry.edits[-1]['do'] == 'move':
             label, object = int(labels[0]), int(ids[0])

@@ -161,13 +161,14 @@ def encode_scene(editor, role, image=None):
 
 
 def saved_roles(config):
-    """Return the roles, see encode_scene, of the files that give the picture of a scene again."""
+    """Return the roles (see encode_scene) of the files that are saved: what `generate` needs to
+    make the picture again, and the picture."""
     return ['label', *['inst'] * (config.instances != 'none'), 'styles', 'picture']
 
 
 def save(editor, folder, name, image):
-    """Write a scene, of which `generate` makes the same picture, and it: all files or, if one
-    cannot be written, none. Return the paths."""
+    """Write the files of a scene and its picture; `generate` makes the same picture of them. If one
+    of them cannot be written, none is left. Return the paths."""
     paths = []
     try:
         for role in saved_roles(editor.config):

@@ -142,8 +142,8 @@ class Session:
             'undo': e.now, 'redo': len(e.history) - 1 - e.now,
             'edits': len(session) if (session := e.session()) is not None else None,
             'history': [f'open {x.opened.name}' if x.name == 'open' else x.name for x in e.history],
-            'unsaved': not e.is_saved(), 'unsaved_found': self.found(saved=False),
-            'saved_found': self.found(saved=True),
+            'unsaved': not e.is_saved(), 'unsaved_found': self.list_recoveries(saved=False),
+            'saved_found': self.list_recoveries(saved=True),
             'warnings': e.opened.warnings, 'no_styles': scene_files.labels_without_styles(e),
             'instances': e.config.instances != 'none', 'encoder': e.run.E is not None,
             'photo': e.opened.photo is not None, 'borrowed': len(self.borrowed),
@@ -465,17 +465,17 @@ class Session:
     def kept_picture(self, file: string):
         """Return a small picture of the unsaved edits in a recovery file."""
         e = self.editor
-        state, noise, _ = scene_files.read_recovery(self.folder / self.known(file), e)
+        state, noise, _ = scene_files.read_recovery(self.folder / self.require_recovery(file), e)
         step = int(np.ceil((state.label.size / THUMBNAIL_PIXELS) ** 0.5))
         scene, vectors, _ = e.inputs(state, np.s_[::step, ::step])
         version = e.version
         return lambda: png(self.compute(version, (scene, vectors, noise)))
 
-    def found(self, saved):
+    def list_recoveries(self, saved):
         """Return what read_about says of the recovery files of earlier sessions."""
         return [about for about in self.unsaved.values() if about['saved'] == saved]
 
-    def known(self, file):
+    def require_recovery(self, file):
         if file not in self.unsaved:
             raise UserError(f'{json.dumps(file)[:60]}: expected one of the files in unsaved_found')
         return file
@@ -485,10 +485,10 @@ class Session:
         """Restore the unsaved edits in a recovery file (default: the newest), or forget them: the
         file is then kept as .forgotten. Return the state. version, page: see edit."""
         self.require_seen(version, page)
-        found = self.found(saved=False)
+        found = self.list_recoveries(saved=False)
         if not found and file is None:
             return self.state()
-        file = found[-1]['file'] if file is None else self.known(file)
+        file = found[-1]['file'] if file is None else self.require_recovery(file)
         about, e = self.unsaved[file], self.editor
         path = self.folder / file
         if restore:

@@ -137,8 +137,9 @@ def train_judge(judge, config, pairs, size, device):
             progress(step)
         losses, counts = [], []
         with torch.inference_mode():
-            for one in data.batches(validation, device, sampler=[(0, i) for i in range(len(held))]):
-                label, _, image, _ = data.to_device(one, device)
+            sampler = [(0, i) for i in range(len(held))]
+            for pair in data.batches(validation, device, sampler=sampler):
+                label, _, image, _ = data.to_device(pair, device)
                 losses.append(judge.cross_entropy(label, image))
                 counts.append(
                     count_pixels(judge(image[0]), label[0, 0], judge.void, config.n_labels))

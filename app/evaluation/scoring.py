@@ -16,6 +16,7 @@ from app.common.console import Progress, log_info, plural, warn
 from app.common.errors import UserError, did_you_mean
 from app.common.files import make_folder, require_folder, require_own, resolve_path, write_text
 from app.datasets import inspection, layouts, scenes
+from app.datasets.decoding import spread
 from app.datasets.pairs import PairReader
 from app.evaluation import measures
 from app.evaluation.judge import load_or_train_judge, read_prediction
@@ -69,8 +70,7 @@ class Evaluation:
             raise UserError(f'{root}: no picture of the split {split!r} can be used: {problem}')
         if problem:
             warn(f'note: {root}: {len(problems)} of the split {split!r} left out: {problem}')
-        shown = np.linspace(0, len(self.pairs) - 1, SHEET_ROWS).astype(int)
-        self.shown = {self.pairs[i].name for i in shown}        # on the sheet
+        self.shown = {pair.name for pair in spread(self.pairs, SHEET_ROWS)}     # on the sheet
 
     def read(self, pair):
         """Return the label map (1, H, W), or a picture as such, and the photograph of a pair."""
@@ -151,7 +151,7 @@ def score_flat_colours(evaluation, training_pairs):
     that is in no training picture gets the mean colour of all."""
     config = evaluation.config
     sums = torch.zeros(config.n_labels, config.out_channels + 1).double()   # colours, pixels
-    for pair in training_pairs[::-(-len(training_pairs) // FLAT_PICTURES)]:
+    for pair in spread(training_pairs, FLAT_PICTURES):
         with suppress(ValueError):                  # training may have left this picture out
             label, image = (tensor.flatten(1) for tensor in evaluation.read(pair))
             sums.index_add_(0, label[0].long(), F.pad(image.T.double(), (0, 1), value=1))
@@ -301,12 +301,18 @@ def training_pairs(config, root):
 
 
 def check_pictures(evaluation, folders, configs):
-    """Warn about runs trained on scored pictures. UserError if --write has other pictures."""
+    """Warn about runs trained on scored pictures. UserError if instance maps are missing, or if
+    --write has other pictures."""
     scored = {pair.image for pair in evaluation.pairs}
     for folder, config in zip(folders, configs):
-        if config.training and resolve_path(config.training.data) == resolve_path(evaluation.root):
-            trained = {pair.image for pair in training_pairs(config, evaluation.root)[0]}
-            if n := len(scored & trained):
+        if config.instances == 'files' and not evaluation.pairs[0].inst:
+            raise UserError(f'{evaluation.root}: has no instance maps, and {folder} was trained '
+                            'with them')
+        if config.training:
+            trained, held = training_pairs(config, evaluation.root)
+            same = list(config.training.pictures) == inspection.fingerprint(
+                sorted(trained + held, key=lambda pair: pair.name))
+            if same and (n := len(scored & {pair.image for pair in trained})):
                 warn(f'warning: {folder}: was trained on {n} of the {len(scored)} pictures that '
                      'are scored')
     names, write = {pair.name for pair in evaluation.pairs}, evaluation.write

@@ -158,7 +158,7 @@ class BackgroundWriter:
         return self.pending and not self.pending.done()
 
     @property
-    def rested(self):
+    def may_write(self):
         """Whether another save now would still keep the disk idle 95 % of the time."""
         return time.monotonic() - self.ended > 20 * self.duration
 

@@ -35,6 +35,9 @@ def make_config(given, found, inherited=()):
         network['ngf'] = max(1, network['ngf'] >> network['n_enhancers'])
     regions = found.instances != 'none' or network['features_of'] == 'label'
     if network.setdefault('features', regions) and not regions:
+        if not found.n_labels:
+            raise UserError(f'--features: {given["data"]} holds pictures, not label maps; leave it '
+                            'out')
         raise UserError(f'--features: {given["data"]} has no instance maps; --instances components '
                         'makes them from the labels, --features-of label needs none')
     config = configuration.with_defaults(network, {

@@ -8,7 +8,7 @@ import torch
 
 from app.common.console import warn
 from app.common.errors import one_line
-from app.runs import distributed
+from app.runs import distributed, memory
 import train
 
 
@@ -76,6 +76,7 @@ class GraphedPass:
         try:
             with torch.cuda.stream(stream):
                 for _ in range(2):                  # the first pass tunes cuDNN, in more memory
+                    memory.peak_memory(run.device)          # keeps the maximum so far
                     torch.cuda.reset_peak_memory_stats()
                     for p in trained:
                         p.grad = None

@@ -32,7 +32,8 @@ def has_bf16(device):
 
 def pick_precision(config, device, clock=time.perf_counter):
     """Return 'bf16' if this network is at least 10 % faster in it on this device, else 'tf32' on a
-    GPU and 'fp32' on a CPU. Both compute a residual block in turns, and the least seconds count."""
+    GPU and 'fp32' on a CPU; 'fp32' where the device has no bf16. Both compute a residual block in
+    turns, and the least seconds count."""
     if not has_bf16(device):
         return 'fp32'
     exact = 'tf32' if device.type == 'cuda' else 'fp32'
@@ -74,12 +75,22 @@ def pick_threads(measure, cores):
     return threads
 
 
-def set_precision(config, device, given=None, before=()):
-    """Set the arithmetic of a new run to the faster one, unless `given` or `before` has one."""
+def usable_precision(precision, device):
+    """Return the precision of a run that makes pictures on this device: 'fp32' where it would only
+    emulate bf16, which is several times slower."""
+    return 'fp32' if precision == 'bf16' and not has_bf16(device) else precision
+
+
+def set_precision(config, device, args, inherited=None):
+    """Set the arithmetic of a new run to the faster one, unless the command line or the other run
+    from which it inherits has one. inherited: {field: value} of that run, if any."""
+    given, t = getattr(args, 'precision', None), config.training
     if given == 'tf32' and device.type != 'cuda':
         raise UserError('--precision tf32: the CPU has no such arithmetic; fp32, or bf16')
-    if given is None and 'precision' not in before:
-        config.training.precision = distributed.all_gather(pick_precision(config, device))[0]
+    keep = given is None and 'precision' in (inherited or ()) and (
+        usable_precision(t.precision, device) == t.precision)
+    if given in (None, 'auto') and not keep:
+        t.precision = distributed.all_gather(pick_precision(config, device))[0]
 
 
 def compile_generator(run):

@@ -27,6 +27,9 @@ def initialise(device):
     global cpu_group
     if WORLD_SIZE > 1 and cpu_group is None:
         if device.type == 'cuda':
+            if LOCAL_WORLD_SIZE > (n := torch.cuda.device_count()):
+                raise UserError(f'{LOCAL_WORLD_SIZE} processes on a machine with {n} GPUs; start '
+                                f'torchrun with --nproc_per_node={n}')
             device = torch.device('cuda', int(os.environ['LOCAL_RANK']))
             torch.cuda.set_device(device)
         # The others wait while the main process trains a judge or clusters.

@@ -99,7 +99,7 @@ class FastConv2d(nn.Conv2d):
 
     def forward(self, x):
         if trains(self, x):
-            return FastTraining.apply(*autocast(x, self.weight, self.bias), self)
+            return FastTraining.apply(*cast_like_autocast(x, self.weight, self.bias), self)
         if suits_winograd(self, x, 512) and not torch.is_grad_enabled():
             return winograd_convolution(x, kept_weight(self), self.bias)
         return super().forward(x)
@@ -108,7 +108,7 @@ class FastConv2d(nn.Conv2d):
 class FastConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, x):
         if trains(self, x):
-            return FastTraining.apply(*autocast(x, self.weight, self.bias), self)
+            return FastTraining.apply(*cast_like_autocast(x, self.weight, self.bias), self)
         return super().forward(x)
 
 
@@ -131,7 +131,7 @@ def trains(layer, x):
             and (layer.transposed or pixels <= SMALL_MAP or not torch.is_autocast_enabled('cpu')))
 
 
-def autocast(*tensors):
+def cast_like_autocast(*tensors):
     """Convert the tensors of a layer as autocast does where it is on."""
     if not torch.is_autocast_enabled('cpu'):
         return tensors

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from app.common import config as configuration
-from app.common.console import format_duration, log_info, status_line, warn, warn_on_error
+from app.common.console import (format_duration, log_info, quote, status_line, warn,
+                                warn_on_error)
 from app.common.errors import UserError
 from app.common.files import append_text, write_text
+from app.datasets.decoding import spread
 from app.runs import checkpoints, distributed, memory, pictures, report, run_styles, runs
 import data
 import generate
@@ -44,18 +46,18 @@ def make_hook(run, folder, loaded, writer, score=None):
     """Make the hook of train.fit; its caller saves the last step. loaded: training.TrainingData.
     writer: checkpoints.BackgroundWriter. score: see training.fit."""
     t, n, started = run.config.training, len(loaded.dataset), run.step
-    state = SimpleNamespace(step=run.step, time=time.monotonic(), losses='',    # of the last row
-                            shown=0, save_is_due=False)
+    state = SimpleNamespace(step=run.step, time=time.perf_counter(), losses='',    # of the last row
+                            status_time=0, save_is_due=False)
 
     def hook(run, terms, stop):
         is_last = run.step == t.total_steps
         is_row = is_last or run.step % t.log_every == 0
         epoch_ended = run.step * t.batch // n > (run.step - 1) * t.batch // n
-        state.save_is_due |= run.step % t.save_every == 0 or epoch_ended and writer.rested
+        state.save_is_due |= run.step % t.save_every == 0 or epoch_ended and writer.may_write
         save = is_last or stop or state.save_is_due and not writer.busy
-        now = time.monotonic()
-        if now - state.shown > 0.2 and now > state.time and run.step > state.step:
-            state.shown, rate = now, (run.step - state.step) / (now - state.time)
+        now = time.perf_counter()
+        if now - state.status_time > 0.2 and now > state.time and run.step > state.step:
+            state.status_time, rate = now, (run.step - state.step) / (now - state.time)
             left = format_duration((t.total_steps - run.step) / rate)
             status_line(f'step {run.step}/{t.total_steps}, epoch {run.step * t.batch / n:.1f}, '
                         f'{left} left, {rate:.2f} steps/s  {state.losses}')
@@ -64,8 +66,9 @@ def make_hook(run, folder, loaded, writer, score=None):
         if bad_steps >= t.max_bad_steps:
             raise UserError(
                 f'{folder}: stopped at step {run.step}, because loss or gradient were not finite '
-                f'{bad_steps} times in a row; its checkpoints are from before. If losses or '
-                'map_max grew in log.csv, take a lower --lr; if not, --precision fp32; run check')
+                f'{bad_steps} times in a row; its checkpoints are from before. Run check; then '
+                f'begin a new run with train --from {quote(folder)}: if losses or map_max grew in '
+                'log.csv, with a lower --lr; if not, with --precision fp32')
         if not distributed.IS_MAIN:
             return
         run.log.sums = accumulate_terms(run.log.sums, terms)
@@ -77,7 +80,7 @@ def make_hook(run, folder, loaded, writer, score=None):
             average = train.with_averages(run)
             clusters = run.E and run_styles.cluster_dataset(
                 average, loaded.dataset.without_augmentation(),
-                indices=evenly_spaced(range(n), MOST_CLUSTERED))
+                indices=spread(range(n), MOST_CLUSTERED))
             if draw:
                 warn_on_error(lambda: save_sheet(average, clusters, loaded, folder),
                               'training goes on')
@@ -114,7 +117,7 @@ def log_row(run, folder, n, state):
     log.rows = add_csv_row(folder / 'log.csv', log.rows, {
         'step': run.step, 'pictures': run.step * t.batch,
         'lr': train.learning_rate(run.step - 1, t), **means, **extremes})
-    last_step, now = state.step, time.monotonic()
+    last_step, now = state.step, time.perf_counter()
     rate = (run.step - last_step) / (now - state.time)
     state.step, state.time = run.step, now
     state.losses = '  '.join(f'{name} {value:.3f}' for name, value in means.items())
@@ -168,11 +171,6 @@ def add_scores(run, folder, scores):
                       'training goes on')
 
 
-def evenly_spaced(items, most):
-    """Return at most `most` of a list or range, evenly spaced from the first."""
-    return items[::max(1, -(-len(items) // most))]
-
-
 @torch.inference_mode()
 def render(run, item, clusters):
     """Make the pictures [(1, C, H, W)] of an item of a data.PairedDataset: with the styles of its
@@ -188,8 +186,8 @@ def render(run, item, clusters):
 def save_sheet(run, clusters, loaded, folder):
     """Write samples/<step>.png: two training pictures and two others, a row each: label map |
     picture with the styles of the photograph | with the most frequent ones | photograph."""
-    items = [*(loaded.dataset[0, i] for i in evenly_spaced(range(len(loaded.dataset)), 2)),
-             *evenly_spaced(loaded.shown, 2)]
+    items = [*(loaded.dataset[0, i] for i in spread(range(len(loaded.dataset)), 2)),
+             *spread(loaded.shown, 2)]
     strips = [pictures.strip(run.config, item['label'], [
         *render(run, item, clusters), data.to_float(item['image'][None])]) for item in items]
     width = max(strip.shape[1] for strip in strips)
@@ -204,9 +202,9 @@ def report_distances(run, clusters, loaded, most):
         return
     log_info('mean difference of the pixels of pictures and photographs, from 0 to 255:')
     plain = loaded.dataset.without_augmentation()
-    trained = [plain[0, i] for i in evenly_spaced(range(len(plain)), most)]
+    trained = [plain[0, i] for i in spread(range(len(plain)), most)]
     for which, items in (('training pictures', trained),
-                         ('other pictures', evenly_spaced(loaded.shown, most))):
+                         ('other pictures', spread(loaded.shown, most))):
         distances = np.mean([[
             float((fake.cpu().float() - data.to_float(item['image'])).abs().mean()) * 127.5
             for fake in render(run, item, clusters)] for item in items], 0).round(1)

@@ -17,6 +17,7 @@ import train
 # With larger maps than this, keeping freed memory wastes too much of it.
 KEPT_PIXELS = 2048 * 1024
 LARGE_PIXELS = 4096 * 4096              # see check_picture
+largest_peak = 0                        # see peak_memory
 
 
 def keep_memory(keep=True):
@@ -29,8 +30,9 @@ def keep_memory(keep=True):
 
 def free_memory(device):
     """Return the bytes that a process can still take; None if the system does not say."""
-    if device.type == 'cuda':
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type == 'cuda':                       # PyTorch keeps what it has freed
+        return (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+                - torch.cuda.memory_allocated(device))
     with suppress(OSError, ValueError, StopIteration):
         lines = Path('/proc/meminfo').read_text().splitlines()
         line = next(line for line in lines if line.startswith('MemAvailable'))
@@ -39,8 +41,11 @@ def free_memory(device):
 
 def peak_memory(device):
     """Return the most bytes that this process has had so far; None if the system does not say."""
+    global largest_peak
     if device.type == 'cuda':
-        return torch.cuda.max_memory_reserved(device)     # with the memory of CUDA graphs
+        # With the memory of CUDA graphs, whose capture resets PyTorch's own maximum.
+        largest_peak = max(largest_peak, torch.cuda.max_memory_reserved(device))
+        return largest_peak
     with suppress(ImportError):
         import resource                             # not on Windows
         unit = 1 if sys.platform == 'darwin' else 1024
@@ -71,11 +76,23 @@ class PeakMemory(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
 
 
+def weight_bytes(*networks):
+    return sum(p.nbytes for network in networks if network for p in network.parameters())
+
+
 def checkpoint_bytes(run):
     """Return the size of a checkpoint: weights, their averages, and two moments of Adam."""
-    nets = [net for net in (run.G, run.D, run.E, *run.average.values()) if net]
-    return (sum(p.nbytes for net in nets for p in net.parameters())
+    return (weight_bytes(run.G, run.D, run.E, *run.average.values())
             + 2 * sum(p.nbytes for p in train.trainable_parameters(run)))
+
+
+def bytes_in_use(run):
+    """Return the bytes of what memory_needed counts and a run has already."""
+    moments = [x for optimizer in (run.opt_G, run.opt_D) for state in optimizer.state.values()
+               for x in state.values()]
+    bytes_here = weight_bytes(run.G, run.D, run.E, run.vgg, *run.average.values()) + sum(
+        x.nbytes for x in moments)
+    return bytes_here * (distributed.LOCAL_WORLD_SIZE if run.device.type == 'cpu' else 1)
 
 
 def memory_needed(run):
@@ -97,7 +114,7 @@ def memory_needed(run):
         run.opt_G.zero_grad()
         run.opt_D.zero_grad()
     kept = checkpoint_bytes(run)
-    needed = memory.peak + kept + sum(p.nbytes for p in (run.vgg.parameters() if run.vgg else ()))
+    needed = memory.peak + kept + weight_bytes(run.vgg)
     run.step, run.last_map = step, ()
     if run.device.type == 'cpu':                    # and the main process copies each checkpoint
         needed = distributed.LOCAL_WORLD_SIZE * needed + kept
@@ -134,6 +151,7 @@ def compare_memory(run):
     t, needed, free = run.config.training, memory_needed(run), free_memory(run.device)
     if needed is None or free is None:
         return True, None
+    free += bytes_in_use(run)
     enough = all(distributed.all_gather(needed < free))
     if not (enough or run.step or t.recompute or 'recompute' in t.flags
             or run.config.model == 'unet'):
@@ -141,6 +159,6 @@ def compare_memory(run):
         return compare_memory(run)
     message = (f'about {needed / 2 ** 30:.1f} GiB needed{" with --recompute" * t.recompute}, '
                f'{free / 2 ** 30:.1f} GiB free')
-    return enough, f'  memory    {message}' if enough else (
-        f'warning: memory: {message}; --precision bf16, --recompute, --accumulate (of a larger '
-        '--batch), --crop, a smaller --size or --ngf take less')
+    return enough, f'  memory    {message}' if enough else f'warning: memory: {message}; ' + (
+        '--recompute takes less' if run.step else '--precision bf16, --recompute, --accumulate (of '
+        'a larger --batch), --crop, a smaller --size or --ngf take less')

@@ -46,8 +46,10 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
     t = c.training or configuration.with_defaults({}, {'data': None}).training
     root = root or t.data
     if not root or not Path(root).exists():
+        variant = (' --checkpoint best' * ('-best' in run.log.variant)
+                   + ' --no-average' * ('-raw' in run.log.variant))
         raise UserError(f'{folder}: its training data is not at {root or "a known place"}; run '
-                        f'python p2phd.py cluster --run {quote(folder)} --data DIR')
+                        f'python p2phd.py cluster --run {quote(folder)} --data DIR{variant}')
     layout, pairs, sizes = inspection.pairs_for_config(c, root, t.left_out, t.split)
     if not c.size:
         configurations.require_large_pictures(c, root, sizes)

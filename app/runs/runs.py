@@ -9,7 +9,7 @@ from app.common.console import log_info, warn
 from app.common.errors import UserError, as_user_error, one_line
 from app.common.files import require_regular_file
 from app.datasets import layouts
-from app.runs import checkpoints, fast_layers, official
+from app.runs import checkpoints, devices, fast_layers, official
 import nets
 import train
 
@@ -172,6 +172,7 @@ def run_from_checkpoint(path, checkpoint, device, training=True, which='newest',
         run.log.variant = ('-best' * (which == 'best')
                            + '-raw' * bool(averages and not average and not training))
         if not training or not run.config.training:
+            run.precision = devices.usable_precision(run.precision, device)
             return run
         for name in 'GD':
             optimizer, moments = getattr(run, f'opt_{name}'), checkpoint['optimizers'][name]

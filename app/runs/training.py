@@ -91,7 +91,7 @@ def set_threads(run, loaded, clock=time.perf_counter):
     if 'OMP_NUM_THREADS' in os.environ and 'threads' not in t.flags:
         t.threads = torch.get_num_threads()
     elif measures:
-        items = [loaded.dataset[0, i] for i in range(t.batch // t.accumulate)]
+        items = [loaded.dataset[0, i % len(loaded.dataset)] for i in range(t.batch // t.accumulate)]
         batch = data.to_device(data.collate(items, run.config.n_labels), run.device)
         run.D.eval()                                # spectral norm keeps its state
         t.threads = distributed.all_gather(devices.pick_threads(measure, data.count_cores()))[0]

@@ -68,7 +68,7 @@ def write_pictures(folder, role, ending, write):
 
 def read(root, **flags):
     """Return the arrays of each pair that a new run reads, and the result of inspect_dataset."""
-    console.said.clear()
+    console.warned_subjects.clear()
     contents = examine(root, **flags)
     assert not contents.problems, contents.problems
     return [PairReader(contents)(pair) for pair in contents.pairs], contents
@@ -543,7 +543,7 @@ def test_tables_of_colours_that_differ_are_noticed(name, ending, tmp_path, capsy
     # A map that `generate` reads.
     scene_map = tmp_path / f'scene{ending}'
     with_table(*table, ending=ending)(scene_map)
-    console.said.clear()
+    console.warned_subjects.clear()
     contents.features, contents.size = False, None
     scene = scenes.read_scene(contents, scene_map, tmp_path / 'train_label' / f'a{ending}')
     assert np.array_equal(scene.label[0, 0], labels())
@@ -629,7 +629,7 @@ def test_a_label_that_no_training_picture_had(present, values, missing, tmp_path
     _, contents = read(flat(tmp_path, labels().astype(np.uint8)))
     save(tmp_path / 'scene.png', labels(values).astype(np.uint8))
     contents.features, contents.size, contents.present = False, None, present
-    console.said.clear()
+    console.warned_subjects.clear()
     capsys.readouterr()
     for _ in range(2):
         scene = scenes.read_scene(contents, tmp_path / 'scene.png')

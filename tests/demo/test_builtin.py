@@ -2,6 +2,7 @@
 import json
 import os
 from pathlib import Path
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -73,6 +74,12 @@ def test_commands_without_a_run(built_in, command, tmp_path):
     code, out, err = command('generate', *maps, '--size', '128x64', '--out', 'large')
     assert code == 0 and Image.open('large/street_generated.png').size == (128, 64), err
     assert sorted(os.listdir('.')) == ['built-in', 'generated', 'large']
+
+    Image.new('L', (64, 32), 7).save(maps[1])               # maps of a user stay
+    code, out, err = command('generate')
+    assert code == 2 and 'street_labelIds.png: is another map than that of the built-in' in err
+    assert Image.open(maps[1]).getpixel((0, 0)) == 7
+    shutil.rmtree('generated')
 
     Path('edits.json').write_text('[{"do": "style", "label": "car", "style": 1}]')
     code, out, err = command('edit', '--script', 'edits.json')

@@ -286,6 +286,14 @@ def test_evaluate_says_what_is_wrong(brief_judge, command, run, scenes, tmp_path
     assert 'less.pt: not a judge written by evaluate' in refused(command, *words, '--judge',
                                                                     'less.pt')
     assert 'was trained on 6 of the 6 pictures that are scored' in err
+    moved = shutil.copytree(scenes, tmp_path / 'moved')
+    _, _, err = command('evaluate', '--run', run, '--judge', 'none', '--data', moved, '--split',
+                        'train')
+    assert 'was trained on 6 of the 6 pictures that are scored' in err
+    for path in moved.glob('gtFine/val/*/*_instanceIds.png'):
+        path.unlink()
+    assert 'moved: has no instance maps, and ' in refused(
+        command, 'evaluate', '--run', run, '--judge', 'none', '--data', moved)
     assert '--run: ' in refused(command, 'evaluate', '--run', run, run)
     every = [str(i) for i in range(35)]
     assert 'all 35 labels are void' in refused(command, 'evaluate', '--run', run, '--void', *every)
@@ -299,7 +307,7 @@ def test_scores_while_training(brief_judge, command, scenes, tmp_path):
     words = ['train', '--data', scenes, '--steps', 6, '--evaluate-every', 2, '--save-every', 2,
              '--keep', 9, *TINY, '--workers', 0, '--device', 'cpu']
     code, out, err = command(*words, '--run', 'runs/a')
-    assert code == 0 and 'pictures not trained on' not in out, err      # of so short a run
+    assert code == 0 and 'other pictures: ' not in out, err      # of so short a run
     rows = list(csv.DictReader(open('runs/a/scores.csv')))
     assert [row['step'] for row in rows] == ['2', '4', '6']
     best = max(rows, key=lambda row: (float(row['mean_iou']), -int(row['step'])))

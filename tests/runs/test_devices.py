@@ -5,6 +5,7 @@ import functools
 import math
 from pathlib import Path
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +100,23 @@ def test_each_process_needs_memory_for_its_share_of_the_batch(monkeypatch):
     assert copy > 0 and needed(8, 8, 8) == 8 * needed(1, 1, 1) - 7 * copy
 
 
+def test_what_a_run_has_already_is_not_needed_once_more(monkeypatch):
+    """A run that has made a step needs as much more as its passes and copies take."""
+    run = make_run(CPU, **SMALL)
+    run.config.size = (64, 64)
+    weights = memory.bytes_in_use(run)
+    assert weights == memory.weight_bytes(run.G, run.D, run.E, *run.average.values())
+    train.train_step(run, *batch())
+    moments = memory.bytes_in_use(run) - weights
+    assert moments == pytest.approx(2 * memory.weight_bytes(run.G, run.D, run.E), rel=0.01)
+    missing = memory.memory_needed(run) - memory.bytes_in_use(run)
+    for free, enough in ((missing - 1, False), (missing + 1, True)):
+        monkeypatch.setattr(memory, 'free_memory', lambda device, free=free: free)
+        assert memory.compare_memory(run)[0] == enough
+    monkeypatch.setattr(memory, 'free_memory', lambda device: 0)
+    assert memory.compare_memory(run)[1].endswith('--recompute takes less')
+
+
 def test_gradients_are_finite_after_a_step():
     run = make_run(CPU, **SMALL)
     train.train_step(run, *batch())
@@ -165,8 +183,29 @@ def test_training_uses_the_precision_that_was_picked(monkeypatch):
     config = make_run(CPU, **SMALL).config
     for precision in ('bf16', 'fp32'):
         monkeypatch.setattr(devices, 'pick_precision', lambda *_, picked=precision: picked)
-        devices.set_precision(config, CPU)
+        devices.set_precision(config, CPU, SimpleNamespace())
         assert config.training.precision == precision
+
+
+def test_what_is_inherited_stays_unless_another_precision_is_asked_for(monkeypatch):
+    config = make_run(CPU, **SMALL).config
+    monkeypatch.setattr(devices, 'pick_precision', lambda *_: 'fp32')
+    for given, has_bf16, expected in (({}, True, 'bf16'), ({'precision': 'auto'}, True, 'fp32'),
+                                      ({}, False, 'fp32')):
+        monkeypatch.setattr(devices, 'has_bf16', lambda device, has=has_bf16: has)
+        config.training.precision = 'bf16'
+        devices.set_precision(config, CPU, SimpleNamespace(**given), vars(config.training))
+        assert config.training.precision == expected
+
+
+def test_a_device_without_bf16_makes_pictures_in_float32(trained, monkeypatch):
+    """Emulated bf16 is several times slower. A run that goes on keeps what it was trained in."""
+    monkeypatch.setattr(devices, 'has_bf16', lambda device: False)
+    shutil.copytree(trained, 'run')
+    path, checkpoint = runs.read_run(Path('run'))
+    checkpoint['config'].training.precision = 'bf16'
+    assert runs.run_from_checkpoint(path, checkpoint, CPU, False).precision == 'fp32'
+    assert runs.run_from_checkpoint(path, checkpoint, CPU).precision == 'bf16'
 
 
 @pytest.mark.skipif(not shutil.which('g++'), reason='no compiler (g++) here')
@@ -322,9 +361,11 @@ def test_the_number_of_threads_that_is_fastest_is_chosen():
 
 
 def test_measuring_the_threads_leaves_a_run_as_it_is(command, scenes, monkeypatch):
+    """Also where a batch takes more pictures than there are."""
     monkeypatch.delenv('OMP_NUM_THREADS')
     monkeypatch.setattr(devices, 'pick_threads', lambda measure, cores: 1 if measure(1) > 0 else 0)
-    words = ['train', '--data', scenes, '--steps', 2, '--spectral-norm', '--device', 'cpu', *TINY]
+    words = ['train', '--data', scenes, '--steps', 2, '--spectral-norm', '--device', 'cpu',
+             '--batch', 7, *TINY]
     assert command(*words, '--run', 'measured')[0] == 0
     assert command(*words, '--run', 'told', '--threads', 1)[0] == 0
     measured, told = (runs.load_run(Path(name), CPU) for name in ('measured', 'told'))
