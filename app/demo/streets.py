@@ -4,7 +4,6 @@ these lists are the ground truth for the clusters of features."""
 from collections import namedtuple
 from math import cos, exp, pi, sin
 from pathlib import Path
-import shlex
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -391,19 +390,20 @@ def run_demo(folder, seed, device, run_words):
     write_dataset(scenes, 'train', 80, SIZE, seed=seed)
     write_dataset(scenes, 'val', 1, SIZE, seed=seed + 1)
     pair = find_pairs(scenes, 'val')[1][0]
-    data, run, fine, label, inst = map(quote, (scenes, folder, finetuned, pair.label, pair.inst))
-    generate = f'generate --run {fine} --label {label} --inst {inst}'
+    generate = ['generate', '--run', finetuned, '--label', pair.label, '--inst', pair.inst]
     stages = [
-        f'train --data {data} --run {run} --size 128x64 --hours {HOURS} --ngf 24 --n-down 3 '
-        '--n-blocks 3 --ndf 24 --n-scales 2 --n-down-encoder 2 --lr 5e-4 --log-every 200',
-        f'finetune --from {run} --run {fine} --up filtered --hours {HOURS} --fix-global 1 '
-        '--lr 5e-4 --log-every 200',
-        f'cluster --run {fine} --data {data}', generate,
-        f'{generate} --sample --n {N_SAMPLES}']
+        ['train', '--data', scenes, '--run', folder, '--hours', HOURS, *(
+            '--size 128x64 --ngf 24 --n-down 3 --n-blocks 3 --ndf 24 --n-scales 2 '
+            '--n-down-encoder 2 --lr 5e-4 --log-every 200').split()],
+        ['finetune', '--from', folder, '--run', finetuned, '--hours', HOURS,
+         *'--up filtered --fix-global 1 --lr 5e-4 --log-every 200'.split()],
+        ['cluster', '--run', finetuned, '--data', scenes],
+        generate, [*generate, '--sample', '--n', N_SAMPLES]]
     for number, stage in enumerate(stages, 1):
-        stage = f'{stage} --seed {seed} --device {device}' + ' --quiet' * console.quiet
-        log_info(f'\nstage {number} of {len(stages)}\n$ python p2phd.py {stage}')
-        if code := run_words(shlex.split(stage)):
+        words = [*stage, '--seed', seed, '--device', device, *['--quiet'] * console.quiet]
+        log_info(f'\nstage {number} of {len(stages)}\n'
+                 f'$ python p2phd.py {" ".join(map(quote, words))}')
+        if code := run_words([str(word) for word in words]):
             return code
     generated, (w, h) = finetuned / 'generated', SIZE
     rows = [{'label map': pair.label,

@@ -103,6 +103,15 @@ def test_warnings_do_not_go_to_stdout(monkeypatch, capsys):
     assert capsys.readouterr().out == ''
 
 
+@pytest.mark.parametrize('system, path, expected', [
+    ('posix', 'runs/a b', "'runs/a b'"), ('posix', 'runs/street', 'runs/street'),
+    ('nt', 'runs\\street', 'runs\\street'), ('nt', 'runs\\a b', '"runs\\a b"')])
+def test_paths_are_quoted_as_a_terminal_of_the_system_takes_them(system, path, expected,
+                                                                 monkeypatch):
+    monkeypatch.setattr(console.os, 'name', system)
+    assert console.quote(path) == expected
+
+
 def test_only_the_first_process_prints():
     program = ('from app.common import console\n'
                'console.log_info("said")\nconsole.warn("warned")\n')
