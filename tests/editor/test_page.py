@@ -1194,6 +1194,11 @@ def test_names_and_states_for_screen_readers(opened, browser):
     page.press(Keys.ESCAPE)
     page.press(Keys.ESCAPE)
     assert page.js(said) == 'no object is selected'
+    assert page.js('return document.querySelector("a, button, input").id') == 'skip'
+    page.js('$("skip").focus()')                        # it skips the buttons
+    assert browser.find_element(By.ID, 'skip').rect['width'] > 40
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    assert page.js('return document.activeElement.id') == 'view'
     page.js('$("before").focus()')
     ActionChains(browser).key_down(' ').perform()
     assert page.js('return before')
