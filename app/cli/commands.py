@@ -13,6 +13,9 @@ from app.common.errors import UserError, is_out_of_memory, one_line
 from app.common.files import lock_folder, make_folder
 
 
+SIZED_COMMANDS = 'train', 'finetune', 'generate', 'edit', 'evaluate', 'export'  # they have --size
+
+
 def check_versions():
     if sys.version_info < (3, 11):                          # noqa: UP036
         raise UserError(f'Python {sys.version.split()[0]}: this program needs 3.11 or newer')
@@ -60,12 +63,12 @@ def built_in_scene(folder, run, out):
 def explain(error, args):
     """Return the line that tells a user what went wrong, or None for a fault of the program. args:
     of the command."""
-    text = str(error)
+    text, trains = str(error), args.command in ('train', 'finetune')
     if is_out_of_memory(error):
-        return 'not enough memory; try ' + (
-            '--recompute' if hasattr(args, 'resume') else
-            'a smaller --size' if args.command not in ('train', 'finetune') else
-            '--precision bf16, --recompute, --crop or a smaller --size')
+        return 'not enough memory; ' + (
+            'end other programs' if args.command not in SIZED_COMMANDS else
+            'use --recompute' if hasattr(args, 'resume') else 'use a smaller --size'
+            + ', --precision bf16, --recompute or --crop' * trains)
     if isinstance(error, UserError):
         return text
     if isinstance(error, OSError) and error.filename is not None:
@@ -73,7 +76,8 @@ def explain(error, args):
         return f'{name}: {error.strerror}; check that it exists and may be used'
     if 'DataLoader worker' in text:
         return ('a process that loads pictures has died, perhaps of too little (shared) memory; '
-                'start it again with --workers 0, which needs no such process')
+                + ('start again with --workers 0, which needs no such process' if trains else
+                   'end other programs'))
     from data import InputError
     if isinstance(error, (OSError, InputError)):
         return one_line(error)

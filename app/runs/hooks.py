@@ -67,8 +67,8 @@ def make_hook(run, folder, loaded, writer, score=None):
             raise UserError(
                 f'{folder}: stopped at step {run.step}, because loss or gradient were not finite '
                 f'{bad_steps} times in a row; its checkpoints are from before. Run check; then '
-                f'begin a new run with train --from {quote(folder)}: if losses or map_max grew in '
-                'log.csv, with a lower --lr; if not, with --precision fp32')
+                f'begin a new run with train --data DIR --from {quote(folder)}: if losses or '
+                'map_max grew in log.csv, with a lower --lr; if not, with --precision fp32')
         if not distributed.IS_MAIN:
             return
         run.log.sums = accumulate_terms(run.log.sums, terms)
