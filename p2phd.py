@@ -20,7 +20,7 @@ import sys
 from app.cli import commands, parser
 from app.cli.settings import check_flags, dataset_fields, given_fields, seed_of
 from app.common import config as configuration, threads
-from app.common.console import SEVERAL_PROCESSES, log_info, warn, wrap
+from app.common.console import log_info, several_processes, warn, wrap
 from app.common.errors import UserError
 from app.common.files import lock_folder, make_folder, require_folder, resolve_path
 
@@ -211,14 +211,14 @@ def main(words):
         message = commands.explain(error, args)
         if message is None:
             raise
-        if SEVERAL_PROCESSES:
+        if several_processes():
             sys.stderr = sys.__stderr__     # app/runs/distributed.py silences all but one process
             message = f'process {os.environ.get("RANK", "?")}: {message}'
-        if SEVERAL_PROCESSES and commands.main_process_reports(error):
+        if several_processes() and commands.main_process_reports(error):
             parser.wait_for_main_process()
         else:
             warn(f'p2phd {args.command}: {message}')
-        if SEVERAL_PROCESSES:                               # a normal exit could hang
+        if several_processes():                             # a normal exit could hang
             os._exit(2)
         return 2
 

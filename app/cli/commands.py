@@ -8,7 +8,7 @@ import traceback
 
 # Other modules, and torch, are imported inside the subcommands, so that --help is fast.
 from app.cli.settings import dataset_fields, seed_of
-from app.common.console import SEVERAL_PROCESSES, collect_warnings, log_info, wrap
+from app.common.console import collect_warnings, log_info, several_processes, wrap
 from app.common.errors import UserError, is_out_of_memory, one_line
 from app.common.files import lock_folder, make_folder
 
@@ -67,8 +67,8 @@ def explain(error, args):
     if is_out_of_memory(error):
         return 'not enough memory; ' + (
             'end other programs' if args.command not in SIZED_COMMANDS else
-            'use --recompute' if hasattr(args, 'resume') else 'use a smaller --size'
-            + ', --precision bf16, --recompute or --crop' * trains)
+            'use --recompute' if getattr(args, 'resume', None) is not None else
+            'use ' + '--precision bf16, --recompute, --crop or ' * trains + 'a smaller --size')
     if isinstance(error, UserError):
         return text
     if isinstance(error, OSError) and error.filename is not None:
@@ -81,7 +81,7 @@ def explain(error, args):
     from data import InputError
     if isinstance(error, (OSError, InputError)):
         return one_line(error)
-    if not SEVERAL_PROCESSES:
+    if not several_processes():
         return None
     # That another process has ended, gloo only says in words.
     if type(error).__name__.startswith('Dist') or any(

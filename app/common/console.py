@@ -10,9 +10,13 @@ import sys
 import textwrap
 import time
 
-# Of the processes that torchrun starts, only the first one prints, except for warnings.
-SEVERAL_PROCESSES = os.environ.get('WORLD_SIZE', '') not in ('', '1')
-IS_MAIN = not SEVERAL_PROCESSES or os.environ.get('RANK') == '0'
+def several_processes():
+    """Whether torchrun has started this process together with others."""
+    return os.environ.get('WORLD_SIZE', '') not in ('', '1')
+
+
+# Of these, only the first one prints, except for warnings.
+IS_MAIN = not several_processes() or os.environ.get('RANK') == '0'
 quiet = False                                       # -q: print only warnings
 status_text = ''                                    # what the last line of the terminal shows
 warned_subjects = set()                             # by warn_once

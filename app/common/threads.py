@@ -4,13 +4,15 @@ import os
 from pathlib import Path
 import time
 
+from app.common.console import several_processes
+
 
 def set_waiting():
     """Set how long a waiting thread keeps its core. Call this before torch is imported. Where
     nothing else computes, threads wait until the next operation, because waking them takes a fifth
     of the time (docs/performance.md). Otherwise they sleep soon, so that other programs get the
     core."""
-    alone = os.environ.get('WORLD_SIZE', '') in ('', '1') and count_running() <= 1
+    alone = not several_processes() and count_running() <= 1
     os.environ.setdefault('GOMP_SPINCOUNT', '5000' if alone else '1000')
 
 

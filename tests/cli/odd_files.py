@@ -342,7 +342,7 @@ def make_sets(root):
             'comments': '# nothing\n\n# at all\n', 'short': '1,2,3\n',
             'words': 'red,green,blue,1\n',
             'high_colour': '256,0,0,1\n', 'negative': '0,0,0,-1\n', 'high_id': '0,0,0,70000\n',
-            'float': '0.5,0,0,1\n', 'tabs': '0\t0\t0\t1\n', 'twice': '1,2,3,0\n1,2,3,1\n',
+            'float': '0.5,0,0,1\n', 'twice': '1,2,3,0\n1,2,3,1\n',
             'twice_same': '\n'.join(lines + lines), 'hex': '0x10,0,0,1\n',
             'few': '\n'.join(lines[1:]),
             'names': '\n'.join(f'{line},thing, or so' for line in lines),

@@ -329,7 +329,7 @@ ROWS = [
     *each('check --data rgb --palette palettes/{}', 2, 'palettes/{}, no colours, R,G,B',
           'empty comments'),
     *each('check --data rgb --palette palettes/{}', 2, 'palettes/{}, line 1, R,G,B,id[,name]',
-          'short words high_colour negative high_id float tabs hex huge binary'),
+          'short words high_colour negative high_id float hex huge binary'),
     ('check --data rgb --palette palettes/pipe', 2, 'palettes/pipe, regular file'),
     ('check --data rgb --palette palettes', 2, 'palettes: , folder, file'),
     ('check --data rgb --palette nowhere', 2, 'nowhere: , no such file'),

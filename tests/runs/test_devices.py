@@ -198,11 +198,10 @@ def test_what_is_inherited_stays_unless_another_precision_is_asked_for(monkeypat
         assert config.training.precision == expected
 
 
-def test_a_device_without_bf16_makes_pictures_in_float32(trained, monkeypatch):
+def test_a_device_without_bf16_makes_pictures_in_float32(trained, tmp_path, monkeypatch):
     """Emulated bf16 is several times slower. A run that goes on keeps what it was trained in."""
     monkeypatch.setattr(devices, 'has_bf16', lambda device: False)
-    shutil.copytree(trained, 'run')
-    path, checkpoint = runs.read_run(Path('run'))
+    path, checkpoint = runs.read_run(shutil.copytree(trained, tmp_path / 'run'))
     checkpoint['config'].training.precision = 'bf16'
     assert runs.run_from_checkpoint(path, checkpoint, CPU, False).precision == 'fp32'
     assert runs.run_from_checkpoint(path, checkpoint, CPU).precision == 'bf16'
