@@ -30,9 +30,8 @@ def keep_memory(keep=True):
 
 def free_memory(device):
     """Return the bytes that a process can still take; None if the system does not say."""
-    if device.type == 'cuda':                       # PyTorch keeps what it has freed
-        return (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-                - torch.cuda.memory_allocated(device))
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0]
     with suppress(OSError, ValueError, StopIteration):
         lines = Path('/proc/meminfo').read_text().splitlines()
         line = next(line for line in lines if line.startswith('MemAvailable'))
@@ -124,8 +123,12 @@ def memory_needed(run):
 def check_picture(run, size, name):
     """Raise UserError, which begins with `name`, where a picture of `size` (width, height) takes
     more memory than is free. Only for large ones, because the estimate takes a second."""
-    (w, h), c, free = size, run.config, free_memory(run.device)
-    if w * h <= LARGE_PIXELS or free is None:
+    (w, h), c = size, run.config
+    if w * h <= LARGE_PIXELS:
+        return
+    if run.device.type == 'cuda':
+        torch.cuda.empty_cache()                    # of what an earlier picture took
+    if (free := free_memory(run.device)) is None:
         return
     from torch._subclasses.fake_tensor import FakeTensorMode     # takes long to import
     multiple = nets.network_multiple(c)

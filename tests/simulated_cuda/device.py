@@ -228,7 +228,7 @@ def start():
 
     for module, answers in (
             (torch.cuda, dict(
-                is_available=True, device_count=1, current_device=0, is_bf16_supported=True,
+                is_available=True, device_count=2, current_device=0, is_bf16_supported=True,
                 set_device=None, init=None, device=nullcontext(), mem_get_info=(80 << 30,) * 2,
                 max_memory_reserved=1 << 30, synchronize=None, current_stream=None, set_stream=None,
                 reset_peak_memory_stats=None, empty_cache=None, manual_seed_all=None,
