@@ -138,7 +138,7 @@ def measure(task, way, size, ngf, n_labels, repeat=3):
         gc.collect()                                        # a run is in a cycle with a hook of G
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        nets.autocast(device, 'tf32', tune=True)          # for the plain way
+        nets.autocast(device, 'tf32', tune=True)            # for the plain way
     elif way != 'plain':
         memory.keep_memory()
     network = dict(model='local', n_enhancers=1, ngf=ngf // 2) if size[0] > 1024 else dict(ngf=ngf)

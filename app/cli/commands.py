@@ -13,9 +13,6 @@ from app.common.errors import UserError, is_out_of_memory, one_line
 from app.common.files import lock_folder, make_folder
 
 
-SIZED_COMMANDS = 'train', 'finetune', 'generate', 'edit', 'evaluate', 'export'  # they have --size
-
-
 def check_versions():
     if sys.version_info < (3, 11):                          # noqa: UP036
         raise UserError(f'Python {sys.version.split()[0]}: this program needs 3.11 or newer')
@@ -66,9 +63,9 @@ def explain(error, args):
     text, trains = str(error), args.command in ('train', 'finetune')
     if is_out_of_memory(error):
         return 'not enough memory; ' + (
-            'end other programs' if args.command not in SIZED_COMMANDS else
             'use --recompute' if getattr(args, 'resume', None) is not None else
-            'use ' + '--precision bf16, --recompute, --crop or ' * trains + 'a smaller --size')
+            'use --precision bf16, --recompute, --crop or a smaller --size' if trains else
+            'use a smaller --size' if hasattr(args, 'size') else 'end other programs')
     if isinstance(error, UserError):
         return text
     if isinstance(error, OSError) and error.filename is not None:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 
+
 def several_processes():
     """Whether torchrun has started this process together with others."""
     return os.environ.get('WORLD_SIZE', '') not in ('', '1')

@@ -64,7 +64,7 @@ def inspect_dataset(source, thorough=False):
         pairs: [layouts.Pair] that can be used. problems: {scene: message} of the others
         sizes: {scene: (width, height)}
         histogram, instances_per_picture: if thorough, the pixels of each label, and a list
-        colours: if thorough, the [R, G, B] that label maps lack in their palette"""
+        colours: if thorough, the colours [R, G, B] of label maps that the palette lacks"""
     layout, pairs, problems, headers = recognition.find_pairs_by_flags(source)
     instances = source.instances if source.instances != 'auto' else (
         'files' if pairs and pairs[0].inst else 'none')
@@ -143,6 +143,12 @@ def require_usable(source, contents):
         log_info(f'left out: {problem}')
 
 
+def require_instance_maps(config, pairs, root, run):
+    """Raise UserError if pairs of the data set in `root` lack instance maps that a run needs."""
+    if config.instances == 'files' and pairs and not pairs[0].inst:
+        raise UserError(f'{root}: has no instance maps, and {run} was trained with them')
+
+
 def pairs_for_config(config, root, left_out, split='train'):
     """Return the name of a folder's layout, its pairs without the scenes `left_out`, and
     {scene: (width, height)}. Raises UserError if their headers do not suit the configuration."""
@@ -157,8 +163,7 @@ def pairs_for_config(config, root, left_out, split='train'):
             pairs, problems = more, more_problems
     if not pairs and not problems.keys() - set(left_out):
         raise UserError(f'{root}: no pictures of the split {split!r}')
-    if config.instances == 'files' and pairs and not pairs[0].inst:
-        raise UserError(f'{root}: has no instance maps, and the run was trained with them')
+    require_instance_maps(config, pairs, root, 'the run')
     headers = keep_usable(lambda pair: check_headers(pair, config), pairs, problems)
     for scene, problem in problems.items():
         if scene not in left_out:

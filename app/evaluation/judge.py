@@ -36,7 +36,7 @@ class Judge:
     def logits(self, image):
         """Return (N, n_labels, H, W) for pictures (N, C, H, W) of any size, float in [-1, 1]."""
         h, w = image.shape[-2:]
-        with nets.autocast(image.device, 'fp32'):         # whatever the run computes in
+        with nets.autocast(image.device, 'fp32'):           # whatever the run computes in
             return self.net(data.pad_to_multiple(image, self.net.multiple))[..., :h, :w]
 
     @torch.inference_mode()

@@ -53,7 +53,7 @@ def diversity(samples, regions, vgg=None):
 def vgg_features(vgg, image):
     """Return what a nets.VGG19 returns for a picture (1, 3, H, W), float in [-1, 1]."""
     device = next(vgg.parameters()).device
-    with nets.autocast(device, 'fp32'):                   # whatever the run computes in
+    with nets.autocast(device, 'fp32'):                     # whatever the run computes in
         return vgg(image.to(device))
 
 

@@ -221,16 +221,15 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     for flag, path in ('--out', flags.out), ('--write', flags.write):
         if path:
             layouts.check_outside(path, flag, root, config.layout)
-    trained, held = training_pairs(config, root)
+    of_training = [training_pairs(config, root) for config in configs]
+    trained, held = inspection.train_and_heldout(config, of_training[0])
     split = flags.split or ('held' if held else 'val')
     size = flags.size or min((config.size for config in configs if config.size), default=None)
     evaluation = Evaluation(
         config, root, split, size, void_labels(config, flags.void),
         (split == 'held' and held) or None, shared=True, style_source=flags.styles, seed=seed,
         n_samples=N_SAMPLES, vgg=vgg, write=flags.write and Path(flags.write))
-    if vgg and (config.out_channels != 3 or min(evaluation.size) < 16):
-        raise UserError('--vgg: VGG-19 needs RGB pictures of 16x16 or more; leave it out')
-    check_pictures(evaluation, folders, configs)
+    check_pictures(evaluation, folders, configs, of_training)
     if flags.predictions:
         evaluation.recogniser = flags.predictions
         evaluation.recognise = partial(read_prediction, Path(flags.predictions), config)
@@ -290,29 +289,27 @@ def void_labels(config, words):
 
 
 def training_pairs(config, root):
-    """Return the pairs in `root` that a run is trained on and those held out, [] where unknown."""
+    """Return the pairs in `root` of the split that a run is trained on, [] where unknown."""
     t = config.training
     with suppress(UserError):
-        pairs = layouts.find_pairs(root, t.split if t else 'train',
-                                   chosen=config.layout)[1]
-        return inspection.train_and_heldout(config, [
-            pair for pair in pairs if not t or pair.name not in t.left_out])
-    return [], []
+        pairs = layouts.find_pairs(root, t.split if t else 'train', chosen=config.layout)[1]
+        return [pair for pair in pairs if not t or pair.name not in t.left_out]
+    return []
 
 
-def check_pictures(evaluation, folders, configs):
-    """Warn about runs trained on scored pictures. UserError if instance maps are missing, or if
-    --write has other pictures."""
+def check_pictures(evaluation, folders, configs, of_training):
+    """Warn about runs trained on scored pictures. UserError if they do not suit VGG-19, if instance
+    maps are missing, or if --write has other pictures. of_training: training_pairs of each run."""
+    if evaluation.vgg and (evaluation.config.out_channels != 3 or min(evaluation.size) < 16):
+        raise UserError('--vgg: VGG-19 needs RGB pictures of 16x16 or more; leave it out')
     scored = {pair.image for pair in evaluation.pairs}
-    for folder, config in zip(folders, configs):
-        if config.instances == 'files' and not evaluation.pairs[0].inst:
-            raise UserError(f'{evaluation.root}: has no instance maps, and {folder} was trained '
-                            'with them')
-        if config.training:
-            trained, held = training_pairs(config, evaluation.root)
-            same = list(config.training.pictures) == inspection.fingerprint(
-                sorted(trained + held, key=lambda pair: pair.name))
-            if same and (n := len(scored & {pair.image for pair in trained})):
+    for folder, config, pairs in zip(folders, configs, of_training):
+        inspection.require_instance_maps(config, evaluation.pairs, evaluation.root, folder)
+        t = config.training
+        if t and (resolve_path(t.data) == resolve_path(evaluation.root)
+                  or list(t.pictures) == inspection.fingerprint(pairs)):     # it has moved
+            trained, _ = inspection.train_and_heldout(config, pairs)
+            if n := len(scored & {pair.image for pair in trained}):
                 warn(f'warning: {folder}: was trained on {n} of the {len(scored)} pictures that '
                      'are scored')
     names, write = {pair.name for pair in evaluation.pairs}, evaluation.write

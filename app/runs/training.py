@@ -113,7 +113,7 @@ def measure_step(run, loaded, budget=0, n=None):
         terms = train.train_step(run, *data.to_device(batch, run.device), distributed.all_reduce,
                                  distributed.RANK)
         float(terms['d_real'])                              # waits for the device
-        times.append(time.monotonic())
+        times.append(time.perf_counter())
     skipped = n // 2 if on_gpu else 1       # the first ones are slower, on a GPU many of the first
     seconds = (times[-1] - times[skipped - 1]) / (n - skipped)
     fitting = distributed.all_gather(int(budget / seconds))[0]
