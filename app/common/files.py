@@ -100,8 +100,8 @@ def require_folder(path):
 
 def require_own(path, mark, flag):
     """Raise a UserError if a file that will be written exists without the text `mark`, which is in
-    those of this program. flag: what chooses another folder."""
-    if path.is_file() and mark.encode() not in path.read_bytes():
+    those of this program. An empty file may be overwritten. flag: what chooses another folder."""
+    if path.is_file() and (content := path.read_bytes()) and mark.encode() not in content:
         raise UserError(f'{path}: would be overwritten, and was not made by this program; remove '
                         f'it, or choose another folder with {flag}')
 

@@ -24,3 +24,4 @@ def test_a_run_that_stopped_before_its_first_checkpoint(command, tmp_path):
         code, _, err = command(*words)
         assert code == 2 and err.count('\n') == 1
         assert 'training stopped before its first one; start it again' in err
+    folders.check_new(tmp_path / 'run')                     # raises nothing: it can start again
