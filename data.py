@@ -42,7 +42,8 @@ def derive_seed(*numbers):
 # ------------------------------------------------------------------------------------- the maps
 
 def connected_components(label):
-    """Number the 4-connected regions of equal label: (H, W) integer ndarray to (H, W) int32.
+    """Number the 4-connected regions of equal label, in the order of their first pixels: (H, W)
+    integer ndarray to (H, W) int32.
 
     Horizontal runs of equal labels are the nodes of a graph, vertical contacts its edges. Link each
     root to the smallest root that it touches, compress the paths, and repeat until nothing changes
@@ -64,8 +65,11 @@ def connected_components(label):
 
 
 def resize(array, size, nearest=False):
-    """Resize an (H, W) or (H, W, C) ndarray to `size` (width, height): by nearest neighbour, or
-    bicubic with antialiasing to (H, W, C). size: None keeps it."""
+    """Resize an (H, W) or (H, W, C) ndarray to `size` (width, height). An array of this size is
+    returned as it is, and so is any if `size` is None.
+
+    nearest: take nearest neighbours; any dtype. Otherwise the resize is bicubic with antialiasing,
+        of uint8 or of floats in [-1, 1], and returns (H, W, C)."""
     if size is None or tuple(size) == array.shape[1::-1]:
         return array
     if nearest:
@@ -82,9 +86,10 @@ def to_tensor(array):
     return torch.from_numpy(np.array(np.moveaxis(np.atleast_3d(array), -1, 0), order='C'))
 
 
-# ids: (I,), ascending. region_index: (1, 1, H, W) int64, the position of each pixel's id in ids.
-# labels: (I,) int64, the most frequent label of each instance. pixels: (I,) int64, its area.
-Instances = namedtuple('Instances', 'ids region_index labels pixels')
+# ids: (I,) integer, ascending. region_index: (1, 1, H, W) int64, the position of each pixel's id in
+# ids.
+# labels: (I,) int64, the most frequent label of each instance. areas: (I,) int64, in pixels.
+Instances = namedtuple('Instances', 'ids region_index labels areas')
 
 
 def describe_instances(label, inst, n_labels):
@@ -92,13 +97,13 @@ def describe_instances(label, inst, n_labels):
     n_labels. Returns Instances."""
     if inst.device.type == 'cpu' and 0 <= int(inst.min()) and int(inst.max()) < 1 << 16:
         inst = inst.long()                          # counting is faster than sorting
-        pixels = inst.flatten().bincount()
-        ids = pixels.nonzero()[:, 0]
-        region_index, pixels = ((pixels > 0).cumsum(0) - 1)[inst], pixels[ids]
+        areas = inst.flatten().bincount()
+        ids = areas.nonzero()[:, 0]
+        region_index, areas = ((areas > 0).cumsum(0) - 1)[inst], areas[ids]
     else:
-        ids, region_index, pixels = inst.unique(return_inverse=True, return_counts=True)
-    votes = (region_index * n_labels + label).flatten().bincount(minlength=len(pixels) * n_labels)
-    return Instances(ids, region_index, votes.view(len(pixels), n_labels).argmax(1), pixels)
+        ids, region_index, areas = inst.unique(return_inverse=True, return_counts=True)
+    votes = (region_index * n_labels + label).flatten().bincount(minlength=len(areas) * n_labels)
+    return Instances(ids, region_index, votes.view(len(areas), n_labels).argmax(1), areas)
 
 
 # -------------------------------------------------------------------------------------- batches
@@ -332,7 +337,7 @@ def to_uint8(image):
 
 def pad_to_multiple(x, multiple, smallest=1):
     """Pad (N, C, H, W) of any type at the right and bottom with its edge values, until both sides
-    are multiples of `multiple` and at least `smallest`."""
+    are multiples of `multiple` and at least `smallest`, which is such a multiple, too."""
     h, w = (max(-(-side // multiple) * multiple, smallest) for side in x.shape[-2:])
     rows = torch.arange(h, device=x.device).clamp(max=x.shape[-2] - 1)
     columns = torch.arange(w, device=x.device).clamp(max=x.shape[-1] - 1)

@@ -19,7 +19,11 @@ Scene = namedtuple('Scene', 'label inst ids region_index labels present_labels s
 
 
 def make_scene(config, label, inst, size=None):
-    """Make a Scene of a label map and an instance map, on the CPU."""
+    """Make a Scene on the CPU.
+
+    label: (1, 1, H, W) integer, below n_labels, or a picture (1, C, H, W) where n_labels is 0.
+    inst: (1, 1, H, W) integer, or None where the run has no instances.
+    size: see Scene."""
     ids = region_index = labels = None
     if config.features:
         regions = styles.style_regions(config, label, inst)
@@ -30,8 +34,14 @@ def make_scene(config, label, inst, size=None):
 
 @torch.no_grad()            # scene_styles changes the result, which inference_mode would forbid
 def encode_image(run, image, scene):
-    """Encode the styles of a scene's regions from its photograph: (I, feat) on the CPU."""
+    """Encode the styles of a scene's regions from its photograph.
+
+    image: (1, C, H, W) float in [-1, 1], of the size of the scene's maps.
+    Returns (I, feat) float32 on the CPU. Raises ValueError for a photograph of another size."""
     h, w = scene.label.shape[-2:]
+    if image.shape[-2:] != (h, w):
+        raise ValueError(f'the photograph is {image.shape[-1]}x{image.shape[-2]}, the label map is '
+                         f'{w}x{h}')
     regions = styles.style_regions(run.config, scene.label, scene.inst).long()
     image, regions = pad(run, image, regions)
     regions[..., h:, :] = regions[..., w:] = regions.max() + 1      # the padding: a separate region
@@ -46,7 +56,8 @@ def scene_styles(run, scene, clusters=None, photo=None, seed=None, chosen=None):
 
     clusters: see styles.cluster; needed without a photo, and for `chosen`. Each region gets the
         most frequent style of its label. With a seed, the style is drawn.
-    photo: (1, C, H, W) in [-1, 1]. If it is given, the styles are encoded from it.
+    photo: (1, C, H, W) in [-1, 1]. If it is given, the styles are encoded from it, see
+        encode_image.
     chosen: {label: index of a cluster}, which overrides the style of all regions of these labels.
     Returns (I, feat), or None for a run without an encoder."""
     if not run.E:
@@ -64,7 +75,7 @@ def scene_styles(run, scene, clusters=None, photo=None, seed=None, chosen=None):
 def pad(run, *maps):
     """Move (1, C, H, W) tensors (or None) to the run's device, and pad them to a size that its
     networks take (docs/differences.md, 13)."""
-    multiple, smallest = nets.network_multiple(run.config), nets.min_input_side(run.config)
+    multiple, smallest = nets.input_multiple(run.config), nets.min_input_side(run.config)
     return [x if x is None else data.pad_to_multiple(data.upload(x, run.device), multiple, smallest)
             for x in maps]
 
@@ -81,7 +92,7 @@ def run_generator(run, label, inst, features, noise_seed=0, present_labels=None)
     present_labels: (L,), see data.find_present_labels, or None for all labels.
     Returns the pictures (N, C, H, W) in [-1, 1] and what data.condition returns, for D."""
     c = run.config
-    condition = data.condition(label, inst, c.n_labels, c.boundary, present_labels)
+    condition = data.condition(label, inst, c.n_labels, nets.has_boundary(c), present_labels)
     generator_input = condition
     if features is not None:
         generator_input = data.concat_channels(condition, features)

@@ -9,21 +9,22 @@ import torch.nn.functional as F
 VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)     # official VGGLoss, relu1_1 ... relu5_1
 
 
-# Each compares raw scores of any shape with the target `real` (bool), and returns their mean loss.
-
 def lsgan(scores, real):
+    """The mean least-squares loss of raw scores of any shape with the target `real` (bool): Mao et
+    al., 2017 (paper section 4)."""
     return F.mse_loss(scores, torch.full_like(scores, float(real)))
 
 
 def vanilla(scores, real):
+    """Cross-entropy, paper eq. 2; otherwise as lsgan."""
     return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
 
 
 def hinge(scores, real):
+    """The hinge loss of D (Lim and Ye, 2017); otherwise as lsgan. For G see generator_gan_loss."""
     return F.relu(1 - scores if real else 1 + scores).mean()
 
 
-# Least squares: Mao et al., 2017 (paper section 4). Cross-entropy: eq. 2. Hinge: Lim and Ye, 2017.
 GAN_LOSSES = {'lsgan': lsgan, 'vanilla': vanilla, 'hinge': hinge}
 
 
@@ -50,7 +51,7 @@ def feature_matching(fake_scales, real_scales, n_layers=3):
     """Feature matching, paper eq. 4: the mean absolute difference (1 / N_i) of D's features for the
     fake and the real picture, summed over layers i and scales k.
 
-    The weights are the official ones, which the paper lacks (docs/differences.md, 3): 1 / n_scales
+    The weights are the official ones, which the paper lacks (docs/differences.md, 2): 1 / n_scales
     for a scale, and 4 / (n_layers + 1) for a layer, so 1 by default. n_layers: strided layers of a
     discriminator. No gradient reaches the real features."""
     weight = 4 / (n_layers + 1) / len(fake_scales)
@@ -63,7 +64,7 @@ def feature_matching(fake_scales, real_scales, n_layers=3):
 
 def vgg_loss(fake_features, real_features):
     """Weighted mean absolute difference of VGG-19 features (Johnson et al., 2016): the optional
-    term of paper section 4. The layers have the official weights (docs/differences.md, 3)."""
+    term of paper section 4. The layers have the official weights (docs/differences.md, 2)."""
     return sum(weight * mean_difference(fake, real.detach())
                for weight, fake, real in zip(VGG_WEIGHTS, fake_features, real_features))
 
@@ -72,8 +73,10 @@ def generator_loss(fake_scales, real_scales, n_layers=3, mode='lsgan', vgg_featu
                    pictures=None, lambda_feature=10, lambda_vgg=10, lambda_l1=0):
     """The weighted terms of paper eq. 5 for G and E. The loss is their sum.
 
-    vgg_features: (fake, real), what nets.VGG19 returns, or None.
-    pictures: (fake, real), each (N, C, H, W), for the L1 term of pix2pix.
+    fake_scales, real_scales: what D returns for fakes and photographs.
+    n_layers: see feature_matching. mode: a key of GAN_LOSSES.
+    vgg_features: (fake, real), what nets.VGG19 returns, or None for no `vgg`.
+    pictures: (fake, real), each (N, C, H, W), for the L1 term of pix2pix; not needed without it.
     Returns a dict: `gan`; `feature_matching`, `vgg` and `l1` where their weights are not 0."""
     terms = {'gan': generator_gan_loss(fake_scales, mode)}
     if lambda_feature:

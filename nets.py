@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-# MKL initialises its vector functions at the first call. If two threads make it together, one may
-# get less accurate functions (errors of 4e-5). One thread makes it here, so that runs repeat.
+# MKL initialises its vector functions at the first call. If two threads make that call at the same
+# time, one may use less accurate functions (errors of 4e-5), and runs would not repeat. So one
+# thread makes it here.
 torch.zeros(1).tanh()
 
 
@@ -39,23 +40,24 @@ def prepare_input(x, multiple, smallest, network):
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def autocast(device, precision, tune=False):
+def autocast(device, precision, cudnn_benchmark=False):
     """Return the autocast context in which the networks compute, and set cuDNN's global flags. The
     flags hold until the next call, so also in the backward pass.
 
     precision: 'fp32'; 'tf32' for convolutions; 'bf16' for convolutions and the maps between them.
         Weights and sums of losses are float32.
-    tune: time cuDNN's algorithms at the first input of each size, which pays where sizes recur."""
+    cudnn_benchmark: time cuDNN's algorithms at the first input of each size, which pays where few
+        sizes occur."""
     torch.backends.cudnn.allow_tf32 = precision == 'tf32'
-    torch.backends.cudnn.benchmark = tune
+    torch.backends.cudnn.benchmark = cudnn_benchmark
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
 
 # ------------------------------------------------------------------------------------ the layers
 
 class OneHotConv2d(nn.Conv2d):
-    """The first convolution of a network. Its first input channels are one-hot labels, except in E
-    and where label maps are pictures; then nothing is omitted.
+    """The first convolution of a network. Its first input channels are one-hot labels. In E, and
+    where label maps are pictures, there are none, and no channel is omitted.
 
     If a label does not occur in a batch, its channel is zero, so the input may omit it. Then
     `present`, (L,) int64, lists the labels of the first L channels (see set_present_labels), and
@@ -65,7 +67,7 @@ class OneHotConv2d(nn.Conv2d):
     def forward(self, x):
         weight = self.weight                # (c_out, n_labels + other channels, height, width)
         n_omitted = weight.shape[1] - x.shape[1]
-        if n_omitted:
+        if n_omitted > 0 and self.present is not None:
             n_labels = n_omitted + len(self.present)
             others = torch.arange(n_labels, weight.shape[1], device=x.device)
             weight = weight.index_select(1, torch.cat([self.present, others]))
@@ -105,22 +107,25 @@ class FilteredConvTranspose2d(nn.ConvTranspose2d):
         return F.avg_pool2d(F.avg_pool2d(x, 2, 1, 1, count_include_pad=False), 2, 1)
 
 
-def conv_block(c_in, c_out, kernel, conv=nn.Conv2d, **kwargs):
-    return [conv(c_in, c_out, kernel, **kwargs), nn.InstanceNorm2d(c_out), nn.ReLU(True)]
-
-
-def up_block(c_in, c_out, up):
-    """Layers that double the size, with a convolution of kind `up`, see up_conv."""
-    return conv_block(c_in, c_out, 3, up_conv, up=up, output_padding=1)
-
-
 def up_conv(c_in, c_out, kernel, up, output_padding=0):
-    """Return a convolution that doubles the size. up: 'transposed' (paper appendix A), 'filtered',
-    'nearest' or 'bilinear'."""
+    """Return a convolution that doubles the size.
+
+    kernel, output_padding: of a transposed convolution; the others have 3x3 kernels.
+    up: 'transposed' (paper appendix A), 'filtered', 'nearest' or 'bilinear'."""
     if up in ('nearest', 'bilinear'):
         return ResizeConv(c_in, c_out, up)
     kind = FilteredConvTranspose2d if up == 'filtered' else nn.ConvTranspose2d
     return kind(c_in, c_out, kernel, stride=2, padding=1, output_padding=output_padding)
+
+
+def conv_block(c_in, c_out, kernel, conv=nn.Conv2d, **kwargs):
+    """Return a list of layers: a convolution, instance norm and ReLU."""
+    return [conv(c_in, c_out, kernel, **kwargs), nn.InstanceNorm2d(c_out), nn.ReLU(True)]
+
+
+def up_block(c_in, c_out, up):
+    """Return a list of layers that double the size: up_conv, instance norm and ReLU."""
+    return conv_block(c_in, c_out, 3, up_conv, up=up, output_padding=1)
 
 
 def half_size(x):
@@ -195,8 +200,8 @@ class GlobalGenerator(nn.Module):
 
 
 class LocalEnhancer(nn.Module):
-    """G2 (and G3): `n_enhancers` local enhancers around G1. Each works at twice the resolution of
-    the network inside it; paper section 3.2.
+    """The generator {G1, G2} or {G1, G2, G3}: `n_enhancers` local enhancers around G1. Each works
+    at twice the resolution of the network inside it; paper section 3.2.
 
     Each adds its downsampled features to the last feature map of the network inside (figure 3). In
     appendix A's notation, G2 is c7s1-32, d64, this sum, R64 three times, u32, c7s1-3.
@@ -210,7 +215,7 @@ class LocalEnhancer(nn.Module):
                  ngf=32,                    # channels of the outermost enhancer
                  n_down=4,                  # downsamplings inside G1
                  n_blocks=9,                # residual blocks inside G1
-                 n_enhancers=1,             # 1: G2 (2048x1024 in the paper), 2: G3
+                 n_enhancers=1,             # 1: G2 (2048x1024 in the paper), 2: and G3
                  n_blocks_local=3,          # residual blocks of each enhancer
                  up='transposed'):          # see up_conv
         super().__init__()
@@ -396,9 +401,9 @@ class Encoder(nn.Module):
 # -------------------------------------------------------------------------- the discriminators
 
 class MultiscaleDiscriminator(nn.Module):
-    """D1, D2, D3: identical 70x70 PatchGANs on the picture at full, half and quarter size; paper
-    section 3.2 and appendix A: C64, C128, C256, C512, of which the last has stride 1 (official
-    code), or its receptive field would be larger.
+    """D1, D2, D3: PatchGANs of the same architecture on the picture at full, half and quarter size;
+    paper section 3.2 and appendix A: C64, C128, C256, C512. C512 has stride 1, as in the official
+    code. With stride 2, its receptive field would be larger than the paper's 70x70 pixels.
 
     forward: (N, in_channels, H, W) float, condition and picture concatenated along the channels.
     Returns result[scale][layer], full size first: feature maps (N, c, h, w), which feature matching
@@ -408,13 +413,14 @@ class MultiscaleDiscriminator(nn.Module):
 
     def __init__(self,
                  in_channels,               # one-hot labels + boundary + RGB
-                 ndf=64,                    # channels of the first layer, doubled up to 512
+                 ndf=64,                    # channels of the first layer; each later one
+                 #                            has twice as many, up to 512
                  n_layers=3,                # strided convolutions; 3: a receptive field of 70x70
                  n_scales=3,                # discriminators
                  spectral_norm=False):      # divide weights by their largest singular value
         super().__init__()
         self.n_scales, self.n_layers = n_scales, n_layers
-        widths = [min(ndf * 2 ** i, 512) for i in range(n_layers + 1)]
+        widths = [ndf] + [min(ndf * 2 ** i, 512) for i in range(1, n_layers + 1)]
 
         for scale in range(n_scales):
             layers = [[OneHotConv2d(in_channels, ndf, 4, stride=2, padding=2),
@@ -458,7 +464,7 @@ class VGG19(nn.Module):
     LAYERS = [64, 64, 'M', 128, 128, 'M', 256, 256, 256, 256, 'M', 512, 512, 512, 512, 'M', 512]
     FEATURE_LAYERS = 1, 6, 11, 20, 29       # relu1_1 ... relu5_1
     MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)      # of RGB in [0, 1]
-    # The name ends in the start of the file's SHA-256, which is checked when it is downloaded.
+    # dcbb9e9d is the start of the file's SHA-256, which is checked after the download.
     URL = 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth'
 
     def __init__(self, state, normalise=False):
@@ -502,7 +508,7 @@ def min_input_side(config):
     return max(generator if config.model == 'unet' else 2 * generator, encoder)
 
 
-def network_multiple(config):
+def input_multiple(config):
     """The number that width and height must be multiples of for G and E."""
     encoder = config.encoder_scale * 2 ** config.n_down_encoder if config.features else 1
     return math.lcm(2 ** (config.n_down + config.n_enhancers), encoder)

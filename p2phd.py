@@ -28,9 +28,10 @@ threads.set_waiting()                               # before torch is imported
 
 
 def train(args):
-    """Train D1 to D3, the generator (G1; with --model local G1 and G2 together, paper section 3.2;
-    or the U-Net of pix2pix) and, where there are instances, the encoder (section 3.4). With --from
-    they begin with the weights of another run."""
+    """Train the discriminators, the generator and, where there are instances, the encoder (paper
+    sections 3.2 and 3.4). The generator is G1; with --model local, unlike in the paper, G1 and G2
+    from the start; with --model unet, the U-Net of pix2pix. With --from they begin with the weights
+    of another run."""
     from app.datasets import inspection
     from app.runs import configurations, devices, folders, transfer
     from train import encoder_is_trained
@@ -159,7 +160,7 @@ def generate(args):
     folder, run = commands.load_trained_run(args, built_in=True)
     draws_styles = args.sample and run.config.model != 'unet'   # a U-Net draws dropout masks
     if (draws_styles or args.style or args.encode) and not run.E:
-        raise UserError(f'{folder}: trained without --features, so it has only one style; leave '
+        raise UserError(f'{folder}: trained without --features, so it has no styles; leave '
                         'out --sample, --style and --encode')
     if args.inst and run.config.instances == 'none':
         raise UserError(f'--inst: {folder} was trained without instances; leave it out')

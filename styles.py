@@ -50,7 +50,8 @@ def gather_instances(features, region_index, n):
 def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
     """Encode every instance of a data.PairedDataset with an area of at least `min_pixels`.
 
-    dataset: without augmentation, with `multiple` as in nets.network_multiple.
+    run: any object with `config`, `E` and `device`, as train.Run.
+    dataset: without augmentation, with `multiple` as in nets.input_multiple.
     indices: of the pictures to encode, or None for all.
     progress: called with the number of pictures done.
     Returns vectors (T, feat) float32 and labels (T,) int64, on the CPU."""
@@ -59,12 +60,12 @@ def encode_all(run, dataset, min_pixels=1, indices=None, progress=None):
     for i, batch in enumerate(data.batches(dataset, run.device, sampler=keys), 1):
         label, inst, image, _ = data.to_device(batch, run.device)
         regions = style_regions(run.config, label, inst)
-        _, region_index, region_labels, pixels = data.describe_instances(
+        _, region_index, region_labels, areas = data.describe_instances(
             label, regions, run.config.n_labels)
         with nets.autocast(run.device, 'fp32'):
             features = encode(run.E, image, regions, run.config.encoder_scale)
-        large = pixels >= min_pixels
-        vectors.append(gather_instances(features, region_index, len(pixels))[large].cpu())
+        large = areas >= min_pixels
+        vectors.append(gather_instances(features, region_index, len(areas))[large].cpu())
         labels.append(region_labels[large].cpu())
         if progress:
             progress(i)

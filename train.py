@@ -36,13 +36,13 @@ class Run:
     vgg: nn.Module | None = None            # VGG19, for the perceptual loss
     opt_G: torch.optim.Optimizer | None = None      # of G, and of E if that is trained
     opt_D: torch.optim.Optimizer | None = None
-    tune: bool = False                      # see nets.autocast
+    cudnn_benchmark: bool = False           # see nets.autocast
     step: int = 0                           # steps done
-    bad_steps: torch.Tensor | None = None   # () float on the device: steps skipped in a row;
-    #                                         t.max_bad_steps stays, because hooks look seldom
+    bad_steps: torch.Tensor | None = None   # () float on the device: steps skipped in a row. From
+    #                                         t.max_bad_steps on it stays: hooks look seldom
     last_map: tuple = ()                    # minimum and maximum of G's last feature map
     log: object | None = None               # for the hooks of the loop
-    forward_backward: Callable | None = None    # with CUDA graphs; None: the function below
+    graphed_forward_backward: Callable | None = None    # forward_backward with CUDA graphs
 
 
 def make_run(config, device, training=True, make=lambda name, constructor: constructor()):
@@ -58,14 +58,14 @@ def make_run(config, device, training=True, make=lambda name, constructor: const
               bad_steps=torch.zeros((), device=device))
     if t and config.model != 'unet':
         run.G.recompute = t.recompute
-    if training:
+    if training and t:
         trained = [*run.G.parameters(), *(run.E.parameters() if encoder_is_trained(config) else ())]
         # Paper appendix A; the betas are those of the official code.
-        adam = dict(lr=t.lr if t else 0, betas=(0.5, 0.999), fused=True)
+        adam = dict(lr=t.lr, betas=(0.5, 0.999), fused=True)
         run.opt_G = Adam(trained, **adam)
         run.opt_D = Adam(run.D.parameters(), **adam)
         watch_last_map(run)
-        if t and t.ema:
+        if t.ema:
             init_averages(run)
     return run
 
@@ -125,8 +125,8 @@ def set_schedule(config, n):
 
 
 def learning_rate(step, t):
-    """The learning rate at `step`: constant, then linear decay to zero. It changes at each step; in
-    the paper (appendix A) it changes at each epoch (docs/differences.md, 2)."""
+    """The learning rate at `step`: constant, then linear decay to zero (paper appendix A). It
+    changes at each step, in the official code at each epoch (docs/differences.md, 3)."""
     decaying = t.total_steps - t.decay_start
     return t.lr * (1 if step < t.decay_start else (t.total_steps - step) / decaying)
 
@@ -155,7 +155,7 @@ def train_step(run, label, inst, image, present_labels=None, reduce=None, rank=0
     the losses; `map_min` and `map_max`, the range of G's last feature map before its ReLU;
     `skipped`, 1 if a loss or a gradient was not finite and the weights stay as they were, else 0.
     """
-    t, compute = run.config.training, run.forward_backward or forward_backward
+    t, compute = run.config.training, run.graphed_forward_backward or forward_backward
     for optimizer in (run.opt_G, run.opt_D):    # CUDA graphs need the gradients at fixed addresses
         optimizer.zero_grad(set_to_none=compute is forward_backward)
         for group in optimizer.param_groups:
@@ -200,7 +200,7 @@ def forward_backward(run, label, inst, image, present_labels, noise_seed):
 
     noise_seed: seed of the U-Net's dropout and of augmentation."""
     c, t, D = run.config, run.config.training, run.D
-    with nets.autocast(run.device, run.precision, run.tune):
+    with nets.autocast(run.device, run.precision, run.cudnn_benchmark):
         # The picture of label map s in the styles of the photograph x (section 3.4): G(s, E(x)).
         features = None
         if c.features:
@@ -222,10 +222,10 @@ def forward_backward(run, label, inst, image, present_labels, noise_seed):
             t.lambda_feature, t.lambda_vgg, t.lambda_l1)
         d_terms = losses.discriminator_loss(fake_scales, real_scales, t.gan)
 
-    # G's loss needs only the gradient of the fake, D's loss only those of D's weights. The graphs
-    # of VGG and D are freed before G's backward pass. The first backward pass needs no gradient of
-    # D's weights. PyTorch's layers see that, those of app/runs/fast_layers.py see requires_grad.
-    g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 3
+    # Three backward passes: G's loss to the fake, D's loss to D's weights, the fake to G's weights.
+    # So the graphs of VGG and D are freed before the third. The first needs no gradients of D's
+    # weights. PyTorch's layers see that, those of app/runs/fast_layers.py look at requires_grad.
+    g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 2
     terms = {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
     D.requires_grad_(False)
     grad_fake, = torch.autograd.grad(g_loss / t.accumulate, fake_leaf, retain_graph=True)
@@ -239,11 +239,13 @@ def forward_backward(run, label, inst, image, present_labels, noise_seed):
     return terms
 
 
-# How to merge these terms over parts of a batch, steps and processes. Losses are averaged.
+# How these terms are merged over parts of a batch, steps and processes. Losses are added, and the
+# caller of merge_term divides the sum.
 MIN_MAX_TERMS = {'map_min': torch.minimum, 'map_max': torch.maximum}
 
 
 def merge_term(name, total, value):
+    """Add a term's value to its total, which is None at first. Keep extremes of MIN_MAX_TERMS."""
     return value if total is None else MIN_MAX_TERMS.get(name, torch.add)(total, value)
 
 
@@ -283,12 +285,12 @@ def augment(condition, picture, brightness, saturation, contrast, shift, hole):
     """Change the colours of a picture, then move it together with its condition and cut a hole into
     both. Differentiable, so that G learns through it.
 
-    condition: (1, C, H, W) float. picture: (1, C, H, W) float in [-1, 1].
+    condition: (1, K, H, W) float. picture: (1, C, H, W) float in [-1, 1].
     brightness: is added. saturation, contrast: multiply the distance of each pixel from its grey,
         and of the picture from its mean.
     shift: pixels (down, right). What comes in from outside is zero in all channels.
     hole: the centre (y, x) of a rectangle of zeros, half as high and wide as the picture.
-    Returns the input of D, (1, C + C, H, W) float32."""
+    Returns the input of D, (1, K + C, H, W) float32."""
     (h, w), (down, right), (y, x) = picture.shape[-2:], shift, hole
     picture = picture.float() + brightness
     grey = picture.mean(1, keepdim=True)
@@ -335,7 +337,7 @@ def fit(run, batches, hooks=(), interrupted=lambda: 0, reduce=None, rank=0):
         returned: log, pictures, checkpoints.
     interrupted: returns a number other than 0 to end the loop after this step; the hooks get it.
     reduce, rank: see train_step.
-    Returns the number of `interrupted`, or 0 at the last step."""
+    Returns the last number of `interrupted`, so 0 after an undisturbed training."""
     for batch in batches:
         terms = train_step(run, *data.to_device(batch, run.device), reduce, rank)
         stop = interrupted()

@@ -138,14 +138,14 @@ def measure(task, way, size, ngf, n_labels, repeat=3):
         gc.collect()                                        # a run is in a cycle with a hook of G
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        nets.autocast(device, 'tf32', tune=True)            # for the plain way
+        nets.autocast(device, 'tf32', cudnn_benchmark=True)            # for the plain way
     elif way != 'plain':
         memory.keep_memory()
     network = dict(model='local', n_enhancers=1, ngf=ngf // 2) if size[0] > 1024 else dict(ngf=ngf)
     run = make_run(device, 'fp32' if way == 'plain' else way, n_labels=n_labels, ndf=ngf, size=size,
                    **network)
     if way != 'plain':
-        run.tune = True                                     # as in training of one size
+        run.cudnn_benchmark = True                                     # as in training of one size
         cuda_graphs.use_graphs(run)
     if task == 'picture':
         run = runs.build_run(run.config, device, training=False)

@@ -8,7 +8,7 @@ from app.common.console import warn
 from app.common.errors import UserError
 from app.common.files import resolve_path
 from app.datasets import inspection
-from nets import min_input_side, network_multiple
+from nets import min_input_side, input_multiple
 import train
 
 
@@ -138,7 +138,7 @@ def make_finetune_config(base, path, given):
 def complete_config(config, pairs, sizes):
     """Set the schedule of a run on the layouts.Pairs `pairs`, of sizes {scene: (width, height)}.
     Raises UserError where the configuration, --size, --crop or a picture does not fit."""
-    t, size, multiple = config.training, config.size, network_multiple(config)
+    t, size, multiple = config.training, config.size, input_multiple(config)
     sizes, least = {pair.name: sizes[pair.name] for pair in pairs}, min_training_side(config)
     if t.crop or size:
         w, h = t.crop or size
@@ -204,5 +204,5 @@ def default_size(config, sizes):
     """Return the most frequent of `sizes`, at most 1024 pixels wide, as the networks take it."""
     (frequent, _), = Counter(sizes).most_common(1)
     shrink = min(1, 1024 / frequent[0])
-    return round_size([side * shrink for side in frequent], network_multiple(config),
+    return round_size([side * shrink for side in frequent], input_multiple(config),
                       min_training_side(config))

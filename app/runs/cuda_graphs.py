@@ -20,7 +20,7 @@ def use_graphs(run):
     if (run.device.type == 'cuda' and distributed.WORLD_SIZE == 1 and t.cuda_graphs
             and (t.crop or run.config.size) and run.config.model != 'unet'
             and not (t.augment or t.recompute or t.compile)):
-        run.forward_backward = GraphedPass()
+        run.graphed_forward_backward = GraphedPass()
 
 
 class GraphedPass:
@@ -32,7 +32,7 @@ class GraphedPass:
 
     def __call__(self, run, label, inst, image, present_labels, noise_seed):
         inputs = label, inst, image, present_labels
-        if run.forward_backward is not self:        # it failed for the first part of this batch
+        if run.graphed_forward_backward is not self:    # the first part of this batch failed
             return train.forward_backward(run, *inputs, noise_seed)
         trained = train.trainable_parameters(run)           # fewer while a part of G is frozen
         key = (len(trained), *(None if x is None else (x.shape, x.dtype) for x in inputs))
@@ -56,7 +56,7 @@ class GraphedPass:
         # Not in the except clause: its traceback keeps the tensors of the failed pass alive.
         torch.cuda.set_stream(stream)               # a failed capture may leave its own
         warn(f'note: training goes on without CUDA graphs, which is slower ({reason})')
-        run.forward_backward, run.last_map = None, ()
+        run.graphed_forward_backward, run.last_map = None, ()
         self.graphs.clear()
         for p in trained:
             p.grad = None

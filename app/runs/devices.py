@@ -45,9 +45,11 @@ def pick_precision(config, device, clock=time.perf_counter):
     block = nets.ResidualBlock(x.shape[1]).to(device, memory_format=torch.channels_last)
     speed_up(block, weights_change=True, convolutions=device.type == 'cpu')
 
+    one_size = bool(config.size or config.training.crop)
+
     def measure(precision, clock=clock):
         started = clock()
-        with nets.autocast(device, precision, tune=bool(config.size or config.training.crop)):
+        with nets.autocast(device, precision, cudnn_benchmark=one_size):
             y = block(x)
         torch.autograd.grad(y.float().sum(), x)[0].flatten()[0].item()      # waits for the device
         return clock() - started

@@ -15,7 +15,7 @@ from app.datasets.pairs import lookup_array
 from app.runs import configurations, folders
 from app.runs.checkpoints import copy_tree, list_checkpoints
 import data
-from nets import min_input_side, network_multiple
+from nets import min_input_side, input_multiple
 import nets
 
 
@@ -64,7 +64,7 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
         raise UserError(f'{folder}: trained at native size; say with --size WxH')
     if run.config.n_labels == 0 or run.config.model == 'unet':
         raise UserError(f'{path}: a U-Net, or a run without label maps, cannot be exported')
-    multiple, least = network_multiple(run.config), min_input_side(run.config)
+    multiple, least = input_multiple(run.config), min_input_side(run.config)
     if any(side % multiple or side < least for side in size):
         nearest = 'x'.join(map(str, configurations.round_size(size, multiple, least)))
         raise UserError(f'--size {size[0]}x{size[1]}: the networks need multiples of {multiple}, '

@@ -131,7 +131,7 @@ def check_picture(run, size, name):
     if (free := free_memory(run.device)) is None:
         return
     from torch._subclasses.fake_tensor import FakeTensorMode     # takes long to import
-    multiple = nets.network_multiple(c)
+    multiple = nets.input_multiple(c)
     shape = -(-h // multiple) * multiple, -(-w // multiple) * multiple
     with (torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), PeakMemory() as memory,
           nets.autocast(run.device, run.precision)):

@@ -55,7 +55,7 @@ def cluster_run(run, folder, root, k, min_pixels, seed, shared=False):
         configurations.require_large_pictures(c, root, sizes)
     dataset = open_dataset(inspection.train_and_heldout(c, pairs)[0],
                            PairReader(SimpleNamespace(**{**vars(c), 'layout': layout}), c.size),
-                           multiple=nets.network_multiple(c), workers=t.workers)
+                           multiple=nets.input_multiple(c), workers=t.workers)
     clusters = cluster_dataset(run, dataset, k, min_pixels, seed, shared=shared)
     counts = clusters['counts']
     log_info(f'{folder}: {(counts > 0).sum()} styles of {counts.any(1).sum()} labels from '

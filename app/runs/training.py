@@ -38,7 +38,7 @@ def load_training_data(config, folder, pairs):
     heldout = heldout or inspection.other_split_pairs(config, MOST_SHOWN,
                                                       configurations.min_training_side(config))
     read = PairReader(config, config.size)
-    same = {'crop': t.crop, 'multiple': nets.network_multiple(config)}
+    same = {'crop': t.crop, 'multiple': nets.input_multiple(config)}
     dataset = open_dataset(pairs, read, cache, flip=t.flip, jitter=t.jitter, seed=t.seed,
                            workers=t.workers, **same)
     dataset[0, 0]                           # an error now, not after networks are built
@@ -61,7 +61,7 @@ def prepare_steps(run, loaded):
     """Make a run ready for training steps: VGG-19, what saves memory, what makes them fast. Returns
     what memory.compare_memory does."""
     run.vgg = loaded.vgg and loaded.vgg.to(run.device)
-    run.tune = bool(run.config.training.crop or run.config.size)
+    run.cudnn_benchmark = bool(run.config.training.crop or run.config.size)
     compared = memory.compare_memory(run)           # before the first step takes memory
     set_threads(run, loaded)
     return compared
@@ -219,7 +219,7 @@ def fit(run, folder, loaded, score=None):
     t.evaluate_every steps. The checkpoint with the best first number is kept."""
     t, started, is_main = run.config.training, run.step, distributed.IS_MAIN
     cuda_graphs.use_graphs(run)
-    if run.forward_backward:
+    if run.graphed_forward_backward:
         log_info('  graphs    CUDA graphs, if there is memory for them')
     if is_main:
         prepare_run_folder(run, folder)

@@ -93,7 +93,7 @@ def test_steps_are_the_same_with_graphs(changes, capsys):
     changes['training'] = {'lr': 0.002, **changes.get('training', {})}
     for graphs in (False, True):
         run = make_run(CUDA, **{**SMALL, 'size': (64, 64), **changes})
-        run.vgg, run.tune = vgg, True
+        run.vgg, run.cudnn_benchmark = vgg, True
         if graphs:
             cuda_graphs.use_graphs(run)
         for i in range(5):                      # the second one has fewer labels
@@ -106,7 +106,7 @@ def test_steps_are_the_same_with_graphs(changes, capsys):
         assert plain == pytest.approx(graphed, rel=1e-3, abs=1e-4)
     # Nothing can be captured on the simulated device.
     assert ('without CUDA graphs' in capsys.readouterr().err) == SIMULATED
-    assert SIMULATED or len(run.forward_backward.graphs) == 2 + ('model' in changes)
+    assert SIMULATED or len(run.graphed_forward_backward.graphs) == 2 + ('model' in changes)
 
 
 @only_simulated

@@ -108,9 +108,9 @@ def test_padding_repeats_the_edge():
 def test_an_instance_has_the_label_of_its_majority():
     label = torch.tensor([[3, 3, 1, 0]])[None, None]
     inst = torch.tensor([[50, 50, 50, 2]])[None, None]      # ids that do not encode the label
-    ids, region_index, labels, pixels = data.describe_instances(label, inst, 4)
+    ids, region_index, labels, areas = data.describe_instances(label, inst, 4)
     assert region_index.flatten().tolist() == [1, 1, 1, 0]
-    assert labels.tolist() == [0, 3] and pixels.tolist() == [1, 3]
+    assert labels.tolist() == [0, 3] and areas.tolist() == [1, 3]
 
 
 def test_items_are_a_function_of_seed_epoch_and_index():

@@ -27,6 +27,9 @@ def test_generators_keep_the_size_and_name_the_multiple(net, shape):
         net(torch.randn(1, 5, 24, 42))
     with pytest.raises(ValueError, match='at least'):
         net(torch.randn(1, 5, net.multiple, 40))
+    for channels in (4, 6):
+        with pytest.raises(RuntimeError, match=f'to have 5 channels, but got {channels} channels'):
+            net(torch.randn(1, channels, 24, 40))
 
 
 @pytest.mark.parametrize('net', [
@@ -121,6 +124,8 @@ def test_discriminator_lists_scales_of_layers():
         (2, 8, 17, 33), (2, 16, 9, 17), (2, 32, 5, 9), (2, 64, 6, 10), (2, 1, 7, 11)]
     assert [tuple(x.shape) for x in half] == [
         (2, 8, 9, 17), (2, 16, 5, 9), (2, 32, 3, 5), (2, 64, 4, 6), (2, 1, 5, 7)]
+    wide = nets.MultiscaleDiscriminator(7, ndf=600, n_layers=2, n_scales=1)
+    assert [layer.shape[1] for layer in wide(torch.randn(1, 7, 8, 8))[0]] == [600, 512, 512, 1]
 
 
 def test_a_score_sees_70x70_pixels():
@@ -181,7 +186,6 @@ def test_the_unet_has_the_published_size_and_keeps_its_noise():
     assert torch.equal(raw(x), raw(x))
 
 
-
 @pytest.mark.parametrize('up', ['nearest', 'bilinear'])
 def test_resizing_in_place_of_transposed_convolutions(up):
     """Weights keep their names and pictures their size; no transposed convolution is left."""
@@ -195,7 +199,6 @@ def test_resizing_in_place_of_transposed_convolutions(up):
     encoder = nets.Encoder(3, 3, 4, 2, up)
     inst = torch.zeros(1, 1, 16, 16, dtype=torch.int32)
     assert encoder(torch.randn(1, 3, 16, 16), inst).shape == (1, 3, 16, 16)
-
 
 
 def test_filtered_transposed_convolutions():

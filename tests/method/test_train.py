@@ -22,7 +22,6 @@ def step(run, image=None):
     return train.train_step(run, torch.randint(0, 4, (1, 1, 16, 16)), None, image)
 
 
-
 def test_the_moving_average_by_hand():
     run = make_small_run(ema=0.3)
     expected = [p.detach().clone() for p in run.G.parameters()]
@@ -35,7 +34,6 @@ def test_the_moving_average_by_hand():
         torch.testing.assert_close(a, b)
         assert not a.requires_grad
     assert make_small_run(ema=0).average == {}
-
 
 
 def test_a_skipped_step_keeps_the_weights_and_moves_the_average_towards_them():

@@ -49,7 +49,6 @@ def test_each_trains_generates_and_resumes(command, scenes, tmp_path, flags):
     assert code == 0 and Image.open(out.splitlines()[-1]).size == (64, 32), err
 
 
-
 def test_pix2pix_is_what_its_paper_says(command, scenes):
     code, _, err = command('train', '--data', scenes, '--run', 'run', '--model', 'pix2pix',
                            '--size', '64x32', '--ngf', 8, '--ndf', 8, *SHORT)
@@ -73,7 +72,6 @@ def test_pix2pix_is_what_its_paper_says(command, scenes):
     assert code == 2 and 'U-Net' in err and err.count('\n') == 1, err
 
 
-
 def test_features_of_labels_are_constant_over_labels(trained, scenes):
     run = runs.load_run(trained, CPU)
     run.config.features_of = 'label'
@@ -82,8 +80,9 @@ def test_features_of_labels_are_constant_over_labels(trained, scenes):
     assert scene.labels.tolist() == scene.label.unique().tolist()
     photo = read_photo(run.config, pair.image, scene)
     vectors = generate.encode_image(run, photo, scene)
+    with pytest.raises(ValueError, match='photograph is 16x16, the label map is '):
+        generate.encode_image(run, photo[..., :16, :16], scene)
     assert vectors.shape == (len(scene.labels), 3)
-
 
 
 def test_pictures_are_made_with_the_average(command, trained, scenes):
@@ -104,7 +103,6 @@ def test_pictures_are_made_with_the_average(command, trained, scenes):
     assert not np.array_equal(*pictures)
 
 
-
 def test_finetune_starts_from_the_average(command, trained):
     code, _, err = command('finetune', '--from', trained, '--steps', 2, '--fix-global', 9,
                            '--n-blocks-local', 1, '--run', 'fine', '--workers', 0)
@@ -114,7 +112,6 @@ def test_finetune_starts_from_the_average(command, trained):
     for states in (made['weights'], made['average']):
         assert torch.equal(states['G']['model.1.weight'], averages['G']['model.1.weight'])
         assert equal(states['E'], averages['E'])
-
 
 
 def test_an_official_run_has_no_average(golden):

@@ -143,7 +143,6 @@ def test_numbered_checkpoints_are_kept(p2phd, scenes, tmp_path):
     assert steps == [9_999_999, 10 ** 7, 10 ** 7 + 1]
 
 
-
 def with_seal(blob, number):
     """What torch.save has written, under a seal of another format that matches."""
     blob += checkpoints.SEAL.format(number).encode()
