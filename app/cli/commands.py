@@ -38,6 +38,11 @@ def load_trained_run(args, built_in=False):
                         average=args.average, n_labels=args.official_labels)
     if (given := getattr(args, 'precision', 'auto')) != 'auto':
         run.precision = given
+    if getattr(args, 'palette_nearest', False):
+        if not run.config.palette:
+            raise UserError(f'--palette-nearest: {folder} was trained without --palette; leave it '
+                            'out')
+        run.config.palette_nearest = True
     return folder, run
 
 
@@ -69,8 +74,10 @@ def explain(error, args):
     if isinstance(error, UserError):
         return text
     if isinstance(error, OSError) and error.filename is not None:
-        name = os.fsdecode(error.filename)
-        return f'{name}: {error.strerror}; check that it exists and may be used'
+        path = Path(os.fsdecode(error.filename))
+        while path.parent != path and not os.access(path.parent, os.X_OK):
+            path = path.parent                      # a folder that may not be entered
+        return f'{path}: {error.strerror}; check that it exists and may be used'
     if 'DataLoader worker' in text:
         return ('a process that loads pictures has died, perhaps of too little (shared) memory; '
                 + ('start again with --workers 0, which needs no such process' if trains else

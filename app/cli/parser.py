@@ -95,6 +95,10 @@ class Parser(argparse.ArgumentParser):
             self.flag('--precision', 'arithmetic of the networks; auto: as in training',
                       FIELDS['precision'].kind, SUPPRESS, 'auto')
 
+    def add_palette_nearest(self):
+        self.flag('--palette-nearest', 'with a run of --palette: colours that it lacks have the '
+                  'label of the nearest one')
+
     def add_training(self, folder, **shown):
         self.flag('--run', 'folder to write', FOLDER, shown=folder)
         self.flag('--resume', 'continue a run, with its own settings; without RUN: the newest one',
@@ -158,6 +162,7 @@ class Parser(argparse.ArgumentParser):
                   string('LABEL=K'), [], **SEVERAL)
         self.flag('--encode', 'take the styles of these photographs of the scenes', PATH, **SEVERAL)
         self.flag('--styles', 'take the styles from this file, which edit saved', FILE)
+        self.add_palette_nearest()
         self.fields('running', 'compile seed')
 
     def add_edit(self):
@@ -170,6 +175,7 @@ class Parser(argparse.ArgumentParser):
         self.flag('--blank', 'begin with a scene of nothing but this label, a name or a number, of '
                   '--size or the size of the training', string('LABEL'))
         self.add_trained_run(out='edited', shown=OR_BUILT_IN)
+        self.add_palette_nearest()
         self.flag('--script', 'apply the edits in this JSON file, and open no page', FILE)
         self.flag('--final-only', 'with --script: write the final picture only, not all of them')
         self.flag('--host', 'address of the page, by default local', string('HOST'), '127.0.0.1')

@@ -74,7 +74,8 @@ def warn_on_error(write, consequence):
     try:
         write()
     except (ValueError, OSError) as error:          # UserErrors are ValueErrors
-        warn(f'warning: {error}; {consequence}')
+        named = getattr(error, 'filename', None)
+        warn(f'warning: {f"{named}: {error.strerror}" if named else error}; {consequence}')
 
 
 def print_line(text, file):

@@ -14,6 +14,10 @@ class UserError(ValueError):
         super().__init__(r'\n'.join(message.splitlines()))      # file names may have line ends
 
 
+class WriteError(UserError):
+    """A file cannot be written."""
+
+
 def is_out_of_memory(error):
     """Return whether an exception says that the host or the device has too little memory."""
     return (isinstance(error, MemoryError) or getattr(error, 'errno', None) == errno.ENOMEM

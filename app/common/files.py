@@ -11,7 +11,7 @@ import stat
 import time
 
 from app.common.console import warn
-from app.common.errors import UserError, as_user_error, is_out_of_memory, one_line
+from app.common.errors import UserError, WriteError, as_user_error, is_out_of_memory, one_line
 
 try:
     import fcntl
@@ -32,6 +32,8 @@ def require_regular_file(path):
         raise UserError(f'{path}: no such file (or a link to none)') from None
     except (OSError, ValueError) as error:          # a loop of links; a name with a null byte
         raise UserError(f'{path}: cannot be read ({one_line(error)})') from None
+    if not os.access(path, os.R_OK):
+        raise UserError(f'{path}: cannot be read ({os.strerror(errno.EACCES)})')
     if not stat.S_ISREG(mode):
         raise UserError(f'{path}: not a regular file (but a folder, a pipe or a device)')
 
@@ -78,8 +80,8 @@ def write_atomically(path, write):
         if not isinstance(error, Exception) or is_out_of_memory(error):
             raise
         reason = getattr(error, 'strerror', None) or one_line(error)    # without its partial file
-        raise UserError(f'{path}: cannot be written ({reason}); what was there before is untouched'
-                        ) from None
+        raise WriteError(f'{path}: cannot be written ({reason}); what was there before is untouched'
+                         ) from None
 
 
 def write_text(path, text):

@@ -131,6 +131,13 @@ def read_header(path):
         return header
 
 
+def verify(path):
+    """Raise UserError for a PNG with a wrong checksum. To decode it does not find all of them."""
+    with open(real_path(path), 'rb') as file, as_user_error(path, 'damaged'):
+        if file.read(8) == b'\x89PNG\r\n\x1a\n':
+            Image.open(file).verify()
+
+
 def split_alpha(pixels):
     """Return the first 1 or 3 channels of (H, W, 1 to 4), and alpha, (H, W, 0 or 1)."""
     channels = pixels.shape[2] - (pixels.shape[2] in (2, 4))

@@ -122,6 +122,8 @@ def count_pixels(contents):
     read, n = PairReader(contents), contents.n_labels
 
     def count(pair):
+        for path in filter(None, pair[1:]):
+            decoding.verify(path)
         arrays = read(pair)
         pixels = np.bincount(arrays['label'].ravel(), minlength=n) if n else 0
         return pixels, len(np.unique(arrays['inst'])) if 'inst' in arrays else 0

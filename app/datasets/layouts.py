@@ -22,6 +22,8 @@ ROLES = {r'(_gtFine|_gtCoarse)?_labelIds': 'label', r'(_gtFine|_gtCoarse)?_insta
          r'(_gtFine|_gtCoarse)_(color|labelTrainIds)|_parts_\d+|_lbl(0[1-9]|10)': ''}
 SIDE_BY_SIDE = {side: f'side by side, map {side}' for side in ('left', 'right')}
 OWN = 'own folders'                                 # the name of the last layout
+CITYSCAPES_PARTS = 'gtFine', 'leftImg8bit'
+ARCHIVES = '.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.7z', '.rar'
 LONG_SPLITS = {'train': 'training', 'val': 'validation'}    # their names in ADE20K
 
 # The name of a scene and three paths; inst may be None. A path may also name a part of a .mat file
@@ -409,10 +411,15 @@ def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
     the folder has another layout."""
     root = Path(root)
     if not root.is_dir() and root.suffix != '.mat':
-        raise UserError(f'{root}: {"a file, not a" if root.exists() else "no such"} folder')
+        raise UserError(f'{root}: {"a file, not a" if root.exists() else "no such"} folder'
+                        + '; unpack it first' * (root.suffix.lower() in ARCHIVES))
+    if resolve_path(root).name in CITYSCAPES_PARTS:
+        refuse_parts_of_cityscapes(root)
     layout, files = recognise_layout(root, split, chosen or config and config.layout)
     if refusal and (not layout or layout.name != chosen):
         raise UserError(refusal)
+    if not files.get('image'):
+        refuse_parts_of_cityscapes(root)
     if not files.get('label'):
         own_folders.refuse_panoptic(root)
         if not (splits := ', '.join(find_splits(root))):
@@ -426,6 +433,8 @@ def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
             else f'expected {split}_label/ and {split}_img/, or {split}_A/ and {split}_B/, or '
             'Cityscapes, ADE20K, NYU Depth v2 or Helen as downloaded; it has '
             + (', '.join(folder.name + '/' for folder in folders[:6]) or 'no folders')
+            + next((f'; unpack {path.name} first' for path in sorted(root.glob('*.*'))
+                    if path.suffix.lower() in ARCHIVES), '')
             + (f'; did you mean {inner}?' if inner else '')))
     if config and layout.name not in SIDE_BY_SIDE.values() and (
             (layout.n_labels == 0) != (config.n_labels == 0)):
@@ -441,6 +450,29 @@ def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
                         'as those of CycleGAN, which are not pairs; this program needs pairs: a '
                         'map and its photograph under the same name')
     return layout, pairs, problems
+
+
+def refuse_parts_of_cityscapes(root):
+    """Raise UserError where the labels or the photographs of Cityscapes are in `root`, or are
+    `root` itself, without the others beside them. They come in two archives."""
+    is_part = any(part in resolve_path(root).name for part in CITYSCAPES_PARTS)
+    places = [root, root.parent] if is_part else [root]
+    found = {name: next((folder for place in places for folder in (
+        place, place / name, *sorted(place.glob(f'*/{name}')))
+        if resolve_path(folder).name == name and folder.is_dir()), None)
+        for name in CITYSCAPES_PARTS}
+    here = [folder for folder in found.values() if folder and folder.is_relative_to(root)]
+    if not here:
+        return
+    if None in found.values():
+        missing = next(name for name, folder in found.items() if not folder)
+        raise UserError(f'{root}: {here[0].name}/ of Cityscapes is there, and {missing}/ is not; '
+                        'put both into one folder, and name that')
+    first, second = found.values()
+    if first.parent == second.parent:
+        raise UserError(f'{root}: name the folder with gtFine/ and leftImg8bit/ in it, '
+                        f'{first.parent}')
+    raise UserError(f'{root}: move {first}/ and {second}/ into one folder, and name that')
 
 
 def pair_by_name(root, split, files):

@@ -19,6 +19,7 @@ IGNORED = 255                       # the usual mark of pixels without a label
 # 2: the ids are the numbers in the file. Pictures are composited on white; label maps in colours
 #    must be opaque. All 16 bits of a channel are read.
 DECODER = 2
+CACHE_LOCK = '.cache-lock'          # is in every folder that was a cache
 IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memory
 
 
@@ -97,10 +98,11 @@ class PairReader:
 def check_labels(label, path, n_labels, can_have_more=True):
     """Raise UserError for the first pixel whose label is not in 0 ... n_labels - 1."""
     if label.min() < 0 or label.max() >= n_labels:
-        y, x = np.argwhere((label < 0) | (label >= n_labels))[0]
+        wrong = (label < 0) | (label >= n_labels)
+        y, x = np.argwhere(wrong)[0]
         remedy = (f', or train with --n-labels {label.max() + 1} in place of {n_labels}'
                   if can_have_more and label.max() >= n_labels else '')
-        if label.max() == IGNORED > n_labels:           # perhaps no training map has it
+        if (label[wrong] == IGNORED).all() and IGNORED > n_labels:  # perhaps no training map has it
             remedy = f', or train with --ignore-label {IGNORED} if it means unknown'
         raise UserError(f'{path}: label {label[y, x]} at x={x}, y={y}; this run has {n_labels} '
                         f'labels (0 to {n_labels - 1}). Fix the map{remedy}')
@@ -146,8 +148,8 @@ def colours_to_labels(colours, palette, path, nearest=False):
     elif missing.any():
         y, x = np.argwhere(missing)[0]
         raise UserError(f'{path}: colour {decoding.format_colour(colours[y, x])} at x={x}, y={y} '
-                        'is not in the palette; add it there or fix the map; --palette-nearest '
-                        'takes the nearest colour')
+                        'is not in the palette; complete that before training, or fix the map, or '
+                        'use --palette-nearest, which takes the nearest colour')
     return np.array([label for *_, label, _ in palette], np.int32)[row]
 
 
@@ -185,7 +187,11 @@ def open_cache(folder, pairs, reader):
     files, arrays = {role: folder / f'{role}.npy' for role in roles}, {}
     index_file = folder / 'index.json'
     make_folder(folder)
-    with lock_folder(folder, wait=True, name='.cache-lock'):    # another run may be filling it
+    if not (folder / CACHE_LOCK).exists():
+        for path in filter(Path.exists, (index_file, *files.values())):
+            raise UserError(f'{path}: would be overwritten, and was not made by this program; '
+                            'choose another folder with --cache')
+    with lock_folder(folder, wait=True, name=CACHE_LOCK):       # another run may be filling it
         if not index_file.is_file() or index_file.read_bytes() != index.encode():
             for path in (index_file, *files.values()):
                 with as_user_error(path, 'cannot be replaced; delete it'):

@@ -254,8 +254,8 @@ class Session:
         e, name = self.editor, scene_name(label_name or 'scene.png')
 
         def open_files(label_path, **paths):
-            new = scene_files.open_scene(e.run, e.clusters, label_path, seed=self.listed.seed,
-                                         name=name, **paths)
+            new = scene_files.open_scene(e.run, e.clusters, label_path, size=self.listed.size,
+                                         seed=self.listed.seed, name=name, **paths)
             warn_about_size(self.run_name, e.config, label_path, new.inputs()[0])
             return new
 
@@ -402,8 +402,9 @@ class Session:
                 for role, encoded in files.items():
                     if encoded is not None:
                         content = base64.b64decode(encoded, validate=True)
-                        # The readers know pictures by their content, but arrays by their suffix.
-                        suffix = '.npy' if content.startswith(b'\x93NUMPY') else '.png'
+                        # The readers know pictures by their content, but not all by that alone.
+                        suffix = ('.npy' if content.startswith(b'\x93NUMPY') else
+                                  '.webp' if content[8:12] == b'WEBP' else '.png')
                         paths[role] = Path(temporary, f'{role}{suffix}')
                         paths[role].write_bytes(content)
                         if role != 'styles_path':
@@ -499,7 +500,8 @@ class Session:
                 e.opened.recovered = (about['edits'] or 1) - 1
             else:
                 e.open(state, noise=noise, edits=edits)
-                self.name_scene(about['name'])
+                name = about['name']
+                self.name_scene(name, listed_name=name if name in self.listed.files else None)
                 e.opened.saved.clear()
                 e.opened.recovered = about['edits'] or 1
             e.separate_moves()

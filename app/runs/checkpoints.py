@@ -116,20 +116,27 @@ def hash_generator(path, start, stop, end, seal):
 
 
 def write_checkpoint(folder, checkpoint, keep=0, name='checkpoint-{:07d}.pt'):
-    """Write folder/checkpoint-<step>.pt, or `name`; once it is complete on the disk, delete all but
-    the newest `keep`, or none if that is 0. UserError if there is no room; nothing is then lost."""
+    """Write folder/checkpoint-<step>.pt, or `name`. Once it is complete on the disk, delete all but
+    the newest `keep`, or none if that is 0; if there is no room, do so before. UserError if that
+    does not make enough room."""
     path = folder / name.format(checkpoint['step'])
     if any(tensor.is_cuda for tensor in iterate_tensors(checkpoint)):   # load without CUDA, too
         checkpoint = copy_tree(checkpoint, 'cpu')
     folder.mkdir(parents=True, exist_ok=True)       # it may have been moved away
+
+    def delete_old():
+        for old in {*list_checkpoints(folder)[:-keep]} - {path} if keep else ():
+            old.unlink(missing_ok=True)
+
     needed = sum(tensor.nbytes + 512 for tensor in iterate_tensors(checkpoint))     # 512: a header
-    free = shutil.disk_usage(folder).free
-    if needed > free:
+    if needed > shutil.disk_usage(folder).free:
+        delete_old()
+    if needed > (free := shutil.disk_usage(folder).free):
+        fewer = ', or keep fewer with --keep' * (len(list_checkpoints(folder)) > 1)
         raise UserError(f'{path}: not written, it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} '
-                        'MB are free there; make room, or keep fewer with --keep')
+                        f'MB are free there; make room{fewer}')
     write_atomically(path, lambda file: write_sealed(checkpoint, file))
-    for old in {*list_checkpoints(folder)[:-keep]} - {path} if keep else ():
-        old.unlink(missing_ok=True)
+    delete_old()
 
 
 class BackgroundWriter:
@@ -197,7 +204,7 @@ def check_seal(path, generator_only=False):
 
 def read_checkpoint(path, generator_only=False):
     """Return the contents of a checkpoint, its tensors mapped from the file. Raises Damaged if it
-    cannot be read or its seal does not match, UserError if it does and this is no checkpoint.
+    is no file or its seal does not match, UserError if it cannot be opened or is no checkpoint.
     generator_only: check and return no more than generator_part."""
     try:
         check_seal(path, generator_only)
@@ -216,6 +223,8 @@ def read_checkpoint(path, generator_only=False):
             check_seal(path)                        # damage to other parts may be the reason
             raise
     except OSError as error:
+        if os.path.isfile(path):                    # it may be whole
+            raise UserError(f'{path}: cannot be read ({error.strerror})') from None
         raise Damaged(f'{path}: {error.strerror}') from None
 
 

@@ -1,6 +1,7 @@
 """The configuration of a new run: flags, what the data set holds, and what follows from both."""
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 from app.common import config as configuration
 from app.common.config import NETWORK, TRAINING, as_flag, format_value
@@ -38,8 +39,11 @@ def make_config(given, found, inherited=()):
         if not found.n_labels:
             raise UserError(f'--features: {given["data"]} holds pictures, not label maps; leave it '
                             'out')
-        raise UserError(f'--features: {given["data"]} has no instance maps; --instances components '
-                        'makes them from the labels, --features-of label needs none')
+        raise UserError('--features: ' + (
+            '--instances none leaves no instances to encode; leave out one of the two'
+            if given.get('instances') == 'none' else
+            f'{given["data"]} has no instance maps; --instances components makes them from the '
+            'labels, --features-of label needs none'))
     config = configuration.with_defaults(network, {
         'fix_global': 0, **select(wishes, TRAINING),
         'left_out': sorted(found.problems), 'pictures': inspection.fingerprint(found.pairs)})
@@ -146,7 +150,7 @@ def complete_config(config, pairs, sizes):
             raise UserError(f'{"--crop" if t.crop else "--size"} {w}x{h}: these networks need '
                             f'multiples of {multiple}, at least {least}; '
                             f'{format_value(round_size((w, h), multiple, least))} fits'
-                            + (min(w, h) < least) * f', or {smaller_networks(config, min(w, h))}')
+                            + (min(w, h) < least) * smaller_networks(config, (w, h), ', or {}'))
     require_large_pictures(config, t.data, sizes)
     for name, (w, h) in ({'--size': size} if size else sizes).items():
         if t.crop and (t.crop[0] > w or t.crop[1] > h):
@@ -173,14 +177,16 @@ def require_large_pictures(config, root, sizes):
     least = min_training_side(config)
     small = {scene: size for scene, size in sizes.items() if min(size) < least}
     for scene, (w, h) in small.items():
-        remedy = ('leave it out' if 2 * len(small) <= len(sizes) else
-                  smaller_networks(config, min(map(min, small.values()))))
+        remedy = ('leave it out' if 2 * len(small) <= len(sizes) else smaller_networks(
+            config, [min(map(min, small.values()))]) or 'take larger pictures')
         raise UserError(f'{root}: {scene} is a picture of {w}x{h}, expected at least '
                         f'{least}x{least}; {remedy}')
 
 
-def smaller_networks(config, side):
-    """Return which flags ask for more than pictures of `side` pixels, and what suits these."""
+def smaller_networks(config, sides, form='{}'):
+    """Return a text of the flags that ask for more than pictures with these sides, and what suits
+    them; '' if nothing does. form: of the text."""
+    side = min(sides)
     c, bits, flags = config, side.bit_length() - 1, []          # side >= 1 << bits
     depth, least = bits - (c.model != 'unet'), 2 if c.model == 'unet' else 1
     if c.n_down + c.n_enhancers > depth:
@@ -191,8 +197,12 @@ def smaller_networks(config, side):
         flags.append(('n_down_encoder', max(1, (side // 2 // c.encoder_scale).bit_length() - 1)))
     if 1 << c.n_scales > side:
         flags.append(('n_scales', max(1, bits)))
-    return 'lower ' + ' and '.join(f'{as_flag(name, getattr(c, name))} to {value}'
-                                   for name, value in flags) if flags else 'take larger pictures'
+    smaller = SimpleNamespace(**{**vars(c), **dict(flags)})
+    multiple = input_multiple(smaller) if len(sides) > 1 else 1     # else they are cut to multiples
+    if not flags or side < min_training_side(smaller) or any(side % multiple for side in sides):
+        return ''
+    return form.format('lower ' + ' and '.join(f'{as_flag(name, getattr(c, name))} to {value}'
+                                               for name, value in flags))
 
 
 def round_size(size, multiple, least):

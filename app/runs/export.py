@@ -1,6 +1,7 @@
 """Runs for use without this program: the generator as one program (torch.export or ONNX), or files
 as the official code reads them."""
 from functools import partial
+import io
 import logging
 from pathlib import Path
 import warnings
@@ -10,7 +11,7 @@ import torch
 
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
-from app.common.files import make_folder, write_atomically, write_text
+from app.common.files import make_folder, write_atomically
 from app.datasets.pairs import lookup_array
 from app.runs import configurations, folders
 from app.runs.checkpoints import copy_tree, list_checkpoints
@@ -85,7 +86,7 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
         except torch._dynamo.exc.UserError:         # the rules differ between versions of PyTorch
             program, sizes = torch.export.export(model, maps), f'{size[0]}x{size[1]}'
         if kind == 'pt2':
-            write_atomically(path, partial(torch.export.save, program))
+            write_atomically(path, partial(save_whole, torch.export.save, program))
         else:
             logging.disable(logging.WARNING)        # it warns that torchvision is missing
             try:
@@ -103,9 +104,18 @@ def export_program(folder, run, clusters, kind=None, size=None, path=None):
             f'channels) uint8; {sizes}')
 
 
+def save_whole(save, content, file):
+    """Call save(content, file) of PyTorch in memory, then write to the file. On a full disk it
+    would end the process."""
+    buffer = io.BytesIO()
+    save(content, buffer)
+    file.write(buffer.getbuffer())
+
+
 def export_official(folder, run, D, clusters, out):
     """Write a run into the folder `out` as the official code reads it, with an opt.txt of the
-    options that it needs. Returns the paths. UserError if the official code has no such network.
+    options that it needs. Returns the paths. UserError if the official code has no such network, or
+    if the files cannot be written; then none is there.
     D: the discriminators' state dict, or None. clusters: as in export_program."""
     c, out = run.config, Path(out)
     boundary, of_instances = nets.has_boundary(c), c.features_of == 'instance'
@@ -120,8 +130,8 @@ def export_official(folder, run, D, clusters, out):
             raise UserError(f'{folder}: the official code has no {what}; use --format or generate')
     if c.label_table:
         warn(f'note: the official code takes labels from 0 to {c.n_labels - 1}: map the ids first')
-    if list_checkpoints(out):
-        raise UserError(f'--official {out}: holds a run of this program; choose another folder')
+    if list_checkpoints(out) or any(out.glob('latest_net_*.pth')):
+        raise UserError(f'--official {out}: holds a run already; choose another folder')
     make_folder(out)
     options = {
         'label_nc': c.n_labels, 'no_instance': not boundary, 'output_nc': c.out_channels,
@@ -132,16 +142,22 @@ def export_official(folder, run, D, clusters, out):
         'n_blocks_local': c.n_blocks_local, 'nef': c.nef, 'n_downsample_E': c.n_down_encoder,
         'encoder_scale': c.encoder_scale,               # not of the official code; see infer_config
         'ndf': c.ndf, 'num_D': c.n_scales, 'n_layers_D': c.n_layers}
-    write_text(out / 'opt.txt', ''.join(f'{name}: {value}\n' for name, value in options.items()))
-    paths = [out / 'opt.txt']
+    text = ''.join(f'{name}: {value}\n' for name, value in options.items())
+    files = {'opt.txt': lambda file: file.write(text.encode())}
     for name, state in (('G', run.G.state_dict()), ('D', D), ('E', run.E and run.E.state_dict())):
         if state is not None:
-            state = copy_tree(state, 'cpu')
-            paths.append(out / f'latest_net_{name}.pth')
-            write_atomically(paths[-1], partial(torch.save, state))
+            files[f'latest_net_{name}.pth'] = partial(save_whole, torch.save,
+                                                      copy_tree(state, 'cpu'))
     if clusters:
         centres = {label: clusters['centres'][label][counts > 0]
                    for label, counts in enumerate(clusters['counts']) if counts.any()}
-        paths.append(out / f'features_clustered_{clusters["counts"].shape[1]:03d}.npy')
-        write_atomically(paths[-1], lambda file: np.save(file, centres, allow_pickle=True))
-    return paths
+        files[f'features_clustered_{clusters["counts"].shape[1]:03d}.npy'] = (
+            lambda file: np.save(file, centres, allow_pickle=True))
+    try:
+        for name, write in files.items():
+            write_atomically(out / name, write)
+    except UserError:
+        for name in files:
+            (out / name).unlink(missing_ok=True)
+        raise
+    return [out / name for name in files]

@@ -1,6 +1,7 @@
 """Folders of runs: their names, the checkpoints in them, and whether a run may begin there.
 This module does not import torch."""
 from contextlib import suppress
+import os
 from pathlib import Path
 import re
 
@@ -26,7 +27,7 @@ def newest_run(built_in=False):
     """Return the folder in runs/ that was trained last. UserError if there is none.
     built_in: return the built-in run in that case, and say so."""
     times = {}
-    for folder in Path('runs').glob('*'):
+    for folder in Path('runs').iterdir() if os.path.isdir('runs') else ():
         for path in list_checkpoints(folder):
             with suppress(FileNotFoundError):       # a trainer may be replacing it
                 times[path.stat().st_mtime] = folder

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.common.console import Progress, log_info, status_line, warn, warn_on_error
-from app.common.errors import UserError
+from app.common.errors import UserError, WriteError
 from app.common.files import make_folder, read_ahead, require_own, resolve_path
 from app.datasets import layouts
 from app.datasets.scenes import (OTHER_IDS, name_labels, read_photo, read_scene,
@@ -51,6 +51,8 @@ def make_pictures(run, folder, files, out, choice, size=None):
     def reporting_errors(name):
         try:
             yield
+        except WriteError:                          # the next one could not be written, either
+            raise
         except ValueError as error:
             failed.add(name)
             report_problem(f'p2phd generate: {error}')

@@ -35,7 +35,7 @@ def prepare_run_folder(run, folder):
     write_text(folder / 'log.csv', run.log.rows)            # without rows past the checkpoint
     if run.log.scores or (folder / 'scores.csv').exists():
         write_text(folder / 'scores.csv', run.log.scores)
-    if not run.step:
+    if not checkpoints.list_checkpoints(folder):        # a new run
         for path in (folder / 'best.pt', folder / 'speed.csv', *folder.glob('styles*.npz'),
                      folder / 'evaluation' / 'scores.json'):    # of an earlier run there
             path.unlink(missing_ok=True)

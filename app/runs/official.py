@@ -52,6 +52,9 @@ def infer_config(folder, G, D=None, E=None, n_labels=None):
         extra = channels - (D['scale0_layer0.0.weight'].shape[1] - out_channels)
     else:                       # 35 labels, boundary map and 3 features
         extra = 3 if channels == len(CITYSCAPES) + 1 + 3 else 0
+    if extra < 0:
+        raise UserError(f'{folder}: G, D and E are not of one run, as their channels tell; copy '
+                        'the latest_net_*.pth of one run there')
     if extra:                   # the encoder is in the folder of another stage
         raise UserError(f'{folder}: G takes {stem.shape[1]} channels, {extra} of them features; '
                         'copy the latest_net_E.pth that it was trained with there')

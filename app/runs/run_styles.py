@@ -70,12 +70,13 @@ def default_seed(run):
 @distributed.main_process_first()
 def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, config: None):
     """Load the styles of the run in `folder`; None without an encoder. Where there are none, or
-    those of an earlier step, cluster and save them. root: the data set, if it has moved."""
+    those of another step, cluster and save them; but those of a later step stay in their file.
+    root: the data set, if it has moved."""
     if not run.E:
         return None
     t = run.config.training
     k, min_pixels, seed = configuration.STYLES, 1, default_seed(run)
-    data_is_there = t and Path(t.data).exists()
+    data_is_there, are_newer = t and Path(t.data).exists(), False
     if clusters := load_styles(folder, run.config, run.log.variant):
         if clusters.get('step', run.step) == run.step:
             return clusters
@@ -84,12 +85,14 @@ def load_or_cluster_styles(run, folder, root=None, after_save=lambda folder, con
         if not data_is_there:
             return clusters
         k, min_pixels = clusters['counts'].shape[1], int(clusters['min_pixels'])
+        are_newer = clusters['step'] > run.step
         seed = int(clusters.get('seed', seed))
     if data_is_there:
         log_info(f'{folder}: clustering {t.data}')
     clusters = cluster_run(run, folder, t.data if data_is_there else root, k, min_pixels, seed)
-    warn_on_error(lambda: save_styles(clusters, folder, run), 'the styles are not kept')
-    after_save(folder, run.config)
+    if not are_newer:
+        warn_on_error(lambda: save_styles(clusters, folder, run), 'the styles are not kept')
+        after_save(folder, run.config)
     return clusters
 
 
