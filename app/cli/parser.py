@@ -97,7 +97,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_palette_nearest(self):
         self.flag('--palette-nearest', 'with a run of --palette: colours that it lacks have the '
-                  'label of the nearest one')
+                  'label of the nearest one', shown='as in training')
 
     def add_training(self, folder, **shown):
         self.flag('--run', 'folder to write', FOLDER, shown=folder)

@@ -418,7 +418,7 @@ def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
     layout, files = recognise_layout(root, split, chosen or config and config.layout)
     if refusal and (not layout or layout.name != chosen):
         raise UserError(refusal)
-    if not files.get('image'):
+    if not files.get('image') and not all((root / part).is_dir() for part in CITYSCAPES_PARTS):
         refuse_parts_of_cityscapes(root)
     if not files.get('label'):
         own_folders.refuse_panoptic(root)

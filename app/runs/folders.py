@@ -61,6 +61,10 @@ def new_folder(folder, name, dry_run=False):
 def check_new(folder):
     """Raise UserError if a folder holds a run, or cannot hold one."""
     require_folder(folder)
+    above = next(path for path in (folder, *resolve_path(folder).parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f'{folder}: cannot be made, because {above} is no folder to write to; '
+                        'choose another with --run')
     if str(folder).encode(errors='replace').decode() != str(folder):
         raise UserError(f'{folder}: this name is no valid text; choose another with --run')
     if list_checkpoints(folder):

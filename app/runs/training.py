@@ -171,10 +171,11 @@ def start(run, folder, loaded, make_score, dry_run=False):
         return 0
     if not distributed.IS_MAIN:
         return fit(run, folder, loaded)
+    score = make_score()
     make_folder(folder)
     with lock_folder(folder):
         folders.check_new(folder)                      # another trainer may have come first
-        return fit(run, folder, loaded, make_score())
+        return fit(run, folder, loaded, score)
 
 
 def continue_run(run, folder, loaded, make_score):

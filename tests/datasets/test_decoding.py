@@ -14,7 +14,7 @@ import torch
 from app.common import files
 from app.common.errors import UserError
 from app.datasets import decoding, formats, layouts, pairs
-from app.datasets.pairs import PairReader, open_dataset
+from app.datasets.pairs import PairReader, check_labels, open_dataset
 from conftest import ROOT
 
 
@@ -110,6 +110,22 @@ def test_the_cache_gives_the_same_pictures_and_notices_changes(flat, tmp_path):
 
     write(flat / 'train_label' / 'a.png', np.full((6, 8), 5, np.uint8))
     assert same(make(None), make(cache)) and (make(cache)[0, 0]['label'] == 5).all()
+
+
+def test_255_is_unknown_only_where_no_other_label_is_wrong(tmp_path):
+    for other, remedy in ((0, '--ignore-label 255'), (9, '--n-labels 256')):
+        with pytest.raises(UserError, match=remedy):
+            check_labels(np.array([[255, other]]), tmp_path, 5)
+
+
+def test_a_png_with_a_wrong_checksum_is_damaged(flat):
+    pair = layouts.find_pairs(flat)[1][0]
+    decoding.verify(pair.label)
+    content = bytearray(pair.label.read_bytes())
+    content[content.index(b'IEND') - 8] ^= 1                # the checksum of the pixels
+    pair.label.write_bytes(content)
+    with pytest.raises(UserError, match='damaged'):
+        decoding.verify(pair.label)
 
 
 def test_a_cache_that_does_not_fit_is_refused(flat, tmp_path, monkeypatch):

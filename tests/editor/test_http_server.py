@@ -406,6 +406,20 @@ def test_the_scenes_of_a_folder(folder_server):
     assert not state['unsaved'] and not state['edits']
 
 
+def test_a_scene_of_the_list_keeps_its_edits_after_a_restart(folder_server):
+    post(folder_server, '/edit', PAINT)
+    kept(folder_server)
+    session = folder_server.session
+    with served(scene_files.open_listed(session.editor.run, make_clusters(), session.listed, 'b'),
+                session.folder, listed=session.listed, name='b') as again:
+        post(again, '/recover', {'restore': True})
+        edited = post(again, '/edit', {'edits': [{'do': 'move', 'object': 26000, 'by': [1, 0]}]})
+        assert post(again, '/scenes')['open'] == 'a'
+        post(again, '/open_scene', {'scene': 'b'})
+        state = post(again, '/open_scene', {'scene': 'a'})
+        assert state['unsaved'] and state['objects'] == edited['objects']
+
+
 def test_styles_of_other_scenes(folder_server):
     """Of a photograph, a file of styles, and a scene of the folder; and between two styles."""
     server = folder_server

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 import zipfile
 
 import pytest
@@ -127,6 +128,42 @@ def test_a_loaded_run_does_not_need_its_file(trained, tmp_path):
     run = runs.load_run(tmp_path, CPU, training=False)
     path.write_bytes(b'')
     assert all(weight.isfinite().all() for weight in run.G.state_dict().values())
+
+
+def test_a_checkpoint_that_cannot_be_opened_is_not_damaged(trained, tmp_path, monkeypatch):
+    def refuse(path, generator_only=False):
+        raise PermissionError(13, 'Permission denied', str(path))
+
+    folder = shutil.copytree(trained, tmp_path / 'run')
+    monkeypatch.setattr(checkpoints, 'check_seal', refuse)
+    with pytest.raises(UserError, match=r'0000006.pt: cannot be read \(Permission denied\)'):
+        checkpoints.newest_checkpoint(folder, set_aside=True)
+    assert list_checkpoints(folder) and not list(folder.glob('*.damaged'))
+
+
+def test_old_checkpoints_make_room_on_a_full_disk(trained, tmp_path, monkeypatch):
+    _, checkpoint = checkpoints.newest_checkpoint(trained)
+    for step in (1, 2, 3):
+        checkpoints.write_checkpoint(tmp_path, {**checkpoint, 'step': step}, 3)
+    monkeypatch.setattr(checkpoints.shutil, 'disk_usage', lambda folder: SimpleNamespace(
+        free=0 if len(list_checkpoints(folder)) > 2 else 1 << 40))
+    with pytest.raises(UserError, match='make room, or keep fewer with --keep'):
+        checkpoints.write_checkpoint(tmp_path, {**checkpoint, 'step': 4}, 3)
+    checkpoints.write_checkpoint(tmp_path, {**checkpoint, 'step': 4}, 2)
+    assert [path.stem[-1] for path in list_checkpoints(tmp_path)] == ['3', '4']
+
+
+def test_styles_of_a_later_step_stay(command, trained, scenes, tmp_path):
+    """As where the newest checkpoint is damaged, and generate goes back to the one before."""
+    folder = shutil.copytree(trained, tmp_path / 'run')
+    assert command('cluster', '--run', folder)[0] == 0
+    checkpoints.write_checkpoint(folder, {**checkpoints.newest_checkpoint(folder)[1], 'step': 5})
+    list_checkpoints(folder)[-1].write_bytes(b'')
+    before = (folder / 'styles.npz').read_bytes()
+    label = next((scenes / 'gtFine' / 'val').rglob('*labelIds.png'))
+    code, _, err = command('generate', '--run', folder, '--label', label)
+    assert code == 0 and 'clustering again' in err
+    assert (folder / 'styles.npz').read_bytes() == before
 
 
 def test_numbered_checkpoints_are_kept(p2phd, scenes, tmp_path):

@@ -9,6 +9,8 @@ from PIL import Image
 import pytest
 import torch
 
+from app.common import files
+from app.common.errors import UserError
 from app.runs import checkpoints, export, pictures, run_styles, runs
 from conftest import make_run
 import generate
@@ -109,13 +111,13 @@ def test_exported_program_takes_the_ids_of_the_data_set(tmp_path):
 def test_export_writes_the_weights_that_were_chosen(command, trained, tmp_path):
     shutil.copytree(trained, 'run')
     shutil.copy(checkpoints.list_checkpoints('run')[-1], 'run/best.pt')
-    for more in ((), ('--checkpoint', 'best')):
+    for kind, more in (('newest', ()), ('best', ('--checkpoint', 'best'))):
         states = []
         for i, average in enumerate(('--average', '--no-average')):
-            code, _, err = command('export', '--run', 'run', '--official', f'out{i}', average,
-                                   *more)
+            code, _, err = command('export', '--run', 'run', '--official', f'{kind}{i}',
+                                   average, *more)
             assert code == 0, err
-            states.append(torch.load(f'out{i}/latest_net_G.pth'))
+            states.append(torch.load(f'{kind}{i}/latest_net_G.pth'))
         assert not all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
@@ -140,7 +142,7 @@ def test_export_to_the_official_code_and_back(command, trained, scenes, tmp_path
         code, _, err = command('export', '--run', trained, '--official', 'there', *more)
         assert code == 2 and f'--official and {more[0]}' in err
     code, _, err = command('export', '--run', trained, '--official', trained)
-    assert code == 2 and 'holds a run of this program' in err
+    assert code == 2 and 'holds a run already' in err
     code, out, err = command('export', '--run', trained, '--official', 'there')
     assert code == 0, err
     assert {path.name for path in (tmp_path / 'there').iterdir()} == {
@@ -160,6 +162,17 @@ def test_export_to_the_official_code_and_back(command, trained, scenes, tmp_path
         command('generate', '--run', run, '--label', label, '--out', folder)
     a, b = (np.asarray(Image.open(next((tmp_path / name).glob('*.png')))) for name in 'ab')
     assert np.array_equal(a, b)
+
+
+def test_an_export_that_fails_leaves_no_files(command, trained, monkeypatch, tmp_path):
+    def write(path, write):                                 # of a disk that is full at last
+        if path.name.startswith('features_clustered'):
+            raise UserError(f'{path}: cannot be written')
+        files.write_atomically(path, write)
+
+    monkeypatch.setattr(export, 'write_atomically', write)
+    assert command('export', '--run', trained, '--official', 'there')[0] == 2
+    assert not list((tmp_path / 'there').iterdir())
 
 
 @pytest.mark.parametrize('network, channels, flags', [
