@@ -413,6 +413,8 @@ class Session:
                     return read(**paths), warnings
             except ValueError as error:
                 raise UserError(named(str(error))) from None
+            except OSError as error:                # a full disk
+                raise UserError(f'{self.folder}: {error.strerror}') from None
 
     def save(self, name: file_name = None, version: version_number = None, page: string = None):
         """Write the scene and its picture under a name that no file has, which becomes its name;
