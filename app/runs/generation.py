@@ -79,10 +79,7 @@ def make_pictures(run, folder, files, out, choice, size=None):
             size_noted = size_noted or warn_about_size(folder, c, path, scene)
             photo = files.photos.get(name) and read_photo(c, files.photos[name], scene)
             rows[name] = several and report.thumbnail(pictures.label_to_rgb(c, scene.label[0])), []
-            has_styles = choice.clusters and choice.clusters['counts'].any(1)
-            missing = {label for label in scene.labels.unique().tolist()
-                       if not has_styles[label]} - unstyled if choice.clusters else set()
-            if missing:
+            if missing := labels_without_styles(scene, choice.clusters) - unstyled:
                 unstyled |= missing
                 report_problem(warning_of_unstyled(c, path, missing))
             for ending, picture in make_scene_pictures(run, scene, name, choice, photo):
@@ -110,6 +107,13 @@ def finish(files, out, failed, messages, rows):
     if failed and several:
         warn(f'p2phd generate: {failed} of {len(files.labels)} label maps could not be used')
     return failed
+
+
+def labels_without_styles(scene, clusters):
+    """Return the set of those labels of a Scene that have no clusters; none of them without any."""
+    has_styles = clusters and clusters['counts'].any(1)
+    return {label for label in scene.labels.unique().tolist()
+            if not has_styles[label]} if clusters else set()
 
 
 def warning_of_unstyled(config, path, labels):

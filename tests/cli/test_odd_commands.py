@@ -385,7 +385,7 @@ ROWS = [
     ('TRAIN --run link_pt', 2, 'link_pt: , --resume link_pt, --run DIR'),
     ('TRAIN --run official', 2, 'official: , official code, --run DIR, finetune --from official'),
     ('TRAIN --run file', 2, 'file: , a file, folder'),
-    ('TRAIN --run file/x', 2, 'file/x: , Not a directory'),
+    ('TRAIN --run file/x', 2, 'file/x: , no folder to write to, --run'),
     ('TRAIN --run /proc/x', 2, '/proc/x: '),
     ('TRAIN --run loop', 2, 'loop: , File exists'),
     ('TRAIN --run empty', 0, 'empty/checkpoint-0000001.pt'),
