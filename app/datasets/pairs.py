@@ -8,7 +8,7 @@ import numpy as np
 
 from app.common.console import Progress
 from app.common.errors import UserError, as_user_error
-from app.common.files import lock_folder, make_folder, require_regular_file, write_text
+from app.common.files import lock_folder, make_folder, require_own, require_regular_file, write_text
 from app.datasets import decoding, layouts
 import data
 
@@ -19,7 +19,7 @@ IGNORED = 255                       # the usual mark of pixels without a label
 # 2: the ids are the numbers in the file. Pictures are composited on white; label maps in colours
 #    must be opaque. All 16 bits of a channel are read.
 DECODER = 2
-CACHE_LOCK = '.cache-lock'          # is in every folder that was a cache
+CACHE_LOCK = '.cache-lock'
 IN_MEMORY_BYTES = 1 << 30           # decoded data sets below this stay in memory
 
 
@@ -187,10 +187,10 @@ def open_cache(folder, pairs, reader):
     files, arrays = {role: folder / f'{role}.npy' for role in roles}, {}
     index_file = folder / 'index.json'
     make_folder(folder)
-    if not (folder / CACHE_LOCK).exists():
-        for path in filter(Path.exists, (index_file, *files.values())):
-            raise UserError(f'{path}: would be overwritten, and was not made by this program; '
-                            'choose another folder with --cache')
+    if not (folder / CACHE_LOCK).exists():          # perhaps no cache
+        require_own(index_file, '"readers"', '--cache')
+        for path in () if index_file.exists() else filter(Path.exists, files.values()):
+            raise UserError(f'{path}: would be overwritten; choose another folder with --cache')
     with lock_folder(folder, wait=True, name=CACHE_LOCK):       # another run may be filling it
         if not index_file.is_file() or index_file.read_bytes() != index.encode():
             for path in (index_file, *files.values()):

@@ -1,5 +1,6 @@
 """Decoding, checks of labels, the cache."""
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -126,6 +127,20 @@ def test_a_png_with_a_wrong_checksum_is_damaged(flat):
     pair.label.write_bytes(content)
     with pytest.raises(UserError, match='damaged'):
         decoding.verify(pair.label)
+
+
+def test_a_cache_replaces_only_files_of_caches(flat, tmp_path):
+    pairs = layouts.find_pairs(flat)[1]
+    for name in ('index.json', 'label.npy'):
+        (tmp_path / 'cache').mkdir()
+        (tmp_path / 'cache' / name).write_text('[1]')
+        with pytest.raises(UserError, match=f'{name}: would be overwritten'):
+            open_dataset(pairs, make_reader(6, (4, 4)), tmp_path / 'cache')
+        shutil.rmtree(tmp_path / 'cache')
+    for name in ('.cache-lock', 'index.json'):              # caches of before had no such lock
+        open_dataset(pairs, make_reader(6, (4, 4)), tmp_path / 'cache')
+        (tmp_path / 'cache' / name).unlink()
+    open_dataset(pairs, make_reader(5, (4, 4)), tmp_path / 'cache')
 
 
 def test_a_cache_that_does_not_fit_is_refused(flat, tmp_path, monkeypatch):
