@@ -222,9 +222,10 @@ def forward_backward(run, label, inst, image, present_labels, noise_seed):
             t.lambda_feature, t.lambda_vgg, t.lambda_l1)
         d_terms = losses.discriminator_loss(fake_scales, real_scales, t.gan)
 
-    # Three backward passes: G's loss to the fake, D's loss to D's weights, the fake to G's weights.
-    # So the graphs of VGG and D are freed before the third. The first needs no gradients of D's
-    # weights. PyTorch's layers see that, those of app/runs/fast_layers.py look at requires_grad.
+    # There are three backward passes: from G's loss to the fake, from D's loss to D's weights, and
+    # from the fake to G's weights. The graphs of VGG and D are freed before the third. The first
+    # needs no gradients of D's weights. PyTorch's layers see that by themselves; the layers of
+    # app/runs/fast_layers.py look at requires_grad.
     g_loss, d_loss = sum(g_terms.values()), sum(d_terms.values()) / 2   # docs/differences.md, 2
     terms = {name: term.detach() for name, term in {**g_terms, **d_terms}.items()}
     D.requires_grad_(False)

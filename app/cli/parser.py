@@ -96,8 +96,8 @@ class Parser(argparse.ArgumentParser):
                       FIELDS['precision'].kind, SUPPRESS, 'auto')
 
     def add_palette_nearest(self):
-        self.flag('--palette-nearest', 'with a run of --palette: colours that it lacks have the '
-                  'label of the nearest one', shown='as in training')
+        self.flag('--palette-nearest', 'a colour that the palette of the run lacks gets the label '
+                  'of the nearest colour', shown='as in training')
 
     def add_training(self, folder, **shown):
         self.flag('--run', 'folder to write', FOLDER, shown=folder)

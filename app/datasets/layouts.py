@@ -418,7 +418,7 @@ def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
     layout, files = recognise_layout(root, split, chosen or config and config.layout)
     if refusal and (not layout or layout.name != chosen):
         raise UserError(refusal)
-    if not files.get('image') and not all((root / part).is_dir() for part in CITYSCAPES_PARTS):
+    if not files.get('image'):
         refuse_parts_of_cityscapes(root)
     if not files.get('label'):
         own_folders.refuse_panoptic(root)
@@ -453,8 +453,10 @@ def find_pairs(root, split='train', config=None, chosen=None, refusal=None):
 
 
 def refuse_parts_of_cityscapes(root):
-    """Raise UserError where the labels or the photographs of Cityscapes are in `root`, or are
-    `root` itself, without the others beside them. They come in two archives."""
+    """Raise UserError if `root` has, or is, only one of the two parts of Cityscapes: the labels or
+    the photographs. Each part is an archive of its own."""
+    if all((root / part).is_dir() for part in CITYSCAPES_PARTS):
+        return
     is_part = any(part in resolve_path(root).name for part in CITYSCAPES_PARTS)
     places = [root, root.parent] if is_part else [root]
     found = {name: next((folder for place in places for folder in (

@@ -147,10 +147,11 @@ def complete_config(config, pairs, sizes):
     if t.crop or size:
         w, h = t.crop or size
         if w % multiple or h % multiple or min(w, h) < least:
+            smaller = min(w, h) < least and smaller_networks(config, (w, h))
             raise UserError(f'{"--crop" if t.crop else "--size"} {w}x{h}: these networks need '
                             f'multiples of {multiple}, at least {least}; '
                             f'{format_value(round_size((w, h), multiple, least))} fits'
-                            + (min(w, h) < least) * smaller_networks(config, (w, h), ', or {}'))
+                            + (f', or {smaller}' if smaller else ''))
     require_large_pictures(config, t.data, sizes)
     for name, (w, h) in ({'--size': size} if size else sizes).items():
         if t.crop and (t.crop[0] > w or t.crop[1] > h):
@@ -183,9 +184,9 @@ def require_large_pictures(config, root, sizes):
                         f'{least}x{least}; {remedy}')
 
 
-def smaller_networks(config, sides, form='{}'):
-    """Return a text of the flags that ask for more than pictures with these sides, and what suits
-    them; '' if nothing does. form: of the text."""
+def smaller_networks(config, sides):
+    """Return which flags ask for more than a picture with these sides, and what suits it; '' if
+    nothing does. sides: width and height, or the smaller one of a picture of native size."""
     side = min(sides)
     c, bits, flags = config, side.bit_length() - 1, []          # side >= 1 << bits
     depth, least = bits - (c.model != 'unet'), 2 if c.model == 'unet' else 1
@@ -198,11 +199,11 @@ def smaller_networks(config, sides, form='{}'):
     if 1 << c.n_scales > side:
         flags.append(('n_scales', max(1, bits)))
     smaller = SimpleNamespace(**{**vars(c), **dict(flags)})
-    multiple = input_multiple(smaller) if len(sides) > 1 else 1     # else they are cut to multiples
+    multiple = input_multiple(smaller) if len(sides) > 1 else 1     # native sizes are trimmed
     if not flags or side < min_training_side(smaller) or any(side % multiple for side in sides):
         return ''
-    return form.format('lower ' + ' and '.join(f'{as_flag(name, getattr(c, name))} to {value}'
-                                               for name, value in flags))
+    return 'lower ' + ' and '.join(f'{as_flag(name, getattr(c, name))} to {value}'
+                                   for name, value in flags)
 
 
 def round_size(size, multiple, least):

@@ -79,7 +79,7 @@ def make_pictures(run, folder, files, out, choice, size=None):
             size_noted = size_noted or warn_about_size(folder, c, path, scene)
             photo = files.photos.get(name) and read_photo(c, files.photos[name], scene)
             rows[name] = several and report.thumbnail(pictures.label_to_rgb(c, scene.label[0])), []
-            if missing := labels_without_styles(scene, choice.clusters) - unstyled:
+            if missing := labels_without_clusters(scene, choice.clusters) - unstyled:
                 unstyled |= missing
                 report_problem(warning_of_unstyled(c, path, missing))
             for ending, picture in make_scene_pictures(run, scene, name, choice, photo):
@@ -109,7 +109,7 @@ def finish(files, out, failed, messages, rows):
     return failed
 
 
-def labels_without_styles(scene, clusters):
+def labels_without_clusters(scene, clusters):
     """Return the set of those labels of a Scene that have no clusters; none of them without any."""
     has_styles = clusters and clusters['counts'].any(1)
     return {label for label in scene.labels.unique().tolist()
