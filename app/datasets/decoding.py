@@ -17,12 +17,13 @@ from data import count_cores, resize
 DARK = 1 << 13                      # 16 bits with nothing above this look black
 SAVED_MAP_KEY = 'p2phd'             # a text in PNG files that marks maps saved by `edit`
 
-# What a file tells without being decoded. size: of the upright picture. is_jpeg: whether JPEG or
-# lossy WebP has changed its values. is_saved_map: whether `edit` saved it, so that it holds labels.
-# is_deep: whether it has 16 bits a channel. has_alpha: whether pixels may be transparent. table:
-# the colours of the indices of a decoded map, R, G, B after R, G, B. clear: its transparent ids.
-Header = namedtuple('Header', 'size channels is_jpeg is_saved_map is_deep has_alpha table clear',
-                    defaults=(*(False,) * 4, None, ()))
+# What a file tells without being decoded. size: of the upright picture. lossy: the name of its
+# format if that changes values, or ''. is_saved_map: whether `edit` saved it, so that it holds
+# labels. is_deep: whether it has 16 bits a channel. has_alpha: whether pixels may be transparent.
+# table: the colours of the indices of a decoded map, R, G, B after R, G, B. clear: its transparent
+# ids.
+Header = namedtuple('Header', 'size channels lossy is_saved_map is_deep has_alpha table clear',
+                    defaults=('', False, False, False, None, ()))
 
 
 def open_mat(path, function, version):
@@ -120,9 +121,9 @@ def open_picture(path):
     channels = 1 if mode in ('1', 'L', 'LA', 'I', 'F') or 'I;16' in mode else 3
     rotated = formats.is_rotated(picture) and kind != 'TIFF'    # TIFF has the upright size
     return picture, Header(
-        picture.size[::-1] if rotated else picture.size, channels, formats.is_lossy(path, picture),
-        kind == 'PNG' and info.get(SAVED_MAP_KEY) == 'ids', formats.is_deep(picture),
-        formats.has_alpha(picture))
+        picture.size[::-1] if rotated else picture.size, channels,
+        formats.lossy_format(path, picture), kind == 'PNG' and info.get(SAVED_MAP_KEY) == 'ids',
+        formats.is_deep(picture), formats.has_alpha(picture))
 
 
 def read_header(path):
@@ -153,7 +154,7 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_id
     UserError."""
     path, ids = as_path(path), None
     with open_file(path) as (file, header):
-        check_jpeg(header, path, jpeg_allowed, colours_are_ids)
+        check_lossy(header, path, jpeg_allowed, colours_are_ids)
         if colours and not header.is_saved_map:
             return photo_pixels(file, header, path, size, nearest=True,
                                 decoder=decoder).astype(np.int32), header
@@ -169,9 +170,9 @@ def decode_map(path, size=None, colours=False, jpeg_allowed=True, colours_are_id
                 table = bytes(picture.getpalette() or ()) if picture.mode == 'P' else None
                 return restore(ids), header._replace(table=table, clear=clear)
         else:
-            colours_are_ids = colours_are_ids and not header.is_jpeg
+            colours_are_ids = colours_are_ids and not header.lossy
             kind = f'picture is {file.mode}; ' + (
-                'its compression changes colours: use PNG' if header.is_jpeg else
+                'its compression changes colours: use PNG' if header.lossy else
                 'if its colours stand for labels, train with --palette FILE')
             if file.mode in ('RGB', 'RGBA', 'LA', 'PA', 'F'):
                 with as_user_error(path, 'damaged'):
@@ -230,18 +231,13 @@ def require_opaque(alpha, path):
                         'their label, or one that means unknown')
 
 
-def lossy_format(path):
-    """Return the name of the format of a file whose Header says is_jpeg."""
-    return 'lossy WebP' if as_path(path).suffix.lower() == '.webp' else 'JPEG'
-
-
-def check_jpeg(header, path, allowed, is_inst=False):
-    """Raise UserError if a label map or an instance map is stored as JPEG and that is not
-    allowed."""
-    if header.is_jpeg and not allowed:
+def check_lossy(header, path, allowed, is_inst=False):
+    """Raise UserError if a label map or an instance map is stored as JPEG or lossy WebP, and that
+    is not allowed."""
+    if header.lossy and not allowed:
         kind = 'instance ids' if is_inst else 'labels'
         raise UserError(
-            f'{path}: {lossy_format(path)} changes the values of {kind}; use PNG, or train with '
+            f'{path}: {header.lossy} changes the values of {kind}; use PNG, or train with '
             '--jpeg-labels'
             + ', or with --palette FILE --palette-nearest for colours' * (not is_inst))
 

@@ -214,14 +214,15 @@ def is_white_zero(picture):
     return picture.format == 'TIFF' and picture.tag_v2.get(PHOTOMETRIC_TAG) == 0
 
 
-def is_lossy(path, picture):
-    """Whether the format of an open picture changes its values: JPEG, also in a TIFF, and WebP
-    unless it is lossless."""
+def lossy_format(path, picture):
+    """Return the name of the format of an open picture if it changes values, or '': JPEG, also in
+    a TIFF, and WebP unless it is lossless."""
     if picture.format != 'WEBP':
-        return picture.format in ('JPEG', 'MPO') or 'jpeg' in str(picture.info.get('compression'))
+        compression = str(picture.info.get('compression'))
+        return 'JPEG' * (picture.format in ('JPEG', 'MPO') or 'jpeg' in compression)
     with open(path, 'rb') as file:
         file.seek(12)
         while len(start := file.read(8)) == 8 and start[:4] not in (b'VP8 ', b'VP8L'):
             size = int.from_bytes(start[4:], 'little')
             file.seek(16 if start[:4] == b'ANMF' else size + size % 2, 1)   # a frame holds chunks
-    return start[:4] != b'VP8L'
+    return 'lossy WebP' * (start[:4] != b'VP8L')

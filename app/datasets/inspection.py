@@ -32,11 +32,11 @@ def check_headers(pair, config, label_header=None, inst_header=None):
     label = label_header or decoding.read_header(pair.label)
     image = decoding.read_header(pair.image)
     if config.n_labels != 0:
-        decoding.check_jpeg(label, pair.label, config.jpeg_labels)
+        decoding.check_lossy(label, pair.label, config.jpeg_labels)
     check_same_view(pair.label, pair.image, image.size, label)
     if config.instances == 'files' and pair.inst:
         inst = inst_header or decoding.read_header(pair.inst)
-        decoding.check_jpeg(inst, pair.inst, config.jpeg_labels or config.decoder == 1, True)
+        decoding.check_lossy(inst, pair.inst, config.jpeg_labels or config.decoder == 1, True)
         check_same_view(pair.inst, pair.image, image.size, inst)
     return label, image
 
@@ -100,9 +100,7 @@ def inspect_dataset(source, thorough=False):
     contents.out_channels = max((image.channels for image in images), default=3)
     if layout.n_labels == 0:
         contents.in_channels = max((header.channels for header in maps), default=3)
-    elif not source.palette_nearest and (lossy := {
-            decoding.lossy_format(pair.label) for pair, (_, header, _) in facts.items()
-            if header.is_jpeg}):
+    elif (lossy := {header.lossy for header in maps} - {''}) and not source.palette_nearest:
         warn(f'warning: {source.data}: {" and ".join(sorted(lossy))} changes the values of labels; '
              'expect wrong edges')
     vars(contents).update(labels.find_labels(source, layout, set().union(*ids)))

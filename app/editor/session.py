@@ -402,9 +402,7 @@ class Session:
                 for role, encoded in files.items():
                     if encoded is not None:
                         content = base64.b64decode(encoded, validate=True)
-                        # The readers know pictures by their content, but not all by that alone.
-                        suffix = ('.npy' if content.startswith(b'\x93NUMPY') else
-                                  '.webp' if content[8:12] == b'WEBP' else '.png')
+                        suffix = '.npy' if content.startswith(b'\x93NUMPY') else '.png'
                         paths[role] = Path(temporary, f'{role}{suffix}')
                         paths[role].write_bytes(content)
                         if role != 'styles_path':

@@ -80,7 +80,7 @@ def test_a_header_is_read_without_decoding(tmp_path):
     assert decoding.read_photo(photo).shape == (40, 60, 3)
 
     photo.write_bytes(blob[:len(blob) // 2])
-    assert decoding.read_header(photo)[:4] == ((60, 40), 3, False, False)
+    assert decoding.read_header(photo)[:4] == ((60, 40), 3, '', False)
     with pytest.raises(UserError, match='photo.png: damaged'):
         decoding.read_photo(photo)
 
