@@ -33,7 +33,7 @@ def train(args):
     from the start; with --model unet, the U-Net of pix2pix. With --from they begin with the weights
     of another run."""
     from app.datasets import inspection
-    from app.runs import configurations, devices, folders, transfer
+    from app.runs import configurations, devices, folders, memory, transfer
     from train import encoder_is_trained
     source = dataset_fields(args)
     base = transfer.read_base(args.base, args.official_labels) if hasattr(args, 'base') else None
@@ -48,6 +48,7 @@ def train(args):
     else:
         config, load_weights = configurations.make_config(given, found), None
     configurations.complete_config(config, found.pairs, found.sizes)
+    memory.check_weights(config, device)
     devices.set_precision(config, device, args, base and base.training)
     log_info(wrap(inspection.summarise(found, source.split)
                   + ', the encoder is trained as well' * encoder_is_trained(config)))
@@ -58,7 +59,7 @@ def finetune(args):
     """Coarse to fine (paper section 3.2, figure 3): put a local enhancer around a trained generator
     at twice the size, train it and D for --fix-global epochs, then all of G and D together."""
     from app.datasets import inspection
-    from app.runs import configurations, devices, folders, runs
+    from app.runs import configurations, devices, folders, memory, runs
     device = devices.pick_device(args.device)
     path, base = runs.read_run(args.base, n_labels=args.official_labels)
     runs.require_discriminators(path, base)
@@ -69,6 +70,7 @@ def finetune(args):
     t.pictures = inspection.fingerprint(pairs)
     configurations.complete_config(config, pairs, sizes)
     configuration.check_flags_used(given, config)
+    memory.check_weights(config, device)
     devices.set_precision(config, device, args, before and vars(before))
     name = re.sub(r'-(\d+x\d+|native)$', '', resolve_path(args.base).name) or 'root'
     size = configuration.format_value(config.size or 'native')

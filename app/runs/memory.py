@@ -79,6 +79,20 @@ def weight_bytes(*networks):
     return sum(p.nbytes for network in networks if network for p in network.parameters())
 
 
+def check_weights(config, device):
+    """Raise UserError where the networks of a run, before there are any, take more memory than is
+    free: their weights, gradients and averages, and the two moments of Adam."""
+    with torch.device('meta'):
+        built = {name: constructor() for name, constructor in nets.constructors(config).items()}
+    averaged = weight_bytes(*(built[name] for name in built if name != 'D'))
+    needed = 4 * weight_bytes(*built.values()) + averaged * bool(config.training.ema)
+    free = free_memory(device)
+    if free is not None and needed > free:
+        flags = ' '.join(f'--{name} {getattr(config, name)}' for name in ('ngf', 'ndf', 'nef'))
+        raise UserError(f'{flags}: to train networks of this size takes {needed / 2 ** 30:.0f} GiB '
+                        f'of memory, and {free / 2 ** 30:.0f} GiB are free; take smaller ones')
+
+
 def checkpoint_bytes(run):
     """Return the size of a checkpoint: weights, their averages, and two moments of Adam."""
     return (weight_bytes(run.G, run.D, run.E, *run.average.values())

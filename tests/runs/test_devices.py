@@ -12,6 +12,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
+from app.common.errors import UserError
 from app.demo import streets
 from app.runs import devices, fast_layers, memory, runs
 from conftest import SIMULATED, TINY, equal, make_run
@@ -81,6 +82,14 @@ def test_memory_needed_is_about_what_a_step_takes():
     with memory.PeakMemory() as counted:
         train.train_step(run, *batch())
     assert counted.peak < needed < 3 * counted.peak
+
+
+def test_networks_that_cannot_fit_are_refused_before_they_are_made():
+    config = make_run(CPU, **SMALL).config
+    memory.check_weights(config, CPU)
+    config.ngf = 1 << 14
+    with pytest.raises(UserError, match=r'^--ngf 16384 --ndf 8 --nef 4: .* GiB .* smaller'):
+        memory.check_weights(config, CPU)
 
 
 def test_each_process_needs_memory_for_its_share_of_the_batch(monkeypatch):
@@ -165,7 +174,7 @@ def recompute_of_passes(monkeypatch):
 
 def test_memory_is_compared_before_it_is_used(command, scenes, monkeypatch, recompute_of_passes):
     """--hours and the number of threads are measured with steps that recompute, too."""
-    monkeypatch.setattr(memory, 'free_memory', lambda device: 1 << 20)
+    monkeypatch.setattr(memory, 'free_memory', lambda device: 1 << 22)
     monkeypatch.delenv('OMP_NUM_THREADS')
     code, out, err = command('train', '--data', scenes, *TINY, '--hours', 0.0001)
     assert code == 0 and err.count('GiB needed with --recompute, ') == 1, err
