@@ -120,7 +120,6 @@ def check(args):
 
 def edit(args):
     """Change the objects of a scene, by a script or on a page (paper section 3.4)."""
-    from app.datasets import scenes
     from app.editor import http_server, scene_files
     from app.runs import folders
     folder, run = load_trained_run(args, built_in=True)
@@ -133,7 +132,8 @@ def edit(args):
     if not args.blank:
         if not label:
             label, inst = built_in_scene(folder, run, out)
-        files = scene_files.find_scenes(label, inst, styles, photo)
+        files = scene_files.find_scenes(label, inst, styles, photo,
+                                        run.config.instances != 'none')
         name = next(iter(files))
     listed = scene_files.SceneList(files, args.size, seed_of(args))
     if args.script and len(files) > 1:
@@ -143,8 +143,7 @@ def edit(args):
         if args.blank:
             editor = blank_editor(args, run, clusters)
         else:
-            editor = scene_files.open_listed(run, clusters, listed, name)
-            scenes.warn_about_size(folder, run.config, files[name].label, editor.inputs()[0])
+            editor = scene_files.open_listed(run, clusters, listed, name, folder)
     if args.script:
         for path in scene_files.run_script(editor, args.script, out, name, args.final_only):
             log_info(path)

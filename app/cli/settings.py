@@ -62,9 +62,13 @@ def check_flags(args):
     if args.command in ('generate', 'edit') and not args.label:
         for name in ('inst', 'styles', 'encode', 'photo'):
             if name in given:
-                raise UserError(f'--{name}: belongs to a label map; name it with --label')
-    if args.command == 'edit' and args.allow_host and args.script:
-        raise UserError('--allow-host: applies only to the page; leave it out with --script')
+                remedy = 'leave it out' if 'blank' in given else 'name it with --label'
+                raise UserError(f'--{name}: belongs to a label map; {remedy}')
+    if args.command == 'edit' and args.script:
+        for name, default in (('allow_host', None), ('host', '127.0.0.1'), ('port', 0)):
+            if getattr(args, name) != default:
+                raise UserError(f'{flag_name(name)}: applies only to the page; leave it out with '
+                                '--script')
     for commands, flag, others, why in (
             ('train finetune', 'hours', 'steps', 'both say how long to train'),
             ('train finetune', 'steps', 'epochs decay_epochs', 'both say how long to train'),

@@ -525,7 +525,8 @@ def check_outside(folder, flag, root, chosen=None):
 
 def files_by_name(paths, role, below_folders=False):
     """Return {scene: path} of files, and of the pictures in folders: not of those named for other
-    roles ('label', 'inst', 'image'), nor unnamed ones if another of their scene is named for it.
+    roles ('label', 'inst', 'image'), nor unnamed ones if another of their scene is named for it
+    (NAME.png, and NAME_001.png, which a script of `edit` writes, beside NAME_labelIds.png).
     Names are those of paths below the folders if others are the same, or if below_folders."""
     files, folders = [], []
     for path in map(Path, paths):
@@ -533,8 +534,8 @@ def files_by_name(paths, role, below_folders=False):
             roles = {file: roles_by_name(file) for file in pictures_below(path)}
             named = [file for file in roles if role in (roles[file] or '').split()]
             scenes = set(map(scene_name, named))
-            others = [file for file in roles
-                      if roles[file] is None and scene_name(file) not in scenes]
+            others = [file for file in roles if roles[file] is None and not scenes & {
+                scene_name(file), re.sub(r'_\d{3}\Z', '', scene_name(file))}]
             files += sorted(named + others, key=scene_name)
             folders.append(path)
         else:

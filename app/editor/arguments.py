@@ -18,14 +18,25 @@ def parse_arguments(function, values, editor):
         inspect.signature(function).bind(None, **values)
     except TypeError as error:
         raise UserError(f'{error}; expected {", ".join(parsers) or "none"}') from None
-    return {name: parsers[name](editor, value) for name, value in values.items()}
+    parsed = {}
+    for name, value in values.items():
+        try:
+            parsed[name] = parsers[name](editor, value)
+        except UserError as error:
+            raise UserError(f'"{name}": {error}') from None
+    return parsed
+
+
+def as_json(value):
+    """Return the beginning of a JSON value as text, for errors."""
+    return json.dumps(value, ensure_ascii=False)[:60]
 
 
 def checked(is_valid, expected):
     """Return a parser that returns the values for which is_valid(value) and refuses the others."""
     def parse(editor, value):
         if not is_valid(value):
-            raise UserError(f'{json.dumps(value)[:60]}: expected {expected}')
+            raise UserError(f'{as_json(value)}: expected {expected}')
         return value
     return parse
 
@@ -37,13 +48,17 @@ def number_between(low, high, whole=False):
 
 def list_between(low, high, item, expected):
     """Return a parser of lists of low to high values, which the parser `item` reads: a tuple."""
-    check = checked(lambda x: isinstance(x, list) and low <= len(x) <= high, expected)
-    return lambda editor, value: tuple(item(editor, x) for x in check(editor, value))
+    def parse(editor, value):
+        if not isinstance(value, list) or not low <= len(value) <= high:
+            what = f'{len(value)} values' if isinstance(value, list) else as_json(value)
+            raise UserError(f'{what}: expected {expected}')
+        return tuple(item(editor, x) for x in value)
+    return parse
 
 
 boolean = checked(lambda x: isinstance(x, bool), 'true or false')
 string = checked(lambda x: isinstance(x, str), 'a string')
-edit_list = list_between(1, 1000, lambda editor, edit: edit, 'a list of 1 to 1000 edits')
+edit_list = list_between(1, 100_000, lambda editor, edit: edit, 'a list of 1 to 100000 edits')
 pixels = number_between(-FAR, FAR, whole=True)
 offset = list_between(2, 2, pixels, '[dx, dy]')
 rectangle = list_between(4, 4, pixels, 'a rectangle [x0, y0, x1, y1]')
@@ -81,13 +96,12 @@ object_ids = list_between(1, 10_000, object_id, 'a list of 1 to 10000 objects')
 
 
 def scale_factors(editor, value):
-    """A factor, or [across, down], where a negative one mirrors; returned as the pair."""
-    if not isinstance(value, list):
-        return (number_between(0.05, 20)(editor, value),) * 2
+    """A factor or [across, down], of which a negative one mirrors; returned as the pair."""
+    pair = value if isinstance(value, list) else [value, value]
     return list_between(2, 2, checked(
         lambda x: type(x) in (int, float) and 0.05 <= abs(x) <= 20,
         'a number from 0.05 to 20, or from -20 to -0.05 to mirror'), '[across, down]')(
-            editor, value)
+            editor, pair)
 
 
 def paint_target(editor, value):
@@ -100,7 +114,7 @@ def label_number(editor, value):
     word = str(value) if type(value) in (int, str) else ''
     label = parse_label(word, names)
     if not 0 <= label < n:
-        raise UserError(f'{json.dumps(value)[:60]}: expected a label from 0 to {n - 1}'
+        raise UserError(f'{as_json(value)}: expected a label from 0 to {n - 1}'
                         + ' or its name' * bool(names) + did_you_mean(word, names))
     return label
 

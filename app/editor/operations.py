@@ -3,7 +3,6 @@ sections 3.4 and 4). An edit is a dict as in JSON, as {"do": "relabel", "object"
 "bus"}: a method in OPERATIONS and its arguments, whose annotations are parsers of arguments.py."""
 from collections import namedtuple
 import copy
-import json
 import pickle
 from types import SimpleNamespace
 import zlib
@@ -14,9 +13,9 @@ import torch
 
 from app.common.errors import UserError
 from app.datasets import layouts
-from app.editor.arguments import (FAR, boolean, corners, label_number, number_between, object_id,
-                                  object_ids, offset, paint_target, parse_arguments, point,
-                                  position, rectangle, scale_factors, stroke, style_choice)
+from app.editor.arguments import (FAR, as_json, boolean, corners, label_number, number_between,
+                                  object_id, object_ids, offset, paint_target, parse_arguments,
+                                  point, position, rectangle, scale_factors, stroke, style_choice)
 import data
 import generate
 from styles import choose_clusters
@@ -36,8 +35,8 @@ Objects = namedtuple('Objects', 'ids labels pixels boxes')
 Entry = namedtuple('Entry', 'maps styles opened moved name edits')
 # What moves in a row have made of `objects`, from the objects `sources` (before a copy: the
 # originals; ids ascend) in the State at the position `base`: x becomes across[0] * x + across[1],
-# and y the same by `down`.
-Moved = namedtuple('Moved', 'objects sources base across down')
+# and y the same by `down`. behind: the objects that cover them.
+Moved = namedtuple('Moved', 'objects sources base across down behind')
 
 
 def nearest_pixels(hole, sources):
@@ -140,7 +139,7 @@ class Editor:
         for edit in edits:
             name = edit.get('do') if isinstance(edit, dict) else None
             if not isinstance(name, str) or name not in OPERATIONS | STEPS:
-                raise UserError(f'{json.dumps(edit)[:60]}: expected {{"do": ...}} with one of '
+                raise UserError(f'{as_json(edit)}: expected {{"do": ...}} with one of '
                                 f'{", ".join(OPERATIONS | STEPS)}')
             values = {key: value for key, value in edit.items() if key != 'do'}
             try:
@@ -165,7 +164,7 @@ class Editor:
                  'style': list(style.features)}
                 for key, style in state.styles.items() if style is not self.state.styles[key]]
 
-    def session(self):
+    def edits_since_opened(self):
         """Return the edits that make the present state of the opened scene, as run_script does;
         None if they are not known."""
         parts, edits = [x.edits for x in self.history[self.opened.position:self.now + 1]], []
@@ -178,7 +177,7 @@ class Editor:
 
     def separate_moves(self):
         """If the last edit is a move, add an edit that changes nothing. Otherwise a script that
-        repeats the session would join the next move to it."""
+        repeats them would join the next move to it."""
         entry, (ids, labels, *_) = self.history[self.now], self.objects
         if entry.edits and entry.edits[-1]['do'] == 'move':
             label, object = int(labels[0]), int(ids[0])
@@ -193,7 +192,7 @@ class Editor:
         if style is not None:
             name = f'style {"of its own" if isinstance(style, tuple) else style}:'
         elif name == 'move':
-            kinds = {'copy': 'copy', 'flip': 'mirror', 'scale': 'scale'}
+            kinds = {'copy': 'copy', 'behind': 'send back', 'flip': 'mirror', 'scale': 'scale'}
             name = next((word for key, word in kinds.items() if others.get(key)), 'move')
         elif name in ('paint', 'erase'):
             shape = next((key for key in SHAPES if key in others), '')
@@ -311,13 +310,15 @@ class Editor:
 
     def move(self, object: object_id = None, by: offset = (0, 0), scale: scale_factors = (1, 1),
              flip: boolean = False, copy: boolean = False, objects: object_ids = None,
-             about: position = None):
+             about: position = None, behind: object_ids = ()):
         """Scale objects about a point (default: their centre), mirror and move them, or with `copy`
-        new objects. Moves of the same objects in a row begin with the objects and the scene before
-        the first of them."""
+        new objects; other objects may stay in front of them. Moves of the same objects in a row
+        begin with the objects and the scene before the first of them."""
         ids, last = self.chosen(object=object, objects=objects), self.history[self.now].moved
         if copy or not last or {*last.objects} != {*ids}:
-            last = Moved(self.free_ids(ids) if copy else ids, ids, self.now, (1, 0), (1, 0))
+            last = Moved(self.free_ids(ids) if copy else ids, ids, self.now, (1, 0), (1, 0), ())
+        if both := {*behind} & {*last.objects}:
+            raise UserError(f'object {min(both)} cannot be behind itself')
         base = self.at(last.base)
         boxes = base.objects.boxes[np.isin(base.objects.ids, last.sources)]
         centre = (boxes[:, :2].min(0) + boxes[:, 2:].max(0)) / 2
@@ -328,7 +329,7 @@ class Editor:
             maps.append((change * factor, fixed + change * (shift - fixed) + by[axis]))
             if abs(change * factor) > FAR:
                 raise UserError('the objects would be too large')
-        self.moved = last._replace(across=maps[0], down=maps[1])
+        self.moved = last._replace(across=maps[0], down=maps[1], behind=(*last.behind, *behind))
         state = base.transformed(self.moved)
         self.described = base.described
         return state
@@ -341,11 +342,11 @@ class Editor:
         image = Image.fromarray(np.where(mask, pixels, 0))     # 0 for the pixels around them
         image = np.asarray(image.transform(image.size, Image.Transform.AFFINE, (
             1 / across, 0, -x / across, 0, 1 / down, -y / down)))
-        target = image > 0
+        target = (image > 0) & ~np.isin(self.state.inst, moved.behind)
         labels, inst = (x.ravel()[image[target] - 1] for x in self.state[:2])
         if lost := {*moved.sources} - {*np.unique(inst).tolist()}:
-            raise UserError(f'object {min(lost)} would lie outside the picture, or be too small '
-                            'to see')
+            raise UserError(f'object {min(lost)} would lie outside the picture or behind others, '
+                            'or be too small to see')
         inst = np.array(moved.objects, np.int32)[np.searchsorted(moved.sources, inst)]
         keep = moved.objects != moved.sources or (mask <= target).all()
         return self.with_object(target, labels, inst, {
@@ -382,7 +383,7 @@ class Editor:
         mask = self.draw_mask(width, within, brush=brush, rectangle=rectangle, polygon=polygon,
                               fill=fill)
         things = mask & np.isin(self.state.label, self.things)
-        return self.with_maps(*self.filled(things if things.any() else mask))
+        return self.with_maps(*self.filled(things if things.any() else mask, erased=True))
 
     def reset(self):
         """Return to the scene as it was opened; this can be undone."""
@@ -451,12 +452,13 @@ class Editor:
         labels[mask], inst[mask] = label, object
         return self.with_maps(labels, inst, styles)
 
-    def filled(self, hole):
+    def filled(self, hole, erased=False):
         """Return both maps with each pixel of a hole replaced by the nearest one whose label is no
-        thing, not void and not the most frequent one in the hole; if there is none, of others."""
+        thing and not void; if there is none, of others. The most frequent label of the hole is
+        avoided where it was erased, and in data sets that do not tell things from stuff."""
         label, inst = (x.copy() for x in self.state[:2])
         others = ~hole & (label != np.bincount(label[hole]).argmax())
-        stuff = others & ~np.isin(label, self.things)
+        stuff = (others if erased or not self.things else ~hole) & ~np.isin(label, self.things)
         sources = (stuff & ~np.isin(label, self.config.void), stuff, others, ~hole)
         if hole.all():
             raise UserError('nothing would be left to fill the picture with')
@@ -498,7 +500,8 @@ def draw_shape(size, shape, points, width):
     elif shape == 'polygon':
         draw.polygon(points, fill=1)
     else:
-        draw.line(points, fill=1, width=max(1, round(width)))
+        for ends in zip(points, points[1:]):        # left and up, so that even widths fit the ends
+            draw.line(sorted(ends, reverse=True), fill=1, width=max(1, round(width)))
         draw.point(points, fill=1)                  # an ellipse one pixel wide draws nothing
         for x, y in points:
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)

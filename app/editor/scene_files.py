@@ -1,22 +1,24 @@
 """Scenes on the disk: find and open scenes to edit them, or begin with a blank one; save them for
 `generate`, recover unsaved edits, and apply a script of edits."""
 from collections import namedtuple
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 import glob
 import io
 import itertools
 import json
 import re
+import zlib
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
-from app.common.files import make_folder, read_json, write_atomically
+from app.common.files import lock_folder, make_folder, read_json, write_atomically
 from app.datasets import decoding, layouts
 from app.datasets.pairs import check_labels
-from app.datasets.scenes import half_for_run, read_photo, read_scene, with_area_of
+from app.datasets.scenes import (half_for_run, read_photo, read_scene, warn_about_size,
+                                 with_area_of)
 from app.editor.operations import Editor, State, Style, cluster_style, main_styles
 from app.runs.pictures import encode_picture, write_picture
 from app.runs.run_styles import format_scene_styles, picture_seed, read_scene_styles
@@ -37,32 +39,32 @@ SceneList = namedtuple('SceneList', 'files size seed')
 NO_SCENES = SceneList({}, None, 0)
 
 
-def find_scenes(label, inst=None, styles=None, photo=None):
+def find_scenes(label, inst=None, styles=None, photo=None, instances=True):
     """Return {name: SceneFiles} of a label map, its instance map, its styles and its photograph, or
-    of folders of these. In a folder, scenes that `save` wrote have their own instance map and
-    styles. UserError if a file is missing."""
+    of folders of these. In a folder, scenes that `save` wrote have their own styles and, with
+    `instances`, their own instance map. UserError if a file is missing."""
     labels = layouts.files_by_name([label], 'label')
     insts, photos = (layouts.match_by_name([path], role, labels) if path else {}
                      for path, role in ((inst, 'inst'), (photo, 'image')))
     if styles and len(labels) > 1:
         raise UserError(f'--styles {styles} describes one scene, but there are {len(labels)} label '
                         f'maps in {label}; name one of them')
-    scenes = {}
-    for name, path in labels.items():
-        stem, own, own_inst = layouts.scene_name(path), styles, insts.get(name)
-        if label.is_dir() and not styles:
-            own = next(iter(path.parent.glob(f'{glob.escape(stem)}{ENDINGS["styles"]}.json')), None)
-            if own:
-                own_inst = own_inst or next(iter(sorted(
-                    path.parent.glob(f'{glob.escape(stem)}{ENDINGS["inst"]}.*'))), None)
-        scenes[name] = SceneFiles(path, own_inst, own, photos.get(name))
-    return scenes
+
+    def saved(path, role):
+        files = path.parent.glob(glob.escape(layouts.scene_name(path)) + ENDINGS[role] + '.*')
+        return next(iter(sorted(files)), None) if label.is_dir() else None
+
+    return {name: SceneFiles(path, insts.get(name) or instances and saved(path, 'inst') or None,
+                             styles or saved(path, 'styles'), photos.get(name))
+            for name, path in labels.items()}
 
 
-def open_listed(run, clusters, listed, name):
-    """Return an Editor of a scene of a SceneList."""
+def open_listed(run, clusters, listed, name, run_name):
+    """Return an Editor of a scene of a SceneList. run_name: for a note on the size of the scene."""
     label, inst, styles, photo = listed.files[name]
-    return open_scene(run, clusters, label, inst, listed.size, styles, photo, listed.seed, name)
+    editor = open_scene(run, clusters, label, inst, listed.size, styles, photo, listed.seed, name)
+    warn_about_size(run_name, run.config, label, editor.inputs()[0])
+    return editor
 
 
 def blank_scene(run, clusters, label, size, seed=0):
@@ -154,7 +156,7 @@ def encode_scene(editor, role, image=None):
         text = format_scene_styles(editor.run, editor.state.styles, editor.opened.noise)
         return ENDINGS[role] + '.json', text.encode()
     if role == 'edits':
-        edits = ',\n '.join(map(json.dumps, editor.session()))
+        edits = ',\n '.join(map(json.dumps, editor.edits_since_opened()))
         return ENDINGS[role] + '.json', f'[{edits}]\n'.encode()
     suffix, content = encode_map(getattr(editor.state, role))
     return ENDINGS[role] + suffix, content
@@ -205,23 +207,32 @@ def require_free_name(folder, name):
 
 
 def write_recovery(path, state, noise, session, **about):
-    """Write a State with its noise, and Editor.session. about: see read_about."""
+    """Write a State with its noise, and Editor.edits_since_opened. about: see read_about."""
     label, inst, styles = state
     write_atomically(path, lambda file: np.savez_compressed(
         file, label=label, inst=inst, noise=noise, styles=json.dumps(styles),
         session=json.dumps(session), about=json.dumps(about)))
 
 
+def checksum(state, noise):
+    """Return a number that tells a scene from others: of a State and its noise."""
+    text = json.dumps([noise, state.label.shape, sorted(state.styles.items())])
+    return zlib.crc32(state.inst.tobytes(), zlib.crc32(state.label.tobytes(), zlib.crc32(
+        text.encode())))
+
+
 def read_about(path):
     """Return what the page tells of a recovery file: its `file`; the `name` of its scene; the
     `time` of the last edit, in seconds since 1970; whether they are `saved` as well; the number of
-    `edits` and the `version` of the editor, None if they are not known."""
+    `edits`, the `version` of the editor and the checksum of the scene as `opened`, None if they are
+    not known."""
     found = {}
     with suppress(Exception), np.load(path, allow_pickle=False) as file:    # it may be damaged
         found = dict(json.loads(str(file['about'])))
     name = re.sub(r'-unsaved(-\d+)?\Z', '', path.stem.removeprefix('.'))
     about = {'file': path.name, 'name': name, 'saved': False, 'time': path.stat().st_mtime}
-    for key, kind in (('name', str), ('edits', int), ('version', int), ('saved', bool)):
+    for key, kind in (('name', str), ('edits', int), ('version', int), ('saved', bool),
+                      ('opened', int)):
         about[key] = found[key] if type(found.get(key)) is kind else about.get(key)
     return about
 
@@ -267,18 +278,23 @@ def warn_about_styles(editor):
 def run_script(editor, path, folder, name, final_only=False):
     """Apply the edits in a JSON file and save the scene; yield the path of each file written, with
     the picture after each edit unless `final_only`. UserError at the first edit that fails."""
-    edits, name = read_json(path), free_name(folder, name)
+    edits, saved_name = read_json(path), None
     if not isinstance(edits, list) or not edits:
         raise UserError(f'{path}: expected a list of edits [{{"do": ...}}, ...]')
-    for i, edit in enumerate(edits, 1):
-        try:
-            editor.edit([edit])
-        except UserError as error:
-            raise UserError(f'{path}: edit {i} of {len(edits)}: {error}') from None
-        if i == len(edits) or not final_only:
-            make_folder(folder)
+    with ExitStack() as lock:
+        for i, edit in enumerate(edits, 1):
+            try:
+                editor.edit([edit])
+            except UserError as error:
+                raise UserError(f'{path}: edit {i} of {len(edits)}: {error}') from None
+            if i < len(edits) and final_only:
+                continue
             image = generate.synthesise(editor.run, *editor.inputs())
+            if not saved_name:                      # no other script takes the same name
+                make_folder(folder)
+                lock.enter_context(lock_folder(folder, wait=True, name='.script-lock'))
+                saved_name = free_name(folder, name)
             if not final_only:
-                yield write_picture(folder / f'{name}_{i:03d}.png', image)
-    warn_about_styles(editor)
-    yield from save(editor, folder, name, image)
+                yield write_picture(folder / f'{saved_name}_{i:03d}.png', image)
+        warn_about_styles(editor)
+        yield from save(editor, folder, saved_name, image)

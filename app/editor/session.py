@@ -3,7 +3,6 @@ import base64
 from concurrent.futures import ThreadPoolExecutor
 import io
 import itertools
-import json
 import math
 from pathlib import Path
 import re
@@ -22,7 +21,7 @@ from app.datasets.layouts import roles_by_name, scene_name
 from app.datasets.pairs import PairReader
 from app.datasets.scenes import half_for_run, read_photo, warn_about_size
 from app.editor import scene_files
-from app.editor.arguments import (boolean, checked, edit_list, label_number, list_between,
+from app.editor.arguments import (as_json, boolean, checked, edit_list, label_number, list_between,
                                   number_between, object_id, string, style_choice)
 from app.runs import pictures
 import generate
@@ -61,7 +60,8 @@ class Refused(Exception):
 
 class Session:
     """An Editor and the requests of the page, for a scene <folder>/<name>. They run with `lock`.
-    One that needs a picture returns a function, which waits without it for the thread `painter`.
+    One that takes long returns a function, which runs without it. Pictures are made by the thread
+    `painter`.
     listed: a scene_files.SceneList of the scenes that the page can open."""
 
     def __init__(self, editor, folder, name, run_name, warnings=(), listed=scene_files.NO_SCENES):
@@ -92,6 +92,7 @@ class Session:
         opened = self.editor.opened
         opened.name, opened.warnings, opened.recovery = name, list(warnings), path
         opened.recovered = 0                        # edits of earlier sessions
+        opened.checksum = scene_files.checksum(self.editor.state, opened.noise)
         opened.listed_name = listed_name            # in the list of scenes, or None
 
     def before_layer(self, *hook_arguments):
@@ -140,7 +141,7 @@ class Session:
                          'style': numbers.get(label if e.by_label else i)}
                         for i, label, pixels, box in zip(*(x.tolist() for x in e.objects))],
             'undo': e.now, 'redo': len(e.history) - 1 - e.now,
-            'edits': len(session) if (session := e.session()) is not None else None,
+            'edits': len(edits) if (edits := e.edits_since_opened()) is not None else None,
             'history': [f'open {x.opened.name}' if x.name == 'open' else x.name for x in e.history],
             'unsaved': not e.is_saved(), 'unsaved_found': self.list_recoveries(saved=False),
             'saved_found': self.list_recoveries(saved=True),
@@ -176,16 +177,27 @@ class Session:
         """Note which page has made this version, and keep it. Return the state."""
         self.page, self.authors[page] = page, self.editor.version
         self.keep()
+        self.offer_dropped()
         return self.state()
+
+    def offer_dropped(self):
+        """Offer to restore the unsaved edits of scenes that the history has lost: an edit drops the
+        states after it, and another scene may have been opened among them."""
+        left = {entry.opened.recovery for entry in self.editor.history}
+        for path in self.recoveries:
+            if path not in left and path.name not in self.unsaved and path.exists():
+                about = scene_files.read_about(path)
+                if not about['saved']:
+                    self.unsaved[path.name] = about
 
     def keep(self):
         """Write the recovery file in the background, or delete it if nothing has changed. What is
         saved is kept until the end, too, for a page that outlives this server."""
         e = self.editor
         version, state, opened = e.version, e.state, e.opened
-        session, is_new = e.session(), e.now == opened.position
+        session, is_new = e.edits_since_opened(), e.now == opened.position
         about = {'name': opened.name, 'edits': e.now - opened.position + opened.recovered,
-                 'version': version, 'saved': e.is_saved()}
+                 'version': version, 'saved': e.is_saved(), 'opened': opened.checksum}
 
         def write():
             if version != e.version and opened is e.opened:
@@ -306,7 +318,7 @@ class Session:
         state. version, page: see edit."""
         self.require_seen(version, page)
         e, files = self.editor, self.find_listed(scene)
-        last = next((i for i in range(e.now, -1, -1)
+        last = next((i for i in [e.now, *reversed(range(len(e.history)))]
                      if e.history[i].opened.listed_name == scene), None)
         if last is not None and not (edited := e.at(last)).is_saved():
             return self.reopen(edited, page)
@@ -314,8 +326,8 @@ class Session:
             require_few_pixels(half_for_run(e.config, files.label))
         def read():
             with collect_warnings() as warnings:
-                new = scene_files.open_listed(e.run, e.clusters, self.listed, scene)
-                warn_about_size(self.run_name, e.config, files.label, new.inputs()[0])
+                new = scene_files.open_listed(e.run, e.clusters, self.listed, scene,
+                                              self.run_name)
             with self.lock:
                 self.require_seen(version, page)
                 return self.show_scene(new, page, scene, warnings, scene)
@@ -323,12 +335,12 @@ class Session:
 
     def reopen(self, edited, page):
         """Continue with the unsaved edits of a scene that an Editor shows: one step after it."""
-        e, opened, session = self.editor, edited.opened, edited.session()
+        e, opened, edits = self.editor, edited.opened, edited.edits_since_opened()
         e.open(edited.reset(), opened.photo, opened.noise, opened.size)
-        for name in 'name warnings recovery listed_name'.split():
+        for name in 'name warnings recovery listed_name checksum'.split():
             setattr(e.opened, name, getattr(opened, name))
         e.opened.recovered = edited.now - opened.position + opened.recovered - 1
-        e.push(edited.state, 'restore', edits=session)
+        e.push(edited.state, 'restore', edits=edits)
         e.separate_moves()
         return self.changed(page)
 
@@ -384,7 +396,7 @@ class Session:
 
     def find_listed(self, name):
         if name not in self.listed.files:
-            raise UserError(f'{json.dumps(name)[:60]}: expected one of the names in scenes')
+            raise UserError(f'{as_json(name)}: expected one of the names in scenes')
         return self.listed.files[name]
 
     def read_files(self, read, names, **files):
@@ -443,7 +455,7 @@ class Session:
         under a name. version, page: see edit."""
         self.require_seen(version, page)
         scene, version, inputs = self.editor.at(self.editor.now), self.editor.version, None
-        roles = [*scene_files.saved_roles(scene.config), *['edits'] * bool(scene.session())]
+        roles = scene_files.saved_roles(scene.config) + ['edits'] * bool(scene.edits_since_opened())
         if file not in (*roles, 'all'):
             raise UserError(f'{file}: this scene has none')
         if file in ('picture', 'all'):
@@ -478,7 +490,7 @@ class Session:
 
     def require_recovery(self, file):
         if file not in self.unsaved:
-            raise UserError(f'{json.dumps(file)[:60]}: expected one of the files in unsaved_found')
+            raise UserError(f'{as_json(file)}: expected one of the files in unsaved_found')
         return file
 
     def recover(self, restore: boolean, file: string = None, version: version_number = None,
@@ -494,14 +506,15 @@ class Session:
         path = self.folder / file
         if restore:
             state, noise, edits = scene_files.read_recovery(path, e)
-            if (about['name'], noise, state.label.shape) == (
-                    e.opened.name, e.opened.noise, e.state.label.shape):
+            name = about['name']
+            if about['opened'] == e.opened.checksum:        # edits of the scene that is open
                 e.push(state, 'restore', edits=edits and [{'do': 'reset'}, *edits])
-                e.opened.recovered = (about['edits'] or 1) - 1
+                e.opened.name, e.opened.recovered = name, (about['edits'] or 1) - 1
             else:
+                listed_name = (name if name in self.listed.files and name != e.opened.listed_name
+                               else None)
                 e.open(state, noise=noise, edits=edits)
-                name = about['name']
-                self.name_scene(name, listed_name=name if name in self.listed.files else None)
+                self.name_scene(name, listed_name=listed_name)
                 e.opened.saved.clear()
                 e.opened.recovered = about['edits'] or 1
             e.separate_moves()

@@ -99,7 +99,7 @@ def test_a_dry_run_beside_a_run_and_flags_that_only_new_runs_take(command, scene
 
 def test_a_dry_run_without_enough_memory(command, scenes, monkeypatch):
     """It warns and takes no steps."""
-    monkeypatch.setattr(memory, 'free_memory', lambda device: 1 << 20)
+    monkeypatch.setattr(memory, 'free_memory', lambda device: 1 << 22)
     code, out, err = command('train', '--data', scenes, *TINY, '--steps', 7, '--dry-run')
     assert code == 0 and 'GiB free; --precision bf16' in err and 's a step' not in out
 

@@ -360,7 +360,7 @@ def folder_server(tmp_path):
     files['b'] = files['b']._replace(photo=photo['b'].photo)
     listed = scene_files.SceneList(files, None, 0)
     (tmp_path / 'out').mkdir()
-    first = scene_files.open_listed(run, make_clusters(), listed, 'a')
+    first = scene_files.open_listed(run, make_clusters(), listed, 'a', 'a run')
     with served(first, tmp_path / 'out', name='a', listed=listed) as server:
         yield server
 
@@ -391,7 +391,7 @@ def test_the_scenes_of_a_folder(folder_server):
     post(server, '/edit', {'edits': [{'do': 'move', 'object': 26000, 'by': [1, 1]}]})
     session = json.loads(ask(server, '/download', {'file': 'edits'})[2])
     fresh = scene_files.open_listed(server.session.editor.run, make_clusters(),
-                                    server.session.listed, 'a')
+                                    server.session.listed, 'a', 'a run')
     fresh.edit(session)
     assert_same(fresh.state, server.session.editor.state)
     about = scene_files.read_about(server.session.folder / kept(server)[0])
@@ -410,14 +410,50 @@ def test_a_scene_of_the_list_keeps_its_edits_after_a_restart(folder_server):
     post(folder_server, '/edit', PAINT)
     kept(folder_server)
     session = folder_server.session
-    with served(scene_files.open_listed(session.editor.run, make_clusters(), session.listed, 'b'),
-                session.folder, listed=session.listed, name='b') as again:
+    second = scene_files.open_listed(session.editor.run, make_clusters(), session.listed, 'b',
+                                     'a run')
+    with served(second, session.folder, listed=session.listed, name='b') as again:
         post(again, '/recover', {'restore': True})
         edited = post(again, '/edit', {'edits': [{'do': 'move', 'object': 26000, 'by': [1, 0]}]})
         assert post(again, '/scenes')['open'] == 'a'
         post(again, '/open_scene', {'scene': 'b'})
         state = post(again, '/open_scene', {'scene': 'a'})
         assert state['unsaved'] and state['objects'] == edited['objects']
+
+
+def test_unsaved_edits_ahead_in_the_history_are_found(folder_server):
+    """A click in the history leads before the opening of a scene, and an edit drops its states."""
+    post(folder_server, '/edit', PAINT)
+    post(folder_server, '/open_scene', {'scene': 'b'})
+    edited = post(folder_server, '/edit', PAINT)
+    back = {'edits': [{'do': 'goto', 'state': 1}]}
+    assert post(folder_server, '/edit', back)['name'] == 'a'
+    state = post(folder_server, '/open_scene', {'scene': 'b'})
+    assert state['unsaved'] and state['objects'] == edited['objects']
+    kept(folder_server)
+    post(folder_server, '/edit', back)
+    dropped = post(folder_server, '/edit', PAINT)
+    assert [about['name'] for about in dropped['unsaved_found']] == ['b']
+    state = post(folder_server, '/recover', {'restore': True})
+    assert state['name'] == 'b' and state['objects'] == edited['objects']
+    assert not state['unsaved_found']
+
+
+@pytest.mark.parametrize('is_same', [True, False])
+def test_edits_are_restored_onto_the_scene_that_they_are_of(is_same, server, tmp_path):
+    """Also where it was saved under another name; not onto a scene that only has the same name."""
+    post(server, '/edit', PAINT)
+    post(server, '/save', {'name': 'mine'})
+    edited = post(server, '/edit', {'edits': [{'do': 'remove', 'object': 26000}]})
+    kept(server)
+    other = make_editor(server.session.editor.run, noise=0 if is_same else 1)
+    with served(other, server.session.folder, name='scene' if is_same else 'mine') as again:
+        state = post(again, '/recover', {'restore': True})
+        assert state['name'] == 'mine' and state['objects'] == edited['objects']
+        before = state['history'][:-1]
+        assert state['history'] == [*before, 'restore' if is_same else 'open mine']
+        reset = post(again, '/edit', {'edits': [{'do': 'reset'}]})
+        assert (reset['objects'] == edited['objects']) != is_same
 
 
 def test_styles_of_other_scenes(folder_server):
@@ -513,8 +549,8 @@ def test_the_page_hears_warnings(server):
         state = post(server, '/open', {'label': encoded_map(LABEL), 'label_name': 'my map.png'})
     finally:
         server.session.editor.config.size = size
-    assert state['warnings'] == ['note: my map.png is read at 8x6, a run was trained at 64x64; try '
-                                 '--size 74x55']
+    assert state['warnings'] == ['note: my map.png is read at 8x6, a run was trained at 64x64; '
+                                 'start with --size 74x55']
     state = post(server, '/edit', {'edits': [{'do': 'relabel', 'object': [1, 3], 'label': 27}]})
     assert state['no_styles'] == ['truck']
     learned = {label['name'] for label in state['labels'] if label['learned']}

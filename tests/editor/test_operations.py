@@ -94,6 +94,14 @@ def test_remove_fills_the_hole_from_the_nearest_stuff(editor):
     assert 26000 not in styles
 
 
+def test_remove_of_stuff_among_the_same_stuff_changes_nothing_else(editor):
+    """A removed patch of road becomes road again; an erased part of the road becomes building."""
+    first = editor.state
+    do(editor, 'paint', label='road', rectangle=[4, 5, 5, 5])
+    assert_same(do(editor, 'remove', object=[4, 5]), first)
+    assert (do(editor, 'erase', rectangle=[4, 5, 5, 5]).label[5, 4:6] == BUILDING).all()
+
+
 def test_nearest_pixels_equals_brute_force():
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -169,6 +177,26 @@ def test_move(editor):
     assert (inst[3:5, 3:5] == 26000).all() and (label[3:5, 3:5] == CAR).all()
     assert inst[3, 1:3].tolist() == [11, 11] and inst[4, 1:3].tolist() == [7, 7]
     assert 24000 not in styles                                 # hidden completely
+
+
+def test_move_behind_another_object(editor):
+    """The person stays in front of the car, also in later moves, and of a copy."""
+    first = editor.state
+    do(editor, 'move', object=26000, by=[1, 0])
+    assert (editor.state.inst == 24000).sum() == 0
+    do(editor, 'undo')
+    state = do(editor, 'move', object=26000, by=[1, 0], behind=[24000])
+    assert (state.inst == 24000).sum() == 2 and (state.inst == 26000).sum() == 2
+    assert state.inst[3:5, 1].tolist() == [11, 7]           # filled
+    assert (do(editor, 'move', object=26000, by=[1, 0]).inst[3:5, 4] == 26000).all()
+    assert (editor.state.inst == 24000).sum() == 2 and editor.now == 1
+    with pytest.raises(UserError, match='outside the picture or behind others'):
+        editor.edit([{'do': 'move', 'object': 24000, 'by': [1, 0], 'behind': [26000]}])
+    do(editor, 'undo')
+    copied = do(editor, 'move', object=26000, by=[2, 0], copy=True, behind=[26000, [3, 3]])
+    assert (copied.inst == 26002).sum() == 2 and (copied.inst[3:5, 4] == 26002).all()
+    do(editor, 'undo')
+    assert_same(editor.state, first)
 
 
 def test_move_partly_or_completely_outside(editor):
@@ -253,7 +281,7 @@ def test_move_scales_about_a_point_and_mirrors(run):
     assert box(scale=[0.5, 3], about=[40, 15]) == [30, 15, 40, 30]
     assert box(scale=[-1, 1], about=[40, 15], by=[-10, 0]) == [30, 15, 40, 30]
     assert (editor.state.label[15:22, 38:40] == PERSON).all()       # mirrored
-    assert box(scale=[1, -1]) == [30, 15, 40, 30]
+    assert box(scale=-1) == box(scale=[-1, 1]) == [30, 15, 40, 30]
     assert (editor.state.label[23:30, 38:40] == PERSON).all()
     assert editor.now == 1 and (editor.state.inst == 26000).sum() == 150
     box(scale=[-1, -2 / 3], about=[30, 15])
@@ -345,6 +373,9 @@ def test_width_of_a_brush(run):
     assert (thin.label == TRUCK).sum() == 1 and thin.label[5, 5] == TRUCK
     assert (state.label[:, 30] == CAR).sum() == 9
     assert (state.label[32] == CAR).nonzero()[0][[0, -1]].tolist() == [6, 54]
+    for ends in ([12, 30], [48, 30]), ([48, 30], [12, 30]), ([30, 12], [30, 48]):
+        mask = np.asarray(operations.draw_shape((60, 60), 'brush', ends, 6))
+        assert sorted(len(x) for x in map(np.unique, mask.nonzero())) == [6, 42]
 
 
 def test_erase_and_split(editor):
@@ -442,7 +473,7 @@ def test_undo_and_redo_of_a_thousand_edits(editor):
 
 def test_a_list_of_edits_is_applied_completely_or_not_at_all(editor):
     before, history, version = editor.state, list(editor.history), editor.version
-    with pytest.raises(UserError, match='relabel: "no-such": expected a label'):
+    with pytest.raises(UserError, match='relabel: "label": "no-such": expected a label'):
         editor.edit([{'do': 'remove', 'object': 26000}, {'do': 'undo'},
                      {'do': 'relabel', 'object': 11, 'label': 'no-such'}])
     assert editor.state is before and editor.history == history and editor.version == version
@@ -454,17 +485,18 @@ def test_a_list_of_edits_is_applied_completely_or_not_at_all(editor):
     (['do'], 'expected {"do": ...}'),
     ({'do': ['remove']}, 'expected {"do": ...}'),
     ({'do': 'remove'}, 'remove: expected one of "object" and "objects"'),
-    ({'do': 'remove', 'object': 5}, 'remove: 5: expected the number of an object'),
+    ({'do': 'remove', 'object': 5}, 'remove: "object": 5: expected the number of an object'),
     ({'do': 'remove', 'object': True}, 'true: expected the number'),
-    ({'do': 'remove', 'object': [9, 0]}, 'remove: 9: expected a whole number from 0 to 7'),
+    ({'do': 'remove', 'object': [9, 0]}, '"object": 9: expected a whole number from 0 to 7'),
     ({'do': 'remove', 'object': 7, 'label': 3}, "argument 'label'; expected object, objects"),
     ({'do': 'remove', 'object': 7, 'objects': [7]}, 'expected one of "object" and "objects"'),
     ({'do': 'remove', 'objects': []}, 'expected a list of 1 to 10000 objects'),
-    ({'do': 'remove', 'objects': [7, 5]}, 'remove: 5: expected the number of an object'),
+    ({'do': 'remove', 'objects': [7, 5]}, 'remove: "objects": 5: expected the number of an object'),
     ({'do': 'move', 'objects': [26000, 24000], 'by': [-3, 0]}, 'object 26000 would lie outside'),
     ({'do': 'move', 'object': 7, 'scale': [1, 0.01]}, 'from -20 to -0.05 to mirror'),
     ({'do': 'move', 'object': 7, 'scale': [1, 1, 1]}, 'expected [across, down]'),
-    ({'do': 'move', 'object': 7, 'scale': -1}, '-1: expected a number from 0.05 to 20'),
+    ({'do': 'move', 'object': 7, 'behind': [7]}, 'object 7 cannot be behind itself'),
+    ({'do': 'remove', 'object': 'Stra\u00dfe'}, '"Stra\u00dfe": expected the number'),
     ({'do': 'goto', 'state': 1}, 'goto: 1: expected a state from 0 to 0'),
     ({'do': 'goto'}, "goto: missing a required argument: 'state'"),
     ({'do': 'undo', 'steps': 2}, "undo: got an unexpected keyword argument 'steps'"),
@@ -564,7 +596,7 @@ def test_a_session_repeats_itself(run):
         for edit in [choices[k] for k in rng.integers(len(choices), size=12)] + [move] * (i % 2):
             with contextlib.suppress(UserError):            # nothing to undo, no such object
                 editor.edit([edit])
-        session = json.loads(json.dumps(editor.session()))
+        session = json.loads(json.dumps(editor.edits_since_opened()))
         state, editor = editor.state, make_editor(run, photo=photo)
         if i % 4 < 2:                                       # as if it was stopped and restored
             editor.push(state, 'restore', edits=[{'do': 'reset'}, *session])
@@ -574,10 +606,10 @@ def test_a_session_repeats_itself(run):
         for edit in (move, move, choices[1], {'do': 'undo'}):
             with contextlib.suppress(UserError):
                 editor.edit([edit])
-        for made, edits in ((state, session), (editor.state, editor.session())):
+        for made, edits in ((state, session), (editor.state, editor.edits_since_opened())):
             again = make_editor(run)                        # without the photograph
             for edit in json.loads(json.dumps(edits)):
                 again.edit([edit])
             assert_same(again.state, made)
     editor.push(editor.state, 'restore', edits=None)
-    assert editor.session() is None
+    assert editor.edits_since_opened() is None

@@ -220,7 +220,7 @@ def test_the_page_shows_errors(browser, started):     # noqa: F811
     page = Page(browser, address)
     page.js('edit({do: "remove", object: 987654})')
     page.wait('return document.querySelector(".note.bad") !== null')
-    assert 'remove: 987654: expected the number of an object' in page.js(
+    assert 'remove: "object": 987654: expected the number of an object' in page.js(
         'return document.querySelector(".note.bad").textContent')
     process.kill()
     process.wait()
@@ -737,7 +737,7 @@ def test_tools_for_the_selected_object(opened, browser):
     page.drag(CAR)
     page.js('actions.like()')
     page.press(Keys.ESCAPE)
-    assert page.js('return [liking, selected]') == [False, 26000]
+    assert page.js('return [pickFor, selected]') == [None, 26000]
     page.js('actions.like(); $("all").checked = true')
     page.drag((28, 28))                                     # the person
     page.settled()
@@ -770,6 +770,21 @@ def test_tools_for_the_selected_object(opened, browser):
 # ---------------------------------------------------------- what painting programs have
 
 PERSON, CAR_2 = (28, 28), (52, 28)      # [24, 32[ and [48, 56[; they and the car: [24, 40[ high
+
+
+def test_behind_another_object(opened):
+    """The person is still in front of the car when it is moved on; one step to undo."""
+    _, page = opened()
+    page.drag(CAR)
+    page.press('k')
+    assert page.js('return $("behind").getAttribute("aria-pressed")') == 'true'
+    page.drag(PERSON)
+    page.settled()
+    page.js('move(16, 0)')
+    page.settled()
+    _, inst = page.maps()
+    assert (inst[24:40, 24:32] == 24000).all() and (inst[24:40, 32:40] == 26000).all()
+    assert page.js('return [state.undo, state.history[1]]') == [1, 'move car']
 
 
 def boxes(page, *ids):

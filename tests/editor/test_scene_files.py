@@ -41,7 +41,7 @@ def test_generate_makes_the_same_picture_of_a_saved_scene(command, trained, scen
     paths = out.split('\n')[-9:-1] if 'clustering' in out else out.splitlines()
     stem = label.stem.removesuffix('_gtFine_labelIds')
     stem += '-001'
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(
+    assert sorted(path.name for path in (tmp_path / 'out').glob('[!.]*')) == sorted(
         [*(f'{stem}_{i:03d}.png' for i in range(1, 6)), f'{stem}_labelIds.png',
          f'{stem}_instanceIds.png', f'{stem}_styles.json', f'{stem}.png'])
     assert paths[-1].endswith(f'{stem}.png')
@@ -60,16 +60,16 @@ def test_generate_makes_the_same_picture_of_a_saved_scene(command, trained, scen
     code, _, err = command('edit', '--run', trained, '--label', saved[0], '--inst', saved[1],
                            '--styles', saved[2], '--script', 'edits.json', '--final-only',
                            '--out', 'b')
-    assert code == 0 and len(list((tmp_path / 'b').iterdir())) == 4, err
+    assert code == 0 and len(list((tmp_path / 'b').glob('[!.]*'))) == 4, err
     assert (tmp_path / 'b' / f'{stem}-001.png').read_bytes() == again.read_bytes()
 
     # Saving into the folder of the scene overwrites nothing.
-    before = {path: path.read_bytes() for path in (tmp_path / 'out').iterdir()}
+    before = {path: path.read_bytes() for path in (tmp_path / 'out').glob('[!.]*')}
     code, out, err = command('edit', '--run', trained, '--label', saved[0], '--inst', saved[1],
                              '--script', 'edits.json', '--final-only', '--out', 'out')
     assert code == 0, err
     assert all(path.read_bytes() == content for path, content in before.items())
-    assert len(list((tmp_path / 'out').iterdir())) == len(before) + 4
+    assert len(list((tmp_path / 'out').glob('[!.]*'))) == len(before) + 4
 
 
 def test_styles_of_another_encoder_are_noticed(command, trained, scenes, tmp_path):
@@ -113,10 +113,10 @@ def test_a_script_stops_at_the_first_edit_that_fails(command, trained, scenes, t
     ids = np.unique(Image.open(inst))[-3:].tolist()
     names = [layouts.CITYSCAPES[i // 1000 if i >= 1000 else i][0] for i in ids]
     known = ', '.join(f'{i} ({name})' for i, name in zip(ids, names))
-    assert code == 2 and err == (f'p2phd edit: {script}: edit 2 of 3: remove: 12345: expected the '
-                                 'number of an object in the picture, as '
+    assert code == 2 and err == (f'p2phd edit: {script}: edit 2 of 3: remove: "object": 12345: '
+                                 'expected the number of an object in the picture, as '
                                  f'{known}, or a point [x, y] on it\n')
-    assert len(list((tmp_path / 'out').iterdir())) == 1
+    assert len(list((tmp_path / 'out').glob('[!.]*'))) == 1
     for text, message in (('{}', 'expected a list of edits'), ('[', 'cannot be read as JSON'),
                           ('[' * 100_000, 'cannot be read as JSON'), ('[[]]', 'edit 1 of 1')):
         script.write_text(text)
@@ -131,7 +131,7 @@ def test_blank_scenes_and_folders(command, trained, scenes, tmp_path):
     words = ['edit', '--run', trained, '--script', 'edits.json', '--out', 'out', '--final-only']
     code, out, err = command(*words, '--blank', 'road')
     assert code == 0, err
-    saved = sorted(path.name for path in (tmp_path / 'out').iterdir())
+    saved = sorted(path.name for path in (tmp_path / 'out').glob('[!.]*'))
     assert saved == [f'blank-001{ending}' for ending in (
         '.png', '_instanceIds.png', '_labelIds.png', '_styles.json')]
     label = np.asarray(Image.open(tmp_path / 'out' / 'blank-001_labelIds.png'))
@@ -146,7 +146,7 @@ def test_blank_scenes_and_folders(command, trained, scenes, tmp_path):
     trained_run, folder = runs.load_run(trained, CPU, False), scenes / 'gtFine' / 'val'
     listed = scene_files.SceneList(found, None, 0)
     clusters = run_styles.load_or_cluster_styles(trained_run, trained)
-    whole = scene_files.open_listed(trained_run, clusters, listed, 'blank-001')
+    whole = scene_files.open_listed(trained_run, clusters, listed, 'blank-001', 'a run')
     assert whole.state.inst.max() == 26000
     found = scene_files.find_scenes(folder, folder, None, scenes / 'leftImg8bit' / 'val')
     assert len(found) == 2 and all(
@@ -157,7 +157,8 @@ def test_blank_scenes_and_folders(command, trained, scenes, tmp_path):
             (['--blank', 'raod'], '--blank "raod": expected a label from 0 to 34 or its name; did '
              'you mean road?'),
             (['--blank', 'road', '--label', folder], '--blank and --label: either of them is'),
-            (['--blank', 'road', '--inst', folder], '--inst: belongs to a label map'),
+            (['--blank', 'road', '--inst', folder], '--inst: belongs to a label map; leave it out'),
+            (['--blank', 'road', '--port', 9], '--port: applies only to the page'),
             (['--label', folder], f'there are 2 label maps in {folder}; name one of them'),
             (['--label', folder, '--inst', tmp_path / 'out'], 'no file of the same name in'),
             (['--label', folder, '--styles', tmp_path / 'out' / 'blank-001_styles.json'],
@@ -165,6 +166,14 @@ def test_blank_scenes_and_folders(command, trained, scenes, tmp_path):
             (['--label', tmp_path / 'none'], 'none: no such file')):
         code, _, err = command(*words, *more)
         assert code == 2 and message in err and err.count('\n') == 1, err
+
+    (tmp_path / 'out' / 'blank-001_styles.json').unlink()
+    shutil.copy(tmp_path / 'out' / 'blank-001.png', tmp_path / 'out' / 'blank-001_002.png')
+    label, inst, styles, photo = scene_files.find_scenes(tmp_path / 'out')['blank-001']
+    assert [*scene_files.find_scenes(tmp_path / 'out')] == ['blank-001', 'blank-002']
+    assert inst.name == 'blank-001_instanceIds.png' and not styles
+    without = scene_files.find_scenes(tmp_path / 'out', instances=False)
+    assert not without['blank-001'].inst
 
 
 def test_refused_scripts_leave_no_folder(command, trained, scenes, tmp_path):
@@ -183,7 +192,7 @@ def test_warnings_as_those_of_generate(command, trained, scenes, tmp_path):
     code, _, err = command('edit', '--run', trained, '--label', label, '--inst', inst, '--out',
                            'out', '--script', 'edits.json', '--size', '128x64')
     assert code == 0, err
-    assert f'{label} is read at 128x64, {trained} was trained at 64x32; try --size' in err
+    assert f'{label} is read at 128x64, {trained} was trained at 64x32; start with --size' in err
     assert 'warning: no styles for bus, which the training data lacks; they get the mean' in err
 
 
@@ -228,14 +237,15 @@ def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
     editor = make_editor(run, noise=5)
     do(editor, 'remove', object=26000)
     path = tmp_path / 'unsaved.npz'
-    scene_files.write_recovery(path, editor.state, 5, editor.session(), name='a scene', edits=1,
-                               version=2)
+    scene_files.write_recovery(path, editor.state, 5, editor.edits_since_opened(), name='a scene',
+                               edits=1, version=2)
     state, noise, session = scene_files.read_recovery(path, editor)
     assert_same(state, editor.state)
     assert noise == 5 and session == [{'do': 'remove', 'object': 26000}]
     about = scene_files.read_about(path)
     assert about.pop('time') > 0 and about == {
-        'file': 'unsaved.npz', 'name': 'a scene', 'saved': False, 'edits': 1, 'version': 2}
+        'file': 'unsaved.npz', 'name': 'a scene', 'saved': False, 'edits': 1, 'version': 2,
+        'opened': None}
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for i in range(200):                # either the same state or an error in one line

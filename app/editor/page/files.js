@@ -69,6 +69,7 @@ function takePhoto(file) {
 
 // Returns what a file is: 'edits', 'styles', 'inst', 'label', 'map' (one of these two), or 'photo'.
 async function kindOf(file) {
+  if (/\.(zip|rar|7z|tgz|tar|gz)$/i.test(file.name)) throw new Error(`${file.name} is an archive: unpack it, then choose its files.`);
   if (/edits\.json$/i.test(file.name)) return 'edits';
   if (/\.json$/i.test(file.name)) return 'styles';
   if (/inst(ance)?(_?ids)?\.\w+$/i.test(file.name)) return 'inst';

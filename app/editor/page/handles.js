@@ -4,7 +4,7 @@ const CURSORS = {nw: 'nwse', se: 'nwse', ne: 'nesw', sw: 'nesw', n: 'ns', s: 'ns
 
 // Returns the handles in a pane: their sides u and v, -1 to 1, and their place on the stage.
 function handles(pane) {
-  if (tool !== 'select' || liking || before || drag || scaling || !selection().length) return [];
+  if (tool !== 'select' || pickFor || before || drag || scaling || !selection().length) return [];
   const [x0, y0, x1, y1] = boxOf(selection());
   const [l, r] = [x0, x1].map((x, i) => pane.x + left + x * zoom + 12 * i - 6);
   const [t, b] = [y0, y1].map((y, i) => pane.y + top_ + y * zoom + 12 * i - 6);

@@ -1,6 +1,6 @@
 // Buttons, lists and keys.
 function setTool(next) {
-  tool = next; liking = false; polygon = null;
+  tool = next; pickFor = null; polygon = null;
   for (const button of document.querySelectorAll('[data-tool]'))
     button.setAttribute('aria-pressed', button.dataset.tool === tool);
   if (state) { showObject(); draw(); }
@@ -35,14 +35,15 @@ const actions = {
     if (at) edit({do: 'split', at}).then(done => done && selectAt(...at));
   },
   random: () => style('random'), main: () => style('main'), fromphoto: () => style('photo'),
-  like: () => {
-    if (selected === null) return;
-    const next = !liking;
-    setTool('select');
-    liking = next;
-    showObject();
-  },
+  like: () => pickOther('like'), behind: () => pickOther('behind'),
 };
+function pickOther(purpose) {
+  if (selected === null) return;
+  const next = pickFor === purpose ? null : purpose;
+  setTool('select');
+  pickFor = next;
+  showObject();
+}
 for (const [id, action] of Object.entries(actions)) if ($(id)) $(id).onclick = action;
 for (const button of document.querySelectorAll('[data-tool]')) button.onclick = () => setTool(button.dataset.tool);
 for (const button of document.querySelectorAll('[data-view]')) button.onclick = () => setView(button.dataset.view);
@@ -105,10 +106,10 @@ const keys = {
   '[': () => setWidth(+$('width').value - 2), ']': () => setWidth(+$('width').value + 2),
   Delete: actions.remove, Backspace: () => polygon ? dropCorner() : actions.remove(), d: actions.copy, f: actions.flip, s: actions.random,
   ',': () => move(0, 0, {scale: 1 / 1.05}), '.': () => move(0, 0, {scale: 1.05}), a: selectAlike, x: toggleWipe, m: menuByKey, ContextMenu: menuByKey,
-  n: add => selectNext(1, add), p: add => selectNext(-1, add), l: actions.like, '?': actions.help, c: () => { before = true; draw(); },
+  n: add => selectNext(1, add), p: add => selectNext(-1, add), l: actions.like, k: actions.behind, '?': actions.help, c: () => { before = true; draw(); },
   Escape: () => {
     if (polygon) polygon = null;
-    else if (liking || drag) { liking = false; drag = null; }
+    else if (pickFor || drag) { pickFor = drag = null; }
     else if (isolated) isolate(null);
     else select([]);
     show();
@@ -118,7 +119,7 @@ const keys = {
 // Arrow keys move the selected objects, the view, or with other tools a cursor, at which Enter presses.
 const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 function arrow(dx, dy) {
-  if (tool === 'select' && selected !== null && !liking) return move(dx, dy);
+  if (tool === 'select' && selected !== null && !pickFor) return move(dx, dy);
   if (tool === 'pan') { left -= 20 * dx; top_ -= 20 * dy; fitted = false; return draw(); }
   const from = cursor ?? state.size.map(side => side >> 1);
   cursorByKeys = true;
@@ -130,8 +131,8 @@ function enter() {
   const done = drag;
   if (polygon && (!cursorByKeys || polygon.points.length > 1 && `${polygon.points.at(-1)}` === `${cursor}`)) closePolygon();
   else if (done) { drag = null; if (done.kind === 'stroke') stroked(done); }
-  else if (tool === 'select' && !liking && !(cursorByKeys && cursor && !onSelected(cursor))) actions.isolate();
-  else if (cursor && STROKES.includes(tool) && !liking) drag = beginStroke(cursor, panes()[0], shiftHeld);
+  else if (tool === 'select' && !pickFor && !(cursorByKeys && cursor && !onSelected(cursor))) actions.isolate();
+  else if (cursor && STROKES.includes(tool) && !pickFor) drag = beginStroke(cursor, panes()[0], shiftHeld);
   else if (cursor) clickAt(...cursor);
   draw();
 }

@@ -8,6 +8,7 @@ function menuItems() {
     ['Main style', '', actions.main, noStyles],
     ['Same as ...', 'L', actions.like],
     ['Style from photo', '', actions.fromphoto, !state.encoder || !state.photo],
+    ['Behind ...', 'K', actions.behind],
     ['Copy', 'D', actions.copy],
     ['Flip', 'F', actions.flip],
     ['Flip upside down', '', () => move(0, 0, {scale: [1, -1]})],
@@ -66,7 +67,7 @@ addEventListener('resize', () => { $('menu').hidden = true; });
 
 $('view').oncontextmenu = event => {
   event.preventDefault();
-  if (!state || polygon || liking || !$('menu').hidden) return;
+  if (!state || polygon || pickFor || !$('menu').hidden) return;
   drag = null;                          // what a long touch has begun
   const at = place(event);
   if (!inside(at)) select([]);

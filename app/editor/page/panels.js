@@ -27,7 +27,7 @@ function showObject() {
   const object = objects.get(selected);
   speak();
   $('object').hidden = !object; $('nothing').hidden = !!object;
-  if (!object) { liking = false; return stopThumbnails(); }
+  if (!object) { pickFor = null; return stopThumbnails(); }
   const {name} = state.labels[object.label], all = selection().map(id => objects.get(id));
   const names = [...new Set(all.map(({label}) => state.labels[label].name))];
   $('name').querySelector('b').textContent = more.size ? `${all.length} objects` : name;
@@ -40,7 +40,7 @@ function showObject() {
   $('split').disabled = more.size > 0 || !partToSplit();
   $('all').parentElement.hidden = more.size > 0;
   $('scale').value = 0; $('scaled').value = '100 %'; scaling = null;
-  $('like').setAttribute('aria-pressed', liking);
+  for (const purpose of ['like', 'behind']) $(purpose).setAttribute('aria-pressed', pickFor === purpose);
   showStyles();
 }
 

@@ -34,14 +34,14 @@ function begin(event) {
   if (event.button === 1 || spaceHeld || tool === 'pan')
     return {kind: 'pan', x: event.clientX - left, y: event.clientY - top_};
   if (onWipe(event)) return {kind: 'wipe', pane};
-  if (tool === 'select' && !liking) {
+  if (tool === 'select' && !pickFor) {
     const handle = handleAt(event);
     if (handle) return handle.name === 'flip' ? {kind: 'flip', ...start} : beginScale(event, handle);
     if (event.altKey && inside([x, y]) && !onSelected([x, y])) selectAt(x, y);
     return {kind: onSelected([x, y]) ? 'move' : 'frame', ...start, dx: 0, dy: 0};
   }
   if (event.altKey) return {kind: 'pick', ...start};
-  if (STROKES.includes(tool) && !liking) return beginStroke([x, y], pane, event.shiftKey);
+  if (STROKES.includes(tool) && !pickFor) return beginStroke([x, y], pane, event.shiftKey);
   return {kind: 'click', ...start};
 }
 
@@ -59,13 +59,14 @@ function pinch() {
 
 // What tools do where they are clicked. add: the object is selected besides the others.
 function clickAt(x, y, add = false) {
-  if (tool === 'polygon' && !liking) return addCorner([x, y], add);
+  if (tool === 'polygon' && !pickFor) return addCorner([x, y], add);
   if (!inside([x, y])) return add || select([]);
   const at = idAt([x, y]);
-  if (liking) {
-    liking = false;
-    const which = !more.size && $('all').checked ? {label: objects.get(selected).label} : chosen();
-    if (more.size || at !== selected) edit({do: 'like', ...which, other: at}); else showObject();
+  if (pickFor) {
+    const which = pickFor === 'like' && !more.size && $('all').checked ? {label: objects.get(selected).label} : chosen();
+    const how = pickFor === 'like' ? {do: 'like', other: at} : {do: 'move', behind: [at]};
+    pickFor = null;
+    if (more.size || at !== selected) edit({...how, ...which}); else showObject();
   } else if (tool === 'fill') fillAt(x, y);
   else if (tool === 'pick') pick(x, y);
   else if (add) toggle(at);
@@ -123,7 +124,7 @@ function cursorAt(event) {
   if (tool === 'pan' || spaceHeld) return 'grab';
   if (drag?.kind === 'wipe' || !drag && onWipe(event)) return 'ew-resize';
   if (drag?.cursor) return drag.cursor;
-  if (liking) return 'copy';
+  if (pickFor) return 'copy';
   if (tool !== 'select') return event.altKey ? 'cell' : 'crosshair';
   const handle = handleAt(event);
   return handle ? handle.cursor : drag?.kind === 'frame' ? 'crosshair' : hovered !== null && event.altKey ? 'copy'
@@ -165,7 +166,7 @@ function selectFrame({x, y, dx, dy}, add) {
 }
 
 $('view').ondblclick = event => {
-  if (!state || event.shiftKey || liking) return;
+  if (!state || event.shiftKey || pickFor) return;
   if (tool === 'polygon') closePolygon();
   else if (tool === 'select' && !handleAt(event)) {
     const id = idAt(place(event));

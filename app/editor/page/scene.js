@@ -27,7 +27,8 @@ let outlines = {};                      // {id: Path2D} of the selected and the 
 let tool = 'select', view = 'picture', paintLabel = 0;
 let zoom = 1, left = 0, top_ = 0;       // position of the picture in its pane, in CSS pixels
 let fitted = true, lastPane = null;     // whether `zoom` fits the picture into that pane
-let drag = null, scaling = null, before = false, spaceHeld = false, liking = false;
+let drag = null, scaling = null, before = false, spaceHeld = false;
+let pickFor = null;                     // what the next click chooses another object for: 'like', 'behind'
 let strokes = [];                       // those whose picture has not come; version: of that picture
 let thumbnails = null;                  // an AbortController
 
