@@ -160,7 +160,11 @@ def generate(args):
     its label. --sample draws it, --style chooses it, --encode takes it from a photograph."""
     from app.runs import devices, folders, generation, memory, run_styles
     folder, run = commands.load_trained_run(args, built_in=True)
-    draws_styles = args.sample and run.config.model != 'unet'   # a U-Net draws dropout masks
+    is_unet = run.config.model == 'unet'            # it draws dropout masks, not styles
+    draws_styles = args.sample and not is_unet
+    if hasattr(args, 'seed') and not (args.sample or is_unet):
+        raise UserError(f'--seed {args.seed}: nothing is random here; add --sample, or leave it '
+                        'out')
     if (draws_styles or args.style or args.encode) and not run.E:
         raise UserError(f'{folder}: trained without --features, so it has no styles; leave '
                         'out --sample, --style and --encode')

@@ -192,8 +192,9 @@ class Parser(argparse.ArgumentParser):
                   shown='held if there are any, else val')
         self.flag('--styles', 'styles of the instances: the most frequent of their label, random, '
                   'or those of the photograph', choice('main', 'sampled', 'encoded'), 'main')
-        self.flag('--size', 'size to compare pictures at', SIZE, shown='the smallest of the runs')
-        self.flag('--void', 'labels (names or numbers) that do not count, or none', string('LABEL'),
+        self.flag('--size', 'size to compare pictures at', SIZE,
+                  shown='the smallest of the runs, or else the most frequent of the photographs')
+        self.flag('--void', 'labels (names or ids) that do not count, or none', string('LABEL'),
                   shown='those of the data set and --ignore-label', **SEVERAL)
         self.flag('--judge', 'segmentation network that recognises the pictures; trained and saved '
                   'there if it does not exist; none: no segmentation scores', FILE,

@@ -20,7 +20,7 @@ FEW_PICTURES = 400          # up to here --from and --augment help, see docs/res
 
 
 def check_same_view(path, other, other_size, header=None):
-    """Raise UserError unless a file has the proportions of another, to a pixel or to 2 %."""
+    """Raise UserError unless a file has the proportions of another, to a pixel and to 2 %."""
     (w, h), (other_w, other_h) = (header or decoding.read_header(path)).size, other_size
     difference = abs(w * other_h - h * other_w)
     if difference > min(max(w, h, other_w, other_h), 0.02 * max(w * other_h, h * other_w)):

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 import zlib
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -12,9 +13,10 @@ from app.common.console import Progress, log_info, plural, warn, warn_on_error
 from app.common.errors import UserError, as_user_error
 from app.common.files import make_folder, require_regular_file, write_atomically
 from app.datasets import decoding, inspection
-from app.datasets.pairs import PairReader, check_labels, ids_to_labels, open_dataset
-from app.evaluation.measures import count_pixels, segmentation_scores
+from app.datasets.pairs import PairReader, ids_to_labels, open_dataset
+from app.evaluation.measures import count_pixels
 from app.runs import checkpoints
+from app.runs.transfer import ids_of_labels
 import data
 import nets
 
@@ -144,7 +146,8 @@ def train_judge(judge, config, pairs, size, device):
                 counts.append(
                     count_pixels(judge(image[0]), label[0, 0], judge.void, config.n_labels))
         loss = float(torch.stack(losses).mean())
-        accuracy = segmentation_scores(counts, [])['pixel_accuracy']
+        correct, true, *_ = np.sum(counts, 0).sum(1).tolist()
+        accuracy = correct / max(1, true)           # all of these photographs may be void
         log_info(f'judge: epoch {epoch}: cross-entropy {loss:.3f}, pixel accuracy '
                  f'{100 * accuracy:.1f} % on {plural(len(held), "photograph")} not trained on')
         if best_loss is None or loss < best_loss:
@@ -168,10 +171,13 @@ def read_prediction(folder, config, picture, name):
         raise UserError(f'{paths[0]}: no such prediction; --predictions needs the folders and the '
                         'names of the pictures that --write makes')
     label, (h, w) = decoding.read_map(path), picture.shape[-2:]
+    if not (known := np.isin(label, ids_of_labels(config))).all():
+        y, x = np.argwhere(~known)[0]
+        raise UserError(f'{path}: {label[y, x]} at x={x}, y={y}: predictions hold the ids of the '
+                        "data set's own label maps, and this is none of them")
     if config.label_table:
         label = ids_to_labels(label, config.label_table, path)
     if label.shape != (h, w):
         raise UserError(f'{path}: is {label.shape[1]}x{label.shape[0]}, the pictures are {w}x{h}; '
                         'predict at that size, or choose another --size')
-    check_labels(label, path, config.n_labels)
     return torch.from_numpy(label).long()

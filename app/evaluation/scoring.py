@@ -24,6 +24,7 @@ from app.runs import configurations, distributed, report, runs
 from app.runs.folders import is_built_in, output_folder
 from app.runs.pictures import strip, write_picture, write_png
 from app.runs.run_styles import load_or_cluster_styles, picture_seed
+from app.runs.transfer import ids_of_labels
 import data
 import generate
 
@@ -40,7 +41,7 @@ class Evaluation:
     config: object                          # of a run with the same labels
     root: str                               # the data set
     split: str
-    size: tuple | None                      # (width, height); None: the most frequent one
+    size: tuple | None                      # (width, height) to compare at; None: the most frequent
     void: set                               # labels whose pixels do not count
     pairs: list | None = None               # of the split; None: find them
     shared: bool = False                    # each process of torchrun takes a part of the pairs
@@ -55,7 +56,7 @@ class Evaluation:
 
     def __post_init__(self):
         config, root, split, pairs, problems = self.config, self.root, self.split, self.pairs, {}
-        self.label_names = config.label_names or [*map(str, range(config.n_labels))]
+        self.label_names = label_names(config)
         if pairs is None:
             _, pairs, problems = layouts.find_pairs(root, split, config)
         headers = inspection.keep_usable(
@@ -113,14 +114,15 @@ def score_pictures(evaluation, title, folder, render):
 
 
 def score_run(evaluation, run, title, folder, clusters):
-    """Score what a run makes, see score_pictures. With an encoder, L1, PSNR and SSIM are those of
-    pictures in the styles of the photographs. clusters: the run's styles, None without encoder."""
+    """Score what a run makes, see score_pictures: at its own size, or at that of each label map if
+    it was trained at many, then resized. The segmentation scores and the Fréchet distance are of
+    pictures in evaluation.style_source; L1, PSNR and SSIM, if there is an encoder, of pictures in
+    the styles of the photographs. clusters: the run's styles, None without encoder."""
     config, size, reader = run.config, evaluation.size, evaluation.reader
 
     def render(pair, label, photo):
         inst = pair.inst if config.instances == 'files' else None
-        scene = scenes.read_scene(config, pair.label, inst, config.size or size,
-                                  paired=True)
+        scene = scenes.read_scene(config, pair.label, inst, config.size, paired=True)
 
         def synthesise(style_source, number=0):
             encoded = scenes.read_photo(config, pair.image, scene) if (
@@ -223,6 +225,8 @@ def evaluate_runs(folders, flags, device, seed, vgg):
             layouts.check_outside(path, flag, root, config.layout)
     of_training = [training_pairs(config, root) for config in configs]
     trained, held = inspection.train_and_heldout(config, of_training[0])
+    if held and not is_data_of(config, root, of_training[0]):
+        trained, held = of_training[0], []                  # only the names are the same
     split = flags.split or ('held' if held else 'val')
     size = flags.size or min((config.size for config in configs if config.size), default=None)
     evaluation = Evaluation(
@@ -266,6 +270,9 @@ def check_flags(folders, configs, flags):
     if not configs[0].n_labels and (flags.void or flags.judge or flags.predictions):
         raise UserError(f'{folders[0]}: turns pictures into pictures and has no labels; leave '
                         '--void, --judge and --predictions out')
+    if flags.judge == 'none' and flags.void:
+        raise UserError('--void and --judge none: without segmentation scores, all pixels count; '
+                        'leave one of them out')
     if flags.size and max(flags.size) < 2:
         raise UserError('--size 1x1: too small to compare pictures; take a larger one')
     if flags.styles != 'main' and not any(config.features for config in configs):
@@ -273,19 +280,29 @@ def check_flags(folders, configs, flags):
                         'has one style only; leave it out')
 
 
+def label_names(config):
+    """Return the names of all labels, for people: the ids of the files where the data set has no
+    names; with the number of the label where a name occurs twice."""
+    names = config.label_names or [*map(str, ids_of_labels(config))]
+    return [f'{name} ({i})' if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
 def void_labels(config, words):
-    """Return the set of labels that do not count: those of --void, or if it is None the run's."""
+    """Return the set of labels that do not count: those of --void, names or ids of the files, and
+    what the data set does not know; or the run's if words is None."""
     if words is None:
         return set(config.void)
-    names, n = config.label_names, config.n_labels
-    labels = {parse_label(word, names): word for word in words if word != 'none'}
+    names, n, table = config.label_names, config.n_labels, config.label_table or {}
+    labels = {table.get(label, label): word for word in words if word != 'none'
+              for label in [parse_label(word, names)]}
     for label, word in labels.items():
         if not 0 <= label < n:
             raise UserError(f'--void {word}: no such label; expected numbers from 0 to {n - 1}'
                             f'{", names" * bool(names)}, or none{did_you_mean(word, names)}')
     if len(labels) == n:
         raise UserError(f'--void {" ".join(words)}: all {n} labels are void; name fewer')
-    return set(labels)
+    unknown = {n - 1} & {*config.void} if table and 'none' not in words else set()
+    return {*labels} | unknown                              # see labels.find_labels
 
 
 def training_pairs(config, root):
@@ -297,6 +314,14 @@ def training_pairs(config, root):
     return []
 
 
+def is_data_of(config, root, pairs):
+    """Whether the data set in `root` is the one that a run was trained on, which may have moved.
+    pairs: of its training split."""
+    t = config.training
+    return bool(t) and (resolve_path(t.data) == resolve_path(root)
+                        or list(t.pictures) == inspection.fingerprint(pairs))
+
+
 def check_pictures(evaluation, folders, configs, of_training):
     """Warn about runs trained on scored pictures. UserError if they do not suit VGG-19, if instance
     maps are missing, or if --write has other pictures. of_training: training_pairs of each run."""
@@ -305,9 +330,7 @@ def check_pictures(evaluation, folders, configs, of_training):
     scored = {pair.image for pair in evaluation.pairs}
     for folder, config, pairs in zip(folders, configs, of_training):
         inspection.require_instance_maps(config, evaluation.pairs, evaluation.root, folder)
-        t = config.training
-        if t and (resolve_path(t.data) == resolve_path(evaluation.root)
-                  or list(t.pictures) == inspection.fingerprint(pairs)):     # it has moved
+        if is_data_of(config, evaluation.root, pairs):
             trained, _ = inspection.train_and_heldout(config, pairs)
             if n := len(scored & {pair.image for pair in trained}):
                 warn(f'warning: {folder}: was trained on {n} of the {len(scored)} pictures that '
@@ -325,7 +348,8 @@ def write_results(out, evaluation, results, which):
     rows = [{name: report.finite_or_none(value) if isinstance(value, float) else value
              for name, value in row.items()} for row, _ in results]
     e, void = evaluation, [evaluation.label_names[i] for i in sorted(evaluation.void)]
-    description = (f'judge {e.recogniser}; {format_value(e.size)}; void {", ".join(void) or "none"}'
+    void = f'; void {", ".join(void) or "none"}' if e.recognise else ''
+    description = (f'judge {e.recogniser}; {format_value(e.size)}{void}'
                    + '; the best checkpoint, selected by such scores' * (which == 'best')
                    + f'; styles {e.style_source}, for runs with an encoder; split {e.split} of '
                    f'{e.root}, {plural(len(e.pairs), "picture")}')

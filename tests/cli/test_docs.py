@@ -179,7 +179,8 @@ def test_names_exist(page):
     subparsers = parser.make_parser('').commands
     flags = {flag for sub in subparsers.values() for action in sub._actions
              for flag in action.option_strings}
-    flags |= {'--nproc_per_node', '--long', '--large', '--out', '--do'}     # of other programs
+    flags |= {'--nproc_per_node', '--signals-to-handle',    # of other programs
+              '--long', '--large', '--out', '--do'}
     for text in re.findall(r'`([^`\n]+)`', PAGES[page]):
         for flag in re.findall(r'(?<![\w-])--[a-z][\w-]*', text):
             assert flag in flags, text

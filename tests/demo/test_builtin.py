@@ -64,6 +64,8 @@ def test_commands_without_a_run(built_in, command, tmp_path):
     names = [f'generated/street_seed5_{i}.png' for i in (1, 2)]
     assert out.splitlines() == names
     assert [Image.open(name).size for name in names] == [(64, 32)] * 2
+    code, _, err = command('generate', '--seed', 5)
+    assert code == 2 and '--seed 5: nothing is random here; add --sample' in err
     maps = ['--label', 'generated/street_labelIds.png', '--inst',
             'generated/street_instanceIds.png']
     scene = streets.draw_scene(builtin.SCENE, (64, 32), builtin.SCENE_SEED)

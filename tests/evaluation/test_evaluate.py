@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -11,10 +12,11 @@ import pytest
 import torch
 
 from app.datasets import inspection, layouts
-from app.evaluation import measures
+from app.evaluation import measures, scoring
 from app.runs import checkpoints, runs
 from conftest import BARE, TINY, random_vgg_weights
 import data
+import generate
 import nets
 
 
@@ -37,6 +39,18 @@ def test_segmentation_scores_by_hand():
     assert scores['mean_iou'] == pytest.approx((3 / 4 + 2 / 4) / 2)
     assert [*scores['bounds']] == ['pixel_accuracy', 'class_accuracy', 'mean_iou']
     assert all(low == high for low, high in scores['bounds'].values())  # of one picture
+
+
+def test_names_of_labels_and_void():
+    """Unknown pixels stay void; ids are those of the files; no two labels have the same name."""
+    config = SimpleNamespace(label_names=None, n_labels=4, void=[3],
+                             label_table={0: 0, 1: 1, 2: 2, 255: 3})
+    assert scoring.label_names(config) == ['0', '1', '2', '255']
+    for words, expected in ((None, {3}), (['1'], {1, 3}), (['255'], {3}), (['none'], set())):
+        assert scoring.void_labels(config, words) == expected
+    config.label_names = ['road', 'screen', 'screen', 'ignored']
+    assert scoring.label_names(config) == ['road', 'screen (1)', 'screen (2)', 'ignored']
+    assert scoring.void_labels(config, ['road']) == {0, 3}
 
 
 def test_bounds_of_the_bootstrap():
@@ -241,7 +255,7 @@ def test_outside_predictions(command, run, scenes, tmp_path):
     Image.new('L', (8, 8)).save(one)
     assert 'toy_0001.png: is 8x8, the pictures are 64x32' in refused(command, *words)
     Image.new('L', (64, 32), 99).save(one)
-    assert 'toy_0001.png: label 99' in refused(command, *words)
+    assert 'toy_0001.png: 99 at x=0, y=0: predictions hold' in refused(command, *words)
     one.unlink()
     assert 'fake/toy_0001.png: no such prediction' in refused(command, *words)
     shutil.rmtree(tmp_path / 'found' / 'real')
@@ -254,6 +268,7 @@ def test_evaluate_says_what_is_wrong(brief_judge, command, run, scenes, tmp_path
     assert 'nowhere: no such folder' in refused(command, *words, '--data', 'nowhere')
     assert '--void 99: no such label; expected numbers from 0 to 34' in refused(
         command, *words, '--void', '99')
+    assert '--void and --judge none' in refused(command, *words, '--judge', 'none', '--void', '7')
     assert '--judge and --predictions' in refused(command, *words, '--judge', 'a', '--predictions',
                                                   'b')
     (tmp_path / 'text.pt').write_text('no judge')
@@ -349,6 +364,11 @@ def test_scores_while_training(brief_judge, command, scenes, tmp_path):
     assert code == 0, err
     code, out, err = command('evaluate', '--run', 'runs/d')
     assert code == 0 and 'split held' in out and ' 2 pictures' in out, err
+    others = shutil.copytree(scenes, tmp_path / 'others')
+    next(others.glob('leftImg8bit/train/*/*')).unlink()
+    next(others.glob('gtFine/train/*/*_labelIds.png')).unlink()
+    code, out, err = command('evaluate', '--run', 'runs/d', '--data', others, '--judge', 'none')
+    assert code == 0 and 'split val' in out, err            # only names are those held out
     assert '--hold-out 3: runs/d was trained with --hold-out 2' in refused(
         command, 'finetune', '--from', 'runs/d', '--hold-out', 3)
     code, out, err = command('cluster', '--run', 'runs/d')
@@ -363,6 +383,24 @@ def test_scores_while_training(brief_judge, command, scenes, tmp_path):
     os.rename('alone', 'elsewhere')
     assert 'runs/d: its data set' in (err := refused(command, 'evaluate', '--run', 'runs/d'))
     assert 'alone is not there; name it with --data DIR' in err
+
+
+def test_a_run_of_many_sizes_makes_pictures_at_their_own(command, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for i, (w, h) in enumerate([(64, 32), (48, 48), (64, 32)]):
+            for role, shape in (('label', (h, w)), ('img', (h, w, 3))):
+                path = tmp_path / 'own' / f'{split}_{role}' / f'{i}.png'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 3, shape, np.uint8)).save(path)
+    code, _, err = command('train', '--data', 'own', '--steps', 1, *BARE, '--size', 'native',
+                           '--crop', '32x32', '--workers', 0)
+    assert code == 0, err
+    shapes, synthesise = [], generate.synthesise
+    monkeypatch.setattr(generate, 'synthesise', lambda run, scene, *more: (
+        shapes.append(scene.label.shape[-2:]), synthesise(run, scene, *more))[1])
+    code, out, err = command('evaluate', '--judge', 'none')
+    assert code == 0 and '64x32' in out and {*shapes} == {(32, 64), (48, 48)}, err
 
 
 def test_pictures_to_pictures_are_only_compared(command, tmp_path):
