@@ -535,7 +535,7 @@ def files_by_name(paths, role, below_folders=False):
             named = [file for file in roles if role in (roles[file] or '').split()]
             scenes = set(map(scene_name, named))
             others = [file for file in roles if roles[file] is None and not scenes & {
-                scene_name(file), re.sub(r'_\d{3}\Z', '', scene_name(file))}]
+                scene_name(file), re.sub(r'_\d{3,}\Z', '', scene_name(file))}]
             files += sorted(named + others, key=scene_name)
             folders.append(path)
         else:

@@ -112,7 +112,7 @@ def warn_about_size(folder, config, path, scene):
     if not config.size or 0.7 < (w * h / (config.size[0] * config.size[1])) ** 0.5 < 1.5:
         return False
     warn(f'note: {path} is read at {w}x{h}, {folder} was trained at {format_value(config.size)}; '
-         f'start with --size {format_value(with_area_of(config.size, scene.size or (w, h)))}')
+         f'use --size {format_value(with_area_of(config.size, scene.size or (w, h)))}')
     return True
 
 

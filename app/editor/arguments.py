@@ -29,7 +29,8 @@ def parse_arguments(function, values, editor):
 
 def as_json(value):
     """Return the beginning of a JSON value as text, for errors."""
-    return json.dumps(value, ensure_ascii=False)[:60]
+    text = json.dumps(value, ensure_ascii=False)
+    return (text if text.isprintable() else json.dumps(value))[:60]
 
 
 def checked(is_valid, expected):
@@ -50,7 +51,7 @@ def list_between(low, high, item, expected):
     """Return a parser of lists of low to high values, which the parser `item` reads: a tuple."""
     def parse(editor, value):
         if not isinstance(value, list) or not low <= len(value) <= high:
-            what = f'{len(value)} values' if isinstance(value, list) else as_json(value)
+            what = f'a list of {len(value)}' if isinstance(value, list) else as_json(value)
             raise UserError(f'{what}: expected {expected}')
         return tuple(item(editor, x) for x in value)
     return parse

@@ -1,7 +1,7 @@
 """Scenes on the disk: find and open scenes to edit them, or begin with a blank one; save them for
 `generate`, recover unsaved edits, and apply a script of edits."""
 from collections import namedtuple
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 import glob
 import io
 import itertools
@@ -51,7 +51,8 @@ def find_scenes(label, inst=None, styles=None, photo=None, instances=True):
                         f'maps in {label}; name one of them')
 
     def saved(path, role):
-        files = path.parent.glob(glob.escape(layouts.scene_name(path)) + ENDINGS[role] + '.*')
+        suffix = '.json' if role == 'styles' else '.*'
+        files = path.parent.glob(glob.escape(layouts.scene_name(path)) + ENDINGS[role] + suffix)
         return next(iter(sorted(files)), None) if label.is_dir() else None
 
     return {name: SceneFiles(path, insts.get(name) or instances and saved(path, 'inst') or None,
@@ -215,8 +216,10 @@ def write_recovery(path, state, noise, session, **about):
 
 
 def checksum(state, noise):
-    """Return a number that tells a scene from others: of a State and its noise."""
-    text = json.dumps([noise, state.label.shape, sorted(state.styles.items())])
+    """Return a number that tells a scene from others: of a State and its noise. Features are left
+    out, whose last bits depend on the machine."""
+    numbers = sorted((key, style.number) for key, style in state.styles.items())
+    text = json.dumps([noise, state.label.shape, numbers])
     return zlib.crc32(state.inst.tobytes(), zlib.crc32(state.label.tobytes(), zlib.crc32(
         text.encode())))
 
@@ -224,15 +227,15 @@ def checksum(state, noise):
 def read_about(path):
     """Return what the page tells of a recovery file: its `file`; the `name` of its scene; the
     `time` of the last edit, in seconds since 1970; whether they are `saved` as well; the number of
-    `edits`, the `version` of the editor and the checksum of the scene as `opened`, None if they are
-    not known."""
+    `edits`, the `version` of the editor, the checksum of the scene on which they were made,
+    `opened`, and the path of its map, `source`, None if they are not known."""
     found = {}
     with suppress(Exception), np.load(path, allow_pickle=False) as file:    # it may be damaged
         found = dict(json.loads(str(file['about'])))
     name = re.sub(r'-unsaved(-\d+)?\Z', '', path.stem.removeprefix('.'))
     about = {'file': path.name, 'name': name, 'saved': False, 'time': path.stat().st_mtime}
     for key, kind in (('name', str), ('edits', int), ('version', int), ('saved', bool),
-                      ('opened', int)):
+                      ('opened', int), ('source', str)):
         about[key] = found[key] if type(found.get(key)) is kind else about.get(key)
     return about
 
@@ -281,20 +284,21 @@ def run_script(editor, path, folder, name, final_only=False):
     edits, saved_name = read_json(path), None
     if not isinstance(edits, list) or not edits:
         raise UserError(f'{path}: expected a list of edits [{{"do": ...}}, ...]')
-    with ExitStack() as lock:
-        for i, edit in enumerate(edits, 1):
-            try:
-                editor.edit([edit])
-            except UserError as error:
-                raise UserError(f'{path}: edit {i} of {len(edits)}: {error}') from None
-            if i < len(edits) and final_only:
-                continue
-            image = generate.synthesise(editor.run, *editor.inputs())
-            if not saved_name:                      # no other script takes the same name
-                make_folder(folder)
-                lock.enter_context(lock_folder(folder, wait=True, name='.script-lock'))
-                saved_name = free_name(folder, name)
-            if not final_only:
-                yield write_picture(folder / f'{saved_name}_{i:03d}.png', image)
-        warn_about_styles(editor)
+    for i, edit in enumerate(edits, 1):
+        try:
+            editor.edit([edit])
+        except UserError as error:
+            raise UserError(f'{path}: edit {i} of {len(edits)}: {error}') from None
+        if i < len(edits) and final_only:
+            continue
+        image = generate.synthesise(editor.run, *editor.inputs())
+        make_folder(folder)
+        # A second script must not take the same name before there is a file of it.
+        with lock_folder(folder, wait=True, name='.script-lock'):
+            saved_name = saved_name or free_name(folder, name)
+            paths = (save(editor, folder, saved_name, image) if final_only else
+                     [write_picture(folder / f'{saved_name}_{i:03d}.png', image)])
+        yield from paths
+    warn_about_styles(editor)
+    if not final_only:
         yield from save(editor, folder, saved_name, image)

@@ -76,6 +76,7 @@ class Session:
         self.unsaved = {about['file']: about for about in sorted(
             map(scene_files.read_about, folder.glob('.*-unsaved*.npz')), key=lambda x: x['time'])}
         self.recoveries, self.keep_error = [], None     # files of this session; why there are none
+        self.dropped = set()                        # of these, see offer_dropped
         self.name_scene(name, warnings, name if name in listed.files else None)
         self.pictures = {}                          # {version: picture}, the last two
         self.computing, self.layers_done, self.closing = None, 0, False
@@ -92,7 +93,9 @@ class Session:
         opened = self.editor.opened
         opened.name, opened.warnings, opened.recovery = name, list(warnings), path
         opened.recovered = 0                        # edits of earlier sessions
+        # Of the scene that its edits begin from, and the path of its map if it is listed.
         opened.checksum = scene_files.checksum(self.editor.state, opened.noise)
+        opened.source = listed_name and str(self.listed.files[listed_name].label.resolve())
         opened.listed_name = listed_name            # in the list of scenes, or None
 
     def before_layer(self, *hook_arguments):
@@ -184,11 +187,13 @@ class Session:
         """Offer to restore the unsaved edits of scenes that the history has lost: an edit drops the
         states after it, and another scene may have been opened among them."""
         left = {entry.opened.recovery for entry in self.editor.history}
-        for path in self.recoveries:
-            if path not in left and path.name not in self.unsaved and path.exists():
-                about = scene_files.read_about(path)
-                if not about['saved']:
-                    self.unsaved[path.name] = about
+        dropped = {*self.recoveries} - left - self.dropped
+        if dropped:
+            self.keeper.submit(int).result()            # until all files are written
+        for path in dropped:
+            if path.exists() and not (about := scene_files.read_about(path))['saved']:
+                self.unsaved[path.name] = about
+        self.dropped |= dropped
 
     def keep(self):
         """Write the recovery file in the background, or delete it if nothing has changed. What is
@@ -197,7 +202,8 @@ class Session:
         version, state, opened = e.version, e.state, e.opened
         session, is_new = e.edits_since_opened(), e.now == opened.position
         about = {'name': opened.name, 'edits': e.now - opened.position + opened.recovered,
-                 'version': version, 'saved': e.is_saved(), 'opened': opened.checksum}
+                 'version': version, 'saved': e.is_saved(), 'opened': opened.checksum,
+                 'source': opened.source}
 
         def write():
             if version != e.version and opened is e.opened:
@@ -336,11 +342,12 @@ class Session:
     def reopen(self, edited, page):
         """Continue with the unsaved edits of a scene that an Editor shows: one step after it."""
         e, opened, edits = self.editor, edited.opened, edited.edits_since_opened()
-        e.open(edited.reset(), opened.photo, opened.noise, opened.size)
-        for name in 'name warnings recovery listed_name checksum'.split():
+        before = edited.history[opened.position].edits          # of the scene as it was opened
+        e.open(edited.reset(), opened.photo, opened.noise, opened.size, before)
+        for name in 'name warnings recovery listed_name checksum source saved'.split():
             setattr(e.opened, name, getattr(opened, name))
         e.opened.recovered = edited.now - opened.position + opened.recovered - 1
-        e.push(edited.state, 'restore', edits=edits)
+        e.push(edited.state, 'restore', edits=edits and edits[len(before):])
         e.separate_moves()
         return self.changed(page)
 
@@ -485,7 +492,7 @@ class Session:
         return lambda: png(self.compute(version, (scene, vectors, noise)))
 
     def list_recoveries(self, saved):
-        """Return what read_about says of the recovery files of earlier sessions."""
+        """Return what read_about says of the recovery files that are offered."""
         return [about for about in self.unsaved.values() if about['saved'] == saved]
 
     def require_recovery(self, file):
@@ -507,14 +514,16 @@ class Session:
         if restore:
             state, noise, edits = scene_files.read_recovery(path, e)
             name = about['name']
-            if about['opened'] == e.opened.checksum:        # edits of the scene that is open
+            is_in_files = e.history[e.opened.position].edits == ()
+            if is_in_files and about['opened'] == e.opened.checksum:    # it is the one that is open
                 e.push(state, 'restore', edits=edits and [{'do': 'reset'}, *edits])
                 e.opened.name, e.opened.recovered = name, (about['edits'] or 1) - 1
             else:
-                listed_name = (name if name in self.listed.files and name != e.opened.listed_name
-                               else None)
                 e.open(state, noise=noise, edits=edits)
-                self.name_scene(name, listed_name=listed_name)
+                self.name_scene(name, listed_name=next(
+                    (listed for listed, files in self.listed.files.items()
+                     if str(files.label.resolve()) == about['source']), None))
+                e.opened.checksum, e.opened.source = about['opened'], about['source']
                 e.opened.saved.clear()
                 e.opened.recovered = about['edits'] or 1
             e.separate_moves()

@@ -86,11 +86,15 @@ def check_weights(config, device):
         built = {name: constructor() for name, constructor in nets.constructors(config).items()}
     averaged = weight_bytes(*(built[name] for name in built if name != 'D'))
     needed = 4 * weight_bytes(*built.values()) + averaged * bool(config.training.ema)
+    if device.type == 'cpu':
+        needed *= distributed.LOCAL_WORLD_SIZE
     free = free_memory(device)
-    if free is not None and needed > free:
-        flags = ' '.join(f'--{name} {getattr(config, name)}' for name in ('ngf', 'ndf', 'nef'))
-        raise UserError(f'{flags}: to train networks of this size takes {needed / 2 ** 30:.0f} GiB '
-                        f'of memory, and {free / 2 ** 30:.0f} GiB are free; take smaller ones')
+    if any(distributed.all_gather(free is not None and needed > free)):
+        flags = ' '.join(f'--{flag} {getattr(config, flag)}' for name, flag in (
+            ('G', 'ngf'), ('D', 'ndf'), ('E', 'nef')) if name in built)
+        raise UserError(f'{flags}: to train networks of this size takes {needed / 2 ** 30:.1f} GiB '
+                        f'of memory, and {(free or 0) / 2 ** 30:.1f} GiB are free; take smaller '
+                        'ones')
 
 
 def checkpoint_bytes(run):

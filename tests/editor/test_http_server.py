@@ -416,9 +416,21 @@ def test_a_scene_of_the_list_keeps_its_edits_after_a_restart(folder_server):
         post(again, '/recover', {'restore': True})
         edited = post(again, '/edit', {'edits': [{'do': 'move', 'object': 26000, 'by': [1, 0]}]})
         assert post(again, '/scenes')['open'] == 'a'
-        post(again, '/open_scene', {'scene': 'b'})
-        state = post(again, '/open_scene', {'scene': 'a'})
-        assert state['unsaved'] and state['objects'] == edited['objects']
+        for edit in ([], [{'do': 'style', 'label': 'road', 'style': 1}]):
+            post(again, '/open_scene', {'scene': 'b'})
+            state = post(again, '/open_scene', {'scene': 'a'})
+            assert state['unsaved'] and state['objects'] == edited['objects']
+            if edit:
+                post(again, '/edit', {'edits': edit})
+        kept(again)
+    first = scene_files.open_listed(session.editor.run, make_clusters(), session.listed, 'a',
+                                    'a run')
+    with served(first, session.folder, listed=session.listed, name='a') as third:
+        for about in post(third, '/state')['unsaved_found']:
+            state = post(third, '/recover', {'restore': True, 'file': about['file']})
+        assert state['history'] == ['open a', 'restore']
+        post(third, '/edit', {'edits': [{'do': 'reset'}]})
+        assert (third.session.editor.state.label == LABEL).all()
 
 
 def test_unsaved_edits_ahead_in_the_history_are_found(folder_server):
@@ -446,7 +458,12 @@ def test_edits_are_restored_onto_the_scene_that_they_are_of(is_same, server, tmp
     post(server, '/save', {'name': 'mine'})
     edited = post(server, '/edit', {'edits': [{'do': 'remove', 'object': 26000}]})
     kept(server)
-    other = make_editor(server.session.editor.run, noise=0 if is_same else 1)
+    other = make_editor(server.session.editor.run)
+    if not is_same:
+        label = other.state.label.copy()
+        label[0] = 11                                       # another map of the same size
+        other = operations.Editor(other.run, other.clusters, operations.State(
+            label, other.state.inst, other.state.styles))
     with served(other, server.session.folder, name='scene' if is_same else 'mine') as again:
         state = post(again, '/recover', {'restore': True})
         assert state['name'] == 'mine' and state['objects'] == edited['objects']
@@ -550,7 +567,7 @@ def test_the_page_hears_warnings(server):
     finally:
         server.session.editor.config.size = size
     assert state['warnings'] == ['note: my map.png is read at 8x6, a run was trained at 64x64; '
-                                 'start with --size 74x55']
+                                 'use --size 74x55']
     state = post(server, '/edit', {'edits': [{'do': 'relabel', 'object': [1, 3], 'label': 27}]})
     assert state['no_styles'] == ['truck']
     learned = {label['name'] for label in state['labels'] if label['learned']}

@@ -192,7 +192,7 @@ def test_warnings_as_those_of_generate(command, trained, scenes, tmp_path):
     code, _, err = command('edit', '--run', trained, '--label', label, '--inst', inst, '--out',
                            'out', '--script', 'edits.json', '--size', '128x64')
     assert code == 0, err
-    assert f'{label} is read at 128x64, {trained} was trained at 64x32; start with --size' in err
+    assert f'{label} is read at 128x64, {trained} was trained at 64x32; use --size' in err
     assert 'warning: no styles for bus, which the training data lacks; they get the mean' in err
 
 
@@ -245,7 +245,7 @@ def test_damaged_recovery_files(run, tmp_path):                  # noqa: F811
     about = scene_files.read_about(path)
     assert about.pop('time') > 0 and about == {
         'file': 'unsaved.npz', 'name': 'a scene', 'saved': False, 'edits': 1, 'version': 2,
-        'opened': None}
+        'opened': None, 'source': None}
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for i in range(200):                # either the same state or an error in one line

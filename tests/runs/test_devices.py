@@ -84,12 +84,18 @@ def test_memory_needed_is_about_what_a_step_takes():
     assert counted.peak < needed < 3 * counted.peak
 
 
-def test_networks_that_cannot_fit_are_refused_before_they_are_made():
+def test_networks_that_cannot_fit_are_refused_before_they_are_made(monkeypatch):
+    """Also where only another process lacks the memory."""
     config = make_run(CPU, **SMALL).config
+    monkeypatch.setattr(memory, 'free_memory', lambda device: 1 << 30)
     memory.check_weights(config, CPU)
-    config.ngf = 1 << 14
-    with pytest.raises(UserError, match=r'^--ngf 16384 --ndf 8 --nef 4: .* GiB .* smaller'):
-        memory.check_weights(config, CPU)
+    for name, others in ('ngf', []), ('ndf', [True]):
+        with monkeypatch.context() as patch:
+            patch.setattr(memory.distributed, 'all_gather', lambda own, more=others: [own, *more])
+            setattr(config, name, 8 if others else 1 << 12)
+            with pytest.raises(UserError, match=r'^--ngf \d+ --ndf 8 --nef 4: .* GiB .* smaller'):
+                memory.check_weights(config, CPU)
+            config.ngf = 8
 
 
 def test_each_process_needs_memory_for_its_share_of_the_batch(monkeypatch):

@@ -8,7 +8,7 @@ trying(async () => {
   fit();
 });
 
-// Offers the unsaved edits of earlier sessions, each once: their scene, number, time and picture.
+// Offers the unsaved edits of earlier sessions, and of scenes that the history has lost, each once: their scene, number, time and picture.
 const offers = new Map();               // {file: its note}
 function offer() {
   for (const [file, box] of offers) if (!state.unsaved_found.some(about => about.file === file)) box.remove();
