@@ -208,9 +208,8 @@ def evaluate_runs(folders, flags, device, seed, vgg):
     paths = [resolve_path(folder) for folder in folders]
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise UserError(f'--run: {twice[0]} is named twice; name it once')
-    names = [path.name for path in paths]
-    if len({*names}) < len(names):
-        names = ['-'.join(path.parts[1:]) for path in paths]
+    same_names = len({path.name for path in paths}) < len(paths)
+    names = ['-'.join(path.parts[1:]) if same_names else path.name for path in paths]
     opened = [runs.read_run(folder, which=which, n_labels=flags.official_labels,
                             generator_only=average) for folder in folders]
     configs = [checkpoint['config'] for _, checkpoint in opened]
@@ -224,9 +223,9 @@ def evaluate_runs(folders, flags, device, seed, vgg):
         if path:
             layouts.check_outside(path, flag, root, config.layout)
     of_training = [training_pairs(config, root) for config in configs]
-    trained, held = inspection.train_and_heldout(config, of_training[0])
-    if held and not is_data_of(config, root, of_training[0]):
-        trained, held = of_training[0], []                  # only the names are the same
+    trained, held = of_training[0], []
+    if is_data_of(config, root, trained):                   # else only names are the same
+        trained, held = inspection.train_and_heldout(config, trained)
     split = flags.split or ('held' if held else 'val')
     size = flags.size or min((config.size for config in configs if config.size), default=None)
     evaluation = Evaluation(
