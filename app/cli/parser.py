@@ -178,7 +178,8 @@ class Parser(argparse.ArgumentParser):
         self.add_palette_nearest()
         self.flag('--script', 'apply the edits in this JSON file, and open no page', FILE)
         self.flag('--final-only', 'with --script: write the final picture only, not all of them')
-        self.flag('--host', 'address of the page, by default local', string('HOST'), '127.0.0.1')
+        self.flag('--host', 'address of the page, by default local', string('HOST'),
+                  config.LOCAL_HOST)
         self.flag('--port', 'port of the page', integer(0, 65535), 0, 'any free one')
         self.flag('--allow-host', 'further addresses that the page may be opened at, of a tunnel '
                   'or a proxy, like localhost:9000', config.HOST, **SEVERAL)

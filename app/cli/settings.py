@@ -2,8 +2,8 @@
 from collections import namedtuple
 from types import SimpleNamespace
 
-from app.common.config import (DATA, NETWORK, PIX2PIX, TRAINING, as_flag, default_values,
-                               flag_name, unused_fields)
+from app.common.config import (DATA, LOCAL_HOST, NETWORK, PIX2PIX, TRAINING, as_flag,
+                               default_values, flag_name, unused_fields)
 from app.common.console import log_info, wrap
 from app.common.errors import UserError
 from app.common.files import resolve_path
@@ -65,7 +65,7 @@ def check_flags(args):
                 remedy = 'leave it out' if 'blank' in given else 'name it with --label'
                 raise UserError(f'--{name}: belongs to a label map; {remedy}')
     if args.command == 'edit' and args.script:
-        for name, default in (('allow_host', None), ('host', '127.0.0.1'), ('port', 0)):
+        for name, default in (('allow_host', None), ('host', LOCAL_HOST), ('port', 0)):
             if getattr(args, name) != default:
                 raise UserError(f'{flag_name(name)}: applies only to the page; leave it out with '
                                 '--script')

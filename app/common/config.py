@@ -68,6 +68,7 @@ NAME = string('NAME', 'letters, digits, _, - and dots inside', r'[\w-]+(\.+[\w-]
 TEXT = string('TEXT')
 ALLOWED_HOST = re.compile(r'[a-zA-Z0-9_.-]{1,200}(:[0-9]{1,5})?|'
                           r'\[[0-9a-fA-F:.]{2,60}\](:[0-9]{1,5})?')
+LOCAL_HOST = '127.0.0.1'
 HOST = string('HOST:PORT', 'a host and a port, like localhost:9000', ALLOWED_HOST.pattern)
 NAMES = Kind('names', list_of(TEXT.is_valid))
 LABEL = integer(0, (1 << 16) - 1, 'ID')

@@ -17,11 +17,11 @@ from data import count_cores, resize
 DARK = 1 << 13                      # 16 bits with nothing above this look black
 SAVED_MAP_KEY = 'p2phd'             # a text in PNG files that marks maps saved by `edit`
 
-# What a file tells without being decoded. size: of the upright picture. lossy: the name of its
-# format if that changes values, or ''. is_saved_map: whether `edit` saved it, so that it holds
-# labels. is_deep: whether it has 16 bits a channel. has_alpha: whether pixels may be transparent.
-# table: the colours of the indices of a decoded map, R, G, B after R, G, B. clear: its transparent
-# ids.
+# What a file tells without being decoded. size: of the upright picture. lossy: 'JPEG' or 'lossy
+# WebP' if the file has this format, which changes pixel values; otherwise ''. is_saved_map: whether
+# `edit` saved it, so that it holds labels. is_deep: whether it has 16 bits a channel. has_alpha:
+# whether pixels may be transparent. table: the colours of the indices of a decoded map, R, G, B
+# after R, G, B. clear: its transparent ids.
 Header = namedtuple('Header', 'size channels lossy is_saved_map is_deep has_alpha table clear',
                     defaults=('', False, False, False, None, ()))
 

@@ -215,8 +215,8 @@ def is_white_zero(picture):
 
 
 def lossy_format(path, picture):
-    """Return the name of the format of an open picture if it changes values, or '': JPEG, also in
-    a TIFF, and WebP unless it is lossless."""
+    """Return 'JPEG' or 'lossy WebP' if an open picture has this format, which changes pixel values;
+    otherwise ''. A TIFF may contain JPEG."""
     if picture.format != 'WEBP':
         compression = str(picture.info.get('compression'))
         return 'JPEG' * (picture.format in ('JPEG', 'MPO') or 'jpeg' in compression)

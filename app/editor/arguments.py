@@ -28,7 +28,7 @@ def parse_arguments(function, values, editor):
 
 
 def as_json(value):
-    """Return the beginning of a JSON value as text, for errors."""
+    """Return a value as JSON text of at most 60 characters, for error messages."""
     text = json.dumps(value, ensure_ascii=False)
     return (text if text.isprintable() else json.dumps(value))[:60]
 

@@ -21,7 +21,7 @@ import threading
 from urllib.parse import parse_qs
 import webbrowser
 
-from app.common.config import ALLOWED_HOST
+from app.common.config import ALLOWED_HOST, LOCAL_HOST
 from app.common.console import log_info, warn, warn_on_error
 from app.common.errors import UserError, is_out_of_memory, one_line
 from app.editor import scene_files
@@ -213,7 +213,7 @@ def write_address(path, server):
         json.dump({'port': server.server_address[1], 'token': server.token}, file)
 
 
-def serve(editor, folder, name, run_name, host='127.0.0.1', port=0, browser=True, allowed=(),
+def serve(editor, folder, name, run_name, host=LOCAL_HOST, port=0, browser=True, allowed=(),
           warnings=(), listed=scene_files.NO_SCENES):
     """Serve the page of an Editor until Ctrl-C; see Session, Server. Return the exit code.
     warnings: texts that the page shows, too."""

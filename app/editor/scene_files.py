@@ -6,6 +6,7 @@ import glob
 import io
 import itertools
 import json
+from pathlib import Path
 import re
 import zlib
 
@@ -15,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from app.common.console import warn
 from app.common.errors import UserError, as_user_error
 from app.common.files import lock_folder, make_folder, read_json, write_atomically
-from app.datasets import decoding, layouts
+from app.datasets import decoding, formats, layouts
 from app.datasets.pairs import check_labels
 from app.datasets.scenes import (half_for_run, read_photo, read_scene, warn_about_size,
                                  with_area_of)
@@ -50,13 +51,15 @@ def find_scenes(label, inst=None, styles=None, photo=None, instances=True):
         raise UserError(f'--styles {styles} describes one scene, but there are {len(labels)} label '
                         f'maps in {label}; name one of them')
 
-    def saved(path, role):
-        suffix = '.json' if role == 'styles' else '.*'
-        files = path.parent.glob(glob.escape(layouts.scene_name(path)) + ENDINGS[role] + suffix)
-        return next(iter(sorted(files)), None) if label.is_dir() else None
+    def saved(path, role, suffixes):
+        # Names are tried: to list a large folder for each of its scenes takes seconds.
+        files = (path.with_name(f'{layouts.scene_name(path)}{ENDINGS[role]}{suffix}')
+                 for suffix in suffixes if label.is_dir())
+        return next(filter(Path.is_file, files), None)
 
-    return {name: SceneFiles(path, insts.get(name) or instances and saved(path, 'inst') or None,
-                             styles or saved(path, 'styles'), photos.get(name))
+    map_suffixes = sorted(formats.SUFFIXES) if instances else []
+    return {name: SceneFiles(path, insts.get(name) or saved(path, 'inst', map_suffixes),
+                             styles or saved(path, 'styles', ['.json']), photos.get(name))
             for name, path in labels.items()}
 
 

@@ -95,7 +95,7 @@ class Session:
         opened.recovered = 0                        # edits of earlier sessions
         # Of the scene that its edits begin from, and the path of its map if it is listed.
         opened.checksum = scene_files.checksum(self.editor.state, opened.noise)
-        opened.source = listed_name and str(self.listed.files[listed_name].label.resolve())
+        opened.source = listed_name and self.map_path(listed_name)
         opened.listed_name = listed_name            # in the list of scenes, or None
 
     def before_layer(self, *hook_arguments):
@@ -406,6 +406,10 @@ class Session:
             raise UserError(f'{as_json(name)}: expected one of the names in scenes')
         return self.listed.files[name]
 
+    def map_path(self, listed_name):
+        """Return the absolute path, a str, of the label map of a scene of the list."""
+        return str(self.listed.files[listed_name].label.resolve())
+
     def read_files(self, read, names, **files):
         """Write files (base64, or None) to a temporary folder; return read(role=path, ...) and the
         warnings. names: {role: name of the file, or None}, for messages."""
@@ -521,8 +525,7 @@ class Session:
             else:
                 e.open(state, noise=noise, edits=edits)
                 self.name_scene(name, listed_name=next(
-                    (listed for listed, files in self.listed.files.items()
-                     if str(files.label.resolve()) == about['source']), None))
+                    (x for x in self.listed.files if self.map_path(x) == about['source']), None))
                 e.opened.checksum, e.opened.source = about['opened'], about['source']
                 e.opened.saved.clear()
                 e.opened.recovered = about['edits'] or 1

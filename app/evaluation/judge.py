@@ -174,7 +174,7 @@ def read_prediction(folder, config, picture, name):
     if not (known := np.isin(label, ids_of_labels(config))).all():
         y, x = np.argwhere(~known)[0]
         raise UserError(f'{path}: {label[y, x]} at x={x}, y={y}: predictions hold the ids of the '
-                        "data set's own label maps, and this is none of them")
+                        f"data set's label maps, and {label[y, x]} is not one of them")
     if config.label_table:
         label = ids_to_labels(label, config.label_table, path)
     if label.shape != (h, w):

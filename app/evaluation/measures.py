@@ -93,8 +93,8 @@ def segmentation_scores(counts, label_names):
     """Return the scores of count_pixels' arrays, one for each picture: {'pixel_accuracy',
     'class_accuracy', 'mean_iou', 'pixel_accuracy_with_void': 0 to 1, 'bounds': {score: 95 %
     interval of a bootstrap over the pictures}, 'iou': {label name: IoU}}. A label that occurs in no
-    true map does not count. The same holds within each resample, so with few pictures the bounds
-    are too high. UserError if no label occurs."""
+    true map does not count. A resample does not count the labels that it lacks, so the bounds are
+    too high if there are few pictures. UserError if no label occurs."""
     counts, n = np.stack(counts).astype(np.float64), len(counts)    # (pictures, 4, labels)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
     weights = np.concatenate([np.ones((1, n)), weights])    # first all pictures, then the resamples

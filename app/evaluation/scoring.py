@@ -116,8 +116,8 @@ def score_pictures(evaluation, title, folder, render):
 def score_run(evaluation, run, title, folder, clusters):
     """Score what a run makes, see score_pictures: at its own size, or at that of each label map if
     it was trained at many, then resized. The segmentation scores and the Fréchet distance are of
-    pictures in evaluation.style_source; L1, PSNR and SSIM, if there is an encoder, of pictures in
-    the styles of the photographs. clusters: the run's styles, None without encoder."""
+    pictures in the styles that evaluation.style_source names. If there is an encoder, L1, PSNR and
+    SSIM are of pictures in the styles of the photographs. clusters: the run's styles, or None."""
     config, size, reader = run.config, evaluation.size, evaluation.reader
 
     def render(pair, label, photo):
@@ -280,20 +280,24 @@ def check_flags(folders, configs, flags):
 
 
 def label_names(config):
-    """Return the names of all labels, for people: the ids of the files where the data set has no
-    names; with the number of the label where a name occurs twice."""
+    """Return the names of all labels, each different. If the data set has no names, they are the
+    ids in its files. If two labels have the same name, their numbers are added."""
     names = config.label_names or [*map(str, ids_of_labels(config))]
     return [f'{name} ({i})' if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def void_labels(config, words):
-    """Return the set of labels that do not count: those of --void, names or ids of the files, and
-    what the data set does not know; or the run's if words is None."""
+    """Return the set of labels that do not count. words: of --void, names or ids in the files; the
+    label of unknown pixels is added, unless one of them is 'none'. None: the labels of the run."""
     if words is None:
         return set(config.void)
     names, n, table = config.label_names, config.n_labels, config.label_table or {}
-    labels = {table.get(label, label): word for word in words if word != 'none'
-              for label in [parse_label(word, names)]}
+
+    def label_of(word):
+        label = parse_label(word, names)
+        return label if word in (names or ()) else table.get(label, label)
+
+    labels = {label_of(word): word for word in words if word != 'none'}
     for label, word in labels.items():
         if not 0 <= label < n:
             raise UserError(f'--void {word}: no such label; expected numbers from 0 to {n - 1}'

@@ -80,8 +80,8 @@ def weight_bytes(*networks):
 
 
 def check_weights(config, device):
-    """Raise UserError where the networks of a run, before there are any, take more memory than is
-    free: their weights, gradients and averages, and the two moments of Adam."""
+    """Raise UserError if the networks of a new run need more memory than is free: for the weights,
+    their gradients and averages, and the two moments of Adam. The networks are not made."""
     with torch.device('meta'):
         built = {name: constructor() for name, constructor in nets.constructors(config).items()}
     averaged = weight_bytes(*(built[name] for name in built if name != 'D'))
@@ -92,9 +92,9 @@ def check_weights(config, device):
     if any(distributed.all_gather(free is not None and needed > free)):
         flags = ' '.join(f'--{flag} {getattr(config, flag)}' for name, flag in (
             ('G', 'ngf'), ('D', 'ndf'), ('E', 'nef')) if name in built)
-        raise UserError(f'{flags}: to train networks of this size takes {needed / 2 ** 30:.1f} GiB '
-                        f'of memory, and {(free or 0) / 2 ** 30:.1f} GiB are free; take smaller '
-                        'ones')
+        raise UserError(f'{flags}: training these networks needs {needed / 2 ** 30:.1f} GiB of '
+                        f'memory, and {(free or 0) / 2 ** 30:.1f} GiB are free; choose smaller '
+                        'networks')
 
 
 def checkpoint_bytes(run):

@@ -51,6 +51,8 @@ def test_names_of_labels_and_void():
     config.label_names = ['road', 'screen', 'screen', 'ignored']
     assert scoring.label_names(config) == ['road', 'screen (1)', 'screen (2)', 'ignored']
     assert scoring.void_labels(config, ['road']) == {0, 3}
+    config.label_table = {10: 0, 0: 1, 20: 2, 255: 3}       # a name is no id
+    assert scoring.void_labels(config, ['road']) == scoring.void_labels(config, ['10']) == {0, 3}
 
 
 def test_bounds_of_the_bootstrap():
